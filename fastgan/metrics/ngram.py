@@ -1,0 +1,152 @@
+"""N-gram counts of tokenised sentences: the numbers under BLEU, self-BLEU and distinct-n.
+
+The cost is linear in tokens. References shared by all hypotheses are counted once (largest count per n-gram); for
+self-BLEU the two largest counts of an n-gram over all sentences serve every leave-one-out reference set, because a
+sentence's own count is left out exactly when it is the largest one.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import chain, pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+try:
+    from fastgan import _text
+except ImportError:  # built without a compiler: the Counter-based functions below give the same numbers
+    _text = None
+
+
+class Tokens(NamedTuple):
+    """Sentences as flat token ids: sentence i is ``ids[offsets[i]:offsets[i + 1]]``."""
+
+    ids: np.ndarray  # int32 [tokens]
+    offsets: np.ndarray  # int64 [sentences + 1]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_padded(cls, ids, pad: int | None = None) -> "Tokens":
+        """From integers [N, L] (array or CPU tensor); every ``pad`` is dropped wherever it stands."""
+        ids = np.asarray(ids)
+        if ids.ndim != 2 or ids.dtype.kind not in "iu":
+            raise ValueError(f"ids: expected integers [N, L], got {ids.dtype} {list(ids.shape)}")
+        keep = np.ones(ids.shape, bool) if pad is None else ids != pad
+        return cls._checked(ids[keep], keep.sum(1))
+
+    @classmethod
+    def _checked(cls, ids: np.ndarray, lengths: np.ndarray) -> "Tokens":
+        if len(ids) and (ids.min() < -(2**31) or ids.max() >= 2**31):
+            raise ValueError("ids: token ids must fit 32 bits")
+        return cls(np.ascontiguousarray(ids, np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+Sentences = Tokens | Sequence[str] | Sequence[Sequence[Hashable]] | np.ndarray
+
+
+def tokenize(*corpora: Sentences, level: str = "word") -> list[Tokens]:
+    """Turns corpora into `Tokens` whose ids are comparable with each other.
+
+    A corpus is a list of strings (split at white space for ``level="word"``, into characters for ``"char"``), a list
+    of token sequences (any hashable token), integers [N, L], or `Tokens` (returned as it is). Corpora given together
+    must be all of tokens or all of ids. Raises ValueError otherwise.
+    """
+    if level not in ("word", "char"):
+        raise ValueError(f"level: {level!r} is not one of 'word', 'char'")
+    if all(_is_ids(c) for c in corpora):
+        return [c if isinstance(c, Tokens) else Tokens.from_padded(c) for c in corpora]
+    if any(_is_ids(c) for c in corpora):
+        raise ValueError("corpora: ids and tokens cannot be compared; encode all of them or none")
+    split = str.split if level == "word" else list
+    sentences = [[split(s) if isinstance(s, str) else s for s in corpus] for corpus in corpora]
+    flat = [list(chain.from_iterable(corpus)) for corpus in sentences]
+    index = {token: i for i, token in enumerate(set(chain.from_iterable(flat)))}
+    return [
+        Tokens._checked(np.fromiter(map(index.__getitem__, f), np.int32, len(f)), np.fromiter(map(len, s), np.int64))
+        for f, s in zip(flat, sentences, strict=True)
+    ]
+
+
+def _is_ids(corpus: Sentences) -> bool:
+    return isinstance(corpus, Tokens) or getattr(corpus, "ndim", 0) == 2
+
+
+def clipped_matches(hypotheses: Tokens, references: Tokens | None, max_n: int, threads: int = 0) -> np.ndarray:
+    """Matches of each hypothesis, clipped by the largest count in any one reference (Papineni et al. 2002, 2.1.1).
+
+    Every hypothesis is compared with all ``references``; ``None`` compares each with all other hypotheses (self-BLEU).
+    Returns int64 [hypotheses, max_n]. ``threads=0`` uses every core this process may run on.
+    """
+    if _text is None:
+        return _clipped_matches_python(hypotheses, references, max_n)
+    if references is None:
+        return _text.clipped_matches(hypotheses.ids, hypotheses.offsets, 0, max_n, threads)
+    if len(references.offsets) < 2:
+        raise ValueError("references: expected at least one sentence")
+    ids = np.concatenate([references.ids, hypotheses.ids])
+    offsets = np.concatenate([references.offsets, references.offsets[-1] + hypotheses.offsets[1:]])
+    return _text.clipped_matches(ids, offsets, len(references.offsets) - 1, max_n, threads)
+
+
+def distinct(sentences: Tokens, max_n: int, threads: int = 0) -> np.ndarray:
+    """Number of distinct n-grams of each order 1..max_n; int64 [max_n]."""
+    if _text is not None:
+        return _text.distinct(sentences.ids, sentences.offsets, max_n, threads)
+    rows = _rows(sentences)
+    return np.array([len(set(chain.from_iterable(_ngrams(r, n) for r in rows))) for n in range(1, max_n + 1)])
+
+
+def closest_lengths(hypotheses: Tokens, references: Tokens | None) -> np.ndarray:
+    """The reference length closest to each hypothesis' length, the shorter on a tie; leave-one-out for ``None``."""
+    own = hypotheses.lengths
+    values, counts = np.unique(own if references is None else references.lengths, return_counts=True)
+    if references is None and len(own) < 2:
+        raise ValueError("hypotheses: self-BLEU needs at least two sentences")
+    if len(values) == 0:
+        raise ValueError("references: expected at least one sentence")
+    lengths, where = np.unique(own, return_inverse=True)
+    closest = []
+    for length in lengths:
+        usable = values if references is not None else values[(values != length) | (counts > 1)]
+        closest.append(usable[np.argmin(np.abs(usable - length))])
+    return np.array(closest, np.int64)[where]
+
+
+def _rows(corpus: Tokens) -> list[list[int]]:
+    ids, o = corpus.ids.tolist(), corpus.offsets.tolist()
+    return [ids[a:b] for a, b in pairwise(o)]
+
+
+def _ngrams(row: list[int], n: int) -> Iterable:
+    return row if n == 1 else zip(*(row[i:] for i in range(n)), strict=False)
+
+
+def _clipped_matches_python(hypotheses: Tokens, references: Tokens | None, max_n: int) -> np.ndarray:
+    """The definition of `clipped_matches`: same numbers, same linear cost, without the compiled module."""
+    if references is not None and len(references.offsets) < 2:
+        raise ValueError("references: expected at least one sentence")
+    rows = _rows(hypotheses)
+    reference_rows = rows if references is None else _rows(references)
+    out = np.zeros((len(rows), max_n), np.int64)
+    for n in range(1, max_n + 1):
+        top: dict = {}  # n-gram -> largest count, its owner, the largest count of all other sentences
+        counted = [Counter(_ngrams(r, n)) for r in reference_rows]
+        for i, counts in enumerate(counted):
+            for gram, count in counts.items():
+                entry = top.get(gram)
+                if entry is None:
+                    top[gram] = (count, i, 0)
+                elif count > entry[0]:
+                    top[gram] = (count, i, entry[0])
+                elif count > entry[2]:
+                    top[gram] = (entry[0], entry[1], count)
+        if references is None:
+            for i, counts in enumerate(counted):
+                out[i, n - 1] = sum(min(c, top[g][2] if top[g][1] == i else top[g][0]) for g, c in counts.items())
+        else:
+            for i, row in enumerate(rows):
+                out[i, n - 1] = sum(min(c, top[g][0]) for g, c in Counter(_ngrams(row, n)).items() if g in top)
+    return out
