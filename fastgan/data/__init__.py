@@ -1,0 +1,23 @@
+"""Data sets and loaders: embedded emoji, Fashion-MNIST, image folders, zips and npz files, image pairs.
+
+Pillow is imported only when an image is decoded or resized, so ``import fastgan.data`` needs torch and numpy alone.
+"""
+
+from fastgan.data.archive import save_npz
+from fastgan.data.catalog import load, names, prepare
+from fastgan.data.dataset import ImageDataset, to_float, to_uint8
+from fastgan.data.loader import Loader
+from fastgan.data.pairs import PairDataset, load_pair
+
+__all__ = [
+    "ImageDataset",
+    "Loader",
+    "PairDataset",
+    "load",
+    "load_pair",
+    "names",
+    "prepare",
+    "save_npz",
+    "to_float",
+    "to_uint8",
+]

@@ -1,0 +1,186 @@
+"""``load``: one entrance for every image data set, by name or by path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastgan.data.archive import load_npz, save_npz
+from fastgan.data.dataset import ImageDataset
+from fastgan.data.decode import resize_array
+from fastgan.data.emoji import STYLES, load_emoji
+from fastgan.data.files import Progress, folder_source, read_images, zip_source
+from fastgan.data.idx import is_idx_folder, load_fashion_mnist, load_idx
+
+CROPS = ("center", "stretch")
+SPLITS = ("train", "test")
+
+
+def names() -> list[str]:
+    """The data sets that :func:`load` knows by name; each may be followed by ``:CLASS``."""
+    return ["emoji", *(f"emoji:{style}{base}" for style in STYLES for base in ("", ":base")), "fashion-mnist"]
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    resolution: int | None = None,
+    flip: bool = False,
+    crop: str = "center",
+    strict: bool = False,
+    labels: bool = True,
+    channels: int | None = None,
+    split: str | None = None,
+    store: str | Path | None = None,
+    progress: Progress | None = None,
+) -> ImageDataset:
+    """Load a data set of images by name, or from a folder, a zip or an npz file.
+
+    Names, with parts after colons that narrow them down:
+
+    - ``emoji[:google|:twitter][:base][:CLASS]``: embedded, 32x32 RGB, 3,781 images in 9 classes. The style is google
+      unless said; ``base`` leaves the skin-tone variants out (1,906 images).
+    - ``fashion-mnist[:CLASS]``: 28x28 grey, 10 classes, read from Debian's package ``dataset-fashion-mnist``.
+
+    ``CLASS`` is the beginning of a class name in lower case with hyphens (``emoji:food``, ``fashion-mnist:ankle``);
+    the result then has no classes. A name wins over a folder of that name: write ``./emoji`` for the folder.
+
+    Paths: a folder of images, also in sub-folders (where every image lies in one, they are the classes); a folder of
+    IDX files; a ``.zip`` of images, which is read in memory and never extracted; an ``.npz`` (:func:`load_npz`).
+    Files are taken in sorted order and decoded once, over all cores. To start at once with large sets, or to share
+    one copy between processes, write them with :func:`fastgan.data.prepare` first.
+
+    Args:
+        resolution: side of the images in pixels; Lanczos where it changes the size. None keeps the size; the images
+            of a folder must then share one.
+        flip: :class:`~fastgan.data.Loader` mirrors each image with probability 1/2.
+        crop: ``center`` takes the largest centred square, ``stretch`` the whole image, squeezed.
+        strict: raise ValueError at the first unreadable file instead of skipping it with a warning.
+        labels: False drops the classes.
+        channels: 1 (luma) or 3. None keeps what the set has; files are RGB.
+        split: ``train`` or ``test``. emoji: all unless given; about 10% of the base emoji are the test set
+            (:func:`fastgan.data.emoji.is_test`) with all their variants. fashion-mnist and IDX: train unless given.
+            Folder: its sub-folder of that name.
+        store: folder on a disk for an unnamed file with the decoded pixels, for sets larger than memory; it vanishes
+            with the process. None keeps them in memory.
+        progress: called as ``progress(done, total)`` while files are decoded.
+
+    Raises ValueError for bad arguments, unknown parts and unreadable data, FileNotFoundError for unknown names and
+    missing files, ImportError where Pillow is needed and missing.
+    """
+    _check(resolution, crop, channels, split)
+    head, *parts = str(name_or_path).split(":")
+    if head == "emoji":
+        style = parts.pop(0) if parts and parts[0] in STYLES else STYLES[0]
+        base_only = bool(parts) and parts[0] == "base"
+        data = _one_class(load_emoji(style, base_only=base_only, split=split), parts[base_only:])
+    elif head == "fashion-mnist":
+        data = _one_class(load_fashion_mnist(split), parts)
+    else:
+        path = Path(name_or_path).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{name_or_path}: no such file or folder, and no data set of that name. "
+                f"Names: {', '.join(names())}, each also with :CLASS"
+            )
+        if path.is_dir() and is_idx_folder(path):
+            data = load_idx(path, split, name=str(path))
+        else:
+            files = {"channels": channels, "strict": strict, "store": store, "progress": progress}
+            data = _load_path(path, split, resolution, crop, files)
+    if not labels:
+        data = data.replace(labels=None, class_names=())
+    return conform(data, resolution, channels).replace(flip=flip)
+
+
+def prepare(source: str | Path, path: str | Path, **options: Any) -> ImageDataset:
+    """Decode, crop and resize ``source`` once, write it as an .npz, and return it loaded from there, memory-mapped.
+
+    ``options`` are those of :func:`load`. What it returns keeps the list of skipped files. Decoded pixels pass through
+    an unnamed file beside ``path``: the disk needs twice the size of the result, memory almost nothing.
+    """
+    path = Path(path)
+    data = load(source, **{"store": path.parent} | options)
+    save_npz(data, path)
+    return load(path).replace(skipped=data.skipped, flip=data.flip)
+
+
+def conform(data: ImageDataset, resolution: int | None, channels: int | None) -> ImageDataset:
+    """``data`` at ``resolution`` and with ``channels``; None leaves them. Grey to RGB is a view."""
+    images = data.images
+    if channels == 1 and data.channels == 3:
+        images = _luma(images)
+    if resolution not in (None, data.resolution):
+        images = torch.from_numpy(resize_array(images.numpy(), resolution))
+    if channels == 3 and data.channels == 1:
+        images = images.expand(-1, 3, -1, -1)
+    return data if images is data.images else data.replace(images=images)
+
+
+def source_folder(path: Path, split: str | None) -> Path:
+    """``path``, or its sub-folder for ``split``."""
+    if split is None:
+        return path
+    if not (path / split).is_dir():
+        raise ValueError(f"{path}: split={split!r} needs a sub-folder {path / split}")
+    return path / split
+
+
+def _load_path(path: Path, split: str | None, resolution: int | None, crop: str, files: dict[str, Any]) -> ImageDataset:
+    if path.is_dir():
+        source = folder_source(source_folder(path, split))
+    elif split is not None:
+        raise ValueError(f"{path}: split={split!r} is not offered for a file")
+    elif path.suffix.lower() == ".npz":
+        return load_npz(path, resolution=resolution, crop=crop)
+    elif path.suffix.lower() == ".zip":
+        source = zip_source(path)
+    else:
+        raise ValueError(f"{path}: expected a folder, a .zip or an .npz")
+    return read_images(source, resolution=resolution, crop=crop, **files)
+
+
+def _check(resolution: int | None, crop: str, channels: int | None, split: str | None) -> None:
+    if resolution is not None and (not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1):
+        raise ValueError(f"resolution is {resolution!r}, expected a positive integer or None")
+    for name, value, known in (
+        ("crop", crop, CROPS),
+        ("channels", channels, (None, 1, 3)),
+        ("split", split, (None, *SPLITS)),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, known))}")
+
+
+def _slug(name: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _one_class(data: ImageDataset, parts: Sequence[str]) -> ImageDataset:
+    if not parts:
+        return data
+    slugs = [_slug(name) for name in data.class_names]
+    matches = [i for i, slug in enumerate(slugs) if slug == parts[0]] or [
+        i for i, slug in enumerate(slugs) if parts[0] and slug.startswith(parts[0])
+    ]
+    if len(parts) > 1 or len(matches) != 1:
+        grammar = ":".join([data.name, *parts])
+        options = f"{', '.join(STYLES)}, then base, then one of " if data.name.startswith("emoji") else ""
+        raise ValueError(f"{grammar}: unknown part; after the name may follow {options}{', '.join(slugs)}")
+    index = torch.from_numpy(np.flatnonzero(data.labels.numpy() == matches[0]))
+    chosen = data.subset(index)
+    return chosen.replace(labels=None, class_names=(), name=f"{data.name}:{slugs[matches[0]]}")
+
+
+def _luma(images: torch.Tensor) -> torch.Tensor:
+    """ITU-R 601 luma in 16-bit fixed point, as Pillow's: uint8 [N, 3, H, W] -> uint8 [N, 1, H, W]."""
+    out = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
+    for part, target in zip(images.split(256), out.split(256), strict=True):  # bounds the int32 copy
+        r, g, b = part.to(torch.int32).unbind(1)
+        target[:, 0] = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
+    return out

@@ -1,0 +1,134 @@
+"""Two image sets at once, for translation between them: unpaired, or paired by file name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from fastgan.data.catalog import load, source_folder
+from fastgan.data.dataset import ImageDataset, take
+from fastgan.data.files import Source, folder_source, read_images, zip_source
+
+
+class PairDataset(torch.utils.data.Dataset):
+    """Images of two sets A and B of one size; a batch from :class:`~fastgan.data.Loader` is ``(a, b)``, uint8 both.
+
+    Unpaired: each side is drawn from its own permutation, every image once per epoch of its side, and mirrored on its
+    own; ``len`` is the longer side's, and ``dataset[i]`` wraps the shorter one round. Paired: ``a.images[i]`` belongs
+    to ``b.images[i]``, and both are mirrored together.
+
+    Attributes: ``a``, ``b`` (ImageDataset), ``paired``, ``name``, ``resolution``, ``channels``, ``flip``, ``skipped``.
+    """
+
+    def __init__(self, a: ImageDataset, b: ImageDataset, *, paired: bool, flip: bool = False) -> None:
+        if a.images.shape[1:] != b.images.shape[1:]:
+            raise ValueError(
+                f"{a.name} has images {list(a.images.shape[1:])} and {b.name} {list(b.images.shape[1:])}: "
+                "give resolution= and channels="
+            )
+        if paired and len(a) != len(b):
+            raise ValueError(f"paired sets must match: {a.name} has {len(a)} images and {b.name} {len(b)}")
+        self.a, self.b, self.paired, self.flip = a, b, paired, flip
+        self.name = a.name if a.name == b.name else f"{a.name} | {b.name}"
+        self.resolution, self.channels = a.resolution, a.channels
+        self.skipped = list(dict.fromkeys([*a.skipped, *b.skipped]))
+
+    def __len__(self) -> int:
+        return max(len(self.a), len(self.b))
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} pairs")
+        index %= len(self)
+        return self.a.images[index % len(self.a)], self.b.images[index % len(self.b)]
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        return (len(self.a),) if self.paired else (len(self.a), len(self.b))
+
+    def gather(self, indices: Sequence[np.ndarray], flips: Sequence[np.ndarray | None]) -> tuple[torch.Tensor, ...]:
+        """One (paired) or two (unpaired) index and flip arrays [B] -> a, b uint8 [B, C, H, W]."""
+        return take(self.a.images, indices[0], flips[0]), take(self.b.images, indices[-1], flips[-1])
+
+
+def load_pair(
+    a: str | Path,
+    b: str | Path | None = None,
+    *,
+    paired: bool | None = None,
+    resolution: int | None = None,
+    flip: bool = False,
+    crop: str = "center",
+    strict: bool = False,
+    channels: int | None = None,
+    split: str | None = None,
+) -> PairDataset:
+    """Load two sets for image-to-image work; arguments not described here as in :func:`fastgan.data.load`.
+
+    - ``load_pair(a, b)``: any two sets, unpaired unless ``paired=True``, which matches files by their path without
+      extension (emoji by code points); images without counterpart are listed in ``skipped``.
+    - ``load_pair(folder)`` with sub-folders ``trainA`` and ``trainB`` (or ``testA``, ``testB`` by ``split``), or ``A``
+      and ``B``: the same for these two.
+    - ``load_pair(folder_or_zip)`` of side-by-side images: the left half is A, the right half B; paired unless
+      ``paired=False``.
+
+    Raises ValueError where sizes differ, or where nothing matches in paired sets.
+    """
+    options = {"resolution": resolution, "crop": crop, "strict": strict, "channels": channels}
+    path = Path(a).expanduser()
+    if b is None:
+        sides = _side_folders(path, split)
+        if sides is None:
+            return _side_by_side(path, split, options, paired is not False, flip)
+        (a, b), split = sides, None
+    first, second = load(a, labels=False, split=split, **options), load(b, labels=False, split=split, **options)
+    if paired:
+        first, second = _match(first, second)
+    return PairDataset(first, second, paired=bool(paired), flip=flip)
+
+
+def _side_folders(path: Path, split: str | None) -> tuple[Path, Path] | None:
+    prefixes = (split or "train", "") if split in (None, "train") else (split,)
+    for prefix in prefixes:
+        sides = path / f"{prefix}A", path / f"{prefix}B"
+        if all(side.is_dir() for side in sides):
+            return sides
+    return None
+
+
+def _side_by_side(path: Path, split: str | None, options: dict, paired: bool, flip: bool) -> PairDataset:
+    if path.is_dir():
+        source = folder_source(source_folder(path, split))
+    elif path.suffix.lower() == ".zip" and path.is_file() and split is None:
+        source = zip_source(path)
+    else:
+        raise ValueError(f"{path}: expected two sets, or a folder or zip of side-by-side images (zip: without split)")
+    left = read_images(source, part="left", **options)
+    # Only what the left half has read, so that a broken file is named once.
+    right = read_images(Source(source.name, left.files, source.read), part="right", **options)
+    left, right = (half.replace(labels=None, class_names=()) for half in (left, right))
+    return PairDataset(left, right, paired=paired, flip=flip)
+
+
+def _match(a: ImageDataset, b: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
+    places = []
+    for side in (a, b):
+        if not side.files:
+            raise ValueError(f"{side.name}: paired=True needs file names to match, and this set has none")
+        keys = [str(PurePosixPath(file).with_suffix("")) for file in side.files]
+        if len(set(keys)) != len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"{side.name}: paired=True, but {twice!r} occurs with more than one extension")
+        places.append({key: i for i, key in enumerate(keys)})
+    common = [key for key in places[0] if key in places[1]]
+    if not common:
+        raise ValueError(f"no image of {a.name} has a counterpart of the same name in {b.name}")
+    matched, shared = [], set(common)
+    for side, place in zip((a, b), places, strict=True):
+        alone = [(f"{side.name}/{side.files[i]}", "no counterpart") for key, i in place.items() if key not in shared]
+        chosen = side if list(place) == common else side.subset(torch.tensor([place[key] for key in common]))
+        matched.append(chosen.replace(skipped=[*side.skipped, *alone]))
+    return matched[0], matched[1]

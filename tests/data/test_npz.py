@@ -1,0 +1,146 @@
+"""npz files: our own, mapped; other people's layouts; damage."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastgan.data import Loader, archive, load, prepare, save_npz
+
+RNG = np.random.default_rng(3)
+
+
+def pixels(*shape: int) -> np.ndarray:
+    return RNG.integers(0, 256, shape, np.uint8)
+
+
+def is_mapped(data) -> bool:
+    address = data.images.data_ptr()
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            low, high = (int(end, 16) for end in line.split()[0].split("-"))
+            if low <= address < high:
+                return line.rstrip().endswith(".npz")
+    return False
+
+
+def test_prepare_folder_and_reload(tmp_path):
+    for i, size in enumerate(((20, 13), (9, 9), (31, 40))):
+        (tmp_path / "set" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels(*size, 3)).save(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
+    (tmp_path / "set" / "a" / "bad.png").write_bytes(b"junk")
+    seen = []
+    with pytest.warns(UserWarning, match="skipped 1 of 4"):
+        direct = load(tmp_path / "set", resolution=11)
+    with pytest.warns(UserWarning, match="skipped 1 of 4"):
+        data = prepare(tmp_path / "set", tmp_path / "o.npz", resolution=11, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (4, 4) and len(data.skipped) == 1
+    again = load(tmp_path / "o.npz")
+    for loaded in (data, again):
+        assert torch.equal(loaded.images, direct.images) and torch.equal(loaded.labels, direct.labels)
+        assert (loaded.class_names, loaded.files) == (direct.class_names, direct.files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.npz", "set"]
+    assert is_mapped(again) and not is_mapped(direct)
+    with zipfile.ZipFile(tmp_path / "o.npz") as written:
+        assert written.testzip() is None
+    with np.load(tmp_path / "o.npz") as arrays:
+        assert np.array_equal(arrays["images"], direct.images)
+
+
+def test_save_is_deterministic_and_atomic(tmp_path, monkeypatch):
+    data = load("emoji:base", split="test", resolution=16)
+    save_npz(data, tmp_path / "a.npz")
+    save_npz(data, tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+    def full(*_args, **_options):
+        raise OSError("No space left on device")
+
+    whole = (tmp_path / "a.npz").read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_npz(data, tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz"]
+    with pytest.raises(ValueError, match=r"expected a name ending in \.npz"):
+        save_npz(data, tmp_path / "a.zip")
+
+
+def test_mapped_images_can_be_overwritten_without_harm(tmp_path):
+    save_npz(load("emoji:base", split="test"), tmp_path / "a.npz")
+    before = (tmp_path / "a.npz").read_bytes()
+    data = load(tmp_path / "a.npz")
+    data.images[0].fill_(1)
+    assert (tmp_path / "a.npz").read_bytes() == before
+    images, labels = next(Loader(load(tmp_path / "a.npz"), 50, flip=True, workers=1))
+    assert images.shape == (50, 3, 32, 32) and labels.max() > 0
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_layouts(tmp_path, write):
+    last, first, grey = pixels(5, 8, 8, 3), pixels(5, 3, 9, 9), pixels(4, 7, 7)
+    path = tmp_path / "x.npz"
+    write(path, images=last, labels=np.array([0, 2, 1, 2, 0], np.int32))
+    data = load(path)
+    assert np.array_equal(data.images.permute(0, 2, 3, 1), last)
+    assert data.class_names == ["0", "1", "2"] and data.labels.tolist() == [0, 2, 1, 2, 0]
+    write(path, first, labels=np.arange(5), class_names=np.array(list("vwxyz")))
+    data = load(path)
+    assert np.array_equal(data.images, first) and data.class_names == list("vwxyz")
+    write(path, x=grey)
+    assert np.array_equal(load(path).images[:, 0], grey) and load(path).num_classes == 0
+    write(path, images=np.asfortranarray(first))
+    assert np.array_equal(load(path).images, first)
+
+
+def test_not_square(tmp_path):
+    wide = pixels(3, 6, 11, 3)
+    np.savez(tmp_path / "x.npz", images=wide)
+    assert np.array_equal(load(tmp_path / "x.npz").images.permute(0, 2, 3, 1), wide[:, :, 2:8])
+    assert load(tmp_path / "x.npz", resolution=4, crop="stretch").images.shape == (3, 3, 4, 4)
+    with pytest.raises(ValueError, match="needs resolution="):
+        load(tmp_path / "x.npz", crop="stretch")
+
+
+class Unsafe:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((3, 3, 8, 8), np.float32)}, "images is float32"),
+        ({"images": np.zeros((3, 5, 8, 8), np.uint8)}, r"images is uint8 \[3, 5, 8, 8\]"),
+        ({"a": np.zeros(3), "b": np.zeros((2, 2), np.uint8)}, r"no array 'images'.*a float64 \[3\], b uint8 \[2, 2\]"),
+        ({"images": pixels(3, 3, 8, 8), "labels": np.arange(4)}, r"\[4\] labels for 3 images"),
+        ({"images": pixels(3, 3, 8, 8), "labels": np.zeros(3)}, "labels has dtype float64"),
+        ({"images": pixels(2, 3, 8, 8), "labels": np.arange(2) - 1, "class_names": np.array(["a"])}, r"labels -1\.\.0"),
+        ({"images": pixels(0, 3, 8, 8)}, "expected at least one square image"),
+        ({"images": np.array([Unsafe()], dtype=object)}, "allow_pickle=False"),
+    ],
+)
+def test_wrong_content_is_named(tmp_path, monkeypatch, arrays, message):
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"x\.npz: .*{message}"):
+        load("x.npz")
+    assert not os.path.exists("executed")
+
+
+def test_damage_is_named(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, images=pixels(20, 3, 8, 8))
+    whole = bytearray(path.read_bytes())
+    for content in (whole[: len(whole) // 2], b"", b"junk"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.npz: not a readable npz file"):
+            load(path)
+    whole[len(whole) // 2] ^= 0xFF
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"x\.npz: "):
+        load(path)
+    assert archive.save_npz is save_npz
