@@ -108,11 +108,10 @@ class ImageDataset(torch.utils.data.Dataset):
 
 def take(images: torch.Tensor, index: np.ndarray, flips: np.ndarray | None) -> torch.Tensor:
     """``images[index]`` as a new tensor, mirrored left to right where ``flips``; every pixel is copied once."""
-    if flips is None:
-        return images.index_select(0, torch.from_numpy(index))
     out = torch.empty((len(index), *images.shape[1:]), dtype=torch.uint8)
-    # torch.flip would copy a second time; numpy writes a reversed view directly (2.5x faster for 64 images of 3x64x64).
+    # numpy writes a mirrored view in one pass, where torch.flip would copy again (2.5x slower for 64 of 3x64x64), and
+    # stays in its thread, where index_select starts an OpenMP team per worker thread beside the training's.
     source, target = images.numpy(), out.numpy()
-    for row, (i, mirrored) in enumerate(zip(index.tolist(), flips.tolist(), strict=True)):
-        target[row] = source[i, :, :, ::-1] if mirrored else source[i]
+    for row, i in enumerate(index.tolist()):
+        target[row] = source[i, :, :, ::-1] if flips is not None and flips[row] else source[i]
     return out

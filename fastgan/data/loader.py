@@ -51,7 +51,8 @@ class Loader:
         batch_size: samples per batch of this rank.
         seed: non-negative; the same on all ranks.
         workers: threads that assemble batches ahead, two batches each. They share the images, which are decoded
-            already, so there is nothing to pickle or to fork. 0 assembles in the calling thread.
+            already, so there is nothing to pickle or to fork. 0 assembles in the calling thread: a batch of 64 with
+            flips takes 0.07 ms at 32 px, 0.14 at 64 and 4 at 256 (one core), so threads pay from about 256 px on.
         rank, world_size: this process's shard.
         start: number of GLOBAL samples consumed so far; the stream continues exactly there.
         flip: mirror each image left to right with probability 1/2 (also on if ``dataset.flip``).

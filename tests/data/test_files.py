@@ -1,6 +1,8 @@
 """Folders and zips of image files: every mode and odd size, labels, damage."""
 
 import struct
+import threading
+import time
 import warnings
 import zipfile
 import zlib
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fastgan.data import files, load
+from fastgan.data.decode import in_threads
 
 RNG = np.random.default_rng(7)
 
@@ -142,6 +145,33 @@ def test_good_images_keep_their_pixels_beside_bad_ones(damaged):
     for file, _ in mixed.skipped:
         (damaged / file.removeprefix(f"{damaged}/")).unlink()
     assert (load(damaged, resolution=8).images == mixed.images).all()
+
+
+def test_large_images_in_threads_keep_their_order(tmp_path):
+    good = [np.full((600, 600, 3), i, np.uint8) for i in range(12)]
+    for i, pixels in enumerate(good):
+        save(tmp_path / f"{i:02}.png", pixels)
+    (tmp_path / "00bad.png").write_bytes(b"junk")
+    (tmp_path / "07bad.png").write_bytes((tmp_path / "07.png").read_bytes()[:500])
+    with pytest.warns(UserWarning, match=r"skipped 2 of 14 files: .*00bad\.png \(not an image\); .*07bad\.png"):
+        data = load(tmp_path, resolution=4)
+    assert data.images[:, 0, 0, 0].tolist() == list(range(12))
+    (tmp_path / "00bad.png").unlink()
+    with pytest.raises(ValueError, match=r"07bad\.png: "):
+        load(tmp_path, resolution=4, strict=True)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.001])
+def test_in_threads_uses_threads_for_long_work_only(pause):
+    def work(i: int) -> tuple[int, int]:
+        time.sleep(pause)
+        return i, threading.get_ident()
+
+    done = list(in_threads(work, range(30)))
+    assert [i for i, _ in done] == list(range(30))
+    assert (len({thread for _, thread in done}) > 1) == (pause > 0)
+    for n in range(4):
+        assert [i for i, _ in in_threads(work, range(n))] == list(range(n))
 
 
 def test_warning_is_short_for_many_files(tmp_path):
