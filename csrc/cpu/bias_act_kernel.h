@@ -1,0 +1,139 @@
+// Loops of bias_act on blocks of a dense tensor. Included once per instruction set by each_level.h.
+//
+// A block is `n` consecutive elements. Its bias is one number (channel outside the block: NCHW) or a vector of n numbers
+// (channel inside: channels_last, linear layers). 16-bit types pass through float buffers of kBlock elements, so that one
+// float loop serves three types.
+
+constexpr int64_t kBlock = 512;
+
+// y = clip(gain act(x + b)): one read, one write, 2 to 20 flops per element: bandwidth-bound for every activation in float32.
+template <Activation A, bool kVectorBias, class T>
+inline void forward_block(const T* x, const T* bias, T* y, int64_t n, T alpha, T gain, T clamp) {
+  const T b0 = bias[0];
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    T v = gain * activate<A>(x[i] + (kVectorBias ? bias[i] : b0), alpha);
+    v = v < -clamp ? -clamp : v;
+    y[i] = v > clamp ? clamp : v;
+  }
+}
+
+// dx = dy gain act'(s), 0 where |y| >= clamp. `saved` is y, or x for swish, or null for an unclamped linear.
+template <Activation A, bool kVectorBias, class T>
+inline void backward_block(const T* dy, const T* saved, const T* bias, T* dx, int64_t n, T alpha, T gain, T clamp) {
+  const T b0 = bias[0], inverse = T(1) / gain;
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    if constexpr (A == Activation::swish) {
+      const T t = saved[i] + (kVectorBias ? bias[i] : b0);
+      const T y = gain * activate<A>(t, alpha), d = dy[i] * gain * derivative<A>(t, alpha);
+      dx[i] = (y < T(0) ? -y : y) < clamp ? d : T(0);
+    } else {
+      const T y = saved[i], d = dy[i] * gain * derivative<A>(y * inverse, alpha);
+      dx[i] = (y < T(0) ? -y : y) < clamp ? d : T(0);
+    }
+  }
+}
+
+template <class T>
+inline void scale_block(const T* dy, T* dx, int64_t n, T gain) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] * gain;
+}
+
+template <class T>
+inline double sum_block(const T* v, int64_t n) {
+  T total = 0;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += v[i];
+  return total;
+}
+
+template <class T, class S>
+inline void widen(const S* from, T* to, int64_t n) {
+  int64_t i = 0;
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<S, torch::headeronly::Half>)
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(from + i))));
+#elif defined(FASTGAN_AVX2)
+  if constexpr (std::is_same_v<S, torch::headeronly::Half>)
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + i))));
+#endif
+  for (; i < n; ++i) {
+    if constexpr (std::is_same_v<S, torch::headeronly::BFloat16>) {
+      const uint32_t bits = uint32_t(from[i].x) << 16;
+      std::memcpy(to + i, &bits, 4);
+    } else {
+      to[i] = static_cast<T>(from[i]);
+    }
+  }
+}
+
+template <class T, class S>
+inline void narrow(const T* from, S* to, int64_t n) {
+  int64_t i = 0;
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<S, torch::headeronly::Half>)
+    for (; i + 16 <= n; i += 16) _mm256_storeu_si256((__m256i*)(to + i), _mm512_cvtps_ph(_mm512_loadu_ps(from + i), 0));
+#elif defined(FASTGAN_AVX2)
+  if constexpr (std::is_same_v<S, torch::headeronly::Half>)
+    for (; i + 8 <= n; i += 8) _mm_storeu_si128((__m128i*)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
+#endif
+  for (; i < n; ++i) {
+    if constexpr (std::is_same_v<S, torch::headeronly::BFloat16>) {
+      // Round to nearest even on the upper half of the bits; a NaN keeps a set mantissa bit.
+      uint32_t bits;
+      std::memcpy(&bits, from + i, 4);
+      const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+      to[i].x = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 16) | 0x40 : rounded);
+    } else {
+      to[i] = static_cast<S>(from[i]);
+    }
+  }
+}
+
+// [first, first + n) of the tensor, in pieces of at most `piece` elements that all start at the same bias position.
+template <Activation A, bool kVectorBias, class S, class T>
+void forward_range(const S* x, const T* bias, S* y, int64_t n, int64_t piece, T alpha, T gain, T clamp) {
+  if constexpr (std::is_same_v<S, T>) {
+    for (int64_t i = 0; i < n; i += piece)
+      forward_block<A, kVectorBias>(x + i, bias, y + i, std::min(piece, n - i), alpha, gain, clamp);
+  } else {
+    T buffer[kBlock];
+    for (int64_t start = 0; start < n; start += piece)
+      for (int64_t i = 0; i < std::min(piece, n - start); i += kBlock) {
+        const int64_t m = std::min(kBlock, std::min(piece, n - start) - i);
+        widen(x + start + i, buffer, m);
+        forward_block<A, kVectorBias>(buffer, bias + (kVectorBias ? i : 0), buffer, m, alpha, gain, clamp);
+        narrow(buffer, y + start + i, m);
+      }
+  }
+}
+
+// The same for the backward; `sums` (null: not wanted) receives the bias gradient: one number, or `piece` numbers.
+template <Activation A, bool kVectorBias, class S, class T>
+void backward_range(const S* dy, const S* saved, const T* bias, S* dx, T* sums, int64_t n, int64_t piece, T alpha, T gain, T clamp) {
+  constexpr bool kDirect = std::is_same_v<S, T>;
+  T dy_buffer[kBlock], saved_buffer[kBlock];
+  double total = 0;
+  for (int64_t start = 0; start < n; start += piece)
+    for (int64_t i = 0; i < std::min(piece, n - start); i += kBlock) {
+      const int64_t at = start + i, m = std::min(kBlock, std::min(piece, n - start) - i);
+      const T *from, *with;
+      T* to;
+      if constexpr (kDirect) {
+        from = dy + at, with = saved ? saved + at : nullptr, to = dx + at;
+      } else {
+        widen(dy + at, dy_buffer, m);
+        if (saved) widen(saved + at, saved_buffer, m);
+        from = to = dy_buffer, with = saved_buffer;
+      }
+      if (saved) backward_block<A, kVectorBias>(from, with, bias + (kVectorBias ? i : 0), to, m, alpha, gain, clamp);
+      else scale_block(from, to, m, gain);
+      if (sums && !kVectorBias) total += sum_block(to, m);
+      if (sums && kVectorBias)
+        for (int64_t j = 0; j < m; ++j) sums[i + j] += to[j];
+      if constexpr (!kDirect) narrow(to, dx + at, m);
+    }
+  if (sums && !kVectorBias) sums[0] = static_cast<T>(total);
+}

@@ -1,0 +1,25 @@
+// Which instruction set the CPU kernels run with: chosen once when the library is loaded, the best that this machine has
+// (FASTGAN_CPU_LEVEL=portable|avx2|avx512 asks for a lower one).
+#pragma once
+
+namespace fastgan {
+
+enum class CpuLevel { portable = 0, avx2 = 1, avx512 = 2 };
+
+CpuLevel cpu_level();
+
+}  // namespace fastgan
+
+// Calls the build of a kernel function for the chosen level; each_level.h has made one namespace for each.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FASTGAN_AT_LEVEL(...)                                      \
+  [&] {                                                             \
+    switch (::fastgan::cpu_level()) {                               \
+      case ::fastgan::CpuLevel::avx512: return ::fastgan::avx512::__VA_ARGS__; \
+      case ::fastgan::CpuLevel::avx2: return ::fastgan::avx2::__VA_ARGS__; \
+      default: return ::fastgan::portable::__VA_ARGS__;                    \
+    }                                                               \
+  }()
+#else
+#define FASTGAN_AT_LEVEL(...) ::fastgan::portable::__VA_ARGS__
+#endif

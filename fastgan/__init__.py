@@ -1,0 +1,20 @@
+"""fastgan: fused GAN kernels, models, training and metrics for PyTorch."""
+
+import importlib
+
+from fastgan._allocator import tune_cpu_allocator
+
+__version__ = "0.1.0"
+
+_LAZY_MODULES = ("data", "losses", "metrics", "models", "nn", "ops", "patch", "recipes", "training")
+_LAZY_NAMES = {name: "fastgan.patch" for name in ("accelerate", "patch_ops", "patched", "unpatch", "PatchReport")}
+
+__all__ = ["__version__", "tune_cpu_allocator", *_LAZY_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"fastgan.{name}")
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+    raise AttributeError(f"module 'fastgan' has no attribute {name!r}")

@@ -1,0 +1,204 @@
+"""Text corpora as padded token ids: embedded poems and clauses, text files, and the synthetic oracle's sentences."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastgan.data.oracle import Oracle
+
+PAD, BOS, EOS, UNK = range(4)
+SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
+_EMBEDDED = {  # name: file, level
+    "tang-quatrains": ("tang_quatrains.txt", "char"),
+    "song-quatrains": ("song_quatrains.txt", "char"),
+    "kjv": ("kjv_clauses.txt", "word"),
+}
+_ORACLE_LENGTHS = {"oracle": 20, "oracle-40": 40}
+TEXT_NAMES = (*_EMBEDDED, *_ORACLE_LENGTHS)
+
+
+class Vocabulary:
+    """Tokens and their ids; 0..3 are ``SPECIALS``: padding, begin, end, unknown.
+
+    ``level`` is "char", "word" (split at white space) or "tokenizer" (a ``tokenizers.Tokenizer``, whose ids follow the
+    specials unchanged in order).
+    """
+
+    def __init__(self, tokens: Sequence[str], level: str, tokenizer=None):
+        if level not in ("char", "word", "tokenizer") or (level == "tokenizer") != (tokenizer is not None):
+            raise ValueError(f"level: {level!r} is not one of 'char', 'word', or 'tokenizer' together with a tokenizer")
+        self.tokens = [*SPECIALS, *tokens]
+        self.level = level
+        self._tokenizer = tokenizer
+        self._index = {token: i for i, token in enumerate(self.tokens)}
+        if len(self._index) != len(self.tokens):
+            raise ValueError("tokens: expected distinct tokens, none of them a special one")
+
+    @classmethod
+    def build(cls, sentences: Iterable[str], level: str, min_count: int = 1, max_size: int | None = None):
+        """The tokens that occur at least ``min_count`` times, the most frequent first, at most ``max_size`` of them."""
+        counts = Counter(token for s in sentences for token in _split(s, level))
+        ordered = sorted(counts, key=lambda token: (-counts[token], token))
+        return cls([t for t in ordered if counts[t] >= min_count and t not in SPECIALS][:max_size], level)
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer) -> "Vocabulary":
+        """From a ``tokenizers.Tokenizer`` or the path of its JSON file."""
+        if isinstance(tokenizer, (str, Path)):
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_file(str(tokenizer))
+        tokens = [f"{tokenizer.id_to_token(i)}" for i in range(tokenizer.get_vocab_size())]
+        return cls([f"<tokenizer {t}>" if t in SPECIALS else t for t in tokens], "tokenizer", tokenizer)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def ids(self, sentence: str) -> list[int]:
+        if self._tokenizer is not None:
+            encoding = self._tokenizer.encode(sentence, add_special_tokens=False)
+            return [i + len(SPECIALS) for i in encoding.ids]
+        return [self._index.get(token, UNK) for token in _split(sentence, self.level)]
+
+    def encode(self, sentences: Iterable[str], length: int | None = None) -> Tensor:
+        """int64 [N, L]: a sentence's ids, EOS where there is room, then padding.
+
+        L is ``length`` or that of the longest sentence; longer sentences are cut.
+        """
+        rows = [self.ids(s) for s in sentences]
+        length = max(map(len, rows), default=0) if length is None else length
+        out = torch.full((len(rows), length), PAD)
+        for target, row in zip(out, rows, strict=True):
+            row = [*row, EOS][:length]
+            target[: len(row)] = torch.tensor(row, dtype=torch.int64)
+        return out
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """The sentences of ``ids`` [N, L], each up to its first EOS; padding and BOS are left out."""
+        sentences = []
+        for row in ids.tolist():
+            row = row[: row.index(EOS)] if EOS in row else row
+            row = [i for i in row if i not in (PAD, BOS)]
+            if self._tokenizer is not None:
+                sentences.append(self._tokenizer.decode([i - len(SPECIALS) for i in row if i >= len(SPECIALS)]))
+            else:
+                sentences.append(("" if self.level == "char" else " ").join(self.tokens[i] for i in row))
+        return sentences
+
+    def save(self, path: str | Path) -> None:
+        content = {"level": self.level, "tokens": self.tokens[len(SPECIALS) :]}
+        if self._tokenizer is not None:
+            content["tokenizer"] = self._tokenizer.to_str()
+        Path(path).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        tokenizer = None
+        if "tokenizer" in content:
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_str(content["tokenizer"])
+        return cls(content["tokens"], content["level"], tokenizer)
+
+
+@dataclass(frozen=True)
+class TextData:
+    """A corpus: token ids [N, L] for training and [M, L] held out.
+
+    Oracle data has no vocabulary, no special tokens, and starts from token 0; real text starts from BOS.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    vocabulary: Vocabulary | None = None
+    oracle: Oracle | None = None
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.vocabulary) if self.vocabulary is not None else self.oracle.embedding.num_embeddings
+
+    @property
+    def length(self) -> int:
+        return self.train.shape[1]
+
+    @property
+    def pad(self) -> int | None:
+        return None if self.vocabulary is None else PAD
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Sentences as text; oracle data as numbers."""
+        if self.vocabulary is not None:
+            return self.vocabulary.decode(ids)
+        return [" ".join(map(str, row)) for row in ids.tolist()]
+
+
+def load_text(
+    name_or_path: str | Path,
+    *,
+    level: str | None = None,
+    length: int | None = None,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    min_count: int = 1,
+    max_vocabulary: int | None = None,
+    vocabulary: Vocabulary | None = None,
+    count: int = 10_000,
+) -> TextData:
+    """Load a corpus by name or from a UTF-8 text file with one sentence per line.
+
+    Names: ``tang-quatrains`` (3,772 poems of 20 characters), ``song-quatrains`` (13,029), ``kjv`` (20,000 clauses of 5
+    to 20 words), ``oracle`` and ``oracle-40`` (``count`` sentences for training and as many for testing, of length 20
+    or 40, from the oracle drawn with ``seed``).
+
+    Empty and repeated lines are dropped, then the lines are shuffled and split with ``seed``; the vocabulary is built
+    from the training part, so held-out text may hold unknown tokens.
+
+    Args:
+        level: "char", "word" or the path of a ``tokenizers`` JSON file. None: by name, and "word" for files.
+        length: tokens per sentence; longer ones are cut. None: the longest sentence.
+        min_count, max_vocabulary: see `Vocabulary.build`.
+        vocabulary: use this one instead of building it, for instance a run's.
+
+    Raises FileNotFoundError for an unknown name or missing file, ValueError for fewer than two sentences.
+    """
+    name = str(name_or_path)
+    if name in _ORACLE_LENGTHS:
+        oracle = Oracle(seed=seed)
+        sentences = oracle.sample(2 * count, length or _ORACLE_LENGTHS[name], seed=seed + 1)
+        return TextData(name, sentences[:count], sentences[count:], oracle=oracle)
+    if name in _EMBEDDED:
+        file, usual = _EMBEDDED[name]
+        content = files("fastgan.data").joinpath("assets", file).read_text(encoding="utf-8")
+    else:
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"{name}: no such file, and no corpus of that name ({', '.join(TEXT_NAMES)})")
+        content, usual = Path(name).read_text(encoding="utf-8"), "word"
+    lines = [line for line in dict.fromkeys(line.strip() for line in content.splitlines()) if line]
+    if not 0 < test_fraction < 1 or len(lines) < 2:
+        raise ValueError(f"{name}: expected two sentences or more and test_fraction in (0, 1), got {test_fraction}")
+    random.Random(seed).shuffle(lines)
+    held_out = min(max(1, round(len(lines) * test_fraction)), len(lines) - 1)
+    test, train = lines[:held_out], lines[held_out:]
+    if vocabulary is None:
+        level = level or usual
+        if level.endswith(".json"):
+            vocabulary = Vocabulary.from_tokenizer(level)
+        else:
+            vocabulary = Vocabulary.build(train, level, min_count, max_vocabulary)
+    encoded = vocabulary.encode([*train, *test], length)
+    return TextData(name, encoded[: len(train)], encoded[len(train) :], vocabulary)
+
+
+def _split(sentence: str, level: str) -> list[str]:
+    if level not in ("char", "word"):
+        raise ValueError(f"level: {level!r} is not one of 'char', 'word', or the path of a tokenizer's .json")
+    return list(sentence) if level == "char" else sentence.split()

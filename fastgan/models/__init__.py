@@ -1,0 +1,53 @@
+"""Model families, one file each: `Config`, then the modules, readable top to bottom.
+
+`build("dcgan.generator", resolution=64)` makes a network by name. To add a family, write `fastgan/models/<family>.py`
+with classes that take one config dataclass and name it as their attribute `Config`, and add a row per class to `MODELS`.
+A family is imported when it is first asked for.
+"""
+
+import dataclasses
+import importlib
+
+from torch import nn
+
+# name -> "module:class"
+MODELS = {
+    "mlp.generator": "fastgan.models.mlp:Generator",
+    "mlp.discriminator": "fastgan.models.mlp:Discriminator",
+    "dcgan.generator": "fastgan.models.dcgan:Generator",
+    "dcgan.discriminator": "fastgan.models.dcgan:Discriminator",
+    "resnet.generator": "fastgan.models.resnet:Generator",
+    "resnet.discriminator": "fastgan.models.resnet:Discriminator",
+}
+
+
+def list_models() -> list[str]:
+    """The names `build` knows, sorted."""
+    return sorted(MODELS)
+
+
+def build(name: str, **config) -> nn.Module:
+    """The network called `name`, initialised from torch's global generator.
+
+    Args:
+        name: one of `list_models()`.
+        config: fields of the family's `Config`; the others keep their defaults.
+
+    Raises:
+        ValueError: unknown name or field (the message lists the known ones), or a value the family refuses.
+    """
+    if name not in MODELS:
+        raise ValueError(f"build: unknown model {name!r}; known: {', '.join(list_models())}")
+    module, _, attribute = MODELS[name].partition(":")
+    network = getattr(importlib.import_module(module), attribute)
+    fields = [f.name for f in dataclasses.fields(network.Config) if f.init]
+    unknown = sorted(set(config) - set(fields))
+    if unknown:
+        raise ValueError(f"build: {name} has no option {', '.join(unknown)}; it takes {', '.join(fields)}")
+    return network(network.Config(**config))
+
+
+def __getattr__(name: str):
+    if any(key.startswith(f"{name}.") for key in MODELS):
+        return importlib.import_module(f"fastgan.models.{name}")
+    raise AttributeError(f"module 'fastgan.models' has no attribute {name!r}")

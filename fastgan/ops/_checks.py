@@ -1,0 +1,37 @@
+"""Argument checks shared by the ops: a wrong argument raises here, before any kernel runs."""
+
+import torch
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_floating(op: str, name: str, x: object) -> None:
+    """TypeError unless x is a tensor of float16, bfloat16, float32 or float64."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{op}: {name} is {type(x).__name__}; expected a torch.Tensor")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{op}: {name} has dtype {x.dtype}; expected float16, bfloat16, float32 or float64")
+
+
+def check_like(op: str, name: str, t: torch.Tensor, x: torch.Tensor, *, dtype: bool = True) -> None:
+    """ValueError / TypeError unless t is on the device (and has the dtype) of x."""
+    if t.device != x.device:
+        raise ValueError(f"{op}: {name} is on {t.device}; expected {x.device}, the device of the input")
+    if dtype and t.dtype != x.dtype:
+        raise TypeError(f"{op}: {name} has dtype {t.dtype}; expected {x.dtype}, the dtype of the input")
+
+
+def check_rank(op: str, name: str, t: torch.Tensor, rank: int) -> None:
+    """ValueError unless t has `rank` dimensions."""
+    if t.dim() != rank:
+        raise ValueError(f"{op}: {name} has shape {tuple(t.shape)}; expected {rank} dimensions")
+
+
+def autocast_like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """t in the dtype of x while autocast is active: parameters stay float32 there, activations do not."""
+    return t.to(x.dtype) if t.dtype != x.dtype and torch.is_autocast_enabled(x.device.type) else t
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype sums and intermediate results are kept in: float32, or float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,183 @@
+"""The one `torch.library.Library` of fastgan: schemas, references, fakes and autograd of every op, and the compiled kernels.
+
+An op is defined once, in Python, by `define`. Its reference is registered under CompositeExplicitAutograd, so that the op
+exists on every device; a compiled or Triton kernel registers for its own dispatch key and then wins by dispatch.
+"""
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+NAMESPACE = "fastgan"
+_DISPATCH_KEY = {"cpp": "CPU", "cuda": "CUDA", "triton": "CUDA"}
+
+
+class Availability(NamedTuple):
+    """Whether one implementation of an op can run here, and where it comes from or why it cannot."""
+
+    loaded: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.loaded
+
+
+@dataclass(frozen=True)
+class Op:
+    """One dispatcher op: what `define` was told about it."""
+
+    name: str
+    schema: str
+    reference: Callable
+    fake: Callable
+    setup_context: Callable | None
+    backward: Callable | None
+    kernels: tuple[str, ...]
+
+
+@dataclass
+class _State:
+    ops: dict[str, Op] = field(default_factory=dict)
+    libraries: dict[str, torch.library.Library] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+_STATE = _State()
+_STATE.libraries[NAMESPACE] = torch.library.Library(NAMESPACE, "DEF")
+_STATE.libraries[NAMESPACE].define("cpu_level(str level) -> str")
+
+
+def define(
+    schema: str,
+    *,
+    reference: Callable,
+    fake: Callable,
+    setup_context: Callable | None = None,
+    backward: Callable | None = None,
+    kernels: tuple[str, ...] = (),
+) -> None:
+    """Defines op `schema` ("name(Tensor x, ...) -> Tensor") from torch operations.
+
+    reference: the definition of correct, called with the schema's arguments.
+    fake: shapes, dtypes and strides of the result, for torch.compile.
+    setup_context(ctx, inputs, output): saves what the gradient needs.
+    backward(ops, ctx, *grads): the gradient, written with `ops` (the namespace of the op that ran), so that the same
+        formula serves the compiled, the emulated and the interpreted kernels.
+    kernels: which of "cpp", "cuda", "triton" exist for it.
+    """
+    op = Op(schema.split("(")[0], schema, reference, fake, setup_context, backward, kernels)
+    _STATE.ops[op.name] = op
+    _install(NAMESPACE, op)
+    _STATE.libraries[NAMESPACE].impl(op.name, reference, "CompositeExplicitAutograd")
+
+
+def _install(namespace: str, op: Op) -> None:
+    library = _STATE.libraries[namespace]
+    library.define(op.schema)
+    qualified = f"{namespace}::{op.name}"
+    torch.library.register_fake(qualified, op.fake, lib=library)
+    if op.backward is not None:
+        ops = getattr(torch.ops, namespace)
+        torch.library.register_autograd(
+            qualified,
+            lambda ctx, *grads, _op=op, _ops=ops: _op.backward(_ops, ctx, *grads),
+            setup_context=op.setup_context,
+            lib=library,
+        )
+
+
+def implement(name: str, kernel: Callable, key: str, namespace: str = NAMESPACE) -> None:
+    """Registers a Python kernel (a Triton launcher) of op `name` for dispatch key `key`."""
+    _STATE.libraries[namespace].impl(name, kernel, key)
+
+
+def twin(namespace: str, names: tuple[str, ...]) -> None:
+    """The ops `names` again in another namespace, without their references: the home of GPU kernels that run on CPU
+    tensors (CUDA emulated, Triton interpreted), so that a missing kernel is an error and never the reference in disguise.
+    """
+    if namespace in _STATE.libraries:
+        return
+    _STATE.libraries[namespace] = torch.library.Library(namespace, "DEF")
+    for name in names:
+        _install(namespace, _STATE.ops[name])
+
+
+def _has_kernel(namespace: str, name: str, key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{namespace}::{name}", key)
+
+
+def availability(name: str, impl: str) -> Availability:
+    """Whether implementation `impl` of op `name` can run in this process, and why not."""
+    if impl == "reference":
+        return Availability(True, "PyTorch operations")
+    if impl not in _STATE.ops[name].kernels:
+        return Availability(False, "this op has no such kernel")
+    if _has_kernel(NAMESPACE, name, _DISPATCH_KEY[impl]):
+        if impl == "cpp":
+            return Availability(True, f"compiled, {torch.ops.fastgan.cpu_level('')}")
+        if torch.cuda.is_available():
+            return Availability(True, torch.cuda.get_device_name())
+    stand_in = f"{NAMESPACE}_{impl}"
+    if stand_in in _STATE.libraries and _has_kernel(stand_in, name, "CPU"):
+        return Availability(True, "on CPU tensors: " + ("interpreted" if impl == "triton" else "emulated"))
+    if impl == "cpp":
+        return Availability(False, _STATE.failures.get("_C", "not compiled"))
+    if not torch.cuda.is_available():
+        return Availability(False, "no CUDA device")
+    return Availability(False, _STATE.failures.get("triton" if impl == "triton" else "_C_cuda", "not compiled"))
+
+
+def available() -> dict[str, dict[str, Availability]]:
+    """Per op, each implementation with whether it is loaded and, if not, why: `available()["bias_act"]["cpp"].reason`."""
+    return {
+        name: {impl: availability(name, impl) for impl in ("reference", *op.kernels)}
+        for name, op in _STATE.ops.items()
+        if not name.endswith("_backward")
+    }
+
+
+def select(name: str, impl: str, x: torch.Tensor) -> Any:
+    """The dispatcher op behind `impl` for tensors on the device of x.
+
+    Raises ValueError for an unknown `impl`, RuntimeError for one that is not available here; both name those that are.
+    """
+    if impl == "auto":
+        return getattr(torch.ops.fastgan, name)
+    kernels = _STATE.ops[name].kernels
+    if impl not in kernels:
+        raise ValueError(f"{name}: impl={impl!r} is unknown; expected one of {('auto', 'reference', *kernels)}")
+    on_device = x.device.type == ("cpu" if impl == "cpp" else "cuda")
+    if on_device and availability(name, impl):
+        return getattr(torch.ops.fastgan, name)
+    stand_in = f"{NAMESPACE}_{impl}"
+    if x.device.type == "cpu" and stand_in in _STATE.libraries and _has_kernel(stand_in, name, "CPU"):
+        return getattr(getattr(torch.ops, stand_in), name)
+    usable = ["auto", "reference", *(k for k in kernels if availability(name, k))]
+    why = availability(name, impl).reason if not availability(name, impl) else f"the tensor is on {x.device}"
+    raise RuntimeError(f"{name}: impl={impl!r} is not available ({why}); available here: {usable}")
+
+
+def load_kernels() -> None:
+    """Loads the compiled libraries; a missing or broken one is recorded, and its ops keep their references."""
+    _load("_C")
+    if not _has_kernel(NAMESPACE, "cpu_level", "CompositeExplicitAutograd"):
+        _STATE.libraries[NAMESPACE].impl("cpu_level", lambda level: "none", "CompositeExplicitAutograd")
+    if torch.version.cuda is None:
+        _STATE.failures["_C_cuda"] = f"torch {torch.__version__} is a CPU build"
+    else:
+        _load("_C_cuda")
+
+
+def _load(library: str) -> None:
+    if os.environ.get("FASTGAN_DISABLE_EXT") == "1":
+        _STATE.failures[library] = "FASTGAN_DISABLE_EXT=1"
+        return
+    try:
+        importlib.import_module(f"fastgan.{library}")
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError)
+        _STATE.failures[library] = "not compiled at installation" if absent else str(error)

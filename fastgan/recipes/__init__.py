@@ -1,0 +1,76 @@
+"""Recipes: all that makes this GAN this GAN. The engine (`fastgan.training`) owns the loop, the moving average, the
+checkpoints, the processes and the log; a recipe owns networks, optimisers and losses.
+
+To add a recipe, write `fastgan/recipes/<name>.py` with a class that derives from `Recipe` and a `Config` dataclass that
+derives from `RecipeConfig` (its docstrings become the command line's help), and add a row to `RECIPES`:
+
+    class Hinge(Recipe):
+        name, Config = "hinge", HingeConfig
+
+        def __init__(self, config, data):                        # data: what describe() said about the data set
+            super().__init__(config, data)
+            self.networks = {"generator": ..., "discriminator": ...}
+            self.optimizers = {"generator": Adam(...), "discriminator": Adam(...)}
+
+        def d_step(self, batch): return {"loss": ..., "real": ..., "fake": ...}     # scalars; "loss" is minimised
+        def g_step(self, batch): return {"loss": ...}
+
+Rules that the engine relies on:
+- While an update of optimiser X runs, only X's parameters require gradients: no detach() and no no_grad() is needed.
+- Every random draw comes from `batch.randn`, `batch.rand` or torch's global generators. The engine seeds the latter before
+  each update from (seed, update, rank), and a batch's draws are slices of one global draw: so a resumed run repeats an
+  unbroken one bit for bit, and two processes with batch B draw what one with 2B draws.
+- A loss is a mean over the batch. What is computed across the batch (batch normalisation, minibatch standard deviation,
+  feature matching) is per process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fastgan.training.checkpoint import CheckpointError, load_checkpoint, load_network
+from fastgan.training.recipe import Recipe, RecipeConfig, Update
+
+__all__ = ["RECIPES", "Recipe", "RecipeConfig", "Update", "get", "load_run"]
+
+# name -> (module:class, one line for the help)
+RECIPES = {
+    "gan": ("fastgan.recipes.gan:GAN", "the founding article's fully connected GAN, with a batch loss"),
+    "dcgan": ("fastgan.recipes.dcgan:DCGAN", "convolutional GAN, relativistic pairing loss with R1 and R2"),
+    "wgan-gp": ("fastgan.recipes.wgan_gp:WGANGP", "Wasserstein GAN with gradient penalty, residual networks"),
+}
+
+
+def get(name: str) -> type[Recipe]:
+    """The class of recipe `name`. Raises ValueError that lists the known names."""
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    module, _, attribute = RECIPES[name][0].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load_run(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Recipe, dict[str, nn.Module]]:
+    """The recipe of a run folder and its averaged networks, in eval mode, from the newest whole checkpoint.
+
+    Raises:
+        CheckpointError: no run or no whole checkpoint there.
+        ValueError: a recipe this version does not know.
+    """
+    folder = Path(folder)
+    try:
+        saved = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is no run folder: {error}") from error
+    recipe_class = get(saved["recipe"])
+    recipe = recipe_class(recipe_class.Config(**saved["config"]), saved["data"])
+    checkpoint = load_checkpoint(folder)
+    networks = {name: recipe.networks[name].eval().requires_grad_(False) for name in recipe.averaged}
+    for name, network in networks.items():
+        load_network(network, checkpoint.under(f"ema/{name}/"), name)
+        network.to(device)
+    return recipe, networks

@@ -1,0 +1,95 @@
+"""DCGAN's networks with a loss that converges: relativistic pairing with R1 and R2 (Jolicoeur-Martineau, 2018; Huang et
+al., 2024, eq. 4): L_D = softplus(-(D(x) - D(G(z)))) + gamma/2 |grad D(x)|^2 + gamma/2 |grad D(G(z))|^2.
+
+Real and fake images go through the discriminator in one pass; its logits serve the loss and both penalties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from fastgan.losses import adversarial, penalty
+from fastgan.models import dcgan
+from fastgan.recipes import Recipe, RecipeConfig
+
+
+@dataclass
+class DCGANConfig(RecipeConfig):
+    """DCGAN for any power-of-two size from 32 to 256. The defaults suit small images on two CPU cores."""
+
+    steps: int = 2_500
+    """Length of the run, in generator updates."""
+    batch_size: int = 32
+    """Images per update and process."""
+    ema_halflife: float = 5_000.0
+    """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
+    loss: Literal["rpgan", "ragan", "non-saturating", "least-squares", "hinge"] = "rpgan"
+    """Adversarial loss."""
+    gamma: float = 0.5
+    """Weight of the penalties R1 (on real images) and R2 (on generated ones). 0: none, half the cost."""
+    conditional: bool = False
+    """Generate by class: give both networks the data set's labels."""
+    width: int = 32
+    """Channels at half resolution; they double with every halving."""
+    max_width: int = 256
+    """Upper bound of the channels."""
+    latent: int = 64
+    """Dimensions of the latent."""
+    lr: float = 1e-3
+    """Learning rate of both Adam optimisers."""
+    beta1: float = 0.0
+    """Adam's decay rate of the mean gradient."""
+    beta2: float = 0.99
+    """Adam's decay rate of the mean squared gradient."""
+
+
+class DCGAN(Recipe):
+    name = "dcgan"
+    Config = DCGANConfig
+
+    def __init__(self, config: DCGANConfig, data: dict):
+        super().__init__(config, data)
+        if config.conditional and not data["num_classes"]:
+            raise ValueError(f"dcgan: --conditional needs labels, and {data['name']} has none")
+        sizes = dcgan.Config(
+            resolution=data["resolution"],
+            channels=data["channels"],
+            latent=config.latent,
+            width=config.width,
+            max_width=config.max_width,
+            num_classes=data["num_classes"] if config.conditional else 0,
+        )
+        self.generator, self.discriminator = dcgan.Generator(sizes), dcgan.Discriminator(sizes)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(config.beta1, config.beta2))
+            for name, network in self.networks.items()
+        }
+        self.latent_shape = (config.latent,)
+        self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        labels = batch.labels if self.config.conditional else None
+        fake = self.generator(batch.randn(*self.latent_shape), labels)
+        images = torch.cat([batch.real, fake])
+        if self.config.gamma:
+            images.requires_grad_(True)
+        logits = self.discriminator(images, None if labels is None else labels.repeat(2))
+        real_logits, fake_logits = logits.chunk(2)
+        loss = self.loss.d_loss(real_logits, fake_logits).mean()
+        logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
+        if self.config.gamma:
+            # R1 and R2 are one formula on two halves of the batch, and no logit depends on another image: one call.
+            r1, r2 = penalty.r1(logits, images, gamma=self.config.gamma).chunk(2)
+            logs |= {"loss": loss + r1.mean() + r2.mean(), "r1": r1.mean(), "r2": r2.mean()}
+        return logs
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        labels = batch.labels if self.config.conditional else None
+        fake = self.generator(batch.randn(*self.latent_shape), labels)
+        return {
+            "loss": self.loss.g_loss(self.discriminator(batch.real, labels), self.discriminator(fake, labels)).mean()
+        }

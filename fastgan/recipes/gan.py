@@ -1,0 +1,92 @@
+"""The founding article's GAN (Goodfellow et al., 2014), in two phases.
+
+Preparation: weights are drawn, and the data's mean and deviation per pixel become the discriminator's input scaling and the
+point from which the generator starts. Iteration: discriminator and generator are updated in turn.
+
+The batch loss keeps gradients alive when the discriminator is sure of itself: the generator matches the mean and the
+deviation of the discriminator's features over the whole minibatch (Salimans et al., 2016, section 3.1), a target that does not
+saturate; and the discriminator sees the minibatch's standard deviation, which a collapsed generator cannot fake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from fastgan.losses import adversarial
+from fastgan.losses.batch import feature_matching
+from fastgan.models import mlp
+from fastgan.recipes import Recipe, RecipeConfig
+
+
+@dataclass
+class GANConfig(RecipeConfig):
+    """The founding article's GAN: fully connected networks, minimax or non-saturating loss, batch loss."""
+
+    steps: int = 5_000
+    """Length of the run, in generator updates."""
+    batch_size: int = 128
+    """Images per update and process."""
+    ema_halflife: float = 20_000.0
+    """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
+    loss: Literal["non-saturating", "minimax"] = "non-saturating"
+    """Adversarial loss; "minimax" is equation 1 of the article, as it stands."""
+    batch_loss: float = 1.0
+    """Weight of the batch loss (feature matching over the minibatch). 0: adversarial loss alone."""
+    stddev_group: int = 4
+    """Group size of the minibatch standard deviation shown to the discriminator. 0: not shown."""
+    units: tuple[int, int] = (512, 256)
+    """Widths of the two fully connected layers; the two mirrored ones repeat them in reverse."""
+    latent: int = 64
+    """Dimensions of the latent."""
+    lr: float = 2e-4
+    """Learning rate of both Adam optimisers."""
+    beta1: float = 0.5
+    """Adam's decay rate of the mean gradient."""
+
+
+class GAN(Recipe):
+    name = "gan"
+    Config = GANConfig
+
+    def __init__(self, config: GANConfig, data: dict):
+        super().__init__(config, data)
+        sizes = mlp.Config(
+            data["resolution"], data["channels"], config.latent, tuple(config.units), config.stddev_group
+        )
+        self.generator, self.discriminator = mlp.Generator(sizes), mlp.Discriminator(sizes)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(config.beta1, 0.999))
+            for name, network in self.networks.items()
+        }
+        self.latent_shape = (config.latent,)
+        self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+
+    def prepare(self, dataset) -> None:
+        # uint8 has few values: sums over slices stay exact in float64, and no float copy of the data set is made.
+        total = torch.zeros(dataset.images.shape[1:], dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for part in dataset.images.split(4096):
+            x = part.double()
+            total += x.sum(0)
+            squares += (x * x).sum(0)
+        mean = total / len(dataset.images)
+        deviation = (squares / len(dataset.images) - mean * mean).clamp(min=0).sqrt()
+        for network in self.networks.values():
+            network.prepare((mean / 127.5 - 1).float(), (deviation / 127.5).float())
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        fake = self.generator(batch.randn(*self.latent_shape))
+        real_logits, fake_logits = self.discriminator(batch.real), self.discriminator(fake)
+        loss = self.loss.d_loss(real_logits, fake_logits).mean()
+        return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        fake_logits, fake = self.discriminator(self.generator(batch.randn(*self.latent_shape)), features=True)
+        real_logits, real = self.discriminator(batch.real, features=True)
+        loss = self.loss.g_loss(real_logits, fake_logits).mean()
+        matching = feature_matching(real, fake)
+        return {"loss": loss + self.config.batch_loss * matching, "adversarial": loss, "batch": matching}

@@ -1,0 +1,61 @@
+"""Wasserstein GAN with gradient penalty (Gulrajani et al., 2017, algorithm 1): n critic steps for each generator step,
+L_D = D(G(z)) - D(x) + weight (|grad D(x^)| - 1)^2 at x^ drawn uniformly between a real and a generated image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fastgan.losses import adversarial, penalty
+from fastgan.models import resnet
+from fastgan.recipes import Recipe, RecipeConfig, Update
+
+
+@dataclass
+class WGANGPConfig(RecipeConfig):
+    """WGAN-GP with the paper's residual networks, for any power-of-two size. The paper's width is 128."""
+
+    critic_steps: int = 5
+    """Critic updates for each generator update."""
+    penalty: float = 10.0
+    """Weight of the gradient penalty."""
+    width: int = 64
+    """Channels of every residual block."""
+    latent: int = 128
+    """Dimensions of the latent."""
+    lr: float = 2e-4
+    """Learning rate of both Adam optimisers."""
+
+
+class WGANGP(Recipe):
+    name = "wgan-gp"
+    Config = WGANGPConfig
+
+    def __init__(self, config: WGANGPConfig, data: dict):
+        super().__init__(config, data)
+        sizes = resnet.Config(data["resolution"], data["channels"], config.latent, config.width)
+        self.generator, self.discriminator = resnet.Generator(sizes), resnet.Discriminator(sizes)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.0, 0.9))
+            for name, network in self.networks.items()
+        }
+        self.latent_shape = (config.latent,)
+
+    def updates(self, step: int) -> list[Update]:
+        critic = [Update("discriminator", self.d_step)] * self.config.critic_steps
+        return [*critic, Update("generator", self.g_step, fresh=False)]
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        fake = self.generator(batch.randn(*self.latent_shape))
+        real_logits, fake_logits = self.discriminator(batch.real), self.discriminator(fake)
+        loss = adversarial.wasserstein.d_loss(real_logits, fake_logits).mean()
+        slope = penalty.wgan_gp(self.discriminator, batch.real, fake, weight=self.config.penalty).mean()
+        distance = real_logits.mean() - fake_logits.mean()
+        return {"loss": loss + slope, "distance": distance, "penalty": slope}
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        fake_logits = self.discriminator(self.generator(batch.randn(*self.latent_shape)))
+        return {"loss": adversarial.wasserstein.g_loss(torch.zeros_like(fake_logits), fake_logits).mean()}

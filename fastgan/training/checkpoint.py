@@ -1,0 +1,212 @@
+"""Checkpoints that are whole or absent, and run no code when read.
+
+A checkpoint is a folder `step-00001000` with `tensors.safetensors`, `state.json` (numbers and names) and `manifest.json`
+(size and SHA-256 of the other two). It is written under a temporary name, flushed to disk, and renamed: after a crash at
+any moment a folder of that name is complete. The manifest finds what happens to it later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+NAME = re.compile(r"step-(\d{8,})$")
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+
+class CheckpointError(RuntimeError):
+    """No whole checkpoint, or one that does not fit what it is loaded into."""
+
+
+@dataclass
+class Checkpoint:
+    """What was read: `tensors` by name ("network/generator/...", "ema/...", "optimizer/..."), `state` as saved."""
+
+    path: Path
+    step: int
+    tensors: dict[str, torch.Tensor]
+    state: dict
+    skipped: list[str] = field(default_factory=list)
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors whose name starts with `prefix`, which is cut off."""
+        return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of the finished checkpoints in `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((int(m[1]), p) for p in folder.iterdir() if (m := NAME.match(p.name)))
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors and state of one checkpoint folder. Raises CheckpointError that says what is wrong with it."""
+    from safetensors.torch import load
+
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        content = {}
+        for name in (TENSORS, STATE):
+            content[name] = (path / name).read_bytes()
+            size, digest = manifest[name]["bytes"], manifest[name]["sha256"]
+            if len(content[name]) != size:
+                raise CheckpointError(f"{path / name} has {len(content[name])} bytes instead of {size}")
+            if hashlib.sha256(content[name]).hexdigest() != digest:
+                raise CheckpointError(f"{path / name} does not match its SHA-256")
+        return load(content[TENSORS]), json.loads(content[STATE])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def load_checkpoint(path: str | Path, *, say: Callable[[str], None] | None = None) -> Checkpoint:
+    """The newest whole checkpoint of a run folder, or the one in a checkpoint's own folder. Executes nothing it reads.
+
+    Args:
+        path: a run folder (with `checkpoints/` in it), a folder of checkpoints, or one checkpoint.
+        say: called with a sentence for every damaged checkpoint that is passed over; by default it goes to stderr.
+
+    Raises:
+        CheckpointError: there is none, or none is whole; the message lists what was tried.
+    """
+    path = Path(path)
+    say = say or (lambda text: print(text, file=sys.stderr))
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    found = [(int(m[1]), path)] if (m := NAME.match(path.name)) else list_checkpoints(folder)
+    skipped = []
+    for step, candidate in reversed(found):
+        try:
+            tensors, state = _read(candidate)
+        except CheckpointError as error:
+            skipped.append(str(error))
+            say(f"damaged checkpoint passed over: {error}")
+        else:
+            return Checkpoint(candidate, step, tensors, state, skipped)
+    raise CheckpointError("; ".join([f"no whole checkpoint in {path}", *skipped]))
+
+
+def _write_file(path: Path, content: bytes) -> dict:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], state: dict, keep: int) -> Path:
+    """Write one checkpoint into `folder` and remove all but the last `keep`. A failed write leaves nothing behind."""
+    from safetensors.torch import save
+
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{final.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        manifest = {TENSORS: _write_file(temporary / TENSORS, save(tensors))}
+        manifest[STATE] = _write_file(temporary / STATE, json.dumps(state, indent=1).encode())
+        _write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _sync_folder(temporary)
+        # A damaged checkpoint of the same step may be in the way; it moves aside first, under a name that is never read.
+        if final.exists():
+            os.rename(final, temporary.with_suffix(".old"))
+        os.rename(temporary, final)
+        _sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
+    for _, old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+class Writer:
+    """Writes checkpoints in a thread of its own, one at a time: training goes on with the next step meanwhile.
+
+    `save` takes a snapshot before it returns. An error in the thread is raised by the next `save` or by `wait`.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, step: int, tensors: dict[str, torch.Tensor], state: dict) -> None:
+        self.wait()
+        snapshot = {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
+        self._thread = threading.Thread(target=self._run, args=(step, snapshot, state), name="fastgan-checkpoint")
+        self._thread.start()
+
+    def _run(self, step: int, tensors: dict[str, torch.Tensor], state: dict) -> None:
+        try:
+            write_checkpoint(self.folder, step, tensors, state, self.keep)
+        except BaseException as error:  # handed to the training thread
+            self._error = error
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict]:
+    """(tensors by name, JSON-able rest) of an optimiser's state."""
+    saved, tensors, numbers = optimizer.state_dict(), {}, {}
+    for index, entries in saved["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{prefix}{index}/{key}"] = value
+            else:
+                numbers[f"{index}/{key}"] = value
+    return tensors, {"numbers": numbers, "groups": saved["param_groups"]}
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rest: dict) -> None:
+    """Inverse of `pack_optimizer`, with the prefix already cut off the names. Raises CheckpointError if it does not fit."""
+    state: dict[int, dict] = {}
+    for name, value in [*tensors.items(), *rest["numbers"].items()]:
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = value
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in rest["groups"]]
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except ValueError as error:
+        raise CheckpointError(f"the optimiser's state does not fit: {error}") from error
+
+
+def load_network(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:
+    """Strict `load_state_dict`. Raises CheckpointError that names the network and the first mismatch."""
+    try:
+        network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit {name}: {error}") from error

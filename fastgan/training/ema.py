@@ -1,0 +1,41 @@
+"""Exponential moving average of networks, measured in images so that batch size and process count do not change it."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class EMA:
+    """Averaged copies, in eval mode, of some networks.
+
+    After n more images every parameter p moves as p_ema <- p + (p_ema - p) * 0.5^(n / halflife). Early in a run the half-life is
+    at most a twentieth of the images seen, so that the average forgets the initial weights (Karras et al., 2020,
+    appendix B). Buffers are copied.
+
+    Attributes: `networks`, the averaged copies by name.
+    """
+
+    RAMP = 0.05
+
+    def __init__(self, networks: dict[str, nn.Module], halflife: float):
+        self.halflife = halflife
+        self._source = networks
+        self.networks = {
+            name: copy.deepcopy(network).eval().requires_grad_(False) for name, network in networks.items()
+        }
+
+    @torch.no_grad()
+    def update(self, images: int, seen: int) -> None:
+        """`images` more were used, `seen` in all."""
+        halflife = min(self.halflife, seen * self.RAMP)
+        keep = 0.5 ** (images / halflife) if halflife > 0 else 0.0
+        for name, averaged in self.networks.items():
+            source = self._source[name]
+            old, new = list(averaged.parameters()), list(source.parameters())
+            if old:
+                torch._foreach_lerp_(old, new, 1 - keep)
+            for b, value in zip(averaged.buffers(), source.buffers(), strict=True):
+                b.copy_(value)

@@ -1,0 +1,138 @@
+"""What a run tells: metrics.jsonl and TensorBoard, the progress line, the sample grids. Used by rank 0 alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+class MetricsLog:
+    """One JSON object per logged step in `metrics.jsonl`, and the same numbers in TensorBoard's event files.
+
+    A resumed run continues at `step`: lines of later steps are cut off, and TensorBoard is told to forget them.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        if self.path.exists():
+            kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            os.replace(temporary, self.path)
+        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - open for the whole run
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def picture(self, step: int, path: Path) -> None:
+        """Show a sample grid in TensorBoard."""
+        import numpy as np
+        from PIL import Image
+
+        self._board.add_image("samples", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a metrics.jsonl; a last line that was cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a plain line now and then: often at first, then every `PLAIN_EVERY` seconds."""
+
+    PLAIN_EVERY = 15.0
+
+    def __init__(self, total: int, done: int):
+        self.total = total
+        self._began, self._first, self._next_line = time.perf_counter(), done, 1.0
+        self._bar = None
+        if sys.stdout.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn()]
+            self._bar = Progress(*columns)
+            self._task = self._bar.add_task("train", total=total, completed=done, text="")
+            self._bar.start()
+
+    def show(self, step: int, values: dict[str, float], rate: float) -> None:
+        losses = "  ".join(
+            f"{name.removesuffix('/loss')} {v:.3f}" for name, v in values.items() if name.endswith("/loss")
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, text=f"{losses}  {rate:.0f} images/s")
+            return
+        elapsed = time.perf_counter() - self._began
+        if elapsed < self._next_line and step < self.total:
+            return
+        self._next_line = elapsed + min(self.PLAIN_EVERY, max(elapsed, 2.0))
+        left = elapsed / max(step - self._first, 1) * (self.total - step)
+        clock = f"{int(left) // 60}:{int(left) % 60:02d}"
+        print(f"step {step}/{self.total}  {losses}  {rate:.0f} images/s  ETA {clock}", flush=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        print(text, flush=True) if self._bar is None else self._bar.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def save_grid(images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None) -> None:
+    """Write images in [-1, 1], float [N, C, H, W] (C 1 or 3), or uint8 ones, as one PNG, `columns` wide.
+
+    By default the grid is about square, and small images are enlarged by a whole factor to at least 64 pixels.
+    The file appears under its name only when it is complete.
+    """
+    from PIL import Image
+
+    from fastgan.data import to_uint8
+
+    pixels = (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()
+    count, channels, height, width = pixels.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = scale or max(1, -(-64 // height))
+    pad = 2
+    sheet = torch.full((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), 255, dtype=torch.uint8)
+    for i, image in enumerate(pixels):
+        y, x = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
+        sheet[y : y + height, x : x + width] = image.permute(1, 2, 0)
+    picture = Image.fromarray(sheet.squeeze(2).numpy())
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    temporary = path.with_name(f".{path.name}")
+    picture.save(temporary, format="PNG")
+    os.replace(temporary, path)
+
+
+def save_samples(samples: torch.Tensor | list[str], path: Path) -> Path:
+    """Write images as a PNG grid, texts as lines; a path without a suffix gets .png or .txt. Returns the path."""
+    texts = isinstance(samples, list)
+    path = path if path.suffix else path.with_suffix(".txt" if texts else ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if texts:
+        path.write_text("\n".join(samples) + "\n")
+    else:
+        save_grid(samples, path)
+    return path

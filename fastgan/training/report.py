@@ -1,0 +1,108 @@
+"""report.html of a run: curves as inline SVG, sample grids as data URIs; one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import os
+from pathlib import Path
+
+from fastgan.training.log import read_metrics
+
+WIDTH, HEIGHT, LEFT, BOTTOM, POINTS, GRIDS = 460, 220, 58, 24, 400, 8
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:980px;padding:0 1rem;color:#111}
+h2{margin-top:2rem}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0;vertical-align:top}
+figure{display:inline-block;margin:0 1rem 1rem 0}figcaption{color:#555}img{max-width:100%;image-rendering:pixelated}
+pre{background:#f4f4f5;padding:.6rem}"""
+
+
+def curve(title: str, series: dict[str, list[tuple[float, float]]]) -> str:
+    """An SVG line chart. Long series are reduced to `POINTS` means; a point that is not finite breaks no line."""
+    thinned = {name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in series.items()}
+    xs = [x for points in thinned.values() for x, _ in points]
+    ys = [y for points in thinned.values() for _, y in points]
+    if not xs:
+        return ""
+    x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
+    if y1 == y0:
+        y0, y1 = y0 - 0.5, y1 + 0.5
+
+    def place(x: float, y: float) -> str:
+        px = LEFT + (x - x0) / ((x1 - x0) or 1) * (WIDTH - LEFT - 8)
+        return f"{px:.1f},{8 + (y1 - y) / (y1 - y0) * (HEIGHT - BOTTOM - 8):.1f}"
+
+    parts = [
+        f'<figure><svg width="{WIDTH}" height="{HEIGHT}" font-size="11" role="img"><title>{html.escape(title)}</title>'
+    ]
+    for i in range(5):
+        value = y0 + (y1 - y0) * i / 4
+        y = float(place(x0, value).split(",")[1])
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - 8}" stroke="#e4e4e7"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:.3g}</text>')
+    for x, anchor in ((x0, "start"), (x1, "end")):
+        at = place(x, y0).split(",")[0]
+        parts.append(f'<text x="{at}" y="{HEIGHT - 6}" text-anchor="{anchor}" fill="#555">{x:g}</text>')
+    for colour, points in zip(COLOURS * (1 + len(thinned) // len(COLOURS)), thinned.values(), strict=False):
+        line = " ".join(place(x, y) for x, y in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+    keys = ", ".join(
+        f'<span style="color:{COLOURS[i % len(COLOURS)]}">{html.escape(name)}</span>' for i, name in enumerate(thinned)
+    )
+    return "".join(parts) + f"</svg><figcaption>{html.escape(title)}: {keys}</figcaption></figure>"
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = -(-len(points) // POINTS) or 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def _figure(path: Path) -> str:
+    caption = html.escape(path.stem.replace("-", " "))
+    if path.suffix == ".txt":
+        return f"<figure><pre>{html.escape(path.read_text())}</pre><figcaption>{caption}</figcaption></figure>"
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _table(values: dict) -> str:
+    rows = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in values.items())
+    return f"<table>{rows}</table>"
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` from a run folder's config.json, metrics.jsonl and samples/; returns its path."""
+    config = json.loads((folder / "config.json").read_text())
+    metrics = folder / "metrics.jsonl"
+    rows = read_metrics(metrics) if metrics.exists() else []
+    charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                group, _, quantity = name.rpartition("/")
+                # Losses share one chart; what else one network reports shares another.
+                title = "loss" if quantity == "loss" else group
+                charts.setdefault(title, {}).setdefault(group if quantity == "loss" else quantity, []).append(
+                    (row["step"], value)
+                )
+    grids = sorted(path for path in (folder / "samples").glob("step-*.*") if path.suffix in (".png", ".txt"))
+    if len(grids) > GRIDS:
+        grids = [grids[round(i * (len(grids) - 1) / (GRIDS - 1))] for i in range(GRIDS)]
+    title = html.escape(f"{config['recipe']} on {config['data']['name']}")
+    body = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
+        f"<p>{rows[-1]['step'] if rows else 0} of {config['config']['steps']} steps.</p>",
+        "<h2>Samples</h2>" + "".join(map(_figure, reversed(grids))),
+        "<h2>Curves</h2>" + "".join(curve(name, series) for name, series in charts.items()),
+        "<h2>Configuration</h2>" + _table({**config["config"], **config["run"]}),
+    ]
+    path = folder / "report.html"
+    temporary = folder / ".report.html"
+    temporary.write_text("\n".join(body))
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,82 @@
+"""What a run is besides its recipe: where its data come from, where it writes, how often."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastgan.training.recipe import Recipe
+
+
+@dataclass
+class RunConfig:
+    """What a run reads and writes, whatever the recipe."""
+
+    data: str = "emoji"
+    """Data set: a name from `fastgan data list`, or a folder, zip or npz of images."""
+    out: str | None = None
+    """Run folder. Default: runs/RECIPE-DATA, with a number added if it exists."""
+    resume: bool = False
+    """Continue a run from its newest whole checkpoint, with the options it was started with."""
+    resolution: int | None = None
+    """Resize images to this many pixels a side. Default: as they are."""
+    crop: Literal["center", "stretch"] = "center"
+    """What to do with images that are not square: cut out the middle, or squeeze them."""
+    flip: bool = False
+    """Mirror half of the images, drawn anew each epoch."""
+    strict: bool = False
+    """Stop at an unreadable image instead of skipping and counting it."""
+    seed: int = 0
+    """Decides every random draw: same seed, same machine, same weights."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    workers: int = 1
+    """Threads that assemble batches ahead of training."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    sample_every: int = 250
+    """Steps between sample grids."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints; a killed run repeats at most this many."""
+    keep: int = 3
+    """Checkpoints to keep."""
+    samples: int = 64
+    """Images in a sample grid: those of seeds 0, 1, 2, ..."""
+
+
+def find_folder(recipe: str, run: RunConfig) -> Path:
+    """The run folder. Raises ValueError if it holds a run that was not asked to resume, or none to resume."""
+    if run.out:
+        folder = Path(run.out)
+        if (folder / "config.json").exists() and not run.resume:
+            raise ValueError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
+        if run.resume and not (folder / "config.json").exists():
+            raise ValueError(f"--resume: {folder} holds no run")
+        return folder
+    base = re.sub(r"[^\w.-]+", "-", f"{recipe}-{Path(run.data).stem}").strip("-")
+    taken = [p for p in Path("runs").glob("*/config.json") if re.fullmatch(re.escape(base) + r"(-\d+)?", p.parent.name)]
+    if run.resume:
+        if not taken:
+            raise ValueError(f"--resume: there is no runs/{base}; name the run's folder with --out")
+        return max(taken, key=lambda p: p.stat().st_mtime).parent
+    names = {p.parent.name for p in taken}
+    number = next(i for i in range(1, len(names) + 2) if (base if i == 1 else f"{base}-{i}") not in names)
+    return Path("runs") / (base if number == 1 else f"{base}-{number}")
+
+
+def write_config(folder: Path, recipe: Recipe, run: RunConfig) -> None:
+    """Write config.json: what a resumed run starts from, and what sampling rebuilds the networks from."""
+    saved = {
+        "recipe": recipe.name,
+        "config": dataclasses.asdict(recipe.config),
+        "run": dataclasses.asdict(dataclasses.replace(run, out=str(folder), resume=False)),
+        "data": recipe.data,
+    }
+    temporary = folder / ".config.json"
+    temporary.write_text(json.dumps(saved, indent=1))
+    os.replace(temporary, folder / "config.json")

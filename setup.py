@@ -1,0 +1,130 @@
+"""Builds the compiled kernels: fastgan._C (CPU), fastgan._C_cuda (where nvcc is found) and fastgan._text (pybind11).
+
+Without a C++ compiler the package installs with its pure-PyTorch references; FASTGAN_REQUIRE_EXT=1 makes that an error.
+FASTGAN_CUDA=auto|0|1 decides about CUDA; TORCH_CUDA_ARCH_LIST is respected. No GPU is needed to build.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+REQUIRE = os.environ.get("FASTGAN_REQUIRE_EXT", "0") == "1"
+DEFAULT_CUDA_ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+# LibTorch stable ABI of 2.10: one build runs on every later torch.
+STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030a0000"]
+# -fno-trapping-math lets GCC turn a leaky ReLU into a blend; -fopenmp-simd honours `omp simd` without a runtime.
+CXX = ["-O3", "-std=c++20", "-fno-trapping-math", "-fno-math-errno", "-fopenmp-simd", "-fvisibility=hidden", "-Wall"]
+# GCC 12 warns about its own half-precision intrinsics.
+CXX += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+
+
+def say(text):
+    print(f"fastgan build: {text}", file=sys.stderr, flush=True)
+
+
+def sources(pattern):
+    return sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob(pattern))
+
+
+def missing_compiler():
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    return None if shutil.which(compiler) or shutil.which("g++") else f"no C++ compiler ({compiler!r} is not on PATH)"
+
+
+def cuda_choice():
+    """(build CUDA kernels?, why)"""
+    wanted = os.environ.get("FASTGAN_CUDA", "auto")
+    if wanted not in ("auto", "0", "1"):
+        sys.exit(f"fastgan build: FASTGAN_CUDA={wanted!r}: expected auto, 0 or 1")
+    if wanted == "0":
+        return False, "FASTGAN_CUDA=0"
+    if not sources("cuda/*.cu"):
+        return False, "no CUDA sources"
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    found = CUDA_HOME and (Path(CUDA_HOME) / "bin" / "nvcc").exists()
+    if not found:
+        reason = "nvcc not found (install the CUDA toolkit or set CUDA_HOME)"
+    elif torch.version.cuda is None:
+        reason = f"torch {torch.__version__} of the build environment is a CPU build"
+    else:
+        return True, f"nvcc in {CUDA_HOME}, torch {torch.__version__}"
+    if wanted == "1":
+        sys.exit(f"fastgan build: FASTGAN_CUDA=1, but {reason}")
+    return False, reason
+
+
+def extensions():
+    from pybind11.setup_helpers import Pybind11Extension
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    found = [
+        CppExtension(
+            "fastgan._C",
+            ["csrc/module.cpp", *sources("cpu/*.cpp")],
+            include_dirs=[str(ROOT / "csrc")],
+            extra_compile_args={"cxx": [*CXX, *STABLE_ABI]},
+            py_limited_api=True,
+        )
+    ]
+    say(f"CPU kernels: yes ({len(found[0].sources) - 1} files; portable, AVX2 and AVX-512 in one library)")
+    cuda, why = cuda_choice()
+    if cuda:
+        archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS)
+        why += f", archs {archs}"
+        found.append(
+            CUDAExtension(
+                "fastgan._C_cuda",
+                ["csrc/module.cpp", *sources("cuda/*.cu")],
+                include_dirs=[str(ROOT / "csrc")],
+                extra_compile_args={
+                    "cxx": [*CXX, *STABLE_ABI, "-DFASTGAN_MODULE=PyInit__C_cuda"],
+                    "nvcc": ["-O3", "-std=c++20", "-DUSE_CUDA", *STABLE_ABI, f'-DFASTGAN_ARCHS="{archs}"'],
+                },
+                py_limited_api=True,
+            )
+        )
+    say(f"CUDA kernels: {'yes' if cuda else 'no'} ({why})")
+    if sources("text/*.cpp"):
+        found.append(Pybind11Extension("fastgan._text", sources("text/*.cpp"), cxx_std=17, extra_compile_args=["-O3"]))
+        say("text metrics: yes (pybind11)")
+    return found
+
+
+def build_arguments():
+    reason = missing_compiler()
+    try:
+        if reason is None:
+            from torch.utils.cpp_extension import BuildExtension
+
+            return {"ext_modules": extensions(), "cmdclass": {"build_ext": optional(BuildExtension)}}
+    except ImportError as error:
+        reason = f"{error} (pip install torch ninja pybind11, or build with pip's default isolation)"
+    if REQUIRE:
+        sys.exit(f"fastgan build: FASTGAN_REQUIRE_EXT=1, but {reason}")
+    say(f"no compiled kernels: {reason}. Every op works through its pure-PyTorch reference.")
+    return {"ext_modules": []}
+
+
+def optional(base):
+    """A failed compilation leaves the pure-Python package, loudly, unless FASTGAN_REQUIRE_EXT=1."""
+
+    class Build(base.with_options(use_ninja=shutil.which("ninja") is not None)):
+        def build_extension(self, extension: Extension):
+            try:
+                super().build_extension(extension)
+            except Exception as error:
+                if REQUIRE:
+                    raise
+                say(f"{extension.name} failed to build and is left out: {error}")
+                extension.optional = True
+
+    return Build
+
+
+setup(**build_arguments())

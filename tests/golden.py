@@ -1,0 +1,28 @@
+"""Golden vectors, read in place: never copied into this repository, and no test depends on them alone."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(os.environ.get("FASTGAN_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
+
+
+def golden_cases(file: str, *ops: str) -> list:
+    """The cases of ops/`file`.npz (those of the named `ops`, or all) as pytest parameters (case, tensors); none where
+    the folder is not there."""
+    path = GOLDEN / "ops" / f"{file}.npz"
+    if not path.exists():
+        return []
+    arrays = np.load(path)
+    cases = [json.loads(text) for text in arrays["meta"]]
+    return [
+        pytest.param(
+            case, {n: torch.from_numpy(arrays[f"{case['id']}.{n}"]) for n in case.get("tensors", [])}, id=case["id"]
+        )
+        for case in cases
+        if not ops or case["op"] in ops
+    ]

@@ -1,0 +1,102 @@
+"""Runs that are killed, interrupted, damaged or out of range, as a user meets them: in processes of their own."""
+
+import hashlib
+import json
+import shlex
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from fastgan.training import load_checkpoint
+
+
+def wait_for(path, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    return output
+
+
+def digest(run):
+    tensors = load_checkpoint(run).tensors
+    return {name: hashlib.sha256(t.numpy().tobytes()).hexdigest() for name, t in tensors.items()}
+
+
+LENGTH = ["--steps", "400", "--checkpoint-every", "25", "--sample-every", "200"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, command):
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    subprocess.run([*command, *LENGTH, "--out", str(out)], check=True, capture_output=True)
+    return out
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(fastgan, tmp_path, unbroken):
+    out = tmp_path / "run"
+    process = fastgan("--out", str(out), *LENGTH)
+    for seen in ("step-00000050", "step-00000125"):
+        wait_for(out / "checkpoints" / seen, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        (out / "checkpoints" / ".tmp-step-00099999").mkdir()
+        process = fastgan("--out", str(out), "--resume")
+    assert "resuming" in finish(process)
+    assert digest(out) == digest(unbroken)
+    # The log has each step once, as if nothing had happened.
+    steps = [[json.loads(line)["step"] for line in (run / "metrics.jsonl").open()] for run in (out, unbroken)]
+    assert steps[0] == steps[1] == list(range(10, 401, 10))
+    assert (out / "samples/step-00000400.png").read_bytes() == (unbroken / "samples/step-00000400.png").read_bytes()
+    assert not list((out / "checkpoints").glob(".tmp*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_prints_the_command_that_resumes(fastgan, tmp_path, unbroken, number):
+    process = fastgan("--out", "a run", *LENGTH)
+    wait_for(tmp_path / "a run/checkpoints/step-00000025", process)
+    process.send_signal(number)
+    output = finish(process, 128 + number)
+    step = load_checkpoint(tmp_path / "a run").step
+    assert f"saved step {step}" in output
+    line = output.strip().splitlines()[-1].strip()
+    assert line == "fastgan train gan --out 'a run' --resume"
+    assert "Traceback" not in output
+    output = finish(fastgan(*shlex.split(line)[3:]))
+    assert f"at step {step}" in output
+    assert digest(tmp_path / "a run") == digest(unbroken)
+
+
+def test_resume_passes_over_a_damaged_checkpoint_aloud(fastgan, tmp_path, unbroken):
+    out = tmp_path / "run"
+    finish(fastgan("--out", str(out), *LENGTH))
+    newest = out / "checkpoints/step-00000400/tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    output = finish(fastgan("--out", str(out), "--resume"))
+    assert "damaged checkpoint passed over" in output and "at step 375" in output
+    assert digest(out) == digest(unbroken)
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(fastgan, tmp_path):
+    out = tmp_path / "run"
+    finish(fastgan("--out", str(out), "--steps", "20", "--checkpoint-every", "10"))
+    output = finish(fastgan("--out", str(out), "--resume", "--steps", "200", "--batch-loss", "1e38"), 1)
+    assert "not finite" in output and "step-00000020" in output and "--resume" in output and "Traceback" not in output
+    kept = load_checkpoint(out)
+    assert all(np.isfinite(t.numpy()).all() for t in kept.tensors.values())
+
+
+def test_an_existing_run_is_not_overwritten(fastgan, tmp_path):
+    out = tmp_path / "run"
+    finish(fastgan("--out", str(out), "--steps", "2"))
+    assert "already holds a run: add --resume" in finish(fastgan("--out", str(out), "--steps", "2"), 1)
+    assert "holds no run" in finish(fastgan("--out", str(tmp_path / "none"), "--resume"), 1)
