@@ -1,0 +1,158 @@
+"""The fixture every op bench uses: implementations interleaved in one run, compared before they are timed.
+
+    pytest bench/                              every case, with the default and the tuned allocator
+    pytest bench/ -k bias_act                  one op
+    pytest bench/ --benchmark-disable          no timing: the correctness gates alone
+    pytest bench/ --benchmark-json=bench.json  then: python bench/report.py bench.json
+
+Ratios are medians of the other over the median of fastgan: above 1, fastgan is faster.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastgan
+
+BUDGET = 2.5  # seconds of measured time per case, over all implementations
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("fastgan")
+    group.addoption("--device", default="cpu", help="where the tensors live: cpu (default) or cuda")
+    group.addoption("--threads", type=int, default=2, help="torch threads (default 2)")
+    group.addoption("--allocator", choices=["both", "default", "tuned"], default="both", help="glibc settings on CPU")
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def pytest_report_header(config):
+    device = torch.cuda.get_device_name() if config.getoption("--device") != "cpu" else _cpu()
+    return f"bench: {device}, {config.getoption('--threads')} threads, torch {torch.__version__}"
+
+
+def pytest_generate_tests(metafunc):
+    if "compare" in metafunc.fixturenames:
+        wanted = metafunc.config.getoption("--allocator")
+        once = metafunc.config.getoption("--benchmark-disable") or metafunc.config.getoption("--device") != "cpu"
+        settings = ["default"] if once else ["default", "tuned"] if wanted == "both" else [wanted]
+        metafunc.parametrize("allocator", settings, indirect=True)
+
+
+def pytest_collection_modifyitems(items):
+    # Tuning cannot be undone within a process: everything with the default allocator runs first.
+    items.sort(key=lambda item: getattr(item, "callspec", None) is not None and "tuned" in item.callspec.id.split("-"))
+
+
+@pytest.fixture
+def device(request) -> torch.device:
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def allocator(request) -> str:
+    if request.param == "tuned":
+        fastgan.tune_cpu_allocator()
+    return request.param
+
+
+def _tensors(value) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [t for item in value for t in _tensors(item)] if isinstance(value, tuple | list) else []
+
+
+def _check(case: str, actual, expected, tolerance: float) -> None:
+    actual, expected = _tensors(actual), _tensors(expected)
+    assert len(actual) == len(expected) > 0, f"{case}: {len(actual)} results, expected {len(expected)}"
+    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        assert a.shape == e.shape, f"{case}: result {i} has shape {tuple(a.shape)}, expected {tuple(e.shape)}"
+        scale = max(e.abs().max().item(), 1e-30)
+        difference = (a.double() - e.double()).abs().max().item() / scale
+        assert difference <= tolerance, f"{case}: result {i} is off by {difference:.2e} of its maximum"
+
+
+@pytest.fixture
+def compare(request, benchmark, allocator, device):
+    """compare(case, step, reference=f, fastgan=g, ...) checks, then times, one workload in several implementations.
+
+    case: what the row of the table says, with shapes.
+    step(f): one iteration with implementation f; returns the tensors to compare. For a backward pass it calls
+        torch.autograd.grad itself, so that a compiled f is used as a user of torch.compile would use it.
+    reference, fastgan: the implementations; `compiled=True` adds torch.compile(reference).
+    others: more baselines, by name.
+    tolerance: greatest difference from the reference, as a share of the greatest reference value.
+    floor: seconds that the memory traffic or arithmetic needs at this machine's measured peak, if known.
+    """
+    torch.set_num_threads(request.config.getoption("--threads"))
+
+    def run(
+        case: str,
+        step: Callable,
+        *,
+        reference: Callable,
+        fastgan: Callable,
+        compiled: bool = True,
+        others: dict[str, Callable] | None = None,
+        tolerance: float = 2e-5,
+        floor: float | None = None,
+    ) -> None:
+        def timed(f) -> float:
+            start = time.perf_counter()
+            result = step(f)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            del result
+            return time.perf_counter() - start
+
+        expected = step(reference)
+        for name, f in {"fastgan": fastgan, **(others or {})}.items():
+            _check(f"{case}, {name}", step(f), expected, tolerance)
+        if benchmark.disabled:
+            benchmark.pedantic(lambda: None, rounds=1)
+            return
+        baselines = {"reference": reference, **(others or {})}
+        if compiled:
+            torch._dynamo.reset()
+            baselines["torch.compile"] = torch.compile(reference)
+            _check(f"{case}, torch.compile", step(baselines["torch.compile"]), expected, tolerance)
+        del expected
+        once = sum(min(timed(f), timed(f)) for f in [*baselines.values(), fastgan])
+        rounds = int(min(60, max(5, BUDGET / once)))
+        times: dict[str, list[float]] = {name: [] for name in [*baselines, "fastgan"]}
+
+        def baselines_first():
+            for name, f in baselines.items():
+                times[name].append(timed(f))
+
+        benchmark.pedantic(lambda: times["fastgan"].append(timed(fastgan)), setup=baselines_first, rounds=rounds)
+        median = {name: sorted(values)[len(values) // 2] for name, values in times.items()}
+        benchmark.extra_info.update(case=case, allocator=allocator, rounds=rounds, floor=floor, median=median)
+        request.config.stash.setdefault(ROWS, []).append((request.node.path.stem, benchmark.extra_info))
+
+    return run
+
+
+ROWS = pytest.StashKey[list]()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(ROWS, [])
+    if not rows:
+        return
+    terminalreporter.section("fastgan against its baselines (median ms; ratio above 1: fastgan is faster)")
+    for stem, info in rows:
+        median = info["median"]
+        against = "  ".join(
+            f"{name} {1e3 * t:.2f} ({t / median['fastgan']:.2f}x)" for name, t in median.items() if name != "fastgan"
+        )
+        floor = f"  floor {median['fastgan'] / info['floor']:.2f}x" if info["floor"] else ""
+        name = f"{stem.removeprefix('bench_')}: {info['case']} [{info['allocator']}]"
+        terminalreporter.write_line(f"{name}: fastgan {1e3 * median['fastgan']:.2f}  {against}{floor}")
