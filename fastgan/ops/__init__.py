@@ -6,7 +6,20 @@ from fastgan.ops.bias_act import bias_act
 from fastgan.ops.fma import fma
 from fastgan.ops.minibatch_stddev import minibatch_stddev
 from fastgan.ops.pixel_norm import pixel_norm
+from fastgan.ops.resample import downsample2d, filter2d, setup_filter, upsample2d
+from fastgan.ops.upfirdn2d import upfirdn2d
 
 _library.load_kernels()
 
-__all__ = ["available", "bias_act", "fma", "minibatch_stddev", "pixel_norm"]
+__all__ = [
+    "available",
+    "bias_act",
+    "downsample2d",
+    "filter2d",
+    "fma",
+    "minibatch_stddev",
+    "pixel_norm",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
+]
