@@ -1,4 +1,4 @@
-"""Fused GAN operations, differentiable to any order. `available()` says which kernels are loaded, and why others are not."""
+"""Fused GAN operations, differentiable to any order; `available()` says which kernels are loaded, and why not."""
 
 from fastgan.ops import _library
 from fastgan.ops._library import available

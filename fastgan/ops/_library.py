@@ -48,7 +48,8 @@ class _State:
 
 _STATE = _State()
 _STATE.libraries[NAMESPACE] = torch.library.Library(NAMESPACE, "DEF")
-_STATE.libraries[NAMESPACE].define("cpu_level(str level) -> str")
+for _schema in ("cpu_level(str level) -> str", "compiler() -> str", "cuda_archs() -> str"):
+    _STATE.libraries[NAMESPACE].define(_schema)
 
 
 def define(
@@ -159,6 +160,11 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
     usable = ["auto", "reference", *(k for k in kernels if availability(name, k))]
     why = availability(name, impl).reason if not availability(name, impl) else f"the tensor is on {x.device}"
     raise RuntimeError(f"{name}: impl={impl!r} is not available ({why}); available here: {usable}")
+
+
+def failure(library: str) -> str | None:
+    """Why the compiled library `library` ("_C", "_C_cuda") is not loaded; None where it is."""
+    return _STATE.failures.get(library)
 
 
 def load_kernels() -> None:
