@@ -4,6 +4,7 @@ from fastgan.ops import _library
 from fastgan.ops._library import available
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.fma import fma
+from fastgan.ops.grad_penalty import grad_penalty
 from fastgan.ops.minibatch_stddev import minibatch_stddev
 from fastgan.ops.pixel_norm import pixel_norm
 from fastgan.ops.resample import downsample2d, filter2d, setup_filter, upsample2d
@@ -17,6 +18,7 @@ __all__ = [
     "downsample2d",
     "filter2d",
     "fma",
+    "grad_penalty",
     "minibatch_stddev",
     "pixel_norm",
     "setup_filter",
