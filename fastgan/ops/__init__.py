@@ -3,6 +3,7 @@
 from fastgan.ops import _library
 from fastgan.ops._library import available
 from fastgan.ops.bias_act import bias_act
+from fastgan.ops.filtered_lrelu import filtered_lrelu
 from fastgan.ops.fma import fma
 from fastgan.ops.grad_penalty import grad_penalty
 from fastgan.ops.minibatch_stddev import minibatch_stddev
@@ -17,6 +18,7 @@ __all__ = [
     "bias_act",
     "downsample2d",
     "filter2d",
+    "filtered_lrelu",
     "fma",
     "grad_penalty",
     "minibatch_stddev",

@@ -160,6 +160,8 @@ def _backward_reference(x, mask, fu, fd, up, down, offset, size, gain, slope, fl
     """The paddings that follow from the sizes are those that end the grids where `size` says."""
 
     def resample(z, f, up, down, before, out):
+        if 0 in out:
+            return z.new_zeros(*z.shape[:2], out[1], out[0])
         padding = []
         for axis, taps in enumerate(_taps(f)):
             after = (out[axis] - 1) * down + taps - z.shape[3 - axis] * up - before[axis]
