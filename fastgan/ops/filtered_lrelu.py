@@ -75,7 +75,9 @@ def filtered_lrelu(
     if b is not None:
         check_floating("filtered_lrelu", "b", b)
         if b.dim() != 1 or b.shape[0] != x.shape[1]:
-            raise ValueError(f"filtered_lrelu: b has shape {tuple(b.shape)}; expected ({x.shape[1]},), the channels of x")
+            raise ValueError(
+                f"filtered_lrelu: b has shape {tuple(b.shape)}; expected ({x.shape[1]},), the channels of x"
+            )
         b = autocast_like(b, x)
         check_like("filtered_lrelu", "b", b, x)
     for name, factor in (("up", up), ("down", down)):
@@ -93,7 +95,15 @@ def filtered_lrelu(
                 f"filtered_lrelu: {name} of x is {size + tu - 1} with up={up} and padding={padding};"
                 f" expected at least {tu + td - 1}, the taps of fu and fd less 1"
             )
-    arguments = (up, down, padding, float(gain), float(slope), -1.0 if clamp is None else float(clamp), bool(flip_filter))
+    arguments = (
+        up,
+        down,
+        padding,
+        float(gain),
+        float(slope),
+        -1.0 if clamp is None else float(clamp),
+        bool(flip_filter),
+    )
     if impl == "reference":
         return _composed(x, b, hu, hd, *arguments, impl)
     op = _library.select("filtered_lrelu", impl, x)
@@ -204,7 +214,9 @@ def _backward(ops, ctx, dy, _):
     if not ctx.saved:
         raise RuntimeError("filtered_lrelu: called with save_mask=False, which keeps nothing for a gradient")
     if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-        raise RuntimeError("filtered_lrelu: the fused op has no gradient in its filters; fastgan.ops.filtered_lrelu has")
+        raise RuntimeError(
+            "filtered_lrelu: the fused op has no gradient in its filters; fastgan.ops.filtered_lrelu has"
+        )
     gain = ctx.gain * ctx.up**2
     dx = ops.filtered_lrelu_backward(
         dy, mask, fd, fu, ctx.down, ctx.up, ctx.offset, ctx.size, gain, ctx.slope, not ctx.flip_filter
@@ -224,7 +236,9 @@ def _setup_backward(ctx, inputs, output):
 def _double_backward(ops, ctx, ddx):
     mask, fu, fd = ctx.saved_tensors
     if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-        raise RuntimeError("filtered_lrelu: the fused op has no gradient in its filters; fastgan.ops.filtered_lrelu has")
+        raise RuntimeError(
+            "filtered_lrelu: the fused op has no gradient in its filters; fastgan.ops.filtered_lrelu has"
+        )
     arguments = (ctx.down, ctx.up, ctx.offset, ctx.size, ctx.gain, ctx.slope, not ctx.flip_filter)
     return ops.filtered_lrelu_backward(ddx, mask, fd, fu, *arguments), *[None] * 10
 
