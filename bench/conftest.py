@@ -80,7 +80,7 @@ def _check(case: str, actual, expected, tolerance: float) -> None:
 
 
 @pytest.fixture
-def compare(request, benchmark, allocator, device):
+def compare(request, benchmark, record, allocator, device):
     """compare(case, step, reference=f, fastgan=g, ...) checks, then times, one workload in several implementations.
 
     case: what the row of the table says, with shapes.
@@ -133,11 +133,26 @@ def compare(request, benchmark, allocator, device):
                 times[name].append(timed(f))
 
         benchmark.pedantic(lambda: times["fastgan"].append(timed(fastgan)), setup=baselines_first, rounds=rounds)
-        median = {name: sorted(values)[len(values) // 2] for name, values in times.items()}
-        benchmark.extra_info.update(case=case, allocator=allocator, rounds=rounds, floor=floor, median=median)
-        request.config.stash.setdefault(ROWS, []).append((request.node.path.stem, benchmark.extra_info))
+        record(case, times, allocator=allocator, floor=floor)
 
     return run
+
+
+@pytest.fixture
+def record(request, benchmark):
+    """record(case, times, ...): a row of the summary and of the JSON from seconds measured by the bench itself.
+
+    times: seconds by implementation, among them "fastgan".
+    """
+
+    def row(case: str, times: dict[str, list[float]], *, allocator: str = "both", floor: float | None = None) -> None:
+        if benchmark.disabled:
+            return
+        median = {name: sorted(values)[len(values) // 2] for name, values in times.items()}
+        benchmark.extra_info.update(case=case, allocator=allocator, floor=floor, median=median)
+        request.config.stash.setdefault(ROWS, []).append((request.node.path.stem, benchmark.extra_info))
+
+    return row
 
 
 ROWS = pytest.StashKey[list]()
