@@ -31,8 +31,8 @@ def sources(pattern):
 
 
 def missing_compiler():
-    compiler = os.environ.get("CXX", "c++").split()[0]
-    return None if shutil.which(compiler) or shutil.which("g++") else f"no C++ compiler ({compiler!r} is not on PATH)"
+    compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++"]
+    return None if any(map(shutil.which, compilers)) else f"no C++ compiler (no {' or '.join(compilers)} on PATH)"
 
 
 def cuda_choice():
