@@ -18,6 +18,12 @@ MODELS = {
     "dcgan.discriminator": "fastgan.models.dcgan:Discriminator",
     "resnet.generator": "fastgan.models.resnet:Generator",
     "resnet.discriminator": "fastgan.models.resnet:Discriminator",
+    "text.lstm": "fastgan.models.text:LSTMGenerator",
+    "text.relational": "fastgan.models.text_memory:RelationalGenerator",
+    "text.transformer": "fastgan.models.text_transformer:TransformerGenerator",
+    "text.seqgan_discriminator": "fastgan.models.text_discriminator:SeqGANDiscriminator",
+    "text.relgan_discriminator": "fastgan.models.text_discriminator:RelGANDiscriminator",
+    "text.recurrent_discriminator": "fastgan.models.text_discriminator:RecurrentDiscriminator",
 }
 
 
