@@ -38,7 +38,7 @@ def _recipe_list() -> str:
 def _parse(config, default, argv: list[str], program: str, description: str):
     import tyro
 
-    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    markers = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(config, default=default, args=argv, prog=program, description=description, config=markers)
 
 

@@ -1,8 +1,8 @@
 """Model families, one file each: `Config`, then the modules, readable top to bottom.
 
 `build("dcgan.generator", resolution=64)` makes a network by name. To add a family, write `fastgan/models/<family>.py`
-with classes that take one config dataclass and name it as their attribute `Config`, and add a row per class to `MODELS`.
-A family is imported when it is first asked for.
+with classes that take one config dataclass and name it as their attribute `Config`, and add a row per class to
+`MODELS`. A family is imported when it is first asked for.
 """
 
 import dataclasses

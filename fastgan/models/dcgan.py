@@ -1,10 +1,12 @@
 """The all-convolutional pyramid (Radford, Metz & Chintala, 2016): 4x4 kernels, stride 2, for any power of two 32..256.
 
-Instead of batch normalisation, which makes an image depend on its batch and breaks gradient penalties per image, weights
-start at N(0, 1/fan_in) with unit-gain activations, and the generator normalises each pixel's features (Karras et al., 2018).
+Instead of batch normalisation, which makes an image depend on its batch and breaks gradient penalties per image,
+weights start at N(0, 1/fan_in) with unit-gain activations, and the generator normalises each pixel's features (Karras
+et al., 2018).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +56,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """4x4 transposed convolution of stride 2 (each output pixel sees 4 taps), then leaky ReLU and pixel norm if `act`."""
+    """4x4 transposed convolution of stride 2 (4 taps per output pixel), then leaky ReLU and pixel norm if `act`."""
 
     def __init__(self, inputs: int, outputs: int, act: bool = True):
         super().__init__()
@@ -80,7 +82,7 @@ class Generator(nn.Module):
         self.embedding = nn.Embedding(config.num_classes, config.latent) if config.num_classes else None
         self.weight = nn.Parameter(torch.randn(inputs, widths[0], 4, 4) * inputs**-0.5)
         self.bias = nn.Parameter(torch.zeros(widths[0]))
-        self.up = nn.Sequential(*[Up(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.up = nn.Sequential(*[Up(a, b) for a, b in pairwise(widths)])
         self.rgb = Up(widths[-1], config.channels, act=False)
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
@@ -103,7 +105,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.channels, *config.widths]
-        self.down = nn.Sequential(*[Down(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.down = nn.Sequential(*[Down(a, b) for a, b in pairwise(widths)])
         features = widths[-1] * 16
         self.weight = nn.Parameter(torch.randn(features) * features**-0.5)
         self.bias = nn.Parameter(torch.zeros(1))

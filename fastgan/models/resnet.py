@@ -1,8 +1,10 @@
-"""Residual generator and critic of WGAN-GP (Gulrajani et al., 2017, appendix C) and SNGAN (Miyato et al., 2018, appendix B).
+"""Residual generator and critic of WGAN-GP (Gulrajani et al., 2017, appendix C) and SNGAN (Miyato et al., 2018,
+appendix B.4).
 
-The generator doubles 4x4 up to the resolution in residual blocks; the critic halves twice and ends with plain residual blocks
-and a mean over pixels, for 32x32, and halves once more for each doubling of the resolution. The critic has no normalisation:
-a gradient penalty is taken per image.
+The generator doubles 4x4 up to the resolution in residual blocks; the critic halves twice and ends with plain residual
+blocks and a mean over pixels, for 32x32, and halves once more for each doubling of the resolution. The critic has no
+normalisation, since a gradient penalty is taken per image; with `spectral` its weights are divided by their largest
+singular value instead.
 """
 
 from dataclasses import dataclass
@@ -82,7 +84,7 @@ class DownBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """latents [N, latent] -> images [N, C, H, W] in (-1, 1). Batch normalisation: statistics are those of one process."""
+    """latents [N, latent] -> images [N, C, H, W] in (-1, 1). Batch normalisation in training."""
 
     Config = Config
 

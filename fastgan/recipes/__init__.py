@@ -2,26 +2,7 @@
 checkpoints, the processes and the log; a recipe owns networks, optimisers and losses.
 
 To add a recipe, write `fastgan/recipes/<name>.py` with a class that derives from `Recipe` and a `Config` dataclass that
-derives from `RecipeConfig` (its docstrings become the command line's help), and add a row to `RECIPES`:
-
-    class Hinge(Recipe):
-        name, Config = "hinge", HingeConfig
-
-        def __init__(self, config, data):                        # data: what describe() said about the data set
-            super().__init__(config, data)
-            self.networks = {"generator": ..., "discriminator": ...}
-            self.optimizers = {"generator": Adam(...), "discriminator": Adam(...)}
-
-        def d_step(self, batch): return {"loss": ..., "real": ..., "fake": ...}     # scalars; "loss" is minimised
-        def g_step(self, batch): return {"loss": ...}
-
-Rules that the engine relies on:
-- While an update of optimiser X runs, only X's parameters require gradients: no detach() and no no_grad() is needed.
-- Every random draw comes from `batch.randn`, `batch.rand` or torch's global generators. The engine seeds the latter before
-  each update from (seed, update, rank), and a batch's draws are slices of one global draw: so a resumed run repeats an
-  unbroken one bit for bit, and two processes with batch B draw what one with 2B draws.
-- A loss is a mean over the batch. What is computed across the batch (batch normalisation, minibatch standard deviation,
-  feature matching) is per process.
+derives from `RecipeConfig`, and add a row to `RECIPES`. `fastgan.training.recipe` states the contract.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The founding article's GAN (Goodfellow et al., 2014), in two phases.
 
-Preparation: weights are drawn, and the data's mean and deviation per pixel become the discriminator's input scaling and the
-point from which the generator starts. Iteration: discriminator and generator are updated in turn.
+Preparation: weights are drawn, and the data's mean and deviation per pixel become the discriminator's input scaling
+and the point from which the generator starts. Iteration: discriminator and generator are updated in turn.
 
 The batch loss keeps gradients alive when the discriminator is sure of itself: the generator matches the mean and the
-deviation of the discriminator's features over the whole minibatch (Salimans et al., 2016, section 3.1), a target that does not
-saturate; and the discriminator sees the minibatch's standard deviation, which a collapsed generator cannot fake.
+deviation of the discriminator's features over the whole minibatch (Salimans et al., 2016, section 3.1), a target that
+does not saturate; and the discriminator sees the minibatch's standard deviation, which a collapsed generator cannot
+fake.
 """
 
 from __future__ import annotations
@@ -88,5 +89,5 @@ class GAN(Recipe):
         fake_logits, fake = self.discriminator(self.generator(batch.randn(*self.latent_shape)), features=True)
         real_logits, real = self.discriminator(batch.real, features=True)
         loss = self.loss.g_loss(real_logits, fake_logits).mean()
-        matching = feature_matching(real, fake)
+        matching = feature_matching(batch.gather(real), batch.gather(fake))
         return {"loss": loss + self.config.batch_loss * matching, "adversarial": loss, "batch": matching}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from fastgan.training.distributed import World
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -13,16 +17,17 @@ def derive_seed(*parts: int | str) -> int:
 
 
 class Batch:
-    """One process's share of one update.
+    """One process's share of one update, or one of the pieces that gradients are accumulated over.
 
-    Attributes: `items`, what the loader gave, on the device, uint8 images as float32 in [-1, 1]; `real` and `labels`, the first and
-    the second of them; `size`, the number of images.
+    Attributes: `items`, what the loader gave, on the device, uint8 images as float32 in [-1, 1]; `real` and `labels`,
+    the first and the second of them; `size`, the number of images.
     """
 
-    def __init__(self, items: tuple[torch.Tensor, ...], seed: int, update: int, rank: int, world_size: int):
+    def __init__(self, items: tuple[torch.Tensor, ...], world: World, seed: int, update: int, piece: int, pieces: int):
         self.items = items
         self.size = len(items[0])
-        self._seed, self._update, self._rank, self._world = seed, update, rank, world_size
+        self._world, self._key = world, (seed, update)
+        self._place, self._places = world.rank * pieces + piece, world.size * pieces
         self._draws = 0
 
     @property
@@ -35,10 +40,10 @@ class Batch:
 
     def _draw(self, function, shape: tuple[int, ...]) -> torch.Tensor:
         # Drawn on the CPU for all processes, and sliced: the same numbers on every device and for every world size.
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, self._update, self._draws))
+        generator = torch.Generator().manual_seed(derive_seed(*self._key, self._draws))
         self._draws += 1
-        whole = function(self._world * self.size, *shape, generator=generator)
-        return whole[self._rank * self.size : (self._rank + 1) * self.size].to(self.real.device)
+        whole = function(self._places * self.size, *shape, generator=generator)
+        return whole[self._place * self.size : (self._place + 1) * self.size].to(self.real.device)
 
     def randn(self, *shape: int) -> torch.Tensor:
         """float32 [size, *shape], standard normal; a new draw with each call."""
@@ -47,3 +52,11 @@ class Batch:
     def rand(self, *shape: int) -> torch.Tensor:
         """float32 [size, *shape], uniform on [0, 1); a new draw with each call."""
         return self._draw(torch.rand, shape)
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """x [size, ...] of every process, [size * processes, ...], in the order one process would have it.
+
+        For statistics of the whole batch in a loss. Gradients of any order flow back to the process that x came from;
+        a loss computed from it is the same everywhere, and averaging it over processes changes nothing.
+        """
+        return self._world.gather(x)

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or absent, and run no code when read.
 
-A checkpoint is a folder `step-00001000` with `tensors.safetensors`, `state.json` (numbers and names) and `manifest.json`
-(size and SHA-256 of the other two). It is written under a temporary name, flushed to disk, and renamed: after a crash at
-any moment a folder of that name is complete. The manifest finds what happens to it later.
+A checkpoint is a folder `step-00001000` with `tensors.safetensors`, `state.json` (numbers and names) and
+`manifest.json` (size and SHA-256 of the other two). It is written under a temporary name, flushed to disk, and renamed:
+after a crash at any moment a folder of that name is complete. The manifest finds what happens to it later.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], 
         manifest[STATE] = _write_file(temporary / STATE, json.dumps(state, indent=1).encode())
         _write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync_folder(temporary)
-        # A damaged checkpoint of the same step may be in the way; it moves aside first, under a name that is never read.
+        # A damaged checkpoint of the same step may be in the way; it moves aside, under a name that is never read.
         if final.exists():
             os.rename(final, temporary.with_suffix(".old"))
         os.rename(temporary, final)
@@ -178,6 +178,8 @@ class Writer:
             error, self._error = self._error, None
             raise error
 
+    close = wait
+
 
 def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict]:
     """(tensors by name, JSON-able rest) of an optimiser's state."""
@@ -192,7 +194,7 @@ def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rest: dict) -> None:
-    """Inverse of `pack_optimizer`, with the prefix already cut off the names. Raises CheckpointError if it does not fit."""
+    """Inverse of `pack_optimizer`, the prefix cut off the names. Raises CheckpointError if it does not fit."""
     state: dict[int, dict] = {}
     for name, value in [*tensors.items(), *rest["numbers"].items()]:
         index, _, key = name.partition("/")

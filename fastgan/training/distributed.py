@@ -1,16 +1,53 @@
 """Processes: who we are, and the one all-reduce per optimiser step.
 
-torch's DDP averages gradients from hooks that `autograd.grad` inside a penalty does not trigger, so gradients are averaged
-here, after backward, in one buffer that also carries the logged values and the request to stop.
+torch's DDP averages gradients from hooks that `autograd.grad` inside a penalty does not trigger, so gradients are
+averaged here, after backward, in one buffer that also carries the logged values and the request to stop.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+
+
+class PeerLost(RuntimeError):
+    """Another process of the group is gone or cannot be reached."""
+
+
+@contextlib.contextmanager
+def _talking():
+    """Says of a failed collective what it means; torch's own message comes from a socket."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(f"another process has died or cannot be reached ({str(error).splitlines()[0]})") from error
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes. What one process puts in enters the loss of all, so its gradient is the sum of theirs: the
+    operation is its own adjoint, and derivatives of any order exist."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous().clone()
+        with _talking():
+            dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return _AllReduce.apply(gradient)
+
+
+def all_reduce(x: torch.Tensor) -> torch.Tensor:
+    """The sum of x over all processes, differentiable to any order."""
+    return _AllReduce.apply(x)
 
 
 @dataclass(frozen=True)
@@ -26,55 +63,71 @@ class World:
         """True on the one process that logs and writes."""
         return self.rank == 0
 
-    def average(self, gradients: list[torch.Tensor], values: list[torch.Tensor]) -> torch.Tensor:
+    def average(
+        self, gradients: list[torch.Tensor], values: list[torch.Tensor], running: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """Mean over all processes, in one all-reduce.
 
         Args:
             gradients: replaced in place by their mean; the same shapes in the same order on every process.
             values: scalars, any floating type, on the gradients' device.
+            running: buffers, averaged in place as the gradients are.
 
-        Returns: the values' means, float32 [len(values)].
+        Returns: the values' means, float32 [len(values)]. Raises PeerLost.
         """
         packed = torch.stack([v.detach().float() for v in values])
         if self.size == 1:
             return packed
-        flat = torch.cat([*[g.reshape(-1).float() for g in gradients], packed])
-        dist.all_reduce(flat)
+        shared = [*gradients, *(running or [])]
+        flat = torch.cat([*[g.reshape(-1).float() for g in shared], packed])
+        with _talking():
+            dist.all_reduce(flat)
         flat /= self.size
-        *means, packed = flat.split([*[g.numel() for g in gradients], len(packed)])
-        if gradients:
-            torch._foreach_copy_(gradients, [m.view_as(g) for m, g in zip(means, gradients, strict=True)])
+        *means, packed = flat.split([*[g.numel() for g in shared], len(packed)])
+        if shared:
+            torch._foreach_copy_(shared, [m.view_as(g) for m, g in zip(means, shared, strict=True)])
         return packed
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """x of all processes along dimension 0, in order of rank; differentiable to any order."""
+        if self.size == 1:
+            return x
+        before, after = self.rank * len(x), (self.size - 1 - self.rank) * len(x)
+        # A sum with zeros is exact, and gloo reduces without a reduce-scatter in backward.
+        return all_reduce(torch.cat([x.new_zeros(before, *x.shape[1:]), x, x.new_zeros(after, *x.shape[1:])]))
 
     def broadcast(self, tensors: list[torch.Tensor]) -> None:
         """Give every process rank 0's values, in place."""
         if self.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, 0)
+            with _talking():
+                for tensor in tensors:
+                    dist.broadcast(tensor, 0)
 
-    def agree(self, text: str) -> str:
-        """Rank 0's text, on every process."""
-        box = [text]
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, on every process; sent as a pickle between processes of one run."""
+        box = [value]
         if self.size > 1:
-            dist.broadcast_object_list(box, 0)
+            with _talking():
+                dist.broadcast_object_list(box, 0)
         return box[0]
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            with _talking():
+                dist.barrier()
 
     def close(self) -> None:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
-def join(device: str = "auto") -> World:
+def join(device: str = "auto", timeout: float = 600.0) -> World:
     """The world that torchrun's environment describes (RANK, WORLD_SIZE, LOCAL_RANK), or this process alone.
 
-    `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<n>". NCCL on CUDA, gloo on CPU; NCCL with several
-    processes is not verified on hardware yet.
+    `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<n>". NCCL on CUDA, gloo on CPU; NCCL with
+    several processes is not verified on hardware yet.
 
-    Raises ValueError if CUDA is asked for and not there.
+    A collective that takes longer than `timeout` seconds fails. Raises ValueError if CUDA is asked for and not there.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
@@ -87,5 +140,6 @@ def join(device: str = "auto") -> World:
             chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
     return World(rank, size, chosen)

@@ -11,9 +11,9 @@ from torch import nn
 class EMA:
     """Averaged copies, in eval mode, of some networks.
 
-    After n more images every parameter p moves as p_ema <- p + (p_ema - p) * 0.5^(n / halflife). Early in a run the half-life is
-    at most a twentieth of the images seen, so that the average forgets the initial weights (Karras et al., 2020,
-    appendix B). Buffers are copied.
+    After n more images every parameter p moves as p_ema <- p + (p_ema - p) * 0.5^(n / halflife). Early in a run the
+    half-life is at most a twentieth of the images seen, so that the average forgets the initial weights (Karras et al.,
+    2020, appendix B). Buffers are copied.
 
     Attributes: `networks`, the averaged copies by name.
     """

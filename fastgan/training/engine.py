@@ -1,30 +1,33 @@
 """The engine: runs any recipe from a fresh folder or a checkpoint to its last step, on one process or many.
 
-A run is a function of its configuration and of the counters in the checkpoint (step, update, images): random generators are
-seeded from them before each update, and the loader continues at the image it had reached. So there is no generator state to
-save, and a run that was killed at any moment repeats the steps since its last checkpoint exactly.
+A run is a function of its configuration and of the counters in the checkpoint (step, update, images): random generators
+are seeded from them before each update, and the loader continues at the image it had reached. So there is no generator
+state to save, and a run that was killed at any moment repeats the steps since its last checkpoint exactly.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shlex
-import signal
 import time
 from pathlib import Path
 
 import torch
 
 from fastgan.training import checkpoint as ckpt
-from fastgan.training.batch import Batch, derive_seed
-from fastgan.training.distributed import World, join
+from fastgan.training import state
+from fastgan.training.batch import derive_seed
+from fastgan.training.distributed import PeerLost, World, join
 from fastgan.training.ema import EMA
-from fastgan.training.log import MetricsLog, Progress, save_samples
+from fastgan.training.log import MetricsLog, Progress, memory_mib, save_samples
 from fastgan.training.recipe import Recipe, RecipeConfig
 from fastgan.training.report import write_report
-from fastgan.training.run import RunConfig, find_folder, write_config
+from fastgan.training.run import RunConfig, find_folder, restarted, write_config
+from fastgan.training.signals import StopSignal
+from fastgan.training.update import NotFinite, Updater
 
 
 class TrainingError(RuntimeError):
@@ -43,7 +46,9 @@ def draw(recipe: Recipe, networks: dict, seeds: list[int], chunk: int = 64) -> t
     """Samples of `seeds` without gradients, `chunk` at a time: float [N, C, H, W] on the CPU, or texts."""
     with torch.no_grad():
         parts = [recipe.sample(networks, seeds[i : i + chunk]) for i in range(0, len(seeds), chunk)]
-    return sum(parts, []) if isinstance(parts[0], list) else torch.cat([part.float().cpu() for part in parts])
+    if isinstance(parts[0], list):
+        return list(itertools.chain.from_iterable(parts))
+    return torch.cat([part.float().cpu() for part in parts])
 
 
 class Trainer:
@@ -68,14 +73,11 @@ class Trainer:
         *,
         dataset=None,
     ):
-        self.config, self.run = config or recipe.Config(), run or RunConfig()
-        for name, value in (("steps", self.config.steps), ("batch_size", self.config.batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        for name in ("log_every", "sample_every", "checkpoint_every", "keep", "samples"):
-            if getattr(self.run, name) < 1:
-                raise ValueError(f"{name} is {getattr(self.run, name)}, expected at least 1")
-        self.world: World = join(self.run.device)
+        config, run = config or recipe.Config(), run or RunConfig()
+        self.world: World = join(run.device, run.timeout)
+        # Only rank 0's host needs to see the run folder, whose config.json may have set these.
+        self.config, self.run = self.world.agree((config, run))
+        self._check_options()
         if dataset is None:
             options = ("resolution", "crop", "flip", "strict")
             dataset = recipe.load_data(self.run.data, self.config, **{k: getattr(self.run, k) for k in options})
@@ -84,15 +86,28 @@ class Trainer:
         # cuDNN's fastest algorithms are not the same in every run; the contract is bit-for-bit resume.
         torch.backends.cudnn.deterministic = True
         self.recipe = recipe(self.config, recipe.describe(dataset))
+        self._layout = torch.channels_last if self.run.channels_last else torch.contiguous_format
         for network in self.recipe.networks.values():
-            network.to(self.world.device)
+            network.to(self.world.device, memory_format=self._layout)
         folder = find_folder(recipe.name, self.run) if self.world.main else ""
         self.folder = Path(self.world.agree(str(folder)))
         self.step = self.update = self.images = 0
         self.seconds = 0.0
-        self._signal = 0
-        self._health = torch.zeros((), device=self.world.device)
-        self._items: tuple[torch.Tensor, ...] = ()
+        self._signal = StopSignal()
+
+    def _check_options(self) -> None:
+        config, run = self.config, self.run
+        names = ("log_every", "sample_every", "checkpoint_every", "keep", "samples", "grad_accum")
+        values = {
+            "steps": config.steps,
+            "batch_size": config.batch_size,
+            **{name: getattr(run, name) for name in names},
+        }
+        for name, value in values.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
+        if config.batch_size % run.grad_accum:
+            raise ValueError(f"grad_accum is {run.grad_accum}, expected a divisor of batch_size, {config.batch_size}")
 
     @property
     def resume_command(self) -> str:
@@ -106,35 +121,36 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
-            TrainingError: a loss or gradient is not finite, or the disk is full.
+            TrainingError: a loss or gradient is not finite, the disk is full, or another process died.
         """
         self._begin()
         progress = log = None
-        handlers = self._catch_signals()
-        try:
-            if self.world.main:
-                log = MetricsLog(self.folder, self.step)
-                progress = Progress(self.config.steps, self.step)
-                progress.say(
-                    f"{self.recipe.name}: {len(self.dataset)} items of {self.recipe.data.get('name')}, {self.folder}"
-                )
-            self._loop(log, progress)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise TrainingError(f"the disk is full ({error}). {self._safe()}") from error
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            self._loader.close()
-            with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
-                self._writer.wait()
-            for thing in (progress, log):
-                if thing is not None:
-                    thing.close()
-        if self._signal and self.step < self.config.steps:
-            name = signal.Signals(self._signal).name
-            raise Interrupted(self._signal, f"{name}: saved step {self.step}. Resume with:\n  {self.resume_command}")
+        with self._signal:
+            try:
+                if self.world.main:
+                    log = MetricsLog(self.folder, self.step)
+                    progress = Progress(self.config.steps, self.step, self.recipe.unit)
+                    items = f"{len(self.dataset)} items of {self.recipe.data.get('name')}"
+                    progress.say(f"{self.recipe.name}: {items}, {self.folder}")
+                self._loop(log, progress)
+            except NotFinite as error:
+                lower = "\nA lower --lr usually helps." if hasattr(self.config, "lr") else ""
+                raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}{lower}") from error
+            except PeerLost as error:
+                raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}") from error
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise TrainingError(f"the disk is full ({error}). {self._safe()}") from error
+            finally:
+                self._loader.close()
+                for thing in (self._writer, progress, log):
+                    with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
+                        if thing is not None:
+                            thing.close()
+        if self._signal.number and self.step < self.config.steps:
+            message = f"{self._signal.name}: saved step {self.step}. Resume with:\n  {self.resume_command}"
+            raise Interrupted(self._signal.number, message)
         return self.folder
 
     def close(self) -> None:
@@ -143,23 +159,29 @@ class Trainer:
 
     def _begin(self) -> None:
         """Folder, networks and counters: from the newest checkpoint, or by the recipe's preparation."""
-        recipe = self.recipe
+        recipe, world = self.recipe, self.world
         checkpoints = self.folder / "checkpoints"
-        if self.world.main:
+        resume, loaded = self.run.resume or restarted(), None
+        if world.main:
             checkpoints.mkdir(parents=True, exist_ok=True)
             ckpt.sweep(checkpoints)
             write_config(self.folder, recipe, self.run)
-        self.world.barrier()
-        averaged = {name: recipe.networks[name] for name in recipe.averaged}
-        found = ckpt.list_checkpoints(checkpoints) if self.run.resume else []
+            if resume and ckpt.list_checkpoints(checkpoints):
+                loaded = ckpt.load_checkpoint(checkpoints)
+        found = world.agree(loaded is not None)
         if not found:
             recipe.prepare(self.dataset)
-            if self.run.resume and self.world.main:
-                print(f"{self.folder} holds no checkpoint yet: starting from step 0", flush=True)
-        self.ema = EMA(averaged, self.config.ema_halflife)
+        self.ema = EMA({name: recipe.networks[name] for name in recipe.averaged}, self.config.ema_halflife)
+        self._updater = Updater(recipe, world, self.run)
         if found:
-            self._restore(checkpoints)
-        self.world.broadcast([t for network in recipe.networks.values() for t in network.state_dict().values()])
+            loaded = state.share(world, loaded)
+            state.unpack(loaded, recipe, self.ema, self._updater.scalers)
+            for counter in ("step", "update", "images", "seconds"):
+                setattr(self, counter, loaded.state[counter])
+        if resume and world.main:
+            start = f"resuming {self.folder} at step {self.step}"
+            print(start if found else f"{self.folder} holds no checkpoint yet: starting from step 0", flush=True)
+        world.broadcast([t for network in recipe.networks.values() for t in network.state_dict().values()])
         from fastgan.data import Loader
 
         self._loader = Loader(
@@ -167,26 +189,12 @@ class Trainer:
             self.config.batch_size,
             seed=self.run.seed,
             workers=self.run.workers,
-            rank=self.world.rank,
-            world_size=self.world.size,
+            rank=world.rank,
+            world_size=world.size,
             start=self.images,
         )
         self._writer = ckpt.Writer(checkpoints, self.run.keep)
         self._saved = self.step if found else -1
-
-    def _restore(self, checkpoints: Path) -> None:
-        quiet = None if self.world.main else (lambda text: None)
-        loaded = ckpt.load_checkpoint(checkpoints, say=quiet)
-        for name, network in self.recipe.networks.items():
-            ckpt.load_network(network, loaded.under(f"network/{name}/"), name)
-        for name, network in self.ema.networks.items():
-            ckpt.load_network(network, loaded.under(f"ema/{name}/"), f"the average of {name}")
-        for name, optimizer in self.recipe.optimizers.items():
-            ckpt.unpack_optimizer(optimizer, loaded.under(f"optimizer/{name}/"), loaded.state["optimizers"][name])
-        for counter in ("step", "update", "images", "seconds"):
-            setattr(self, counter, loaded.state[counter])
-        if self.world.main:
-            print(f"resuming {self.folder} at step {self.step}", flush=True)
 
     def _loop(self, log: MetricsLog | None, progress: Progress | None) -> None:
         run, began, waited, shown = self.run, time.perf_counter(), 0.0, self.step
@@ -203,7 +211,8 @@ class Trainer:
                 self.seconds += now - began
                 began, waited, shown = now, self._loader.wait_seconds, self.step
                 row = {name: float(value) for name, value in values.items()}
-                row |= {"speed/images_per_second": rate, "speed/data_wait_share": wait, "seconds": self.seconds}
+                row |= {f"speed/{self.recipe.unit}_per_second": rate, "speed/data_wait_share": wait}
+                row |= {"memory/peak_mib": memory_mib(self.world.device), "seconds": self.seconds}
                 log.write(self.step, row)
                 progress.show(self.step, row, rate)
             last = stop or self.step == self.config.steps
@@ -217,13 +226,17 @@ class Trainer:
 
     def _train_step(self) -> tuple[dict[str, torch.Tensor], bool]:
         """All updates of one step and the moving average; returns the logged values and whether to stop."""
-        logs, stop = {}, False
+        logs, stop, items = {}, False, None
         # Reading a value waits for a GPU; on the CPU it is free, and a bad update is caught before it is made.
-        look = (
-            self.world.device.type == "cpu" or (self.step + 1) % min(self.run.log_every, self.run.checkpoint_every) == 0
+        look = self.world.device.type == "cpu" or (
+            (self.step + 1) % min(self.run.log_every, self.run.checkpoint_every) == 0
         )
         for update in self.recipe.updates(self.step):
-            values, votes = self._update(update, look)
+            if update.fresh or items is None:
+                items = tuple(self._to_device(item) for item in next(self._loader))
+                self.images = self._loader.consumed
+            values, votes = self._updater(update, items, self.update, self._signal.number > 0, look)
+            self.update += 1
             logs |= values
             stop = stop or (look and float(votes) > 0)
         self.step += 1
@@ -231,49 +244,19 @@ class Trainer:
         self.ema.update(images, self.step * images)
         return logs, stop
 
-    def _update(self, update, look: bool) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        device, world = self.world.device, self.world
-        if update.fresh or not self._items:
-            self._items = tuple(_to_device(item, device) for item in next(self._loader))
-            self.images = self._loader.consumed
-        batch = Batch(self._items, self.run.seed, self.update, world.rank, world.size)
-        torch.manual_seed(derive_seed(self.run.seed, self.update, "rank", world.rank))
-        optimizer = self.recipe.optimizers[update.optimizer]
-        for name, other in self.recipe.optimizers.items():
-            for group in other.param_groups:
-                for parameter in group["params"]:
-                    parameter.requires_grad_(name == update.optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        values = update.loss(batch)
-        values["loss"].backward()
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        vote = torch.tensor(float(self._signal > 0), device=device)
-        averaged = world.average(gradients, [*values.values(), vote])
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self._health = self._health + averaged.sum() + norm
-        if look and not torch.isfinite(self._health):
-            found = ", ".join(f"{n} {float(v):.4g}" for n, v in zip(values, averaged, strict=False))
-            raise TrainingError(
-                f"step {self.step + 1}: the {update.optimizer}'s loss or gradient is not finite "
-                f"({found}, gradient {float(norm):.4g}). {self._safe()}\nA lower --lr usually helps."
-            )
-        optimizer.step()
-        self.update += 1
-        named = {f"{update.optimizer}/{name}": v for name, v in zip(values, averaged, strict=False)}
-        return {**named, f"{update.optimizer}/gradient": norm}, averaged[-1]
+    def _to_device(self, item: torch.Tensor) -> torch.Tensor:
+        from fastgan.data import to_float
+
+        item = item.to(self.world.device, non_blocking=True)
+        item = to_float(item) if item.dtype == torch.uint8 else item
+        return item.contiguous(memory_format=self._layout) if item.dim() == 4 else item
 
     def _save(self) -> None:
         if not self.world.main or self._saved == self.step:
             return
-        tensors, optimizers = {}, {}
-        for kind, networks in (("network", self.recipe.networks), ("ema", self.ema.networks)):
-            for name, network in networks.items():
-                tensors |= {f"{kind}/{name}/{key}": value for key, value in network.state_dict().items()}
-        for name, optimizer in self.recipe.optimizers.items():
-            packed, optimizers[name] = ckpt.pack_optimizer(f"optimizer/{name}/", optimizer)
-            tensors |= packed
+        tensors, rest = state.pack(self.recipe, self.ema, self._updater.scalers)
         counters = {name: getattr(self, name) for name in ("step", "update", "images", "seconds")}
-        self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, "optimizers": optimizers})
+        self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
         self._saved = self.step
 
     def _sample(self, log: MetricsLog | None) -> None:
@@ -281,8 +264,7 @@ class Trainer:
             torch.manual_seed(derive_seed(self.run.seed, "samples"))
             samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
             path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
-            if path.suffix == ".png":
-                log.picture(self.step, path)
+            log.show(self.step, path)
             write_report(self.folder)
 
     def _safe(self) -> str:
@@ -291,23 +273,3 @@ class Trainer:
         kept = ckpt.list_checkpoints(self.folder / "checkpoints")
         where = f"The last good checkpoint is {kept[-1][1]}" if kept else "There is no checkpoint yet"
         return f"{where}. Resume with:\n  {self.resume_command}"
-
-    def _catch_signals(self) -> dict:
-        """The first SIGINT or SIGTERM asks to stop after this step; the next one acts as usual."""
-
-        def ask(number, frame):
-            self._signal = number
-            signal.signal(number, before[number])
-
-        before = {}
-        with contextlib.suppress(ValueError):  # only the main thread may; elsewhere a run just cannot be interrupted
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, ask)
-        return before
-
-
-def _to_device(item: torch.Tensor, device: torch.device) -> torch.Tensor:
-    from fastgan.data import to_float
-
-    item = item.to(device, non_blocking=True)
-    return to_float(item) if item.dtype == torch.uint8 else item

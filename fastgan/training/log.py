@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -35,8 +36,11 @@ class MetricsLog:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def picture(self, step: int, path: Path) -> None:
-        """Show a sample grid in TensorBoard."""
+    def show(self, step: int, path: Path) -> None:
+        """Show a sample grid, or sample texts, in TensorBoard."""
+        if path.suffix == ".txt":
+            self._board.add_text("samples", path.read_text().replace("\n", "  \n"), step)
+            return
         import numpy as np
         from PIL import Image
 
@@ -45,6 +49,13 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+def memory_mib(device: torch.device) -> float:
+    """Greatest memory use so far, in MiB: of this process on the CPU, of its tensors on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -63,8 +74,8 @@ class Progress:
 
     PLAIN_EVERY = 15.0
 
-    def __init__(self, total: int, done: int):
-        self.total = total
+    def __init__(self, total: int, done: int, unit: str = "images"):
+        self.total, self.unit = total, unit
         self._began, self._first, self._next_line = time.perf_counter(), done, 1.0
         self._bar = None
         if sys.stdout.isatty():
@@ -80,7 +91,7 @@ class Progress:
             f"{name.removesuffix('/loss')} {v:.3f}" for name, v in values.items() if name.endswith("/loss")
         )
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=f"{losses}  {rate:.0f} images/s")
+            self._bar.update(self._task, completed=step, text=f"{losses}  {rate:.0f} {self.unit}/s")
             return
         elapsed = time.perf_counter() - self._began
         if elapsed < self._next_line and step < self.total:
@@ -88,7 +99,7 @@ class Progress:
         self._next_line = elapsed + min(self.PLAIN_EVERY, max(elapsed, 2.0))
         left = elapsed / max(step - self._first, 1) * (self.total - step)
         clock = f"{int(left) // 60}:{int(left) % 60:02d}"
-        print(f"step {step}/{self.total}  {losses}  {rate:.0f} images/s  ETA {clock}", flush=True)
+        print(f"step {step}/{self.total}  {losses}  {rate:.0f} {self.unit}/s  ETA {clock}", flush=True)
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""

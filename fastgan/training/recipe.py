@@ -1,4 +1,38 @@
-"""The contract between the engine and a recipe. `fastgan.recipes` documents it and holds the recipes themselves."""
+"""What a recipe is: the contract between the engine (`Trainer`), which owns the loop, the moving average, the
+checkpoints, the processes, the precision and the log, and a recipe, which owns networks, optimisers and losses.
+
+    class Hinge(Recipe):
+        name, Config = "hinge", HingeConfig                  # Config: a dataclass derived from RecipeConfig
+
+        def __init__(self, config, data):                    # data: what describe() said about the data set
+            super().__init__(config, data)
+            self.networks = {"generator": ..., "discriminator": ...}
+            self.optimizers = {"generator": Adam(...), "discriminator": Adam(...)}
+
+        def d_step(self, batch): return {"loss": ..., "real": ..., "fake": ...}    # scalars; "loss" is minimised
+        def g_step(self, batch): return {"loss": ...}
+
+What the engine promises
+- One training step runs `updates(step)` in order. A recipe may have any number of networks and optimisers, parameters
+  may belong to several optimisers, and steps may differ (pre-training, lazy regularisation, schedules).
+- While an update of optimiser X runs, only X's parameters require gradients: no detach() and no no_grad() is needed.
+- All of `networks` and `optimizers` is in the checkpoint, buffers included. State of any other kind (a running mean, an
+  augmentation strength, a pool of images, example inputs for `sample`) therefore goes into a buffer of one of the
+  networks; a network may consist of buffers alone.
+- `updates(step)` is called once before every step, on every process, also after a resume: it is the place to set
+  learning rates or other values that depend on the step (`optimizer.param_groups[0]["lr"] = ...`).
+
+What the engine expects
+- Every random draw comes from `batch.randn`, `batch.rand` or torch's global generators. The engine seeds the latter
+  before each update from (seed, update, rank), and a batch's draws are slices of one draw for all processes: so a
+  resumed run repeats an unbroken one bit for bit, and two processes with batch B draw what one with 2B draws.
+- A loss is a mean over the batch. A statistic of the batch that enters the loss is taken over all processes with
+  `batch.gather(x)`; batch normalisation is synchronised by the engine.
+- A buffer that every process moves by its own part of the batch (the path length's mean, LeCam's means) is listed in
+  `running`: the engine averages it over the processes, with the gradients.
+- The constructor depends on `config` and `data` alone (and torch's global generator for initial weights): `load_run`
+  rebuilds the networks from config.json without the data set. What needs the data is done in `prepare`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +46,10 @@ from torch import nn
 
 @dataclass
 class RecipeConfig:
-    """Options that every recipe has; a recipe's Config adds its own and changes the defaults."""
+    """Options that every recipe has; a recipe's Config adds its own and changes the defaults.
+
+    Each field has a default and a docstring, which becomes the command line's help.
+    """
 
     steps: int = 10_000
     """Length of the run, in generator updates."""
@@ -25,7 +62,8 @@ class RecipeConfig:
 class Update(NamedTuple):
     """One optimiser step: `loss(batch)` returns scalars by name; "loss" is minimised by optimiser `optimizer`.
 
-    `fresh`: take the next batch of data; otherwise the last one is used again (with new latents).
+    `fresh`: take the next batch of data; otherwise the last one is used again (with new latents). The first update of
+    a step always takes a new one.
     """
 
     optimizer: str
@@ -34,25 +72,37 @@ class Update(NamedTuple):
 
 
 class Recipe:
-    """Base of all recipes; `fastgan.recipes` says how to write one.
+    """Base of all recipes; the module's docstring says how to write one.
 
-    Attributes: `name`, as on the command line; `config`; `data`, the dict `describe` made; `networks` and `optimizers`, by name; `averaged`, the networks that
-    samples are drawn from and that a moving average is kept of; `latent_shape`, the shape of one image's latent.
+    Attributes:
+        name: as on the command line.
+        config, data: the options, and the dict that `describe` made.
+        networks, optimizers: by name.
+        averaged: names of the networks that samples are drawn from; a moving average is kept of them.
+        running: buffers that are averaged over processes after each update.
+        latent_shape: shape of one sample's latent.
+        unit: what a batch counts, for the progress line ("images", "sentences").
     """
 
     name: str = ""
     Config: type[RecipeConfig] = RecipeConfig
     averaged: tuple[str, ...] = ("generator",)
+    unit: str = "images"
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         self.config, self.data = config, data
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.running: list[torch.Tensor] = []
         self.latent_shape: tuple[int, ...] = (64,)
 
     @classmethod
     def load_data(cls, name: str, config: RecipeConfig, **options):
-        """The data set called `name`; `options` are those of `fastgan.data.load`. Replace it where items are no images."""
+        """The data set called `name`: anything `fastgan.data.Loader` takes, with `len` and items.
+
+        `options` are `resolution`, `crop`, `flip` and `strict` of `fastgan.data.load`. Replace it for other data: an
+        item is a tuple of tensors, which arrive in `batch.items`; uint8 images arrive as float32 in [-1, 1].
+        """
         from fastgan.data import load
 
         return load(name, **options)
@@ -63,7 +113,7 @@ class Recipe:
         names = ("name", "resolution", "channels", "num_classes", "class_names")
         return {name: getattr(dataset, name) for name in names}
 
-    def prepare(self, dataset) -> None:  # noqa: B027 - most recipes have nothing to prepare
+    def prepare(self, dataset) -> None:
         """Once, before the first step of a new run: statistics of the data into buffers and initial weights."""
 
     def updates(self, step: int) -> list[Update]:
@@ -86,9 +136,40 @@ class Recipe:
         classes = self.data.get("num_classes", 0) if getattr(self.config, "conditional", False) else 0
         return torch.tensor([seed % classes for seed in seeds]) if classes else None
 
-    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor | list[str]:
-        """Images in [-1, 1], [N, C, H, W], or texts, one per seed. `networks` holds those named in `averaged`."""
+    def generate(
+        self,
+        networks: dict[str, nn.Module],
+        latents: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        truncation: float = 1.0,
+    ) -> torch.Tensor:
+        """Images in [-1, 1], [N, C, H, W], of given latents (and classes); `networks` holds those named in `averaged`.
+
+        Raises ValueError where the recipe's generator has no truncation and one other than 1 is asked for.
+        """
+        if truncation != 1.0:
+            raise ValueError(f"{self.name} has no truncation: its generator has no mean latent to move towards")
         generator = networks["generator"]
         device = next(generator.parameters()).device
-        inputs = [t.to(device) for t in (self.latents(seeds), self.labels(seeds)) if t is not None]
-        return generator(*inputs)
+        return generator(*[t.to(device) for t in (latents, labels) if t is not None])
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor | list[str]:
+        """Images in [-1, 1], [N, C, H, W], or texts, one per seed. A recipe without latents replaces this one."""
+        return self.generate(networks, self.latents(seeds), self.labels(seeds))
+
+
+def lazy_adam(
+    parameters, lr: float, betas: tuple[float, float], interval: int, make: Callable = torch.optim.Adam, **options
+) -> torch.optim.Optimizer:
+    """Adam for a network whose regulariser, times `interval`, is an update of its own every `interval` steps.
+
+    With c = interval / (interval + 1) the learning rate becomes c lr and the betas beta^c, so that the more frequent
+    steps move the weights as the joint loss would (Karras et al., 2020, appendix B). Where the regulariser is added to
+    the main loss every `interval` steps, the number of steps stays and no correction is needed.
+
+    Raises ValueError for an interval below 1.
+    """
+    if interval < 1:
+        raise ValueError(f"lazy_adam: interval is {interval}, expected at least 1")
+    c = interval / (interval + 1)
+    return make(parameters, lr=c * lr, betas=(betas[0] ** c, betas[1] ** c), **options)

@@ -95,7 +95,8 @@ def write_report(folder: Path) -> Path:
         grids = [grids[round(i * (len(grids) - 1) / (GRIDS - 1))] for i in range(GRIDS)]
     title = html.escape(f"{config['recipe']} on {config['data']['name']}")
     body = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>",
+        f"<h1>{title}</h1>",
         f"<p>{rows[-1]['step'] if rows else 0} of {config['config']['steps']} steps.</p>",
         "<h2>Samples</h2>" + "".join(map(_figure, reversed(grids))),
         "<h2>Curves</h2>" + "".join(curve(name, series) for name, series in charts.items()),

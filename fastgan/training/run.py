@@ -35,6 +35,14 @@ class RunConfig:
     """Decides every random draw: same seed, same machine, same weights."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16, fp16: run the losses under autocast; weights, optimisers and penalties stay float32."""
+    grad_accum: int = 1
+    """Pieces of a batch that are computed one after the other: less memory, the same result."""
+    channels_last: bool = False
+    """Keep images and convolutions in channels_last order: faster without gradient penalties, hardly with them."""
+    timeout: float = 600.0
+    """Seconds without an answer after which another process counts as dead."""
     workers: int = 1
     """Threads that assemble batches ahead of training."""
     log_every: int = 10
@@ -49,10 +57,17 @@ class RunConfig:
     """Images in a sample grid: those of seeds 0, 1, 2, ..."""
 
 
+def restarted() -> bool:
+    """True where torchrun has started this process anew after a failure (`--max-restarts`): the run then continues."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
 def find_folder(recipe: str, run: RunConfig) -> Path:
     """The run folder. Raises ValueError if it holds a run that was not asked to resume, or none to resume."""
     if run.out:
         folder = Path(run.out)
+        if restarted():
+            return folder
         if (folder / "config.json").exists() and not run.resume:
             raise ValueError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
         if run.resume and not (folder / "config.json").exists():
@@ -60,7 +75,7 @@ def find_folder(recipe: str, run: RunConfig) -> Path:
         return folder
     base = re.sub(r"[^\w.-]+", "-", f"{recipe}-{Path(run.data).stem}").strip("-")
     taken = [p for p in Path("runs").glob("*/config.json") if re.fullmatch(re.escape(base) + r"(-\d+)?", p.parent.name)]
-    if run.resume:
+    if run.resume or (restarted() and taken):
         if not taken:
             raise ValueError(f"--resume: there is no runs/{base}; name the run's folder with --out")
         return max(taken, key=lambda p: p.stat().st_mtime).parent

@@ -1,0 +1,52 @@
+"""What a checkpoint holds of a run, as tensors by name and JSON-able state, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fastgan.training.checkpoint import Checkpoint, load_network, pack_optimizer, unpack_optimizer
+from fastgan.training.distributed import World
+from fastgan.training.ema import EMA
+from fastgan.training.recipe import Recipe
+
+
+def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors, state) of networks, averages, optimisers and loss scales. The tensors are the live ones, no copies."""
+    tensors, optimizers = {}, {}
+    for kind, networks in (("network", recipe.networks), ("ema", ema.networks)):
+        for name, network in networks.items():
+            tensors |= {f"{kind}/{name}/{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in recipe.optimizers.items():
+        packed, optimizers[name] = pack_optimizer(f"optimizer/{name}/", optimizer)
+        tensors |= packed
+    return tensors, {"optimizers": optimizers, "scales": {name: s.state_dict() for name, s in scalers.items()}}
+
+
+def unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
+    """Inverse of `pack`. Raises CheckpointError that names what does not fit."""
+    for name, network in recipe.networks.items():
+        load_network(network, loaded.under(f"network/{name}/"), name)
+    for name, network in ema.networks.items():
+        load_network(network, loaded.under(f"ema/{name}/"), f"the average of {name}")
+    for name, optimizer in recipe.optimizers.items():
+        unpack_optimizer(optimizer, loaded.under(f"optimizer/{name}/"), loaded.state["optimizers"][name])
+    for name, scaler in scalers.items():
+        if name in loaded.state.get("scales", {}):
+            scaler.load_state_dict(loaded.state["scales"][name])
+
+
+def share(world: World, loaded: Checkpoint | None) -> Checkpoint:
+    """Rank 0's checkpoint on every process: other hosts need not see its disk."""
+    if world.size == 1:
+        return loaded
+    shapes = {n: (t.shape, t.dtype) for n, t in loaded.tensors.items()} if world.main else None
+    head = (loaded.path, loaded.step, loaded.state, shapes) if world.main else None
+    path, step, state, shapes = world.agree(head)
+    tensors = {}
+    for name, (shape, dtype) in shapes.items():
+        tensor = loaded.tensors[name] if world.main else torch.empty(shape, dtype=dtype)
+        tensors[name] = tensor.to(world.device)
+    world.broadcast(list(tensors.values()))
+    return Checkpoint(path, step, {name: tensor.cpu() for name, tensor in tensors.items()}, state)

@@ -1,0 +1,113 @@
+"""One optimiser step: the loss in pieces and in the chosen precision, gradients averaged once, checked, applied."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from fastgan.training.batch import Batch, derive_seed
+from fastgan.training.distributed import World
+from fastgan.training.recipe import Recipe, Update
+from fastgan.training.run import RunConfig
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NotFinite(RuntimeError):
+    """A loss or gradient is infinite or NaN; nothing of this update has reached the weights, on the CPU."""
+
+
+class Updater:
+    """Runs the updates of `recipe`.
+
+    Losses see the batch in `run.grad_accum` pieces of equal size, one after the other, so that memory is a piece's;
+    their mean, and the mean of the gradients, is that of the whole batch. With `run.precision` bf16 or fp16 the loss
+    runs under autocast; fp16's is multiplied by a scale that halves where a gradient overflows (that step is left out)
+    and grows again, one per optimiser.
+
+    Attributes: `scalers`, by optimiser, empty unless fp16.
+    """
+
+    def __init__(self, recipe: Recipe, world: World, run: RunConfig):
+        self.recipe, self.world, self.run = recipe, world, run
+        self.dtype = DTYPES[run.precision]
+        self.scalers = {}
+        if run.precision == "fp16":
+            self.scalers = {name: torch.amp.GradScaler(world.device.type) for name in recipe.optimizers}
+        self._health = torch.zeros((), device=world.device)
+
+    def __call__(
+        self, update: Update, items: tuple[torch.Tensor, ...], number: int, stop: bool, look: bool
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Make one update.
+
+        Args:
+            items: this process's batch, on its device.
+            number: of the update in the run; with the seed and the rank it decides every random draw.
+            stop: this process asks to stop.
+            look: read the health of this update and those before, which waits for a GPU.
+
+        Returns: the logged values, means over processes, and the mean of `stop`. Raises NotFinite, PeerLost.
+        """
+        optimizer = self.recipe.optimizers[update.optimizer]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._choose(parameters)
+        torch.manual_seed(derive_seed(self.run.seed, number, "rank", self.world.rank))
+        optimizer.zero_grad(set_to_none=True)
+        values = self._backward(update, items, number)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        vote = torch.tensor(float(stop), device=self.world.device)
+        averaged = self.world.average(gradients, [*values.values(), vote], self.recipe.running)
+        scaler = self.scalers.get(update.optimizer)
+        if scaler:
+            scaler.unscale_(optimizer)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        logs = {f"{update.optimizer}/{name}": v for name, v in zip(values, averaged, strict=False)}
+        logs[f"{update.optimizer}/gradient"] = norm
+        self._health = self._health + averaged.sum() + (0 if scaler else norm)
+        if look:
+            self._check(update, logs, scaler)
+        if scaler:
+            logs[f"{update.optimizer}/scale"] = torch.tensor(scaler.get_scale())
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        return logs, averaged[-1]
+
+    def _choose(self, parameters: list[torch.Tensor]) -> None:
+        for optimizer in self.recipe.optimizers.values():
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+    def _backward(self, update: Update, items: tuple[torch.Tensor, ...], number: int) -> dict[str, torch.Tensor]:
+        pieces, total = self.run.grad_accum, {}
+        scaler = self.scalers.get(update.optimizer)
+        split = [item.chunk(pieces) for item in items]
+        for i in range(pieces):
+            part = tuple(chunks[i] for chunks in split)
+            batch = Batch(part, self.world, self.run.seed, number, i, pieces)
+            autocast = contextlib.nullcontext()
+            if self.dtype is not None:
+                autocast = torch.autocast(self.world.device.type, dtype=self.dtype)
+            with autocast:
+                values = update.loss(batch)
+            loss = values["loss"] / pieces
+            (scaler.scale(loss) if scaler else loss).backward()
+            for name, value in values.items():
+                total[name] = total.get(name, 0) + value.detach() / pieces
+        return total
+
+    def _check(self, update: Update, logs: dict[str, torch.Tensor], scaler) -> None:
+        if not torch.isfinite(self._health):
+            found = ", ".join(f"{name.rpartition('/')[2]} {float(v):.4g}" for name, v in logs.items())
+            raise NotFinite(f"the {update.optimizer}'s loss or gradient is not finite ({found})")
+        if scaler and scaler.get_scale() < 1:
+            raise NotFinite(
+                f"the {update.optimizer}'s gradients overflow float16 even at a loss scale of {scaler.get_scale():g}; "
+                "use --precision bf16 or fp32"
+            )
