@@ -1,0 +1,215 @@
+"""2-D convolution and transposed convolution whose weight gradients can be switched off, with gradients of any order.
+
+A convolution is bilinear, so three maps, each the gradient of the others, are closed under differentiation:
+
+    y  = C(x, w)       dx = B(dy, w)       dw = W(dy, x)
+    C: by x B, by w W;    B: by dy C(., w), by w W(dy, .);    W: by dy C(x, .), by x B(dy, .)
+
+All three are public ATen operators (`convolution`, and `convolution_backward` with one output asked for), one call for all
+groups. torch's own second derivative calls a convolution per group, and convolves whole images as if they were kernels.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from fastgan.ops._checks import check_floating, check_like, check_rank
+
+aten = torch.ops.aten
+
+
+class _Form(NamedTuple):
+    """All of a convolution but its tensors, in the order of `aten::convolution`."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+
+# Read when a backward pass runs, which may be on another thread: a plain global of the process.
+_weight_gradients = True
+
+
+@contextlib.contextmanager
+def no_weight_gradients(disable: bool = True) -> Iterator[None]:
+    """While active, backward passes through `conv2d` and `conv_transpose2d` compute no weight gradient.
+
+    Put it around the backward pass that does not use them (`torch.autograd.grad` or `loss.backward`), not around the
+    forward. A second derivative taken after the block has its full gradient by the weights. Code inside `torch.compile`
+    is not affected: there, unused gradients are dropped by the compiler.
+    """
+    global _weight_gradients
+    before = _weight_gradients
+    _weight_gradients = before and not disable
+    try:
+        yield
+    finally:
+        _weight_gradients = before
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, bias, form):
+        ctx.form = form
+        ctx.save_for_backward(x, w)
+        return aten.convolution(x, w, bias, *form)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        dx = dw = db = None
+        if ctx.needs_input_grad[0]:
+            dx = _InputGradient.apply(dy, w, x, ctx.form)
+        if ctx.needs_input_grad[1] and _weight_gradients:
+            dw = _WeightGradient.apply(dy, x, w, ctx.form)
+        if ctx.needs_input_grad[2]:
+            db = dy.sum((0, 2, 3))
+        return dx, dw, db, None
+
+
+class _InputGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, dy, w, x, form):  # x for its shape and layout alone
+        ctx.form = form
+        ctx.save_for_backward(dy, w)
+        return aten.convolution_backward(dy, x, w, None, *form, [True, False, False])[0]
+
+    @staticmethod
+    def backward(ctx, v):
+        dy, w = ctx.saved_tensors
+        by_dy = by_w = None
+        if ctx.needs_input_grad[0]:
+            by_dy = _Convolution.apply(v, w, None, ctx.form)
+        if ctx.needs_input_grad[1] and _weight_gradients:
+            by_w = _WeightGradient.apply(dy, v, w, ctx.form)
+        return by_dy, by_w, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, dy, x, w, form):  # w for its shape and layout alone
+        ctx.form = form
+        ctx.save_for_backward(dy, x)
+        return aten.convolution_backward(dy, x, w, None, *form, [False, True, False])[1]
+
+    @staticmethod
+    def backward(ctx, v):
+        dy, x = ctx.saved_tensors
+        by_dy = _Convolution.apply(x, v, None, ctx.form) if ctx.needs_input_grad[0] else None
+        by_x = _InputGradient.apply(dy, v, x, ctx.form) if ctx.needs_input_grad[1] else None
+        return by_dy, by_x, None, None
+
+
+def conv2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    """`torch.nn.functional.conv2d`, honouring `no_weight_gradients`.
+
+    Args:
+        input: [N, C, H, W]; float16, bfloat16, float32 or float64.
+        weight: [O, C / groups, kh, kw] of the dtype of input (under autocast, any).
+        bias: [O] or None.
+        stride, padding, dilation: one number or [y, x], in the order of the weight's sizes.
+
+    Returns: [N, O, H', W'], H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Differentiable to any order.
+    Raises: TypeError, ValueError for wrong arguments.
+    """
+    form = _form("conv2d", stride, padding, dilation, False, 0, groups)
+    input, weight, bias = _operands("conv2d", input, weight, bias)
+    channels = weight.shape[1] * groups
+    _check_channels("conv2d", input, weight, bias, channels, weight.shape[0], groups)
+    return _apply(input, weight, bias, form)
+
+
+def conv_transpose2d(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> torch.Tensor:
+    """`torch.nn.functional.conv_transpose2d`, honouring `no_weight_gradients`.
+
+    Args:
+        input: [N, C, H, W]; float16, bfloat16, float32 or float64.
+        weight: [C, O / groups, kh, kw] of the dtype of input (under autocast, any).
+        bias: [O] or None.
+        stride, padding, output_padding, dilation: one number or [y, x], in the order of the weight's sizes.
+
+    Returns: [N, O, H', W'], H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1. Differentiable to any
+    order.
+    Raises: TypeError, ValueError for wrong arguments.
+    """
+    form = _form("conv_transpose2d", stride, padding, dilation, True, output_padding, groups)
+    input, weight, bias = _operands("conv_transpose2d", input, weight, bias)
+    _check_channels("conv_transpose2d", input, weight, bias, weight.shape[0], weight.shape[1] * groups, groups)
+    return _apply(input, weight, bias, form)
+
+
+def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) and v >= least for v in values):
+        raise ValueError(f"{op}: {name}={value!r}; expected an integer >= {least}, or two of them [y, x]")
+    return values
+
+
+def _form(op, stride, padding, dilation, transposed, output_padding, groups) -> _Form:
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"{op}: groups={groups!r}; expected an integer >= 1")
+    return _Form(
+        _pair(op, "stride", stride, 1),
+        _pair(op, "padding", padding, 0),
+        _pair(op, "dilation", dilation, 1),
+        transposed,
+        _pair(op, "output_padding", output_padding, 0),
+        groups,
+    )
+
+
+def _operands(op, x, weight, bias):
+    check_floating(op, "input", x)
+    check_floating(op, "weight", weight)
+    check_rank(op, "input", x, 4)
+    check_rank(op, "weight", weight, 4)
+    if bias is not None:
+        check_floating(op, "bias", bias)
+    # The saved tensors must have the type the convolution ran in: cast before it, not inside.
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    check_like(op, "weight", weight, x)
+    if bias is not None:
+        check_like(op, "bias", bias, x)
+    return x, weight, bias
+
+
+def _check_channels(op, x, weight, bias, channels, outputs, groups):
+    if x.shape[1] != channels or weight.shape[0] % groups:
+        raise ValueError(
+            f"{op}: weight has shape {tuple(weight.shape)} with groups={groups}; expected one for the {x.shape[1]} channels"
+            f" of input, which has shape {tuple(x.shape)}"
+        )
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{op}: bias has shape {tuple(bias.shape)}; expected ({outputs},), the outputs of weight")
+
+
+def _apply(x, weight, bias, form):
+    recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
+    # Where nothing is recorded the plain operator does; and a compiler differentiates and prunes it by itself.
+    if not recorded or torch.compiler.is_compiling():
+        return aten.convolution(x, weight, bias, *form)
+    return _Convolution.apply(x, weight, bias, form)
