@@ -3,11 +3,16 @@
 from fastgan.ops import _library
 from fastgan.ops._library import available
 from fastgan.ops.bias_act import bias_act
+from fastgan.ops.conv2d import conv2d, conv_transpose2d, no_weight_gradients
+from fastgan.ops.conv2d_resample import conv2d_resample
 from fastgan.ops.filtered_lrelu import filtered_lrelu
 from fastgan.ops.fma import fma
 from fastgan.ops.grad_penalty import grad_penalty
+from fastgan.ops.grid_sample import grid_sample
 from fastgan.ops.gumbel_softmax import gumbel_softmax
 from fastgan.ops.minibatch_stddev import minibatch_stddev
+from fastgan.ops.modulated_conv2d import modulated_conv2d
+from fastgan.ops.norm_act import norm_act
 from fastgan.ops.pixel_norm import pixel_norm
 from fastgan.ops.resample import downsample2d, filter2d, setup_filter, upsample2d
 from fastgan.ops.upfirdn2d import upfirdn2d
@@ -17,13 +22,20 @@ _library.load_kernels()
 __all__ = [
     "available",
     "bias_act",
+    "conv2d",
+    "conv2d_resample",
+    "conv_transpose2d",
     "downsample2d",
     "filter2d",
     "filtered_lrelu",
     "fma",
     "grad_penalty",
+    "grid_sample",
     "gumbel_softmax",
     "minibatch_stddev",
+    "modulated_conv2d",
+    "no_weight_gradients",
+    "norm_act",
     "pixel_norm",
     "setup_filter",
     "upfirdn2d",

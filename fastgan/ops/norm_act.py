@@ -55,7 +55,9 @@ def norm_act(
         if t is not None:
             check_floating("norm_act", name, t)
             if t.shape != x.shape[1:2]:
-                raise ValueError(f"norm_act: {name} has shape {tuple(t.shape)}; expected ({x.shape[1]},), channels of x")
+                raise ValueError(
+                    f"norm_act: {name} has shape {tuple(t.shape)}; expected ({x.shape[1]},), channels of x"
+                )
     weight = None if weight is None else autocast_like(weight, x)
     bias = None if bias is None else autocast_like(bias, x)
     if residual is not None:

@@ -1,0 +1,274 @@
+"""Modulated convolution: every sample has its own scale of the input channels, and outputs of unit expected variance.
+
+    W[n,o,i,k] = weight[o,i,k] styles[n,i] d[n,o] gain[n,i],    d[n,o] = (sum_ik (weight[o,i,k] styles[n,i])^2 + 1e-8)^-1/2
+
+Two forms of one result. Grouped: the N weights W are written out and convolve in one grouped convolution. Shared: since W is
+an outer product around one shared weight, y = d conv(x styles gain, weight): no weights per sample, two passes over
+activations. `_prefers_grouped` chooses, by measurement.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from fastgan.ops import _library
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_rank
+from fastgan.ops.conv2d_resample import conv2d_resample
+
+EPSILON = 1e-8
+
+
+def modulated_conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    noise: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int | Sequence[int] = 0,
+    resample_filter: torch.Tensor | None = None,
+    demodulate: bool = True,
+    flip_weight: bool = True,
+    prenormalize: bool = False,
+    input_gain: torch.Tensor | float | None = None,
+    *,
+    impl: str = "auto",
+) -> torch.Tensor:
+    """Convolves each sample with `weight` scaled by its `styles` and, if `demodulate`, normalised per output channel.
+
+    Args:
+        x: [N, I, H, W]; float16, bfloat16, float32 or float64.
+        weight: [O, I, kh, kw], floating; brought to the dtype of x once it is normalised.
+        styles: [N, I], floating; likewise.
+        noise: added to the result: [N, 1, H', W'], [1, 1, H', W'] or [H', W'], or None.
+        up, down, padding, resample_filter, flip_weight: as in `conv2d_resample` (padding in the order [x, y]).
+        demodulate: divide by sqrt(sum of squares + 1e-8).
+        prenormalize: StyleGAN3's form; if also `demodulate`, first divides weight by its root mean square per output
+            channel and styles by theirs over the whole batch. Without it, a float16 x has weight and styles divided by
+            their largest elements, which only keeps the sums within the range of the type.
+        input_gain: factor of the input channels after demodulation: a number, or a tensor [], [I] or [N, I]; or None.
+        impl: how the grouped form makes its weights: "reference", "cpp" (CPU) or "cuda". "auto" also chooses the form.
+
+    Returns: [N, O, H', W'] of the dtype of x, differentiable to any order in all tensor arguments.
+    Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
+
+    Source: Karras et al. 2019 (StyleGAN2), equations 1 to 3; Karras et al. 2021 (StyleGAN3), appendix F.
+    """
+    op = "modulated_conv2d"
+    check_floating(op, "x", x)
+    check_rank(op, "x", x, 4)
+    for name, t, rank in (("weight", weight, 4), ("styles", styles, 2)):
+        check_floating(op, name, t)
+        check_rank(op, name, t, rank)
+        check_like(op, name, t, x, dtype=False)
+    n, channels = x.shape[:2]
+    if weight.shape[1] != channels:
+        raise ValueError(
+            f"{op}: weight has shape {tuple(weight.shape)}; expected (O, {channels}, kh, kw) for the {channels} channels of x"
+        )
+    if styles.shape != (n, channels):
+        raise ValueError(
+            f"{op}: styles has shape {tuple(styles.shape)}; expected {(n, channels)}, samples and channels of x"
+        )
+    gain = _as_gain(input_gain, x)
+    if noise is not None:
+        check_floating(op, "noise", noise)
+        check_like(op, "noise", noise, x, dtype=False)
+        if noise.dim() not in (2, 4) or (noise.dim() == 4 and (noise.shape[1] != 1 or noise.shape[0] not in (1, n))):
+            raise ValueError(
+                f"{op}: noise has shape {tuple(noise.shape)}; expected ({n}, 1, H', W') or (H', W'), the output resolution"
+            )
+        noise = noise.to(x.dtype)
+
+    if demodulate and prenormalize:
+        weight = weight * weight.square().mean((1, 2, 3), keepdim=True).rsqrt()
+        styles = styles * styles.square().mean().rsqrt()
+    elif demodulate and x.dtype == torch.float16:
+        taps = max(1, weight[0].numel()) if len(weight) else 1
+        weight = weight * (taps**-0.5 / weight.abs().amax((1, 2, 3), keepdim=True))
+        styles = styles / styles.abs().amax(1, keepdim=True)
+    weight, styles = weight.to(x.dtype), styles.to(x.dtype)
+
+    resampling = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
+    make_weights = _reference if impl == "reference" else _library.select("modulated_conv2d_weight", impl, x)
+    if impl == "auto" and not _prefers_grouped(x, weight, up):
+        y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
+    else:
+        y = _grouped(x, make_weights(weight, styles, gain, demodulate)[0], resampling)
+        y = y if noise is None else y + noise
+    if noise is not None and y.shape[2:] != noise.shape[-2:]:
+        raise ValueError(
+            f"{op}: noise has shape {tuple(noise.shape)}; expected the output resolution, {tuple(y.shape[2:])}"
+        )
+    return y
+
+
+def _as_gain(gain: torch.Tensor | float | None, x: torch.Tensor) -> torch.Tensor | None:
+    if gain is None:
+        return None
+    if not isinstance(gain, torch.Tensor):
+        return x.new_full(x.shape[:2], float(gain))
+    check_floating("modulated_conv2d", "input_gain", gain)
+    check_like("modulated_conv2d", "input_gain", gain, x, dtype=False)
+    if gain.dim() > 2 or tuple(gain.shape) not in ((), (x.shape[1],), tuple(x.shape[:2])):
+        raise ValueError(
+            f"modulated_conv2d: input_gain has shape {tuple(gain.shape)}; expected (), ({x.shape[1]},) or {tuple(x.shape[:2])}"
+        )
+    return gain.to(x.dtype).expand(x.shape[:2])
+
+
+def _prefers_grouped(x: torch.Tensor, weight: torch.Tensor, up: int) -> bool:
+    return False
+
+
+def _shared(x, weight, styles, gain, demodulate, noise, resampling):
+    scale = styles if gain is None else styles * gain
+    y = conv2d_resample(x * scale[:, :, None, None], weight, **resampling)
+    if not demodulate:
+        return y if noise is None else y + noise
+    dtype = accumulation_dtype(x.dtype)
+    d = (styles.to(dtype).square() @ weight.to(dtype).square().sum((2, 3)).t() + EPSILON).rsqrt()
+    d = d.to(x.dtype)[:, :, None, None]
+    return y * d if noise is None else torch.addcmul(noise, y, d)
+
+
+def _grouped(x, w, resampling):
+    n, out = w.shape[:2]
+    y = conv2d_resample(x.reshape(1, -1, *x.shape[2:]), w.flatten(0, 1), groups=max(1, n), **resampling)
+    return y.reshape(n, out, *y.shape[2:])
+
+
+def _reference(weight, styles, gain, demodulate):
+    dtype = accumulation_dtype(weight.dtype)
+    wide = weight.to(dtype)[None]
+    w = wide * styles.to(dtype)[:, None, :, None, None]
+    d = (w.square().sum((2, 3, 4)) + EPSILON).rsqrt() if demodulate else w.new_ones(w.shape[:2])
+    if demodulate:
+        w = w * d[:, :, None, None, None]
+    if gain is not None:
+        w = w * gain.to(dtype)[:, None, :, None, None]
+    return w.to(weight.dtype).contiguous(), d
+
+
+def _setup(ctx, inputs, output):
+    weight, styles, gain, ctx.demodulate = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(weight, styles, gain, output[1])
+
+
+def _backward(ops, ctx, dw, _):
+    needs = ctx.needs_input_grad
+    weight, styles, gain, d = ctx.saved_tensors
+    grads = ops.modulated_conv2d_weight_backward(dw, weight, styles, gain, d, ctx.demodulate)
+    return *(g if needed else None for g, needed in zip(grads, needs, strict=False)), None
+
+
+def _backward_reference(dw, weight, styles, gain, d, demodulate):
+    """With b[n,o,i] = sum_k dw weight, a[n,o] = sum_i b styles gain (the gradient of d), q[o,i] = sum_k weight^2:
+
+    dweight = sum_n dw styles gain d - weight sum_n a d^3 styles^2
+    dstyles = gain sum_o d b - styles sum_o a d^3 q,    dgain = styles sum_o d b
+    """
+    dtype = d.dtype
+    dw, w, s = dw.to(dtype), weight.to(dtype), styles.to(dtype)
+    m = torch.ones_like(s) if gain is None else gain.to(dtype)
+    b = torch.einsum("noihw,oihw->noi", dw, w)
+    db = torch.einsum("no,noi->ni", d, b)
+    dweight = torch.einsum("noihw,ni,no->oihw", dw, s * m, d)
+    dstyles = m * db
+    if demodulate:
+        ad3 = torch.einsum("noi,ni->no", b, s * m) * d**3
+        dweight = dweight - w * (ad3.t() @ s.square())[:, :, None, None]
+        dstyles = dstyles - s * (ad3 @ w.square().sum((2, 3)))
+    kind = weight.dtype
+    return dweight.to(kind).contiguous(), dstyles.to(kind).contiguous(), (s * db).to(kind).contiguous()
+
+
+def _setup_backward(ctx, inputs, output):
+    dw, weight, styles, gain, _, ctx.demodulate = inputs
+    ctx.save_for_backward(dw, weight, styles, gain)
+
+
+def _double_backward(ops, ctx, v_weight, v_styles, v_gain):
+    """The scalar S = <v_weight, dweight> + <v_styles, dstyles> + <v_gain, dgain> is <dw, W'>, W' the derivative of W in the
+    direction v. With p = styles gain, p' = v_styles gain + styles v_gain, x = sum_k weight v_weight, c = sum_k dw v_weight,
+    b and q as in the backward, D = d^-2 and K = D' / 2 = sum_i styles^2 x + styles v_styles q:
+
+        S = sum_no e d - a d^3 K,    a = sum_i b p,  e = sum_i c p + b p'
+
+    Its gradients are written in torch operations, which autograd carries to any further order.
+    """
+    dw, weight, styles, gain = ctx.saved_tensors
+    dtype = accumulation_dtype(weight.dtype)
+    dw, w, s, vw, vs, vm = (t.to(dtype) for t in (dw, weight, styles, v_weight, v_styles, v_gain))
+    m = torch.ones_like(s) if gain is None else gain.to(dtype)
+    if gain is None:
+        vm = torch.zeros_like(s)
+    p, vp = s * m, vs * m + s * vm
+    b, c = torch.einsum("noihw,oihw->noi", dw, w), torch.einsum("noihw,oihw->noi", dw, vw)
+    if ctx.demodulate:
+        q, x = w.square().sum((2, 3)), (w * vw).sum((2, 3))
+        d = (s.square() @ q.t() + EPSILON).rsqrt()
+        k = s.square() @ x.t() + (s * vs) @ q.t()
+        change = -(d**3) * k
+    else:
+        d = torch.ones(s.shape[0], w.shape[0], dtype=dtype, device=s.device)
+        change = torch.zeros_like(d)
+    tail = (slice(None), slice(None), slice(None), None, None)
+    # p' d + p d': the factor of weight in W'; p d: that of v_weight.
+    by_weight = vp[:, None] * d[:, :, None] + p[:, None] * change[:, :, None]
+    pd = p[:, None] * d[:, :, None]
+    grad_dw = w[None] * by_weight[tail] + vw[None] * pd[tail]
+    grad_weight = torch.einsum("noihw,noi->oihw", dw, by_weight)
+    cd = (c * d[:, :, None] + b * change[:, :, None]).sum(1)
+    bd = (b * d[:, :, None]).sum(1)
+    grad_styles = cd * m + bd * vm
+    grad_gain = cd * s + bd * vs
+    if ctx.demodulate:
+        a = torch.einsum("noi,ni->no", b, p)
+        e = torch.einsum("noi,ni->no", c, p) + torch.einsum("noi,ni->no", b, vp)
+        by_d2 = -0.5 * e * d**3 + 1.5 * a * k * d**5
+        by_k = -a * d**3
+        grad_weight = grad_weight + 2 * w * (by_d2.t() @ s.square() + by_k.t() @ (s * vs))[:, :, None, None]
+        grad_weight = grad_weight + vw * (by_k.t() @ s.square())[:, :, None, None]
+        grad_styles = grad_styles + 2 * s * (by_d2 @ q + by_k @ x) + vs * (by_k @ q)
+    kind = weight.dtype
+    return (
+        grad_dw.to(kind),
+        grad_weight.to(kind),
+        grad_styles.to(kind),
+        None if gain is None else grad_gain.to(kind),
+        None,
+        None,
+    )
+
+
+# W [N, O, I, kh, kw], contiguous, of the one dtype of weight, styles and gain [N, I]; and d [N, O] in float32 (float64 for
+# float64): 1 everywhere without demodulation. Sums in the type of d, W rounded once. The backward is given d.
+_library.define(
+    "modulated_conv2d_weight(Tensor weight, Tensor styles, Tensor? gain, bool demodulate) -> (Tensor, Tensor)",
+    reference=_reference,
+    fake=lambda weight, styles, *_: (
+        weight.new_empty(styles.shape[0], *weight.shape),
+        weight.new_empty(styles.shape[0], weight.shape[0], dtype=accumulation_dtype(weight.dtype)),
+    ),
+    setup_context=_setup,
+    backward=_backward,
+    kernels=("cuda",),
+)
+
+# (dweight [O, I, kh, kw], dstyles [N, I], dgain [N, I]), contiguous, of the dtype of weight; dgain is made also where gain is
+# None. An op of its own with its own formula: without one, second derivatives silently lose a term.
+_library.define(
+    "modulated_conv2d_weight_backward(Tensor dw, Tensor weight, Tensor styles, Tensor? gain, Tensor d, bool demodulate)"
+    " -> (Tensor, Tensor, Tensor)",
+    reference=_backward_reference,
+    fake=lambda dw, weight, styles, *_: (
+        weight.new_empty(weight.shape),
+        styles.new_empty(styles.shape),
+        styles.new_empty(styles.shape),
+    ),
+    setup_context=_setup_backward,
+    backward=_double_backward,
+    kernels=("cuda",),
+)
