@@ -135,6 +135,14 @@ def _adjoint_padding(shape, out_shape, taps, up, down, padding) -> list[int]:
     return result
 
 
+def _adjoint(ops, g, f, fy, shape, up, down, padding, flip_filter, gain):
+    """The gradient in x, of this shape, of <upfirdn2d(x, f, ...), g>."""
+    if 0 in shape[2:]:  # the adjoint's padding would leave less than one filter; the sum keeps the graph
+        return g.new_zeros(shape) + 0 * g.sum()
+    adjoint_padding = _adjoint_padding(shape, g.shape, _taps(f, fy), up, down, padding)
+    return ops.upfirdn2d(g, f, fy, down, up, adjoint_padding, not flip_filter, gain)
+
+
 def _zero_inserted(x: torch.Tensor, up: Sequence[int], padding: Sequence[int]) -> torch.Tensor:
     n, c, h, w = x.shape
     if up[0] > 1 or up[1] > 1:
@@ -193,8 +201,7 @@ def _backward(ops, ctx, dy):
     dx = df = dfy = None
     taps = _taps(f, fy)
     if ctx.needs_input_grad[0]:
-        padding = _adjoint_padding(ctx.shape, dy.shape, taps, ctx.up, ctx.down, ctx.padding)
-        dx = ops.upfirdn2d(dy, f, fy, ctx.down, ctx.up, padding, not ctx.flip_filter, ctx.gain)
+        dx = _adjoint(ops, dy, f, fy, ctx.shape, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain)
     if x is not None:
         df = torch.ops.fastgan.upfirdn2d_filter_backward(
             x, dy, taps, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain
@@ -227,8 +234,7 @@ def _filter_grad_backward(ops, ctx, g):
     x, dy = ctx.saved_tensors
     dx = ddy = None
     if ctx.needs_input_grad[0]:
-        padding = _adjoint_padding(x.shape, dy.shape, ctx.taps, ctx.up, ctx.down, ctx.padding)
-        dx = ops.upfirdn2d(dy, g, None, ctx.down, ctx.up, padding, not ctx.flip_filter, ctx.gain)
+        dx = _adjoint(ops, dy, g, None, x.shape, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain)
     if ctx.needs_input_grad[1]:
         ddy = ops.upfirdn2d(x, g, None, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain)
     return dx, ddy, None, None, None, None, None, None
