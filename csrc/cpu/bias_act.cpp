@@ -1,6 +1,5 @@
 // bias_act on the CPU. A dense tensor in any order of dimensions is [outer, channels, inner] with inner = stride(dim), so NCHW,
-// channels_last and linear layers are one case. Work is cut into units that depend on the shape only, never on the number of
-// threads, and bias gradients are summed in the order of units: same result at any thread count.
+// channels_last and linear layers are one case. Bias gradients are summed in the order of units.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -11,6 +10,7 @@
 
 #include "activation.h"
 #include "check.h"
+#include "cpu/bias_act_units.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
 
@@ -20,53 +20,28 @@
 namespace fastgan {
 namespace {
 
-constexpr int64_t kUnit = 16384;  // elements: 64 KiB of float32, in and out fit an L2 cache
-
-struct Shape {
-  int64_t numel = 1, channels = 1, inner = 1;
-  int64_t units = 0, unit = 0;  // number of units; elements of a unit (the last of a row may be shorter)
-  int64_t piece = 0;            // elements that share one bias vector (inner == 1), else the unit
-  int64_t units_per_row = 1;    // inner > 1: a row is one (outer, channel) pair
-  bool vector_bias() const { return inner == 1 && channels > 1; }
-
-  Shape(const Tensor& x, bool has_bias, int64_t dim) : numel(x.numel()) {
-    if (has_bias && numel > 0) channels = x.size(dim), inner = channels > 1 ? x.stride(dim) : numel;
-    if (!has_bias) inner = numel;
-    if (numel == 0) return;
-    if (vector_bias()) {
-      piece = channels * std::max<int64_t>(1, 256 / channels);
-      unit = piece * std::max<int64_t>(1, kUnit / piece);
-      units = (numel + unit - 1) / unit;
-    } else {
-      piece = unit = std::min(inner, kUnit);
-      units_per_row = (inner + unit - 1) / unit;
-      units = numel / inner * units_per_row;
-    }
-  }
-  int64_t begin(int64_t u) const { return vector_bias() ? u * unit : u / units_per_row * inner + u % units_per_row * unit; }
-  int64_t size(int64_t u) const {
-    return vector_bias() ? std::min(unit, numel - u * unit) : std::min(unit, inner - u % units_per_row * unit);
-  }
-  int64_t channel(int64_t u) const { return vector_bias() ? 0 : u / units_per_row % channels; }
-  int64_t sums_per_unit() const { return vector_bias() ? piece : 1; }
-};
+Units units_of(const Tensor& x, bool by_channel, int64_t dim) {
+  const int64_t channels = by_channel ? x.size(dim) : 1;
+  return Units(x.numel(), channels, by_channel ? x.stride(dim) : 1);
+}
 
 template <class S>
 using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
 template <class S, class T>
-std::vector<T> bias_vector(const std::optional<Tensor>& b, const Shape& shape) {
-  std::vector<T> bias(shape.vector_bias() ? shape.piece : shape.channels, T(0));
+std::vector<T> bias_vector(const std::optional<Tensor>& b, const Units& units) {
+  std::vector<T> bias(units.vector_bias() ? units.piece : units.channels, T(0));
   if (b) {
     const Tensor values = torch::stable::contiguous(*b);
-    for (size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<T>(pointer<S>(values)[i % shape.channels]);
+    for (size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<T>(pointer<S>(values)[i % units.channels]);
   }
   return bias;
 }
 
+// Rounded to the tensor's type first: the stored output is compared with it. No clamp is NaN, which no comparison reaches.
 template <class S, class T>
-T clamp_of(double clamp) {  // rounded to the tensor's type first: the stored output is compared with it
-  return clamp < 0 ? std::numeric_limits<T>::infinity() : static_cast<T>(static_cast<S>(static_cast<T>(clamp)));
+T clamp_of(double clamp) {
+  return clamp < 0 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(static_cast<S>(static_cast<T>(clamp)));
 }
 
 void check_arguments(const Tensor& x, const std::optional<Tensor>& b, int64_t dim) {
@@ -76,26 +51,27 @@ void check_arguments(const Tensor& x, const std::optional<Tensor>& b, int64_t di
                 "b must be a vector of x.shape[dim] elements of the dtype of x");
 }
 
-int64_t grain(const Shape& shape) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, shape.unit)); }
+int64_t grain(const Units& units) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, units.unit)); }
 
 Tensor bias_act(Tensor x, std::optional<Tensor> b, int64_t dim, std::string act, double alpha, double gain, double clamp) {
   check_arguments(x, b, dim);
   x = dense(x);
   Tensor y = torch::stable::empty_like(x);
-  const Shape shape(x, b.has_value(), dim);
+  if (x.numel() == 0) return y;
+  const Units units = units_of(x, b.has_value(), dim);
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    const auto bias = bias_vector<scalar_t, T>(b, shape);
+    const auto bias = bias_vector<scalar_t, T>(b, units);
     const scalar_t* from = pointer<scalar_t>(x);
     scalar_t* to = mutable_pointer<scalar_t>(y);
-    advise_huge_pages(to, shape.numel * sizeof(scalar_t));
+    advise_huge_pages(to, units.numel * sizeof(scalar_t));
     const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
     const bool known = with_activation(act.c_str(), [&]<Activation A>() {
-      torch::stable::parallel_for(0, shape.units, grain(shape), [&](int64_t first, int64_t last) {
+      torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
         for (int64_t u = first; u < last; ++u) {
-          const int64_t at = shape.begin(u), n = shape.size(u);
-          if (shape.vector_bias()) FASTGAN_AT_LEVEL(forward_range<A, true, scalar_t, T>(from + at, bias.data(), to + at, n, shape.piece, a, g, c));
-          else FASTGAN_AT_LEVEL(forward_range<A, false, scalar_t, T>(from + at, &bias[shape.channel(u)], to + at, n, shape.piece, a, g, c));
+          const int64_t at = units.begin(u), n = units.size(u);
+          if (units.vector_bias()) FASTGAN_AT_LEVEL(forward_range<A, true, scalar_t, T>(from + at, bias.data(), 0, to + at, n, units, a, g, c));
+          else FASTGAN_AT_LEVEL(forward_range<A, false, scalar_t, T>(from + at, bias.data(), units.channel(u), to + at, n, units, a, g, c));
         }
       });
     });
@@ -108,6 +84,7 @@ Tensor bias_act(Tensor x, std::optional<Tensor> b, int64_t dim, std::string act,
 std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> saved, std::optional<Tensor> b, int64_t dim,
                                              std::string act, double alpha, double gain, double clamp, bool bias_grad) {
   check_arguments(dy, b, dim);
+  FASTGAN_CHECK(!bias_grad || (dim >= 0 && dim < dy.dim()), "dim ", dim, " is outside a tensor of ", dy.dim(), " dimensions");
   if (saved) {
     check_same_size(dy, *saved, "saved");
     saved = dense(*saved);
@@ -117,31 +94,31 @@ std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> sa
   dy = dense(dy);
   Tensor dx = torch::stable::empty_like(dy);
   Tensor db = torch::stable::new_zeros(dy, {bias_grad ? dy.size(dim) : 0});
-  const Shape shape(dy, b.has_value(), dim);
+  if (dy.numel() == 0) return {dx, db};
+  const Units units = units_of(dy, b.has_value() || bias_grad, dim);
   FASTGAN_DISPATCH(dy.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    const auto bias = bias_vector<scalar_t, T>(b, shape);
+    const auto bias = bias_vector<scalar_t, T>(b, units);
     const scalar_t* from = pointer<scalar_t>(dy);
     const scalar_t* with = saved ? pointer<scalar_t>(*saved) : nullptr;
     scalar_t* to = mutable_pointer<scalar_t>(dx);
-    advise_huge_pages(to, shape.numel * sizeof(scalar_t));
+    advise_huge_pages(to, units.numel * sizeof(scalar_t));
     const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
-    std::vector<T> sums(bias_grad ? shape.units * shape.sums_per_unit() : 0, T(0));
+    std::vector<T> sums(bias_grad ? units.count * units.sums_per_unit() : 0, T(0));
     const bool known = with_activation(act.c_str(), [&]<Activation A>() {
-      torch::stable::parallel_for(0, shape.units, grain(shape), [&](int64_t first, int64_t last) {
+      torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
         for (int64_t u = first; u < last; ++u) {
-          const int64_t at = shape.begin(u), n = shape.size(u);
+          const int64_t at = units.begin(u), n = units.size(u);
           const scalar_t* s = with ? with + at : nullptr;
-          T* sum = bias_grad ? &sums[u * shape.sums_per_unit()] : nullptr;
-          if (shape.vector_bias()) FASTGAN_AT_LEVEL(backward_range<A, true, scalar_t, T>(from + at, s, bias.data(), to + at, sum, n, shape.piece, a, g, c));
-          else FASTGAN_AT_LEVEL(backward_range<A, false, scalar_t, T>(from + at, s, &bias[shape.channel(u)], to + at, sum, n, shape.piece, a, g, c));
+          T* sum = bias_grad ? &sums[u * units.sums_per_unit()] : nullptr;
+          if (units.vector_bias()) FASTGAN_AT_LEVEL(backward_range<A, true, scalar_t, T>(from + at, s, bias.data(), 0, to + at, sum, n, units, a, g, c));
+          else FASTGAN_AT_LEVEL(backward_range<A, false, scalar_t, T>(from + at, s, bias.data(), units.channel(u), to + at, sum, n, units, a, g, c));
         }
       });
     });
     FASTGAN_CHECK(known, "unknown activation '", act, "'");
-    std::vector<double> total(bias_grad ? shape.channels : 0, 0.0);
-    for (size_t i = 0; i < sums.size(); ++i)
-      total[shape.vector_bias() ? i % shape.piece % shape.channels : shape.channel(i)] += sums[i];
+    std::vector<double> total(bias_grad ? units.channels : 0, 0.0);
+    for (size_t i = 0; i < sums.size(); ++i) total[units.channel_of_sum(i)] += sums[i];
     for (size_t i = 0; i < total.size(); ++i) mutable_pointer<scalar_t>(db)[i] = static_cast<scalar_t>(static_cast<T>(total[i]));
   });
   return {dx, db};

@@ -27,10 +27,10 @@ inline void backward_block(const T* dy, const T* saved, const T* bias, T* dx, in
     if constexpr (A == Activation::swish) {
       const T t = saved[i] + (kVectorBias ? bias[i] : b0);
       const T y = gain * activate<A>(t, alpha), d = dy[i] * gain * derivative<A>(t, alpha);
-      dx[i] = (y < T(0) ? -y : y) < clamp ? d : T(0);
+      dx[i] = (y < T(0) ? -y : y) >= clamp ? T(0) : d;
     } else {
       const T y = saved[i], d = dy[i] * gain * derivative<A>(y * inverse, alpha);
-      dx[i] = (y < T(0) ? -y : y) < clamp ? d : T(0);
+      dx[i] = (y < T(0) ? -y : y) >= clamp ? T(0) : d;
     }
   }
 }
@@ -51,33 +51,38 @@ inline double sum_block(const T* v, int64_t n) {
 
 #include "cpu/convert.h"
 
-// [first, first + n) of the tensor, in pieces of at most `piece` elements that all start at the same bias position.
+// One unit: n elements, whose pieces meet the same bias vector, or each the bias of the next channel.
 template <Activation A, bool kVectorBias, class S, class T>
-void forward_range(const S* x, const T* bias, S* y, int64_t n, int64_t piece, T alpha, T gain, T clamp) {
-  if constexpr (std::is_same_v<S, T>) {
-    for (int64_t i = 0; i < n; i += piece)
-      forward_block<A, kVectorBias>(x + i, bias, y + i, std::min(piece, n - i), alpha, gain, clamp);
-  } else {
-    T buffer[kBlock];
-    for (int64_t start = 0; start < n; start += piece)
-      for (int64_t i = 0; i < std::min(piece, n - start); i += kBlock) {
-        const int64_t m = std::min(kBlock, std::min(piece, n - start) - i);
+void forward_range(const S* x, const T* bias, int64_t channel, S* y, int64_t n, const Units& units, T alpha, T gain, T clamp) {
+  for (int64_t start = 0; start < n; start += units.piece) {
+    const int64_t size = std::min(units.piece, n - start);
+    const T* b = bias + channel;
+    if constexpr (std::is_same_v<S, T>) {
+      forward_block<A, kVectorBias>(x + start, b, y + start, size, alpha, gain, clamp);
+    } else {
+      T buffer[kBlock];
+      for (int64_t i = 0; i < size; i += kBlock) {
+        const int64_t m = std::min(kBlock, size - i);
         widen(x + start + i, buffer, m);
-        forward_block<A, kVectorBias>(buffer, bias + (kVectorBias ? i : 0), buffer, m, alpha, gain, clamp);
+        forward_block<A, kVectorBias>(buffer, b + (kVectorBias ? i : 0), buffer, m, alpha, gain, clamp);
         narrow(buffer, y + start + i, m);
       }
+    }
+    if (!kVectorBias && ++channel == units.channels) channel = 0;
   }
 }
 
-// The same for the backward; `sums` (null: not wanted) receives the bias gradient: one number, or `piece` numbers.
+// The same for the backward; `sums` (null: not wanted) receives the bias gradient: a number per piece, or per element of a piece.
 template <Activation A, bool kVectorBias, class S, class T>
-void backward_range(const S* dy, const S* saved, const T* bias, S* dx, T* sums, int64_t n, int64_t piece, T alpha, T gain, T clamp) {
+void backward_range(const S* dy, const S* saved, const T* bias, int64_t channel, S* dx, T* sums, int64_t n, const Units& units,
+                    T alpha, T gain, T clamp) {
   constexpr bool kDirect = std::is_same_v<S, T>;
   T dy_buffer[kBlock], saved_buffer[kBlock];
-  double total = 0;
-  for (int64_t start = 0; start < n; start += piece)
-    for (int64_t i = 0; i < std::min(piece, n - start); i += kBlock) {
-      const int64_t at = start + i, m = std::min(kBlock, std::min(piece, n - start) - i);
+  for (int64_t start = 0; start < n; start += units.piece) {
+    const int64_t size = std::min(units.piece, n - start);
+    double total = 0;
+    for (int64_t i = 0; i < size; i += kBlock) {
+      const int64_t at = start + i, m = std::min(kBlock, size - i);
       const T *from, *with;
       T* to;
       if constexpr (kDirect) {
@@ -87,12 +92,14 @@ void backward_range(const S* dy, const S* saved, const T* bias, S* dx, T* sums, 
         if (saved) widen(saved + at, saved_buffer, m);
         from = to = dy_buffer, with = saved_buffer;
       }
-      if (saved) backward_block<A, kVectorBias>(from, with, bias + (kVectorBias ? i : 0), to, m, alpha, gain, clamp);
+      if (saved) backward_block<A, kVectorBias>(from, with, bias + channel + (kVectorBias ? i : 0), to, m, alpha, gain, clamp);
       else scale_block(from, to, m, gain);
       if (sums && !kVectorBias) total += sum_block(to, m);
       if (sums && kVectorBias)
         for (int64_t j = 0; j < m; ++j) sums[i + j] += to[j];
       if constexpr (!kDirect) narrow(to, dx + at, m);
     }
-  if (sums && !kVectorBias) sums[0] = static_cast<T>(total);
+    if (sums && !kVectorBias) *sums++ = static_cast<T>(total);
+    if (!kVectorBias && ++channel == units.channels) channel = 0;
+  }
 }

@@ -21,6 +21,15 @@ def check_like(op: str, name: str, t: torch.Tensor, x: torch.Tensor, *, dtype: b
         raise TypeError(f"{op}: {name} has dtype {t.dtype}; expected {x.dtype}, the dtype of the input")
 
 
+def check_number(op: str, name: str, value: object, default: float) -> float:
+    """value as a float, `default` for None; TypeError unless it is a number."""
+    if value is None:
+        return default
+    if not isinstance(value, int | float) and not hasattr(value, "__float__"):
+        raise TypeError(f"{op}: {name}={value!r}; expected None or a number")
+    return float(value)
+
+
 def check_rank(op: str, name: str, t: torch.Tensor, rank: int) -> None:
     """ValueError unless t has `rank` dimensions."""
     if t.dim() != rank:

@@ -1,6 +1,6 @@
-"""The one `torch.library.Library` of fastgan: schemas, references, fakes and autograd of every op, and the compiled kernels.
+"""The one `torch.library.Library` of fastgan: schemas, references, fakes, autograd of every op; the compiled kernels.
 
-An op is defined once, in Python, by `define`. Its reference is registered under CompositeExplicitAutograd, so that the op
+An op is defined once, in Python, by `define`. Its reference is registered under CompositeExplicitAutograd, so the op
 exists on every device; a compiled or Triton kernel registers for its own dispatch key and then wins by dispatch.
 """
 
@@ -98,7 +98,7 @@ def implement(name: str, kernel: Callable, key: str, namespace: str = NAMESPACE)
 
 def twin(namespace: str, names: tuple[str, ...]) -> None:
     """The ops `names` again in another namespace, without their references: the home of GPU kernels that run on CPU
-    tensors (CUDA emulated, Triton interpreted), so that a missing kernel is an error and never the reference in disguise.
+    tensors (CUDA emulated, Triton interpreted): a missing kernel is an error there, never the reference in disguise.
     """
     if namespace in _STATE.libraries:
         return
@@ -133,7 +133,7 @@ def availability(name: str, impl: str) -> Availability:
 
 
 def available() -> dict[str, dict[str, Availability]]:
-    """Per op, each implementation with whether it is loaded and, if not, why: `available()["bias_act"]["cpp"].reason`."""
+    """Per op, each implementation, whether it is loaded and, if not, why: `available()["bias_act"]["cpp"].reason`."""
     return {
         name: {impl: availability(name, impl) for impl in ("reference", *op.kernels)}
         for name, op in _STATE.ops.items()

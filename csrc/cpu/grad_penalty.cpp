@@ -1,0 +1,127 @@
+// grad_penalty on the CPU. A sample is one block of memory in any order of its dimensions (NCHW, channels_last); a tensor whose
+// samples are interleaved is copied first. Sums are taken unit by unit and added in order: same result at any thread count.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "check.h"
+#include "cpu/grad_penalty_units.h"
+#include "cpu/level.h"
+
+#define FASTGAN_KERNEL "cpu/grad_penalty_kernel.h"
+#include "cpu/each_level.h"
+
+namespace fastgan {
+namespace {
+
+enum class Kind { r1, wgan_gp, one_sided };
+
+Kind kind_of(const std::string& name) {
+  if (name == "r1") return Kind::r1;
+  if (name == "wgan-gp") return Kind::wgan_gp;
+  FASTGAN_CHECK(name == "one-sided", "kind '", name, "' is none of r1, wgan-gp, one-sided");
+  return Kind::one_sided;
+}
+
+template <class S>
+using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
+
+double penalty(Kind kind, double sumsq, double target) {
+  if (kind == Kind::r1) return sumsq;
+  const double excess = std::sqrt(sumsq) - target;
+  return kind == Kind::one_sided && excess < 0 ? 0 : excess * excess;
+}
+
+// c of d penalty / dg = c g: 0 at g = 0, where the norm has no derivative.
+template <class T>
+T coefficient(Kind kind, T sumsq, T target) {
+  if (kind == Kind::r1) return 2;
+  if (sumsq == 0) return 0;
+  const T c = 2 - 2 * target / std::sqrt(sumsq);
+  return kind == Kind::one_sided && c < 0 ? 0 : c;
+}
+
+Tensor rows_of(const Tensor& x) {
+  const Tensor y = dense(x);
+  const bool whole_rows = y.numel() == 0 || y.size(0) == 1 || y.stride(0) == y.numel() / y.size(0);
+  return whole_rows ? y : torch::stable::contiguous(y);
+}
+
+RowUnits units_of(const Tensor& x) { return RowUnits(x.size(0), x.size(0) ? x.numel() / x.size(0) : 0); }
+
+template <class F>
+void for_each_unit(const RowUnits& units, const F& body) {
+  const int64_t grain = std::max<int64_t>(1, 2 * RowUnits::kUnit / std::max<int64_t>(1, units.unit));
+  torch::stable::parallel_for(0, units.count, grain, [&](int64_t first, int64_t last) {
+    for (int64_t u = first; u < last; ++u) body(u);
+  });
+}
+
+// -> (penalty [N], squared norm [N])
+std::tuple<Tensor, Tensor> grad_penalty(Tensor grad, std::string kind_name, double target) {
+  FASTGAN_CHECK(grad.dim() >= 1, "grad has no dimensions");
+  const Kind kind = kind_of(kind_name);
+  grad = rows_of(grad);
+  const RowUnits units = units_of(grad);
+  const int64_t rows = grad.size(0);
+  using torch::headeronly::ScalarType;
+  const ScalarType sums_type = grad.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  Tensor value = torch::stable::new_empty(grad, {rows}, sums_type);
+  Tensor sumsq = torch::stable::new_empty(grad, {rows}, sums_type);
+  FASTGAN_DISPATCH(grad.scalar_type(), [&] {
+    using T = accumulate_t<scalar_t>;
+    const scalar_t* from = pointer<scalar_t>(grad);
+    std::vector<double> sums(units.count);
+    for_each_unit(units, [&](int64_t u) {
+      sums[u] = FASTGAN_AT_LEVEL(sum_of_squares<scalar_t, T>(from + units.begin(u), units.size(u)));
+    });
+    for (int64_t n = 0; n < rows; ++n) {
+      double total = 0;
+      for (int64_t u = n * units.per_row; u < (n + 1) * units.per_row; ++u) total += sums[u];
+      mutable_pointer<T>(sumsq)[n] = static_cast<T>(total);
+      mutable_pointer<T>(value)[n] = static_cast<T>(penalty(kind, total, target));
+    }
+  });
+  return {value, sumsq};
+}
+
+// dg = dp c g, in the memory layout of g
+Tensor grad_penalty_backward(Tensor dp, Tensor grad, Tensor sumsq, std::string kind_name, double target) {
+  FASTGAN_CHECK(grad.dim() >= 1, "grad has no dimensions");
+  for (const Tensor* t : {&dp, &sumsq})
+    FASTGAN_CHECK(t->dim() == 1 && t->size(0) == grad.size(0), "dp and sumsq must be vectors with an element per sample");
+  FASTGAN_CHECK(dp.scalar_type() == sumsq.scalar_type(), "dp and sumsq differ in dtype");
+  const Kind kind = kind_of(kind_name);
+  const Tensor g = rows_of(grad);
+  dp = torch::stable::contiguous(dp);
+  sumsq = torch::stable::contiguous(sumsq);
+  Tensor dg = torch::stable::empty_like(g);
+  const RowUnits units = units_of(g);
+  FASTGAN_DISPATCH(g.scalar_type(), [&] {
+    using T = accumulate_t<scalar_t>;
+    FASTGAN_CHECK((dp.scalar_type() == torch::headeronly::ScalarType::Double) == (std::is_same_v<T, double>),
+                  "dp must be float64 for a float64 gradient, else float32");
+    const scalar_t* from = pointer<scalar_t>(g);
+    scalar_t* to = mutable_pointer<scalar_t>(dg);
+    const T *upstream = pointer<T>(dp), *squared = pointer<T>(sumsq);
+    for_each_unit(units, [&](int64_t u) {
+      const int64_t n = units.row(u), at = units.begin(u);
+      const T factor = upstream[n] * coefficient<T>(kind, squared[n], static_cast<T>(target));
+      FASTGAN_AT_LEVEL(scale<scalar_t, T>(from + at, to + at, units.size(u), factor));
+    });
+  });
+  return in_layout_of(dg, torch::stable::empty_like(grad));
+}
+
+}  // namespace
+}  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) {
+  m.impl("grad_penalty", TORCH_BOX(&fastgan::grad_penalty));
+  m.impl("grad_penalty_backward", TORCH_BOX(&fastgan::grad_penalty_backward));
+}

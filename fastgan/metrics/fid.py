@@ -1,0 +1,97 @@
+"""Fréchet distance between two sets of features, and the Inception score.
+
+Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017, eq. 6: features of
+both sets are taken as Gaussian, and
+
+    d^2 = ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
+
+With features of the official Inception network this is the FID; with any other it is not, and is not called so.
+"""
+
+import torch
+import torch.distributed as dist
+
+
+class Statistics:
+    """Mean and covariance of features that arrive in batches and from several processes, in float64.
+
+    `count` int; `mean` float64 [D]; `covariance` float64 [D, D], divided by count - 1 as numpy.cov does.
+    """
+
+    def __init__(self, dim: int):
+        self.count = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64)
+        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+
+    def update(self, features: torch.Tensor) -> None:
+        """Adds `features` [N, D], any floating type and device."""
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise ValueError(f"features has shape {list(features.shape)}, expected [N, {len(self.mean)}]")
+        if not len(features):
+            return
+        x = features.detach().to("cpu", torch.float64)
+        mean = x.mean(0)
+        centred = x - mean
+        self._merge(len(x), mean, centred.mT @ centred)
+
+    def merge(self, other: "Statistics") -> None:
+        """Adds what `other` has seen."""
+        if other.count:
+            self._merge(other.count, other.mean, other._scatter)
+
+    def _merge(self, count: int, mean: torch.Tensor, scatter: torch.Tensor) -> None:
+        # Chan et al. 1979: no cancellation, however far the mean is from zero.
+        total = self.count + count
+        shift = mean - self.mean
+        self._scatter += scatter + torch.outer(shift, shift) * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> torch.Tensor:
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 features, got {self.count}")
+        return self._scatter / (self.count - 1)
+
+    def gather(self) -> "Statistics":
+        """The statistics of all processes together, the same on each of them; itself where there is one process."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return self
+        parts: list = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, (self.count, self.mean, self._scatter))
+        whole = Statistics(len(self.mean))
+        for count, mean, scatter in parts:
+            if count:
+                whole._merge(count, mean, scatter)
+        return whole
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """The squared Fréchet distance of two sets of features (eq. 6 above; what the field reports as FID).
+
+    tr (C1 C2)^(1/2) is taken as the sum of the singular values of C1^(1/2) C2^(1/2): real, without jitter where there are
+    fewer images than features, and exact to rounding there, where square roots of eigenvalues lose half the digits.
+    """
+    overlap = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
+    return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap)
+
+
+def _root(covariance: torch.Tensor) -> torch.Tensor:
+    """The symmetric square root of a positive semi-definite matrix."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+
+
+def inception_score(logits: torch.Tensor, splits: int = 10) -> tuple[float, float]:
+    """exp(E KL(p(y|x) || p(y))) of class logits [N, K], mean and standard deviation over `splits` parts.
+
+    Salimans et al., "Improved Techniques for Training GANs", 2016, section 4. Raises ValueError for fewer than `splits` rows.
+    """
+    if logits.ndim != 2 or len(logits) < splits:
+        raise ValueError(f"logits has shape {list(logits.shape)}, expected [N, K] with N >= splits = {splits}")
+    scores = []
+    for part in logits.double().log_softmax(1).tensor_split(splits):
+        marginal = part.logsumexp(0) - torch.tensor(len(part), dtype=torch.float64).log()
+        scores.append((part.exp() * (part - marginal)).sum(1).mean().exp())
+    scores = torch.stack(scores)
+    return float(scores.mean()), float(scores.std(correction=0))

@@ -1,0 +1,140 @@
+"""Metrics of generated images against a data set: features once, every figure from them.
+
+extractor = images.load_extractor("efflite0")
+real = images.dataset_features(extractor, fastgan.data.load("emoji"))      # cached after the first time
+fake = images.collect(extractor, generated)                                # generated: iterable of uint8 [N, C, H, W]
+images.measure(real, fake, extractor.name)                                 # {"fd_efflite0": ..., "precision_efflite0": ...}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from fastgan.data import ImageDataset
+from fastgan.metrics import fid, kid, prdc
+from fastgan.metrics.efflite0 import EfficientNetLite0
+from fastgan.metrics.inception import Inception
+
+METRICS = ("fid", "kid", "prdc", "is")
+KEEP = 10_000  # rows that kernel distance, PRDC and Inception score see: 51 MB of efflite0 features
+_BATCH = 64
+
+
+@dataclass
+class Features:
+    """`statistics` of all images; `rows` float32 [M, D]: the first KEEP of them; `logits` [M, K] of those rows."""
+
+    statistics: fid.Statistics
+    rows: torch.Tensor
+    logits: torch.Tensor
+
+
+def load_extractor(
+    name: str = "efflite0", device: str | torch.device = "cpu", weights: str | Path | None = None
+) -> nn.Module:
+    """Feature extractor "efflite0" (offline) or "inception" (torch-fidelity; `weights`: a local file of them).
+
+    Raises ValueError for another name, ImportError that names the package where it is missing.
+    """
+    if name == "efflite0":
+        return EfficientNetLite0.pretrained().to(device)
+    if name == "inception":
+        return Inception(weights).to(device)
+    raise ValueError(f"extractor {name!r} is unknown; expected efflite0 or inception")
+
+
+def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:
+    """Features of uint8 images [N, 1 or 3, H, W]; each process passes its own share and all get the whole."""
+    statistics, rows, held = fid.Statistics(extractor.dim), [], 0
+    with torch.no_grad():
+        for images in batches:
+            for part in images.split(_BATCH):
+                found = extractor(part).cpu()
+                statistics.update(found)
+                if held < keep:
+                    rows.append(found[: keep - held])
+                    held += len(rows[-1])
+        mine = torch.cat(rows) if rows else torch.empty(0, extractor.dim)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            parts: list = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, mine)
+            mine = torch.cat(parts)[:keep]
+        device = next(extractor.parameters()).device
+        return Features(statistics.gather(), mine, extractor.logits(mine.to(device)).cpu())
+
+
+def dataset_features(extractor: nn.Module, dataset: ImageDataset, cache: str | Path | None = None) -> Features:
+    """Features of every image of `dataset`, computed by all processes together and kept in folder `cache`.
+
+    cache: default $XDG_CACHE_HOME/fastgan/features (~/.cache/...). A file there is known by the images' content (1,024 of
+    them, evenly spaced, and their number), the extractor and its resolution; a damaged one is computed again.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "fastgan" / "features" if cache is None else Path(cache)
+    path = folder / f"{extractor.name}-{_fingerprint(extractor, dataset)}.pt"
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    if (kept := _read(path, extractor.dim)) is None:
+        images = dataset.images[rank::size]
+        kept = collect(extractor, images.split(_BATCH))
+        if rank == 0:
+            _write(path, kept)
+    elif size > 1:
+        dist.barrier()
+    return kept
+
+
+def _fingerprint(extractor: nn.Module, dataset: ImageDataset) -> str:
+    n = len(dataset)
+    digest = hashlib.sha256(f"{tuple(dataset.images.shape)} {getattr(extractor, 'resolution', 299)}".encode())
+    for i in range(0, n, -(-n // 1024)):
+        digest.update(dataset.images[i].numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _read(path: Path, dim: int) -> Features | None:
+    try:
+        saved = torch.load(path, weights_only=True)
+        statistics = fid.Statistics(dim)
+        statistics._merge(saved["count"], saved["mean"], saved["scatter"])
+        return Features(statistics, saved["rows"], saved["logits"])
+    except (OSError, KeyError, RuntimeError, EOFError, ValueError):
+        return None
+
+
+def _write(path: Path, features: Features) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    s = features.statistics
+    saved = {"count": s.count, "mean": s.mean, "scatter": s._scatter, "rows": features.rows, "logits": features.logits}
+    partial = path.with_suffix(f".{os.getpid()}")
+    torch.save(saved, partial)
+    partial.replace(path)
+
+
+def measure(real: Features, fake: Features, extractor: str, metrics: Iterable[str] = METRICS) -> dict[str, float]:
+    """The figures `metrics` (fid, kid, prdc, is), by names that say what they were computed with.
+
+    With extractor "inception": fid, kid, precision, recall, density, coverage, is. With any other the name is appended, and
+    the Fréchet distance is not called FID: fd_efflite0, kid_efflite0, ... Raises ValueError for an unknown metric.
+    """
+    suffix = "" if extractor == "inception" else f"_{extractor}"
+    found: dict[str, float] = {}
+    for metric in metrics:
+        if metric in ("fid", "fd"):
+            found["fd" if suffix else "fid"] = fid.frechet_distance(real.statistics, fake.statistics)
+        elif metric == "kid":
+            found["kid"] = kid.kernel_distance(real.rows, fake.rows)[0]
+        elif metric == "prdc":
+            found |= prdc.prdc(real.rows, fake.rows)._asdict()
+        elif metric == "is":
+            found["is"] = fid.inception_score(fake.logits)[0]
+        else:
+            raise ValueError(f"metric {metric!r} is unknown; expected some of {', '.join(METRICS)}")
+    return {name + suffix: value for name, value in found.items()}

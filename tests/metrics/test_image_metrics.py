@@ -1,0 +1,150 @@
+"""Fréchet and kernel distance, Inception score, PRDC and mode metrics against numpy, scipy and definitions by brute force."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from fastgan.metrics import fid, kid, modes, prdc
+
+
+def features(n, d, seed, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(d, d, generator=generator, dtype=torch.float64)
+    return torch.randn(n, d, generator=generator, dtype=torch.float64) @ mixing + shift
+
+
+def statistics(x, sizes=(1, 7, 40)):
+    found = fid.Statistics(x.shape[1])
+    rest = x
+    for size in sizes:
+        found.update(rest[:size])
+        rest = rest[size:]
+    found.update(rest)
+    return found
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e5])
+def test_streamed_statistics_are_numpys(shift):
+    x = features(300, 13, 0, shift)
+    found = statistics(x)
+    assert found.count == 300
+    np.testing.assert_allclose(found.mean, x.numpy().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(x.numpy(), rowvar=False), rtol=1e-6, atol=1e-6)
+
+
+def test_merging_equals_one_stream():
+    x = features(200, 5, 1, 3.0)
+    left, right = statistics(x[:70]), statistics(x[70:])
+    left.merge(right)
+    left.merge(fid.Statistics(5))
+    assert left.count == 200
+    torch.testing.assert_close(left.covariance, statistics(x).covariance, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [400, 20])
+def test_frechet_distance_is_scipys(n):
+    """n = 20 rows of 32 features: singular covariances, where the usual code adds jitter."""
+    a, b = features(n, 32, 2), features(n + 3, 32, 3, 0.5)
+    c1, c2 = np.cov(a.numpy(), rowvar=False), np.cov(b.numpy(), rowvar=False)
+    root = scipy.linalg.sqrtm(c1 @ c2)
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + np.trace(c1 + c2 - 2 * np.real(root))
+    assert fid.frechet_distance(statistics(a), statistics(b)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_closed_form_and_zero():
+    a = features(500, 4, 4)
+    assert fid.frechet_distance(statistics(a), statistics(a)) == pytest.approx(0, abs=1e-9)
+    assert fid.frechet_distance(statistics(a), statistics(a + 2)) == pytest.approx(16, rel=1e-9)
+    centred = a - a.mean(0)
+    trace = torch.cov(a.mT).trace().item()
+    assert fid.frechet_distance(statistics(centred), statistics(3 * centred)) == pytest.approx(4 * trace, rel=1e-9)
+
+
+def test_inception_score():
+    assert fid.inception_score(torch.zeros(50, 10))[0] == pytest.approx(1)
+    certain = 1e3 * torch.nn.functional.one_hot(torch.arange(100) % 10).float()
+    mean, deviation = fid.inception_score(certain)
+    assert mean == pytest.approx(10) and deviation == pytest.approx(0, abs=1e-9)
+    logits = torch.randn(90, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = logits.softmax(1).numpy()
+    scores = [np.exp((q * (np.log(q) - np.log(q.mean(0)))).sum(1).mean()) for q in np.array_split(p, 9)]
+    assert fid.inception_score(logits, 9) == pytest.approx((np.mean(scores), np.std(scores)), rel=1e-10)
+
+
+def test_kernel_distance_by_brute_force():
+    a, b = features(9, 4, 5).numpy(), features(7, 4, 6, 0.3).numpy()
+
+    def k(x, y):
+        return (x @ y / 4 + 1) ** 3
+
+    expected = (
+        sum(k(x, y) for i, x in enumerate(a) for j, y in enumerate(a) if i != j) / (9 * 8)
+        + sum(k(x, y) for i, x in enumerate(b) for j, y in enumerate(b) if i != j) / (7 * 6)
+        - 2 * sum(k(x, y) for x in a for y in b) / 63
+    )
+    mean, deviation = kid.kernel_distance(torch.from_numpy(a), torch.from_numpy(b), subsets=2)
+    assert mean == pytest.approx(expected, rel=1e-10) and deviation == pytest.approx(0, abs=1e-9)
+
+
+def test_kernel_distance_is_unbiased():
+    a = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, deviation = kid.kernel_distance(a[:2000], a[2000:], subsets=50, size=200)
+    assert abs(mean) < 3 * deviation / math.sqrt(10)
+    assert kid.kernel_distance(a[:2000], a[2000:] + 1, subsets=5, size=200)[0] > 10 * deviation
+
+
+def prdc_by_loops(real, fake, k):
+    def d(x, y):
+        return np.linalg.norm(x[:, None] - y[None], axis=2)
+
+    real_radius, fake_radius = (np.sort(d(x, x), axis=1)[:, k] for x in (real, fake))
+    cross = d(real, fake)
+    inside = cross <= real_radius[:, None]
+    return (
+        inside.any(0).mean(),
+        (cross <= fake_radius[None]).any(1).mean(),
+        inside.sum() / (k * len(fake)),
+        (cross.min(1) <= real_radius).mean(),
+    )
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_prdc_by_definition(monkeypatch, k):
+    monkeypatch.setattr(prdc, "_ROWS", 17)
+    real, fake = features(60, 3, 7), features(45, 3, 7, 0.4)
+    assert prdc.prdc(real, fake, k) == pytest.approx(prdc_by_loops(real.numpy(), fake.numpy(), k), rel=1e-12)
+
+
+def test_prdc_extremes():
+    x = features(50, 3, 8).float()
+    assert prdc.prdc(x, x) == pytest.approx((1, 1, prdc.prdc(x, x).density, 1))
+    assert prdc.prdc(x, x + 1e4) == (0, 0, 0, 0)
+
+
+def test_modes():
+    centres = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    samples = torch.tensor([[0.1, 0.0], [0.0, 0.2], [4.0, 0.1], [2.0, 2.0]])
+    found = modes.gaussian_modes(samples, centres, std=0.1)
+    expected_kl = 2 / 3 * math.log(2) + 1 / 3 * math.log(1)
+    assert found == pytest.approx((2, 3, 0.75, expected_kl))
+    nothing = modes.gaussian_modes(samples + 100, centres, std=0.1)
+    assert nothing.covered == 0 and nothing.high_quality == 0 and nothing.reverse_kl == math.inf
+
+
+def test_wrong_shapes_are_named():
+    x = torch.randn(10, 4)
+    with pytest.raises(ValueError, match=r"\[10, 4\]"):
+        fid.Statistics(3).update(x)
+    with pytest.raises(ValueError, match="at least 2"):
+        _ = fid.Statistics(3).covariance
+    with pytest.raises(ValueError, match="expected"):
+        kid.kernel_distance(x, x[:, :3])
+    with pytest.raises(ValueError, match="N > 5"):
+        prdc.prdc(x[:5], x)
+    with pytest.raises(ValueError, match="expected"):
+        modes.gaussian_modes(x, torch.zeros(3, 2), 1.0)
+    with pytest.raises(ValueError, match="splits"):
+        fid.inception_score(x, 11)
