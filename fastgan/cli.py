@@ -1,4 +1,4 @@
-"""The program `fastgan`: train, sample, data, info. Heavy imports wait until a command needs them."""
+"""The program `fastgan`: train, sample, eval, data, info. Heavy imports wait until a command needs them."""
 
 import importlib.util
 import json
@@ -60,7 +60,7 @@ def train(argv: list[str]) -> int:
         recipe: chosen.Config
 
     program = f"fastgan train {name}"
-    defaults = Options(RunConfig(), chosen.Config())
+    defaults = Options(RunConfig(data=chosen.default_data), chosen.Config())
     options = _parse(Options, defaults, rest, program, chosen.Config.__doc__)
     if options.run.resume:
         # The run's own options are the defaults now; what the command line says still wins.
@@ -149,6 +149,45 @@ def sample(argv: list[str]) -> int:
     return 0
 
 
+def evaluate(argv: list[str]) -> int:
+    """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME]"""
+    _need_extra()
+    import tyro
+
+    from fastgan.recipes import load_run
+    from fastgan.training.checkpoint import CheckpointError
+
+    @dataclass
+    class Options:
+        run: tyro.conf.Positional[Path]
+        """Run folder, as `fastgan train` made it."""
+        samples: int = 2000
+        """How many samples to draw."""
+        metrics: str | None = None
+        """Only those whose names begin with one of these, separated by commas. Default: all."""
+        device: str = "cpu"
+        """cpu, cuda or cuda:N."""
+
+    options = _parse(Options, None, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
+    try:
+        recipe, networks = load_run(options.run, options.device)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+    source = json.loads((options.run / "config.json").read_text())["run"]["data"]
+    columns = recipe.evaluate(networks, source, options.samples)
+    names = list(next(iter(columns.values())))
+    wanted = tuple(options.metrics.split(",")) if options.metrics else ("",)
+    chosen = [name for name in names if name.startswith(wanted)]
+    if not chosen:
+        raise UsageError(f"--metrics {options.metrics}: expected names among {', '.join(names)}")
+    width = max(map(len, chosen))
+    print(" " * width + "".join(f"{label:>10}" for label in columns))
+    for name in chosen:
+        print(f"{name:{width}}" + "".join(f"{values[name]:10.4f}" for values in columns.values()))
+    (options.run / "metrics.json").write_text(json.dumps({"samples": options.samples, **columns}, indent=1) + "\n")
+    return 0
+
+
 def data(argv: list[str]) -> int:
     """Data sets: fastgan data list | fastgan data prepare SOURCE OUT.npz"""
     import fastgan.data
@@ -196,7 +235,7 @@ def info(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"train": train, "sample": sample, "data": data, "info": info}
+COMMANDS = {"train": train, "sample": sample, "eval": evaluate, "data": data, "info": info}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,14 +94,21 @@ class Vocabulary:
         return sentences
 
     def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(self.to_dict(), ensure_ascii=False), encoding="utf-8")
+
+    def to_dict(self) -> dict:
+        """JSON-able content; `from_dict` is the inverse."""
         content = {"level": self.level, "tokens": self.tokens[len(SPECIALS) :]}
         if self._tokenizer is not None:
             content["tokenizer"] = self._tokenizer.to_str()
-        Path(path).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        return content
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "Vocabulary":
         tokenizer = None
         if "tokenizer" in content:
             from tokenizers import Tokenizer
@@ -122,6 +130,19 @@ class TextData:
     vocabulary: Vocabulary | None = None
     oracle: Oracle | None = None
 
+    def __len__(self) -> int:
+        """Sentences for training."""
+        return len(self.train)
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """Lengths of the index streams that one batch draws from; see `fastgan.data.Loader`."""
+        return (len(self.train),)
+
+    def gather(self, indices: Sequence[np.ndarray], flips: Sequence[None]) -> tuple[Tensor, ...]:
+        """``indices[0]`` int64 [B] -> (training sentences int64 [B, L],); text has no mirror image."""
+        return (self.train[torch.from_numpy(indices[0])],)
+
     @property
     def vocabulary_size(self) -> int:
         return len(self.vocabulary) if self.vocabulary is not None else self.oracle.embedding.num_embeddings
@@ -133,6 +154,15 @@ class TextData:
     @property
     def pad(self) -> int | None:
         return None if self.vocabulary is None else PAD
+
+    @property
+    def start(self) -> int:
+        """The token that stands before every sentence."""
+        return 0 if self.vocabulary is None else BOS
+
+    @property
+    def end(self) -> int | None:
+        return None if self.vocabulary is None else EOS
 
     def decode(self, ids: Tensor) -> list[str]:
         """Sentences as text; oracle data as numbers."""
@@ -152,6 +182,7 @@ def load_text(
     max_vocabulary: int | None = None,
     vocabulary: Vocabulary | None = None,
     count: int = 10_000,
+    oracle: str | Path | None = None,
 ) -> TextData:
     """Load a corpus by name or from a UTF-8 text file with one sentence per line.
 
@@ -167,14 +198,15 @@ def load_text(
         length: tokens per sentence; longer ones are cut. None: the longest sentence.
         min_count, max_vocabulary: see `Vocabulary.build`.
         vocabulary: use this one instead of building it, for instance a run's.
+        oracle: weights of another oracle (`Oracle.load`) for ``oracle`` and ``oracle-40``.
 
     Raises FileNotFoundError for an unknown name or missing file, ValueError for fewer than two sentences.
     """
     name = str(name_or_path)
     if name in _ORACLE_LENGTHS:
-        oracle = Oracle(seed=seed)
-        sentences = oracle.sample(2 * count, length or _ORACLE_LENGTHS[name], seed=seed + 1)
-        return TextData(name, sentences[:count], sentences[count:], oracle=oracle)
+        model = Oracle(seed=seed) if oracle is None else Oracle.load(oracle)
+        sentences = model.sample(2 * count, length or _ORACLE_LENGTHS[name], seed=seed + 1)
+        return TextData(name, sentences[:count], sentences[count:], oracle=model)
     if name in _EMBEDDED:
         file, usual = _EMBEDDED[name]
         content = files("fastgan.data").joinpath("assets", file).read_text(encoding="utf-8")

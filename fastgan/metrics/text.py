@@ -123,18 +123,20 @@ def distinct_n(
     return {f"distinct-{n}": float(counts[n - 1] / max(totals[n - 1], 1)) for n in orders}
 
 
-def nll(model, tokens: torch.Tensor, pad: int | None = None, batch_size: int = 512) -> float:
+def nll(model, tokens: torch.Tensor, pad: int | Sequence[int] | None = None, batch_size: int = 512) -> float:
     """Mean negative log-likelihood per token, in nats, of ``tokens`` (int64 [N, L]) under ``model``.
 
-    ``model.log_prob(tokens)`` gives log p(token | tokens before it), [N, L]; positions equal to ``pad`` do not count.
+    ``model.log_prob(tokens)`` gives log p(token | tokens before it), [N, L]; positions equal to ``pad`` (one id or
+    several) do not count.
     The field's three numbers are NLL_oracle = nll(oracle, generated), NLL_gen = nll(generator, training data) and
     NLL_test = nll(generator, held-out data).
     """
     total, count = 0.0, 0
+    ignored = torch.tensor([] if pad is None else pad, dtype=torch.int64, device=tokens.device).reshape(-1)
     with torch.no_grad():
         for batch in tokens.split(batch_size):
             log_prob = model.log_prob(batch)
-            real = torch.ones_like(batch, dtype=torch.bool) if pad is None else batch != pad
+            real = torch.isin(batch, ignored, invert=True)
             total -= log_prob.double().masked_fill(~real, 0).sum().item()
             count += int(real.sum())
     if count == 0:

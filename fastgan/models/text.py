@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastgan.ops.categorical import sample_categorical
+from fastgan.ops.gumbel_softmax import gumbel_softmax
 
 State = tuple[Tensor, ...]
 # Added to the logit of a token that is never generated: exp(-1e4) is 0 in every float type, and no NaN can come of it.
@@ -124,6 +125,30 @@ class Generator(nn.Module):
             token = self.draw(hidden, token, temperature, None if uniform is None else uniform[:, position])
             tokens.append(token)
         return torch.stack(tokens, dim=1)
+
+    def sample_soft(self, count: int, temperature: float) -> tuple[Tensor, Tensor]:
+        """Differentiable sentences: y [count, L, V] = softmax((logits + Gumbel noise) / temperature), and their
+        tokens.
+
+        The token read next is the argmax of y, an exact draw from softmax(logits) at any temperature; gradients flow
+        through y and the memory, not through that choice (Nie et al., 2019, eq. 4). Its softmax is over all tokens,
+        also where a sentence has ended: there y is `pad`, without gradient.
+        """
+        config, state = self.config, self.begin(count)
+        token = torch.full((count,), config.start, device=self.never.device)
+        soft, tokens = [], []
+        for _ in range(config.length):
+            hidden, state = self.step(token, state)
+            y = gumbel_softmax(self.predict(hidden), temperature)
+            chosen = y.detach().argmax(dim=1)
+            if config.end is not None:
+                over = self.ended(token)
+                chosen = torch.where(over, config.pad, chosen)
+                y = torch.where(over[:, None], F.one_hot(chosen, config.vocabulary).to(y.dtype), y)
+            token = chosen
+            soft.append(y)
+            tokens.append(token)
+        return torch.stack(soft, dim=1), torch.stack(tokens, dim=1)
 
     @torch.no_grad()
     def rollouts(self, tokens: Tensor, count: int) -> Tensor:

@@ -1,0 +1,106 @@
+"""SeqGAN (Yu et al., 2017): a text generator trained by policy gradient, its reward a discriminator's judgement of Monte
+Carlo completions. Three phases: maximum likelihood, discriminator alone, both in turn (algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastgan.losses import adversarial
+from fastgan.models import build
+from fastgan.models.text import Generator
+from fastgan.models.text_discriminator import SEQGAN_FILTERS
+from fastgan.recipes import Update
+from fastgan.recipes.text import TextConfig, TextRecipe
+
+
+@dataclass
+class SeqGANConfig(TextConfig):
+    """SeqGAN: policy gradient with Monte Carlo rollouts, after maximum likelihood pretraining."""
+
+    steps: int = 1_900
+    """Length of the run: pretraining of the generator and of the discriminator, then adversarial steps."""
+    pretrain: int = 1_500
+    """Steps of maximum likelihood."""
+    discriminator_pretrain: int = 200
+    """Steps of the discriminator alone, after that."""
+    discriminator_steps: int = 5
+    """Discriminator updates for each update of the generator."""
+    rollouts: int = 16
+    """Monte Carlo completions of every prefix."""
+    lr: float = 1e-3
+    """Adam's learning rate for the policy gradient."""
+    discriminator_lr: float = 1e-3
+    """Adam's learning rate for the discriminator."""
+    filters: float = 0.25
+    """Numbers of the discriminator's filters, as a share of the paper's 1,720."""
+
+
+def rewards(
+    generator: Generator, score: Callable[[Tensor], Tensor], tokens: Tensor, count: int, chunk: int = 2048
+) -> Tensor:
+    """Q(prefix, token) of each token: the expected score of the sentence if the generator continues, float [N, L].
+
+    The mean of `score` (int64 [M, L] -> float [M]) over `count` completions of the prefix that ends with the token; for
+    the last token the score of the sentence itself (Yu et al., 2017, eq. 4).
+    """
+    with torch.no_grad():
+        completions = generator.rollouts(tokens, count)
+        steps, _, n, length = completions.shape
+        scores = torch.cat([score(part) for part in completions.view(-1, length).split(chunk)])
+        return torch.cat([scores.view(steps, count, n).mean(1), score(tokens)[None]]).T
+
+
+def advantages(q: Tensor) -> Tensor:
+    """Rewards [N, L] less a baseline: at each position the mean over the other sentences, which leaves the policy
+    gradient's expectation as it is, for it does not depend on the sentence's own tokens."""
+    if len(q) < 2:
+        return q
+    return (q - q.mean(0)) * (len(q) / (len(q) - 1))
+
+
+class SeqGAN(TextRecipe):
+    name = "seqgan"
+    Config = SeqGANConfig
+
+    def __init__(self, config: SeqGANConfig, data: dict):
+        super().__init__(config, data)
+        self.discriminator = build(
+            "text.seqgan_discriminator",
+            vocabulary=data["vocabulary_size"],
+            length=data["length"],
+            filters=tuple((width, max(1, round(n * config.filters))) for width, n in SEQGAN_FILTERS),
+        )
+        self.networks["discriminator"] = self.discriminator
+        self.optimizers |= {
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=config.discriminator_lr),
+            "generator": torch.optim.Adam(self.generator.parameters(), lr=config.lr),
+        }
+
+    def updates(self, step: int) -> list[Update]:
+        discriminator = Update("discriminator", self.d_step)
+        if step < self.config.pretrain:
+            return [Update("pretrain", self.mle_step)]
+        if step < self.config.pretrain + self.config.discriminator_pretrain:
+            return [discriminator]
+        return [Update("generator", self.g_step, fresh=False), *[discriminator] * self.config.discriminator_steps]
+
+    def d_step(self, batch) -> dict[str, Tensor]:
+        self.discriminator.train()
+        fake = self.generator.sample(batch.size)
+        real_logits, fake_logits = self.discriminator(torch.cat([batch.real, fake])).chunk(2)
+        loss = adversarial.non_saturating.d_loss(real_logits, fake_logits).mean()
+        return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
+
+    def g_step(self, batch) -> dict[str, Tensor]:
+        self.discriminator.eval()  # a reward is no place for dropout
+        tokens = self.generator.sample(batch.size)
+        q = rewards(self.generator, lambda x: self.discriminator(x).sigmoid(), tokens, self.config.rollouts)
+        log_prob = self.generator.log_prob(tokens)
+        written = torch.ones_like(tokens) if self.data["pad"] is None else (tokens != self.data["pad"]).long()
+        # The gradient of E[Q] is E[sum of Q grad log p]; what follows a sentence's end was not the generator's choice.
+        loss = -(advantages(q) * log_prob * written).sum() / written.sum()
+        return {"loss": loss, "reward": q[:, -1].mean()}

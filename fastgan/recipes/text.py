@@ -1,0 +1,119 @@
+"""What the text recipes share: data, generator, samples and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fastgan import models
+from fastgan.data.text import UNK, TextData, Vocabulary, load_text
+from fastgan.metrics.evaluate_text import evaluate
+from fastgan.recipes import Recipe, RecipeConfig
+
+
+@dataclass
+class TextConfig(RecipeConfig):
+    """Options of every text recipe."""
+
+    batch_size: int = 64
+    """Sentences per update and process."""
+    ema_halflife: float = 0.0
+    """Half-life of the generator's moving average, which samples are drawn from, in sentences. 0: no average."""
+    level: str | None = None
+    """char, word or the path of a tokenizers .json file. Default: characters for the poems, words elsewhere."""
+    length: int | None = None
+    """Tokens per sentence; longer ones are cut. Default: the longest sentence."""
+    max_vocabulary: int | None = None
+    """Keep this many tokens, the most frequent; the others become unknown. Default: all."""
+    oracle: str | None = None
+    """Weights of an oracle of your own (.safetensors or torch.save) for --data oracle."""
+    generator: Literal["lstm", "relational", "transformer"] = "lstm"
+    """Generator network."""
+    embedding: int = 64
+    """Width of the token embedding (lstm, relational)."""
+    hidden: int = 128
+    """Width of the LSTM, the relational memory (two heads of half of it) or the Transformer."""
+    pretrain_lr: float = 5e-3
+    """Adam's learning rate for maximum likelihood."""
+
+
+class TextRecipe(Recipe):
+    """Base of `mle`, `seqgan` and `relgan`: a generator in `networks`, trained by maximum likelihood in `mle_step`."""
+
+    Config = TextConfig
+    unit = "sentences"
+    default_data = "tang-quatrains"
+
+    def __init__(self, config: TextConfig, data: dict):
+        super().__init__(config, data)
+        sizes = {
+            "lstm": {"embedding": config.embedding, "hidden": config.hidden},
+            "relational": {"embedding": config.embedding, "heads": 2, "head_size": config.hidden // 2},
+            "transformer": {"width": config.hidden},
+        }[config.generator]
+        tokens = {name: data[name] for name in ("length", "start", "end", "pad")}
+        self.generator = models.build(f"text.{config.generator}", vocabulary=data["vocabulary_size"], **tokens, **sizes)
+        self.networks = {"generator": self.generator}
+        self.optimizers = {"pretrain": torch.optim.Adam(self.generator.parameters(), lr=config.pretrain_lr)}
+        self.vocabulary = None if data["vocabulary"] is None else Vocabulary.from_dict(data["vocabulary"])
+        self.latent_shape = (data["length"],)
+
+    @classmethod
+    def load_data(cls, name: str, config: TextConfig, **options) -> TextData:
+        return _load(name, config)
+
+    @classmethod
+    def describe(cls, dataset: TextData) -> dict:
+        names = ("name", "vocabulary_size", "length", "start", "end", "pad")
+        vocabulary = None if dataset.vocabulary is None else dataset.vocabulary.to_dict()
+        return {**{name: getattr(dataset, name) for name in names}, "vocabulary": vocabulary}
+
+    def mle_step(self, batch) -> dict[str, torch.Tensor]:
+        return {"loss": self.generator.nll_loss(batch.real)}
+
+    def decode(self, tokens: torch.Tensor) -> list[str]:
+        """int64 [N, L] -> sentences; of oracle data, numbers."""
+        if self.vocabulary is None:
+            return [" ".join(map(str, row)) for row in tokens.tolist()]
+        return self.vocabulary.decode(tokens)
+
+    def latents(self, seeds: list[int]) -> torch.Tensor:
+        """float32 [N, L], uniform: the draws of each sentence, from its seed alone."""
+        return torch.stack(
+            [torch.rand(self.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        )
+
+    def draw_tokens(self, networks: dict[str, nn.Module], seeds: list[int], temperature: float = 1.0) -> torch.Tensor:
+        """int64 [N, L], one sentence per seed."""
+        generator = networks["generator"]
+        uniform = self.latents(seeds).to(next(generator.parameters()).device)
+        return generator.sample(len(seeds), temperature=temperature, uniform=uniform).cpu()
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> list[str]:
+        return self.decode(self.draw_tokens(networks, seeds))
+
+    def temperatures(self) -> tuple[float, ...]:
+        """Sampling temperatures that `evaluate` compares."""
+        return (1.0,)
+
+    def evaluate(self, networks: dict[str, nn.Module], data: str, count: int = 2000) -> dict[str, dict[str, float]]:
+        """All text metrics of `count` sentences, by sampling temperature; `data` names what the run was trained on."""
+        corpus = _load(data, self.config, vocabulary=self.vocabulary)
+        columns = {}
+        for temperature in self.temperatures():
+            parts = [
+                self.draw_tokens(networks, list(range(i, min(i + 500, count))), temperature)
+                for i in range(0, count, 500)
+            ]
+            unknown = None if self.vocabulary is None else UNK
+            label = "value" if self.temperatures() == (1.0,) else f"T={temperature:g}"
+            columns[label] = evaluate(networks["generator"], torch.cat(parts), corpus, unknown)
+        return columns
+
+
+def _load(name: str, config: TextConfig, vocabulary: Vocabulary | None = None) -> TextData:
+    options = {"level": config.level, "length": config.length, "max_vocabulary": config.max_vocabulary}
+    return load_text(name, **options, vocabulary=vocabulary, oracle=config.oracle)
