@@ -1,5 +1,6 @@
-"""SeqGAN (Yu et al., 2017): a text generator trained by policy gradient, its reward a discriminator's judgement of Monte
-Carlo completions. Three phases: maximum likelihood, discriminator alone, both in turn (algorithm 1)."""
+"""SeqGAN (Yu et al., 2017): a text generator trained by policy gradient, its reward a discriminator's judgement of
+Monte Carlo completions. Three phases: maximum likelihood, discriminator alone, both in turn (algorithm 1).
+"""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ def rewards(
 ) -> Tensor:
     """Q(prefix, token) of each token: the expected score of the sentence if the generator continues, float [N, L].
 
-    The mean of `score` (int64 [M, L] -> float [M]) over `count` completions of the prefix that ends with the token; for
-    the last token the score of the sentence itself (Yu et al., 2017, eq. 4).
+    The mean of `score` (int64 [M, L] -> float [M]) over `count` completions of the prefix that ends with the token;
+    for the last token the score of the sentence itself (Yu et al., 2017, eq. 4).
     """
     with torch.no_grad():
         completions = generator.rollouts(tokens, count)

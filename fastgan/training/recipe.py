@@ -81,6 +81,7 @@ class Recipe:
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
         running: buffers that are averaged over processes after each update.
         latent_shape: shape of one sample's latent.
+        default_data: the data set where the command line names none.
         unit: what a batch counts, for the progress line ("images", "sentences").
     """
 
@@ -88,6 +89,7 @@ class Recipe:
     Config: type[RecipeConfig] = RecipeConfig
     averaged: tuple[str, ...] = ("generator",)
     unit: str = "images"
+    default_data: str = "emoji"
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         self.config, self.data = config, data
@@ -156,6 +158,11 @@ class Recipe:
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor | list[str]:
         """Images in [-1, 1], [N, C, H, W], or texts, one per seed. A recipe without latents replaces this one."""
         return self.generate(networks, self.latents(seeds), self.labels(seeds))
+
+    def evaluate(self, networks: dict[str, nn.Module], data: str, count: int) -> dict[str, dict[str, float]]:
+        """Metrics of `count` samples, columns of values by name; `data` is the name of the data set of the run."""
+        raise ValueError(f"{self.name} has no metrics to evaluate")
+
 
 
 def lazy_adam(
