@@ -1,14 +1,30 @@
 """Every text metric of a generator at once, as `fastgan eval` prints them."""
 
+from typing import NamedTuple
+
 import torch
+from torch import nn
 
 from fastgan.metrics import text
 
 REFERENCES = 5000  # held-out sentences that BLEU compares with, at most
 
 
-def evaluate(generator, generated: torch.Tensor, data, unknown: int | None = None) -> dict[str, float]:
-    """Metrics by name of sentences `generated` (int64 [N, L] on the CPU), a sample of `generator`.
+class Tempered(NamedTuple):
+    """The likelihood of a generator whose logits are divided by `temperature`: what sampling at it draws from."""
+
+    generator: nn.Module
+    temperature: float
+
+    def log_prob(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits = self.generator.logits(tokens) / self.temperature
+        return -nn.functional.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+
+
+def evaluate(
+    generator, generated: torch.Tensor, data, unknown: int | None = None, temperature: float = 1.0
+) -> dict[str, float]:
+    """Metrics by name of sentences `generated` (int64 [N, L] on the CPU), drawn from `generator` at `temperature`.
 
     `data` holds `train` and `test` (int64 [M, L]), `pad`, `end` and `oracle` (a model of the true distribution, or
     None). Where tokens are `unknown` in held-out text NLL_test does not count them: no generator can learn a token
@@ -20,9 +36,10 @@ def evaluate(generator, generated: torch.Tensor, data, unknown: int | None = Non
     """
     device = next(generator.parameters()).device
     ignored = [token for token in (data.pad, unknown) if token is not None]
+    model = generator if temperature == 1 else Tempered(generator, temperature)
     values = {
-        "nll-gen": text.nll(generator, data.train[:REFERENCES].to(device), ignored),
-        "nll-test": text.nll(generator, data.test[:REFERENCES].to(device), ignored),
+        "nll-gen": text.nll(model, data.train[:REFERENCES].to(device), ignored),
+        "nll-test": text.nll(model, data.test[:REFERENCES].to(device), ignored),
     }
     if data.oracle is not None:
         values["nll-oracle"] = text.nll(data.oracle, generated)

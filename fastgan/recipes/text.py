@@ -110,7 +110,7 @@ class TextRecipe(Recipe):
             ]
             unknown = None if self.vocabulary is None else UNK
             label = "value" if self.temperatures() == (1.0,) else f"T={temperature:g}"
-            columns[label] = evaluate(networks["generator"], torch.cat(parts), corpus, unknown)
+            columns[label] = evaluate(networks["generator"], torch.cat(parts), corpus, unknown, temperature)
         return columns
 
 
