@@ -55,12 +55,12 @@ def rewards(
         return torch.cat([scores.view(steps, count, n).mean(1), score(tokens)[None]]).T
 
 
-def advantages(q: Tensor) -> Tensor:
-    """Rewards [N, L] less a baseline: at each position the mean over the other sentences, which leaves the policy
-    gradient's expectation as it is, for it does not depend on the sentence's own tokens."""
-    if len(q) < 2:
-        return q
-    return (q - q.mean(0)) * (len(q) / (len(q) - 1))
+def advantages(q: Tensor, every: Tensor) -> Tensor:
+    """Rewards q [N, L] less a baseline: at each position the mean over all other sentences of the whole batch, `every`
+    [M, L], of which q is a part. It does not depend on the sentence's own tokens, so that the policy gradient's
+    expectation stays as it is. A single sentence has no others: the baseline is 0."""
+    others = len(every) - 1
+    return q - (every.sum(0) - q) / others if others else q
 
 
 class SeqGAN(TextRecipe):
@@ -103,5 +103,5 @@ class SeqGAN(TextRecipe):
         log_prob = self.generator.log_prob(tokens)
         written = torch.ones_like(tokens) if self.data["pad"] is None else (tokens != self.data["pad"]).long()
         # The gradient of E[Q] is E[sum of Q grad log p]; what follows a sentence's end was not the generator's choice.
-        loss = -(advantages(q) * log_prob * written).sum() / written.sum()
+        loss = -(advantages(q, batch.gather(q)) * log_prob * written).sum() / written.sum()
         return {"loss": loss, "reward": q[:, -1].mean()}

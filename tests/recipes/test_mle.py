@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastgan import recipes
+from fastgan.cli import main
+from fastgan.data.oracle import Oracle
+from fastgan.training.log import read_metrics
+
+
+def test_every_generator_learns_and_writes_sentences(small_run, corpus, tmp_path):
+    for generator in ("lstm", "relational", "transformer"):
+        folder = tmp_path / generator
+        trainer = small_run("mle", folder, steps=40, generator=generator)
+        losses = [row["pretrain/loss"] for row in read_metrics(folder / "metrics.jsonl")]
+        assert losses[-1] < 0.7 * losses[0]
+        texts = (folder / "samples" / "step-00000040.txt").read_text().splitlines()
+        assert len(texts) == 4
+        words = {"<unk>", *Path(corpus).read_text("utf-8").split()}
+        assert all(set(text.split()) <= words for text in texts)
+        again = trainer.recipe.sample(trainer.ema.networks, [3, 1])
+        assert again == [texts[3], texts[1]], "a sample depends on its seed alone"
+
+
+def test_eval_prints_every_metric_for_each_temperature(small_run, tmp_path, capsys):
+    small_run("mle", tmp_path / "run", steps=30, sweep=(1.0, 0.2))
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "run"), "--samples", "200"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["T=1", "T=0.2"]
+    table = {name: list(map(float, values)) for name, *values in map(str.split, lines[1:])}
+    expected = {"nll-gen", "nll-test", "embedding-similarity"}
+    expected |= {f"{kind}-{n}" for kind in ("bleu", "self-bleu") for n in (2, 3, 4, 5)}
+    assert set(table) == expected | {f"distinct-{n}" for n in (1, 2, 3, 4)}
+    assert table["distinct-3"][1] < table["distinct-3"][0], "a lower temperature costs diversity"
+    saved = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert saved["T=1"]["nll-gen"] == pytest.approx(table["nll-gen"][0], abs=1e-4)
+    assert main(["eval", str(tmp_path / "run"), "--samples", "50", "--metrics", "bleu,distinct"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 9
+    assert main(["eval", str(tmp_path / "run"), "--metrics", "fid"]) == 1
+    assert "nll-gen" in capsys.readouterr().err
+
+
+def test_nll_gen_of_a_run_is_the_training_loss(small_run, corpus, tmp_path):
+    trainer = small_run("mle", tmp_path / "run", steps=20)
+    columns = trainer.recipe.evaluate(trainer.ema.networks, corpus, 50)
+    loss = trainer.recipe.generator.nll_loss(trainer.dataset.train).item()
+    assert columns["T=1"]["nll-gen"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_recipe_without_metrics_says_so(tmp_path):
+    recipe = recipes.get("gan")
+    with pytest.raises(ValueError, match="gan has no metrics"):
+        recipe.evaluate(recipe, {}, "emoji", 10)
+
+
+def test_a_user_supplied_oracle(tmp_path):
+    oracle = Oracle(vocabulary=20, hidden=4, embedding=4, seed=3)
+    torch.save(oracle.state_dict(), tmp_path / "oracle.pt")
+    config = recipes.get("mle").Config(oracle=str(tmp_path / "oracle.pt"), hidden=4, embedding=4, sweep=(1.0,))
+    data = recipes.get("mle").load_data("oracle", config)
+    assert data.vocabulary_size == 20
+    assert torch.equal(data.oracle.output.weight, oracle.output.weight)
+    recipe = recipes.get("mle")(config, recipes.get("mle").describe(data))
+    values = recipe.evaluate({"generator": recipe.generator}, "oracle", 50)["value"]
+    assert values["nll-oracle"] > values["nll-oracle-real"]

@@ -1,0 +1,96 @@
+import torch
+from tolerances import assert_close
+
+from fastgan.models import build
+from fastgan.recipes.seqgan import advantages, rewards
+from fastgan.training.log import read_metrics
+
+
+def make_generator(vocabulary=3, length=3):
+    torch.manual_seed(0)
+    generator = build("text.lstm", vocabulary=vocabulary, length=length, embedding=4, hidden=4).double()
+    for parameter in generator.parameters():
+        parameter.data.normal_()
+    return generator
+
+
+def every_sentence(vocabulary=3, length=3):
+    return torch.cartesian_prod(*[torch.arange(vocabulary)] * length)
+
+
+def score(tokens):
+    """An arbitrary number per sentence."""
+    return torch.sin(tokens.double() @ torch.tensor([9.0, 3.0, 1.0], dtype=torch.float64) * 1.7)
+
+
+def exact_rewards(generator, tokens):
+    every = every_sentence()
+    p = generator.log_prob(every).sum(1).exp().detach()
+    columns = []
+    for prefix in (1, 2, 3):
+        fits = (every[None, :, :prefix] == tokens[:, None, :prefix]).all(2) * p
+        columns.append((fits * score(every)).sum(1) / fits.sum(1))
+    return torch.stack(columns, dim=1)
+
+
+def test_rewards_are_conditional_expectations():
+    generator = make_generator()
+    tokens = torch.tensor([[0, 1, 2], [2, 2, 1], [1, 0, 0]])
+    q = rewards(generator, score, tokens, count=20_000, chunk=7001)
+    assert_close(q, exact_rewards(generator, tokens), 0.03)  # 4 / sqrt(20,000) of a score in [-1, 1]
+
+
+def test_the_policy_gradient_is_the_gradient_of_the_expected_score():
+    """With exact rewards, E[sum_t Q_t grad log p_t] over all sentences is grad E[score]; a baseline changes nothing."""
+    generator = make_generator()
+    every = every_sentence()
+    parameters = list(generator.parameters())
+    p = generator.log_prob(every).sum(1).exp()
+    expected = torch.autograd.grad((p * score(every)).sum(), parameters)
+    q = exact_rewards(generator, every)
+    log_prob = generator.log_prob(every)
+    for baseline in (0.0, torch.tensor([0.3, -1.0, 2.0])):
+        surrogate = (p.detach()[:, None] * (q - baseline) * log_prob).sum()
+        found = torch.autograd.grad(surrogate, parameters, retain_graph=True)
+        for a, b in zip(found, expected, strict=True):
+            assert_close(a, b)
+
+
+def test_the_baseline_leaves_the_sentence_itself_out():
+    q = torch.tensor([[1.0, 5.0], [2.0, 5.0], [6.0, 8.0]])
+    assert_close(advantages(q[:2], q), torch.tensor([[-3.0, -1.5], [-1.5, -1.5]]))
+    assert_close(advantages(q[:1], q[:1]), q[:1])
+
+
+def test_policy_gradient_raises_the_reward(small_run, tmp_path):
+    """A discriminator that likes one word: the generator learns to write it."""
+    trainer = small_run(
+        "seqgan", tmp_path / "a", steps=12, pretrain=8, discriminator_pretrain=2, filters=0.02, rollouts=2
+    )
+    recipe = trainer.recipe
+    liked = recipe.vocabulary.ids("hears")[0]
+    recipe.discriminator.forward = lambda x: (x == liked).any(1).float() * 4 - 2
+    batch = type("Batch", (), {"size": 64, "gather": staticmethod(lambda x: x)})
+    before = (recipe.generator.sample(300) == liked).any(1).float().mean()
+    for parameter in recipe.generator.parameters():
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(recipe.generator.parameters(), lr=0.02)
+    for _ in range(15):
+        optimizer.zero_grad()
+        recipe.g_step(batch)["loss"].backward()
+        optimizer.step()
+    after = (recipe.generator.sample(300) == liked).any(1).float().mean()
+    assert after > before + 0.15
+
+
+def test_three_phases_and_resume_repeats_an_unbroken_run(small_run, tmp_path):
+    options = {"pretrain": 4, "discriminator_pretrain": 3, "discriminator_steps": 2, "filters": 0.02, "rollouts": 2}
+    whole = small_run("seqgan", tmp_path / "whole", steps=10, **options)
+    rows = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    phases = [{key.split("/")[0] for key in row if key.endswith("/loss")} for row in rows]
+    assert phases == [{"pretrain"}] * 4 + [{"discriminator"}] * 3 + [{"generator", "discriminator"}] * 3
+    small_run("seqgan", tmp_path / "parts", steps=8, **options)
+    parts = small_run("seqgan", tmp_path / "parts", resume=True, steps=10, **options)
+    for name, network in whole.recipe.networks.items():
+        for a, b in zip(network.parameters(), parts.recipe.networks[name].parameters(), strict=True):
+            assert torch.equal(a, b)
