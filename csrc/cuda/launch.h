@@ -1,0 +1,149 @@
+// What every CUDA kernel uses: the launch, 128-bit memory accesses, shared memory, sums over a warp. The same source is compiled
+// by nvcc for GPUs and by g++ against tests/cuda_emulation/cuda_runtime.h for CPU tensors.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "check.h"
+
+#ifndef FASTGAN_NAMESPACE
+#define FASTGAN_NAMESPACE fastgan
+#define FASTGAN_DISPATCH_KEY CUDA
+#endif
+
+#ifdef FASTGAN_CUDA_EMULATION
+#define FASTGAN_UNROLL
+#else
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#define FASTGAN_UNROLL _Pragma("unroll")
+#endif
+
+namespace fastgan {
+
+template <class S>
+using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
+
+// The dtype of filters and sums beside tensors of S.
+template <class S>
+constexpr auto accumulate_dtype =
+    std::is_same_v<S, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
+
+template <class T>
+__host__ __device__ constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
+
+// Rounds towards minus infinity; b > 0.
+template <class T>
+__host__ __device__ constexpr T floor_div(T a, T b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+
+template <class T>
+__host__ __device__ constexpr T smaller(T a, T b) { return a < b ? a : b; }
+
+template <class T>
+__host__ __device__ constexpr T larger(T a, T b) { return a > b ? a : b; }
+
+// How many elements of S a 128-bit access moves.
+template <class S>
+constexpr int kPack = 16 / sizeof(S);
+
+template <class S, int N>
+struct alignas(N * sizeof(S) < 16 ? N * sizeof(S) : 16) Pack {
+  S at[N];
+};
+
+// N consecutive elements, in accesses of 128 bits where N elements are that many; `from` is aligned to it.
+template <class S, int N>
+__device__ __forceinline__ Pack<S, N> load(const S* from) {
+  Pack<S, N> pack;
+  if constexpr (N * sizeof(S) % 16 == 0) {
+    uint4 bits[N * sizeof(S) / 16];
+    FASTGAN_UNROLL
+    for (size_t i = 0; i < N * sizeof(S) / 16; ++i) bits[i] = reinterpret_cast<const uint4*>(from)[i];
+    memcpy(&pack, bits, sizeof(pack));
+  } else {
+    FASTGAN_UNROLL
+    for (int i = 0; i < N; ++i) pack.at[i] = from[i];
+  }
+  return pack;
+}
+
+template <class S, int N>
+__device__ __forceinline__ void store(S* to, const Pack<S, N>& pack) {
+  if constexpr (N * sizeof(S) % 16 == 0) {
+    uint4 bits[N * sizeof(S) / 16];
+    memcpy(bits, &pack, sizeof(pack));
+    FASTGAN_UNROLL
+    for (size_t i = 0; i < N * sizeof(S) / 16; ++i) reinterpret_cast<uint4*>(to)[i] = bits[i];
+  } else {
+    FASTGAN_UNROLL
+    for (int i = 0; i < N; ++i) to[i] = pack.at[i];
+  }
+}
+
+inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// The dynamic shared memory of the block, aligned to 16 bytes.
+__device__ __forceinline__ unsigned char* shared_memory() {
+#ifdef FASTGAN_CUDA_EMULATION
+  return emulation::shared;
+#else
+  extern __shared__ __align__(16) unsigned char memory[];
+  return memory;
+#endif
+}
+
+// The sum over the 32 lanes of a warp, in every lane, in an order that does not depend on timing.
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
+  FASTGAN_UNROLL
+  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+
+inline cudaStream_t current_stream(const Tensor& x) {
+#ifdef FASTGAN_CUDA_EMULATION
+  (void)x;
+  return nullptr;
+#else
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+#endif
+}
+
+// Makes the device of x current while it lives.
+#ifdef FASTGAN_CUDA_EMULATION
+struct OnDeviceOf {
+  explicit OnDeviceOf(const Tensor&) {}
+};
+#else
+struct OnDeviceOf {
+  explicit OnDeviceOf(const Tensor& x) : guard(x.get_device_index()) {}
+  torch::stable::accelerator::DeviceGuard guard;
+};
+#endif
+
+inline void check_cuda(cudaError_t error, const char* what) {
+  FASTGAN_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
+}
+
+// kernel(arguments...) on the current stream of the device of x. More than the default 48 KiB of shared memory are asked for.
+template <class... Expected, class... Given>
+void launch(const char* name, const Tensor& x, dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Expected...),
+            Given&&... arguments) {
+  if (shared_bytes > 48 * 1024)
+    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared_bytes)),
+               name);
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid, config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = current_stream(x);
+  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Given>(arguments)...), name);
+}
+
+}  // namespace fastgan

@@ -1,0 +1,298 @@
+// The part of the CUDA runtime that csrc/cuda uses, on CPU threads: g++ finds this header where nvcc finds the real one.
+//
+// Blocks run one after another. The threads of a block are fibers (fast: parity tests), or OS threads with a real barrier
+// under -DFASTGAN_EMULATION_THREADS (races and bounds: ThreadSanitizer and AddressSanitizer see them). Shared memory has the
+// size that was asked for and is filled with NaN before every block. Launches beyond the limits of a GPU are refused.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <csetjmp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define FASTGAN_CUDA_EMULATION 1
+
+#ifdef FASTGAN_EMULATION_THREADS
+#define EMULATION_OWN thread_local
+#else
+#define EMULATION_OWN
+#endif
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaLaunchAttribute {};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
+};
+
+inline EMULATION_OWN dim3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
+
+namespace emulation {
+
+constexpr size_t kSharedByDefault = 48 * 1024, kSharedAtMost = 163 * 1024;  // sm_80
+
+inline std::mutex launching;
+inline std::map<const void*, size_t> shared_limit;
+inline unsigned char* shared = nullptr;
+inline size_t shared_bytes = 0;
+inline uint64_t exchange[1024];
+
+#ifdef FASTGAN_EMULATION_THREADS
+
+class Barrier {
+ public:
+  void reset(int threads) { live_ = threads, waiting_ = 0; }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    const uint64_t generation = generation_;
+    ++waiting_;
+    if (!release()) released_.wait(lock, [&] { return generation != generation_; });
+  }
+  void leave() {  // an exited thread is not waited for
+    std::unique_lock lock(mutex_);
+    --live_;
+    if (waiting_ > 0) release();
+  }
+
+ private:
+  bool release() {
+    if (waiting_ < live_) return false;
+    waiting_ = 0, ++generation_;
+    released_.notify_all();
+    return true;
+  }
+  std::mutex mutex_;
+  std::condition_variable released_;
+  int live_ = 0, waiting_ = 0;
+  uint64_t generation_ = 0;
+};
+
+#else
+
+// Cooperative: a fiber runs until it waits. ucontext makes the stacks; setjmp switches, since swapcontext is a system call.
+struct Fiber {
+  ucontext_t context;
+  jmp_buf at;
+  bool done = true;
+  dim3 index;
+};
+inline std::vector<std::unique_ptr<Fiber>> fibers;
+inline std::vector<std::unique_ptr<char[]>> stacks;
+inline const std::function<void()>* job = nullptr;
+inline int running = 0, count = 0, left = 0;
+inline jmp_buf main_at;
+inline ucontext_t main_context;
+constexpr size_t kStack = 128 * 1024;
+
+__attribute__((noinline)) inline void go_on() {
+  do running = running + 1 == count ? 0 : running + 1;
+  while (fibers[running]->done);
+  threadIdx = fibers[running]->index;
+  _longjmp(fibers[running]->at, 1);
+}
+
+__attribute__((noinline)) inline void yield() {
+  if (!_setjmp(fibers[running]->at)) go_on();
+}
+
+__attribute__((noinline)) inline void finish() {
+  fibers[running]->done = true;
+  if (_setjmp(fibers[running]->at)) return;
+  if (--left == 0) _longjmp(main_at, 1);
+  go_on();
+}
+
+void leave_barriers();
+
+inline void fiber_main(int self) {
+  if (!_setjmp(fibers[self]->at)) swapcontext(&fibers[self]->context, &main_context);
+  for (;;) {
+    (*job)();
+    leave_barriers();
+    finish();
+  }
+}
+
+inline void need_fibers(int threads) {
+  while (static_cast<int>(fibers.size()) < threads) {
+    fibers.push_back(std::make_unique<Fiber>());
+    stacks.emplace_back(new char[kStack]);
+    ucontext_t& context = fibers.back()->context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = stacks.back().get();
+    context.uc_stack.ss_size = kStack;
+    context.uc_link = nullptr;
+    makecontext(&context, reinterpret_cast<void (*)()>(fiber_main), 1, static_cast<int>(fibers.size()) - 1);
+    swapcontext(&main_context, &context);
+  }
+}
+
+class Barrier {
+ public:
+  void reset(int threads) { live_ = threads, waiting_ = 0; }
+  void wait() {
+    const uint64_t generation = generation_;
+    ++waiting_;
+    release();
+    while (generation == generation_) yield();
+  }
+  void leave() {
+    --live_;
+    if (waiting_ > 0) release();
+  }
+
+ private:
+  void release() {
+    if (waiting_ == live_) waiting_ = 0, ++generation_;
+  }
+  int live_ = 0, waiting_ = 0;
+  volatile uint64_t generation_ = 0;
+};
+
+#endif
+
+inline Barrier block_barrier, warp_barrier[32];
+
+inline int thread_rank() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
+
+inline void leave_barriers() {
+  warp_barrier[thread_rank() / 32].leave();
+  block_barrier.leave();
+}
+
+inline void start_block(int threads) {
+  if (shared) std::memset(shared, 0xff, shared_bytes);
+  block_barrier.reset(threads);
+  for (int w = 0; w * 32 < threads; ++w) warp_barrier[w].reset(std::min(32, threads - w * 32));
+}
+
+inline dim3 index_of(int rank, const dim3& size) {
+  return dim3(rank % size.x, rank / size.x % size.y, rank / (size.x * size.y));
+}
+
+#ifdef FASTGAN_EMULATION_THREADS
+inline void run_grid(const std::function<void()>& body, int threads, uint64_t blocks) {
+  for (uint64_t b = 0; b < blocks; ++b) {
+    start_block(threads);
+    std::vector<std::thread> team;
+    for (int t = 0; t < threads; ++t)
+      team.emplace_back([&, t] {
+        threadIdx = index_of(t, blockDim);
+        blockIdx = dim3(b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y);
+        body();
+        leave_barriers();
+      });
+    for (std::thread& t : team) t.join();
+  }
+}
+#else
+inline void run_grid(const std::function<void()>& body, int threads, uint64_t blocks) {
+  need_fibers(threads);
+  job = &body, count = threads;
+  for (int t = 0; t < threads; ++t) fibers[t]->index = index_of(t, blockDim);
+  for (volatile uint64_t b = 0; b < blocks; b = b + 1) {
+    start_block(threads);
+    blockIdx = dim3(b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y);
+    for (int t = 0; t < threads; ++t) fibers[t]->done = false;
+    left = count, running = count - 1;
+    if (!_setjmp(main_at)) go_on();
+  }
+}
+#endif
+
+template <class Value>
+Value from_lane(Value value, int lane) {  // of the same warp
+  static_assert(sizeof(Value) <= 8);
+  const int rank = thread_rank(), warp = rank / 32;
+  std::memcpy(&exchange[rank], &value, sizeof(Value));
+  warp_barrier[warp].wait();
+  Value result;
+  std::memcpy(&result, &exchange[warp * 32 + lane], sizeof(Value));
+  warp_barrier[warp].wait();
+  return result;
+}
+
+}  // namespace emulation
+
+inline void __syncthreads() { emulation::block_barrier.wait(); }
+inline void __syncwarp(unsigned = 0xffffffff) { emulation::warp_barrier[emulation::thread_rank() / 32].wait(); }
+
+template <class Value>
+Value __shfl_xor_sync(unsigned, Value value, int distance) {
+  return emulation::from_lane(value, (emulation::thread_rank() % 32) ^ distance);
+}
+
+inline unsigned __ballot_sync(unsigned, bool vote) {
+  unsigned votes = 0;
+  const int rank = emulation::thread_rank(), warp = rank / 32;
+  emulation::exchange[rank] = vote;
+  emulation::warp_barrier[warp].wait();
+  for (int lane = 0; lane < 32; ++lane) votes |= static_cast<unsigned>(emulation::exchange[warp * 32 + lane]) << lane;
+  emulation::warp_barrier[warp].wait();
+  return votes;
+}
+
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || static_cast<size_t>(bytes) > emulation::kSharedAtMost) return cudaErrorInvalidValue;
+  std::lock_guard lock(emulation::launching);
+  emulation::shared_limit[kernel] = bytes;
+  return cudaSuccess;
+}
+
+template <class... Expected, class... Given>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Expected...), Given&&... given) {
+  std::lock_guard lock(emulation::launching);
+  const dim3 &grid = config->gridDim, &block = config->blockDim;
+  const uint64_t threads = uint64_t(block.x) * block.y * block.z;
+  if (threads < 1 || threads > 1024 || block.z > 64 || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu ||
+      grid.y > 65535 || grid.z > 65535)
+    return cudaErrorInvalidConfiguration;
+  const auto found = emulation::shared_limit.find(reinterpret_cast<const void*>(kernel));
+  if (config->dynamicSmemBytes > (found == emulation::shared_limit.end() ? emulation::kSharedByDefault : found->second))
+    return cudaErrorInvalidValue;
+  const std::tuple<Expected...> arguments(std::forward<Given>(given)...);
+  emulation::shared_bytes = config->dynamicSmemBytes;
+  std::unique_ptr<unsigned char[]> memory(emulation::shared_bytes ? new unsigned char[emulation::shared_bytes] : nullptr);
+  emulation::shared = memory.get();
+  blockDim = block, gridDim = grid;
+  emulation::run_grid([&] { std::apply(kernel, arguments); }, static_cast<int>(threads), uint64_t(grid.x) * grid.y * grid.z);
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorInvalidConfiguration ? "invalid configuration argument" : "invalid argument";
+}
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
