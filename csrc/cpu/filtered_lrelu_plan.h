@@ -1,0 +1,114 @@
+// What one call of filtered_lrelu does, worked out once: sizes, row layouts, and per phase the taps with their places.
+//
+// Rows of the upsampled grid are kept as `phases` = max(up, down) planes: element m lies in plane m % phases at m / phases.
+// Since 1, 2 and 4 divide each other, every filter then reads consecutive elements of one plane per tap, and no element that
+// is an inserted zero or is dropped by the downsampling is ever computed. Rows of x and y are split the same way into
+// x_phases = phases / up and y_phases = phases / down planes.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+namespace fastgan {
+
+inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+inline int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
+// A filter as it slides (already reversed if that was asked for), row-major; 1-D ones have height 0.
+template <class T>
+struct Fir {
+  std::vector<T> taps;
+  int64_t width = 1, height = 0;
+  bool separable() const { return height == 0; }
+  int64_t rows() const { return separable() ? width : height; }
+  T at(int64_t k) const { return k < width ? taps[k] : T(0); }
+  T at(int64_t ky, int64_t kx) const { return ky < height && kx < width ? taps[ky * width + kx] : T(0); }
+};
+
+struct FilteredSizes {
+  int64_t x_h, x_w, mid_h, mid_w, out_h, out_w;
+  int64_t px, py, qx, qy;  // t[m] reads x from (m - p) / up on, y[o] reads t from o down - q on
+};
+
+template <class T>
+struct FilteredPlan : FilteredSizes {
+  static constexpr int64_t kAlign = 64 / sizeof(float);  // elements; at every level a whole number of vectors
+
+  int64_t up, down, phases, x_phases, y_phases;
+  bool up_separable, down_separable;
+  int64_t up_rows, up_columns;      // taps per output of the first filter: ceil(taps / up)
+  int64_t down_rows, down_columns;  // taps of the second filter
+  int64_t columns, out_columns;     // elements per plane of a row of t, of y, rounded up to kAlign
+  int64_t x_margin, x_stride, t_margin, t_stride;  // element 0 of plane e lies at e * stride + margin
+  std::vector<int64_t> x_place;     // [phases][up_columns], in a row of x
+  std::vector<int64_t> t_place;     // [y_phases][down_columns], in a row of t
+  std::vector<T> across_up;         // separable: [phases][up_columns]
+  std::vector<T> along_up;          // separable: [up_rows][up]; else [phases][up_rows][up_columns][up]
+  std::vector<T> across_down;       // separable: [down_columns]
+  std::vector<T> along_down;        // separable: [down_rows]; else [down_rows][down_columns]
+  T slope, clamp;                   // clamp NaN: none, every comparison with it is false
+
+  // scale: factor of t, of either sign (a negative one moves behind the activation, which is odd in the pair of them).
+  FilteredPlan(const FilteredSizes& sizes, const Fir<T>& fu, const Fir<T>& fd, int64_t up_, int64_t down_, double scale, double slope_, double clamp_)
+      : FilteredSizes(sizes), up(up_), down(down_), phases(std::max(up_, down_)), x_phases(phases / up_), y_phases(phases / down_),
+        up_separable(fu.separable()), down_separable(fd.separable()), up_rows(ceil_div(fu.rows(), up_)), up_columns(ceil_div(fu.width, up_)),
+        down_rows(fd.rows()), down_columns(fd.width), columns(round_up(ceil_div(mid_w, phases), kAlign)),
+        out_columns(round_up(ceil_div(out_w, y_phases), kAlign)), slope(static_cast<T>(slope_)),
+        clamp(clamp_ < 0 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(clamp_)) {
+    const T before = static_cast<T>(scale < 0 ? -scale : scale), after = scale < 0 ? T(-1) : T(1);
+    place_up(fu);
+    place_down();
+    if (up_separable) {
+      for (int64_t k = 0; k < up_rows; ++k)
+        for (int64_t j = 0; j < up; ++j) along_up.push_back(before * fu.at(j + k * up));
+    }
+    if (down_separable) {
+      across_down = fd.taps;
+      for (T tap : fd.taps) along_down.push_back(after * tap);
+    } else {
+      for (T tap : fd.taps) along_down.push_back(after * tap);
+    }
+    if (!up_separable)
+      for (int64_t r = 0; r < phases; ++r)
+        for (int64_t a = 0; a < up_rows; ++a)
+          for (int64_t c = 0; c < up_columns; ++c)
+            for (int64_t j = 0; j < up; ++j) along_up.push_back(before * fu.at(j + a * up, first_tap(r) + c * up));
+  }
+
+  // t of plane r begins at x[first_sample], which meets tap first_tap.
+  int64_t first_sample(int64_t r) const { return ceil_div(r - px, up); }
+  int64_t first_tap(int64_t r) const { return first_sample(r) * up + px - r; }
+  int64_t x_row() const { return x_phases * x_stride; }
+  int64_t t_row() const { return phases * t_stride; }
+  int64_t mask_row() const { return (mid_w + 31) / 32 * 4; }  // bytes
+
+ private:
+  void place_up(const Fir<T>& fu) {
+    const int64_t least = floor_div(first_sample(0), x_phases);
+    const int64_t most = floor_div(first_sample(phases - 1) + up_columns - 1, x_phases);
+    x_margin = std::max<int64_t>(0, -least);
+    x_stride = round_up(x_margin + std::max(ceil_div(x_w, x_phases), columns + std::max<int64_t>(0, most)), kAlign);
+    for (int64_t r = 0; r < phases; ++r)
+      for (int64_t c = 0; c < up_columns; ++c) {
+        const int64_t i = first_sample(r) + c, shift = floor_div(i, x_phases);
+        x_place.push_back((i - shift * x_phases) * x_stride + x_margin + shift);
+        if (up_separable) across_up.push_back(fu.at(first_tap(r) + c * up));
+      }
+  }
+
+  void place_down() {
+    const int64_t least = floor_div(-qx, phases), most = floor_div((y_phases - 1) * down + down_columns - 1 - qx, phases);
+    t_margin = round_up(std::max<int64_t>(0, -least), kAlign);
+    t_stride = round_up(t_margin + std::max(columns, out_columns + std::max<int64_t>(0, most)), kAlign);
+    for (int64_t e = 0; e < y_phases; ++e)
+      for (int64_t k = 0; k < down_columns; ++k) {
+        const int64_t m = e * down + k - qx, shift = floor_div(m, phases);
+        t_place.push_back((m - shift * phases) * t_stride + t_margin + shift);
+      }
+  }
+};
+
+}  // namespace fastgan
