@@ -11,7 +11,7 @@
 #include <limits>
 #include <vector>
 
-namespace fastgan {
+namespace fastgan::filtered {
 
 inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
@@ -28,13 +28,13 @@ struct Fir {
   T at(int64_t ky, int64_t kx) const { return ky < height && kx < width ? taps[ky * width + kx] : T(0); }
 };
 
-struct FilteredSizes {
+struct Sizes {
   int64_t x_h, x_w, mid_h, mid_w, out_h, out_w;
   int64_t px, py, qx, qy;  // t[m] reads x from (m - p) / up on, y[o] reads t from o down - q on
 };
 
 template <class T>
-struct FilteredPlan : FilteredSizes {
+struct Plan : Sizes {
   static constexpr int64_t kAlign = 64 / sizeof(float);  // elements; at every level a whole number of vectors
 
   int64_t up, down, phases, x_phases, y_phases;
@@ -52,8 +52,8 @@ struct FilteredPlan : FilteredSizes {
   T slope, clamp;                   // clamp NaN: none, every comparison with it is false
 
   // scale: factor of t, of either sign (a negative one moves behind the activation, which is odd in the pair of them).
-  FilteredPlan(const FilteredSizes& sizes, const Fir<T>& fu, const Fir<T>& fd, int64_t up_, int64_t down_, double scale, double slope_, double clamp_)
-      : FilteredSizes(sizes), up(up_), down(down_), phases(std::max(up_, down_)), x_phases(phases / up_), y_phases(phases / down_),
+  Plan(const Sizes& sizes, const Fir<T>& fu, const Fir<T>& fd, int64_t up_, int64_t down_, double scale, double slope_, double clamp_)
+      : Sizes(sizes), up(up_), down(down_), phases(std::max(up_, down_)), x_phases(phases / up_), y_phases(phases / down_),
         up_separable(fu.separable()), down_separable(fd.separable()), up_rows(ceil_div(fu.rows(), up_)), up_columns(ceil_div(fu.width, up_)),
         down_rows(fd.rows()), down_columns(fd.width), columns(round_up(ceil_div(mid_w, phases), kAlign)),
         out_columns(round_up(ceil_div(out_w, y_phases), kAlign)), slope(static_cast<T>(slope_)),
@@ -111,4 +111,4 @@ struct FilteredPlan : FilteredSizes {
   }
 };
 
-}  // namespace fastgan
+}  // namespace fastgan::filtered

@@ -1,0 +1,429 @@
+// Loops of filtered_lrelu on one plane (one channel of one image). Included once per instruction set by each_level.h.
+//
+// Four passes over rows that stay in the first two caches: across x (to rings of `up_rows` rows), along to `up` rows of t at
+// once with the activation in registers (to a ring of t), along to one row, across to one row of y. All four are `combine`:
+// a sum of rows times taps. A tap costs one load per vector and output row: with 12 taps the passes along are bound by the
+// multiply-adds, the passes across by loads that straddle two cache lines.
+
+namespace {
+
+#include "cpu/convert.h"
+
+using filtered::Plan;
+
+#if defined(FASTGAN_AVX512)
+constexpr int kBytes = 64;
+#elif defined(FASTGAN_AVX2)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
+
+template <class T>
+struct Lanes;
+template <>
+struct Lanes<float> {
+  typedef float vector __attribute__((vector_size(kBytes)));
+  typedef float loose __attribute__((vector_size(kBytes), aligned(4), may_alias));
+  typedef int32_t integers __attribute__((vector_size(kBytes)));
+};
+template <>
+struct Lanes<double> {
+  typedef double vector __attribute__((vector_size(kBytes)));
+  typedef double loose __attribute__((vector_size(kBytes), aligned(8), may_alias));
+  typedef int64_t integers __attribute__((vector_size(kBytes)));
+};
+template <class T>
+constexpr int kLanes = kBytes / sizeof(T);
+
+template <class T>
+inline typename Lanes<T>::vector load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::loose*>(p); }
+template <class T>
+inline void store(T* p, typename Lanes<T>::vector v) { *reinterpret_cast<typename Lanes<T>::loose*>(p) = v; }
+template <class T>
+inline typename Lanes<T>::vector splat(T value) { return value - typename Lanes<T>::vector{}; }
+
+// Lane i of the comparison in bit i.
+template <class T>
+inline uint32_t not_above_zero(typename Lanes<T>::vector t) {
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<T, float>) return _mm512_cmp_ps_mask(t, _mm512_setzero_ps(), _CMP_NGT_UQ);
+  else return _mm512_cmp_pd_mask(t, _mm512_setzero_pd(), _CMP_NGT_UQ);
+#elif defined(FASTGAN_AVX2)
+  if constexpr (std::is_same_v<T, float>) return _mm256_movemask_ps(_mm256_cmp_ps(t, _mm256_setzero_ps(), _CMP_NGT_UQ));
+  else return _mm256_movemask_pd(_mm256_cmp_pd(t, _mm256_setzero_pd(), _CMP_NGT_UQ));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes<T>; ++i) bits |= uint32_t(!(t[i] > 0)) << i;
+  return bits;
+#endif
+}
+
+template <class T>
+inline uint32_t reaches(typename Lanes<T>::vector v, typename Lanes<T>::vector limit) {
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<T, float>) return _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GE_OQ);
+  else return _mm512_cmp_pd_mask(_mm512_abs_pd(v), limit, _CMP_GE_OQ);
+#elif defined(FASTGAN_AVX2)
+  const typename Lanes<T>::vector size = v < 0 ? -v : v;
+  if constexpr (std::is_same_v<T, float>) return _mm256_movemask_ps(_mm256_cmp_ps(size, limit, _CMP_GE_OQ));
+  else return _mm256_movemask_pd(_mm256_cmp_pd(size, limit, _CMP_GE_OQ));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes<T>; ++i) bits |= uint32_t((v[i] < 0 ? -v[i] : v[i]) >= limit[i]) << i;
+  return bits;
+#endif
+}
+
+template <class T>
+inline typename Lanes<T>::vector choose(uint32_t bits, typename Lanes<T>::vector yes, typename Lanes<T>::vector no) {
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<T, float>) return _mm512_mask_blend_ps(bits, no, yes);
+  else return _mm512_mask_blend_pd(bits, no, yes);
+#else
+  typename Lanes<T>::integers lane;
+  for (int i = 0; i < kLanes<T>; ++i) lane[i] = 1 << i;
+  return ((lane & static_cast<int>(bits)) != 0) ? yes : no;
+#endif
+}
+
+// Bits of one vector that starts at element i; put needs the bytes to be zero before where a vector is less than a byte.
+template <class T>
+inline void put_bits(uint8_t* bytes, int64_t i, uint32_t bits) {
+  if constexpr (kLanes<T> == 16) {
+    const uint16_t two = static_cast<uint16_t>(bits);
+    std::memcpy(bytes + i / 8, &two, 2);
+  } else if constexpr (kLanes<T> == 8) {
+    bytes[i / 8] = static_cast<uint8_t>(bits);
+  } else {
+    bytes[i / 8] |= static_cast<uint8_t>(bits << (i % 8));
+  }
+}
+
+template <class T>
+inline uint32_t get_bits(const uint8_t* bytes, int64_t i) {
+  if constexpr (kLanes<T> == 16) {
+    uint16_t two;
+    std::memcpy(&two, bytes + i / 8, 2);
+    return two;
+  } else {
+    return bytes[i / 8] >> (i % 8);
+  }
+}
+
+enum class Pass { plain, activate, activate_and_mark, masked };
+
+template <class T>
+struct Act {
+  T slope, clamp;
+  uint8_t* negative;  // [rows][stride] bits in the order of a plane-wise row, written by activate_and_mark, read by masked
+  uint8_t* clamped;
+  int64_t stride;  // bytes
+};
+
+template <Pass kPass, class T>
+inline typename Lanes<T>::vector activate(typename Lanes<T>::vector t, const Act<T>& act, int64_t row, int64_t i) {
+  using V = typename Lanes<T>::vector;
+  if constexpr (kPass == Pass::plain) {
+    return t;
+  } else if constexpr (kPass == Pass::masked) {
+    const V v = choose<T>(get_bits<T>(act.negative + row * act.stride, i), t * act.slope, t);
+    return choose<T>(get_bits<T>(act.clamped + row * act.stride, i), V{}, v);
+  } else {
+    V v = t > 0 ? t : t * act.slope;
+    const V high = splat(act.clamp), low = -high;
+    if constexpr (kPass == Pass::activate_and_mark) {
+      put_bits<T>(act.negative + row * act.stride, i, not_above_zero<T>(t));
+      put_bits<T>(act.clamped + row * act.stride, i, reaches<T>(v, high));
+    }
+    v = v < low ? low : v;
+    return v > high ? high : v;
+  }
+}
+
+// out[j][i] = act(sum_k taps[k][j] in[k][i]) for the kVectors vectors from element i on, j < kRows.
+template <int kRows, int kVectors, Pass kPass, class T>
+inline __attribute__((always_inline)) void block(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t i,
+                                                 const Act<T>& act, int64_t bit) {
+  using V = typename Lanes<T>::vector;
+  V sum[kRows][kVectors] = {};
+  for (int64_t k = 0; k < n; ++k) {
+    const T* from = in[k] + i;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const V x = load(from + v * kLanes<T>);
+#pragma GCC unroll 4
+      for (int j = 0; j < kRows; ++j) sum[j][v] += taps[k * kRows + j] * x;
+    }
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < kRows; ++j)
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v)
+      store(out[j] + i + v * kLanes<T>, activate<kPass, T>(sum[j][v], act, j, bit + i + v * kLanes<T>));
+}
+
+// The same for `count` elements, a whole number of vectors. kRows * kVectors sums stay in registers.
+template <int kRows, Pass kPass, class T>
+inline void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t count, const Act<T>& act, int64_t bit) {
+  constexpr int kMost = kBytes == 64 ? (kRows == 1 ? 8 : 4) : (kRows == 4 ? 2 : kRows == 2 ? 4 : 8);
+  int64_t i = 0;
+  for (; i + kMost * kLanes<T> <= count; i += kMost * kLanes<T>) block<kRows, kMost, kPass>(in, taps, n, out, i, act, bit);
+  if constexpr (kMost > 4)
+    for (; i + 4 * kLanes<T> <= count; i += 4 * kLanes<T>) block<kRows, 4, kPass>(in, taps, n, out, i, act, bit);
+  if constexpr (kMost > 2)
+    for (; i + 2 * kLanes<T> <= count; i += 2 * kLanes<T>) block<kRows, 2, kPass>(in, taps, n, out, i, act, bit);
+  for (; i < count; i += kLanes<T>) block<kRows, 1, kPass>(in, taps, n, out, i, act, bit);
+}
+
+// Bit i of a 32 / phases bit number to bit i * phases, and back.
+inline uint32_t spread(uint32_t bits, int64_t phases) {
+#if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
+  return phases == 1 ? bits : _pdep_u32(bits, phases == 2 ? 0x55555555u : 0x11111111u);
+#else
+  if (phases == 1) return bits;
+  uint32_t result = 0;
+  for (int64_t i = 0; i < 32 / phases; ++i) result |= ((bits >> i) & 1) << (i * phases);
+  return result;
+#endif
+}
+
+inline uint32_t gather(uint32_t bits, int64_t phases) {
+#if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
+  return phases == 1 ? bits : _pext_u32(bits, phases == 2 ? 0x55555555u : 0x11111111u);
+#else
+  if (phases == 1) return bits;
+  uint32_t result = 0;
+  for (int64_t i = 0; i < 32 / phases; ++i) result |= ((bits >> (i * phases)) & 1) << i;
+  return result;
+#endif
+}
+
+// A row of the mask from its planes; `plane` bytes apart. Bits from `width` on are 0.
+inline void mask_from_planes(const uint8_t* planes, int64_t plane, int64_t phases, int64_t width, uint8_t* mask) {
+  const int64_t bytes = 4 / phases;
+  for (int64_t w = 0; w * 32 < width; ++w) {
+    uint32_t word = 0;
+    for (int64_t r = 0; r < phases; ++r) {
+      uint32_t bits = 0;
+      std::memcpy(&bits, planes + r * plane + w * bytes, 4);
+      word |= spread(phases == 1 ? bits : bits & ((1u << (8 * bytes)) - 1), phases) << r;
+    }
+    const int64_t left = width - w * 32;
+    if (left < 32) word &= (1u << left) - 1;
+    std::memcpy(mask + 4 * w, &word, 4);
+  }
+}
+
+inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t phases, int64_t width, uint8_t* planes) {
+  const int64_t bytes = 4 / phases;
+  for (int64_t w = 0; w * 32 < width; ++w) {
+    uint32_t word;
+    std::memcpy(&word, mask + 4 * w, 4);
+    for (int64_t r = 0; r < phases; ++r) {
+      const uint32_t bits = gather(word >> r, phases);
+      std::memcpy(planes + r * plane + w * bytes, &bits, bytes);
+    }
+  }
+}
+
+// Memory of one thread: everything a plane needs, zero where nothing is ever written (margins).
+template <class T>
+struct Scratch {
+  std::vector<uint8_t> memory;
+  T *line, *x_rows, *wide_rows, *t_rows, *row, *dump, *zeros, *y;
+  uint8_t *negative, *clamped;
+  int64_t ring, bit_plane, bit_row;
+  std::vector<const T*> in, taken;
+
+  explicit Scratch(const Plan<T>& plan) {
+    ring = plan.down_rows + plan.up - 1;
+    bit_plane = plan.columns / 8 + 8;  // word-wise reading of the last plane stays inside
+    bit_row = plan.phases * bit_plane;
+    const int64_t line_size = filtered::round_up(std::max(plan.x_w, plan.out_w + plan.kAlign * plan.y_phases), plan.kAlign);
+    const int64_t sizes[] = {line_size, (plan.up_separable ? 1 : plan.up_rows) * plan.x_row(),
+                             plan.up_separable ? plan.up_rows * plan.t_row() : 0, ring * plan.t_row(), plan.t_row(), plan.t_row(),
+                             std::max(plan.x_row(), plan.t_row()), plan.y_phases * plan.out_columns};
+    T** const places[] = {&line, &x_rows, &wide_rows, &t_rows, &row, &dump, &zeros, &y};
+    int64_t total = 0;
+    for (int64_t size : sizes) total += filtered::round_up(size, plan.kAlign);
+    const int64_t bits = plan.up * bit_row;
+    memory.resize(64 + total * sizeof(T) + 2 * bits);
+    uint8_t* at = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    for (int i = 0; i < 8; ++i) {
+      *places[i] = reinterpret_cast<T*>(at);
+      at += filtered::round_up(sizes[i], plan.kAlign) * sizeof(T);
+    }
+    negative = at, clamped = at + bits;
+    in.resize(std::max(plan.up_rows * plan.up_columns, plan.down_rows * plan.down_columns));
+    taken.resize(std::max(plan.up_rows, plan.down_rows));
+  }
+};
+
+// Row i of x as planes, in the type sums are kept in, with the bias.
+template <class S, class T>
+inline void take_x(const Plan<T>& plan, const S* x, T bias, Scratch<T>& scratch, T* row) {
+  T* to = plan.x_phases == 1 ? row + plan.x_margin : scratch.line;
+  if constexpr (std::is_same_v<S, T>) {
+    for (int64_t i = 0; i < plan.x_w; ++i) to[i] = x[i] + bias;
+  } else {
+    widen(x, to, plan.x_w);
+    for (int64_t i = 0; i < plan.x_w; ++i) to[i] += bias;
+  }
+  if (plan.x_phases == 1) return;
+  for (int64_t e = 0; e < plan.x_phases; ++e)
+    for (int64_t i = e, j = e * plan.x_stride + plan.x_margin; i < plan.x_w; i += plan.x_phases, ++j) row[j] = to[i];
+}
+
+template <class S, class T>
+inline void give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
+  const T* from = scratch.y;
+  if (plan.y_phases > 1) {
+    for (int64_t e = 0; e < plan.y_phases; ++e)
+      for (int64_t j = 0; j * plan.y_phases + e < plan.out_w; ++j) scratch.line[j * plan.y_phases + e] = scratch.y[e * plan.out_columns + j];
+    from = scratch.line;
+  }
+  if constexpr (std::is_same_v<S, T>) std::memcpy(y, from, plan.out_w * sizeof(T));
+  else narrow(from, y, plan.out_w);
+}
+
+// The group of `up` rows of t that read the rows of x from u on: t[py + u up - j] meets their taps j, j + up, ...
+template <int kUp, Pass kPass, class T>
+inline void up_group(const Plan<T>& plan, const T* const* rows, Scratch<T>& scratch, T* const* out) {
+  const Act<T> act{plan.slope, plan.clamp, scratch.negative, scratch.clamped, scratch.bit_row};
+  T* to[kUp];
+  for (int64_t r = 0; r < plan.phases; ++r) {
+    const int64_t at = r * plan.t_stride + plan.t_margin;
+    for (int j = 0; j < kUp; ++j) to[j] = out[j] + at;
+    if (plan.up_separable) {
+      for (int64_t a = 0; a < plan.up_rows; ++a) scratch.in[a] = rows[a] + at;
+      combine<kUp, kPass>(scratch.in.data(), plan.along_up.data(), plan.up_rows, to, plan.columns, act, r * scratch.bit_plane * 8);
+    } else {
+      const int64_t n = plan.up_rows * plan.up_columns;
+      for (int64_t a = 0; a < plan.up_rows; ++a)
+        for (int64_t c = 0; c < plan.up_columns; ++c)
+          scratch.in[a * plan.up_columns + c] = rows[a] + plan.x_place[r * plan.up_columns + c];
+      combine<kUp, kPass>(scratch.in.data(), plan.along_up.data() + r * n * kUp, n, to, plan.columns, act, r * scratch.bit_plane * 8);
+    }
+  }
+}
+
+// Row o of y from the ring of t.
+template <class S, class T>
+inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y) {
+  const Act<T> none{};
+  for (int64_t k = 0; k < plan.down_rows; ++k) {
+    const int64_t m = o * plan.down + k - plan.qy;
+    scratch.taken[k] = m >= 0 && m < plan.mid_h ? scratch.t_rows + m % scratch.ring * plan.t_row() : scratch.zeros;
+  }
+  int64_t n = plan.down_columns;
+  const T* taps = plan.across_down.data();
+  if (plan.down_separable) {
+    for (int64_t r = 0; r < plan.phases; ++r) {
+      const int64_t at = r * plan.t_stride + plan.t_margin;
+      for (int64_t k = 0; k < plan.down_rows; ++k) scratch.in[k] = scratch.taken[k] + at;
+      T* const to[1] = {scratch.row + at};
+      combine<1, Pass::plain>(scratch.in.data(), plan.along_down.data(), plan.down_rows, to, plan.columns, none, 0);
+    }
+  } else {
+    n = plan.down_rows * plan.down_columns;
+    taps = plan.along_down.data();
+  }
+  for (int64_t e = 0; e < plan.y_phases; ++e) {
+    const int64_t* place = plan.t_place.data() + e * plan.down_columns;
+    if (plan.down_separable)
+      for (int64_t k = 0; k < n; ++k) scratch.in[k] = scratch.row + place[k];
+    else
+      for (int64_t k = 0; k < n; ++k) scratch.in[k] = scratch.taken[k / plan.down_columns] + place[k % plan.down_columns];
+    T* const to[1] = {scratch.y + e * plan.out_columns};
+    combine<1, Pass::plain>(scratch.in.data(), taps, n, to, plan.out_columns, none, 0);
+  }
+  give_y<S>(plan, scratch, y);
+}
+
+// Rows [first, last) of y of one plane. A band writes the rows of the mask that its own rows of y read first.
+template <Pass kPass, class S, class T>
+void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, uint8_t* mask, int64_t first, int64_t last) {
+  const bool marks = kPass == Pass::activate_and_mark;
+  const int64_t own_first = first == 0 ? 0 : first * plan.down, own_last = last == plan.out_h ? plan.mid_h : last * plan.down;
+  const int64_t row_bytes = plan.mask_row(), x_row = plan.x_row(), t_row = plan.t_row();
+  int64_t u = INT64_MIN, next_x = 0;  // next group, next row of x
+  const auto group = [&] {
+    const T* rows[33];
+    T* out[4];
+    for (int64_t i = std::max(next_x, std::max<int64_t>(0, u)); i < std::min(u + plan.up_rows, plan.x_h); ++i, next_x = i) {
+      T* row = plan.up_separable ? scratch.x_rows : scratch.x_rows + i % plan.up_rows * x_row;
+      take_x(plan, x + i * plan.x_w, bias, scratch, row);
+      if (!plan.up_separable) continue;
+      T* wide = scratch.wide_rows + i % plan.up_rows * t_row;
+      for (int64_t r = 0; r < plan.phases; ++r) {
+        for (int64_t c = 0; c < plan.up_columns; ++c) scratch.in[c] = row + plan.x_place[r * plan.up_columns + c];
+        T* const to[1] = {wide + r * plan.t_stride + plan.t_margin};
+        combine<1, Pass::plain>(scratch.in.data(), plan.across_up.data() + r * plan.up_columns, plan.up_columns, to, plan.columns, Act<T>{}, 0);
+      }
+    }
+    for (int64_t a = 0; a < plan.up_rows; ++a) {
+      const int64_t i = u + a;
+      T* ring = plan.up_separable ? scratch.wide_rows : scratch.x_rows;
+      rows[a] = i < 0 || i >= plan.x_h ? scratch.zeros : ring + i % plan.up_rows * (plan.up_separable ? t_row : x_row);
+    }
+    for (int64_t j = 0; j < plan.up; ++j) {
+      const int64_t m = plan.py + u * plan.up - j;
+      const bool inside = m >= 0 && m < plan.mid_h;
+      out[j] = inside ? scratch.t_rows + m % scratch.ring * t_row : scratch.dump;
+      if (kPass == Pass::masked && inside) {
+        planes_from_mask(mask + m * 2 * row_bytes, scratch.bit_plane, plan.phases, plan.mid_w, scratch.negative + j * scratch.bit_row);
+        planes_from_mask(mask + (m * 2 + 1) * row_bytes, scratch.bit_plane, plan.phases, plan.mid_w, scratch.clamped + j * scratch.bit_row);
+      }
+    }
+    if (marks && kLanes<T> < 8) std::memset(scratch.negative, 0, 2 * plan.up * scratch.bit_row);
+    if (plan.up == 1) up_group<1, kPass>(plan, rows, scratch, out);
+    else if (plan.up == 2) up_group<2, kPass>(plan, rows, scratch, out);
+    else up_group<4, kPass>(plan, rows, scratch, out);
+    for (int64_t j = 0; j < plan.up; ++j) {
+      const int64_t m = plan.py + u * plan.up - j;
+      if (m < 0 || m >= plan.mid_h) continue;
+      for (int64_t r = 0; r < plan.phases; ++r) {  // what lies beyond the grid is zero to the second filter
+        T* row = out[j] + r * plan.t_stride + plan.t_margin;
+        const int64_t inside = std::max<int64_t>(0, filtered::ceil_div(plan.mid_w - r, plan.phases));
+        std::fill(row + inside, row + plan.columns, T(0));
+      }
+      if (marks && m >= own_first && m < own_last) {
+        mask_from_planes(scratch.negative + j * scratch.bit_row, scratch.bit_plane, plan.phases, plan.mid_w, mask + m * 2 * row_bytes);
+        mask_from_planes(scratch.clamped + j * scratch.bit_row, scratch.bit_plane, plan.phases, plan.mid_w, mask + (m * 2 + 1) * row_bytes);
+      }
+    }
+    ++u;
+  };
+  for (int64_t o = first; o < last; ++o) {
+    const int64_t from = std::max<int64_t>(0, o * plan.down - plan.qy);
+    const int64_t to = std::min(plan.mid_h, o * plan.down - plan.qy + plan.down_rows);
+    // Without a mask to write, rows of t that no output reads are passed over.
+    const int64_t needed = filtered::ceil_div((marks && o == first ? own_first : from) - plan.py, plan.up);
+    if (u == INT64_MIN || (!marks && u < needed)) u = needed;
+    while (plan.py + (u - 1) * plan.up < to - 1) group();
+    down_row(plan, scratch, o, y + o * plan.out_w);
+  }
+  if (marks)
+    while (plan.py + (u - 1) * plan.up < own_last - 1) group();
+}
+
+// Bands [first, last) of [N C planes][bands].
+template <class S, class T>
+void filtered_bands(const Plan<T>& plan, const S* x, const T* bias, int64_t channels, S* y, uint8_t* mask, bool read_mask,
+                    int64_t bands, int64_t first, int64_t last) {
+  Scratch<T> scratch(plan);
+  const int64_t mask_plane = plan.mid_h * 2 * plan.mask_row();
+  for (int64_t unit = first; unit < last; ++unit) {
+    const int64_t p = unit / bands, band = unit % bands;
+    const int64_t from = plan.out_h * band / bands, to = plan.out_h * (band + 1) / bands;
+    const S* x_plane = x + p * plan.x_h * plan.x_w;
+    S* y_plane = y + p * plan.out_h * plan.out_w;
+    const T b = bias ? bias[p % channels] : T(0);
+    if (!mask) plane<Pass::activate>(plan, scratch, x_plane, b, y_plane, nullptr, from, to);
+    else if (read_mask) plane<Pass::masked>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
+    else plane<Pass::activate_and_mark>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
+  }
+}
+
+}  // namespace
