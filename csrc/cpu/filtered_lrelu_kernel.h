@@ -147,33 +147,52 @@ inline __attribute__((always_inline)) void block(const T* const* in, const T* ta
                                                  const Act<T>& act, int64_t bit) {
   using V = typename Lanes<T>::vector;
   V sum[kRows][kVectors] = {};
-  for (int64_t k = 0; k < n; ++k) {
+  for (int64_t k = 0; k < n; ++k, taps += kRows) {
     const T* from = in[k] + i;
+    asm("" : "+r"(from));  // one base with constant offsets; GCC 12 would keep an index per vector, and spill them
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       const V x = load(from + v * kLanes<T>);
 #pragma GCC unroll 4
-      for (int j = 0; j < kRows; ++j) sum[j][v] += taps[k * kRows + j] * x;
+      for (int j = 0; j < kRows; ++j) sum[j][v] += taps[j] * x;
     }
   }
 #pragma GCC unroll 4
-  for (int j = 0; j < kRows; ++j)
+  for (int j = 0; j < kRows; ++j) {
+    T* to = out[j] + i;
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v)
-      store(out[j] + i + v * kLanes<T>, activate<kPass, T>(sum[j][v], act, j, bit + i + v * kLanes<T>));
+    for (int v = 0; v < kVectors; ++v) store(to + v * kLanes<T>, activate<kPass, T>(sum[j][v], act, j, bit + i + v * kLanes<T>));
+  }
 }
 
-// The same for `count` elements, a whole number of vectors. kRows * kVectors sums stay in registers.
+// The same for elements [first, first + count), a whole number of vectors, in equal blocks of as many as leave the sums in
+// registers. Bit `bit + i` of act belongs to element i.
 template <int kRows, Pass kPass, class T>
-inline void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t count, const Act<T>& act, int64_t bit) {
-  constexpr int kMost = kBytes == 64 ? (kRows == 1 ? 8 : 4) : (kRows == 4 ? 2 : kRows == 2 ? 4 : 8);
-  int64_t i = 0;
-  for (; i + kMost * kLanes<T> <= count; i += kMost * kLanes<T>) block<kRows, kMost, kPass>(in, taps, n, out, i, act, bit);
-  if constexpr (kMost > 4)
-    for (; i + 4 * kLanes<T> <= count; i += 4 * kLanes<T>) block<kRows, 4, kPass>(in, taps, n, out, i, act, bit);
-  if constexpr (kMost > 2)
-    for (; i + 2 * kLanes<T> <= count; i += 2 * kLanes<T>) block<kRows, 2, kPass>(in, taps, n, out, i, act, bit);
-  for (; i < count; i += kLanes<T>) block<kRows, 1, kPass>(in, taps, n, out, i, act, bit);
+__attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count,
+                                       const Act<T>& act, int64_t bit) {
+  constexpr int kMost = kBytes == 64 ? (kRows == 4 ? 6 : 8) : (kRows == 4 ? 2 : kRows == 2 ? 5 : 8);
+  int64_t left = count / kLanes<T>, i = first;
+  for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
+    const int64_t size = (left + blocks - 1) / blocks;
+    switch (size) {
+      case 1: block<kRows, 1, kPass>(in, taps, n, out, i, act, bit); break;
+      case 2: block<kRows, 2, kPass>(in, taps, n, out, i, act, bit); break;
+      case 3: if constexpr (kMost >= 3) block<kRows, 3, kPass>(in, taps, n, out, i, act, bit); break;
+      case 4: if constexpr (kMost >= 3) block<kRows, 4, kPass>(in, taps, n, out, i, act, bit); break;
+      case 5: if constexpr (kMost >= 5) block<kRows, 5, kPass>(in, taps, n, out, i, act, bit); break;
+      case 6: if constexpr (kMost >= 6) block<kRows, 6, kPass>(in, taps, n, out, i, act, bit); break;
+      case 7: if constexpr (kMost >= 7) block<kRows, 7, kPass>(in, taps, n, out, i, act, bit); break;
+      case 8: if constexpr (kMost >= 7) block<kRows, 8, kPass>(in, taps, n, out, i, act, bit); break;
+    }
+    left -= size, i += size * kLanes<T>;
+  }
+}
+
+template <class T>
+inline void combine_plain(int64_t rows, const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count) {
+  if (rows == 1) combine<1, Pass::plain>(in, taps, n, out, first, count, Act<T>{}, 0);
+  else if (rows == 2) combine<2, Pass::plain>(in, taps, n, out, first, count, Act<T>{}, 0);
+  else combine<4, Pass::plain>(in, taps, n, out, first, count, Act<T>{}, 0);
 }
 
 // Bit i of a 32 / phases bit number to bit i * phases, and back.
@@ -227,20 +246,22 @@ inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t phases,
   }
 }
 
-// Memory of one thread: everything a plane needs, zero where nothing is ever written (margins).
+// Memory of one thread: everything a plane needs, zero where nothing is ever written (margins, rows outside of the image).
 template <class T>
 struct Scratch {
   std::vector<uint8_t> memory;
   T *line, *x_rows, *wide_rows, *t_rows, *row, *dump, *zeros, *y;
   uint8_t *negative, *clamped;
-  int64_t ring, bit_plane, bit_row;
-  std::vector<const T*> in, taken;
+  int64_t bit_plane, bit_row;
+  int64_t first_group, first_t;
+  std::vector<T*> x_table, t_table;  // where row i (from first_group on) and row m (from first_t on) are kept
+  std::vector<const T*> x_across, t_across, in;  // samples of the passes across, where they are separable
 
   explicit Scratch(const Plan<T>& plan) {
-    ring = plan.down_rows + plan.up - 1;
+    const int64_t ring = plan.down_rows + plan.up - 1;
     bit_plane = plan.columns / 8 + 8;  // word-wise reading of the last plane stays inside
     bit_row = plan.phases * bit_plane;
-    const int64_t line_size = filtered::round_up(std::max(plan.x_w, plan.out_w + plan.kAlign * plan.y_phases), plan.kAlign);
+    const int64_t line_size = std::max(plan.x_w, plan.out_w);
     const int64_t sizes[] = {line_size, (plan.up_separable ? 1 : plan.up_rows) * plan.x_row(),
                              plan.up_separable ? plan.up_rows * plan.t_row() : 0, ring * plan.t_row(), plan.t_row(), plan.t_row(),
                              std::max(plan.x_row(), plan.t_row()), plan.y_phases * plan.out_columns};
@@ -255,9 +276,19 @@ struct Scratch {
       at += filtered::round_up(sizes[i], plan.kAlign) * sizeof(T);
     }
     negative = at, clamped = at + bits;
-    in.resize(std::max(plan.up_rows * plan.up_columns, plan.down_rows * plan.down_columns));
-    taken.resize(std::max(plan.up_rows, plan.down_rows));
+    first_group = filtered::ceil_div(-plan.py, plan.up);
+    for (int64_t i = first_group; i < filtered::ceil_div(plan.mid_h - plan.py, plan.up) + plan.up_rows; ++i)
+      x_table.push_back(i < 0 || i >= plan.x_h ? zeros : plan.up_separable ? wide_rows + i % plan.up_rows * plan.t_row()
+                                                                           : x_rows + i % plan.up_rows * plan.x_row());
+    first_t = std::min<int64_t>(0, -plan.qy);
+    for (int64_t m = first_t; m < std::max(plan.mid_h, plan.out_h * plan.down - plan.qy + plan.down_rows); ++m)
+      t_table.push_back(m < 0 || m >= plan.mid_h ? zeros : t_rows + m % ring * plan.t_row());
+    for (int64_t place : plan.x_place) x_across.push_back(x_rows + place);
+    for (int64_t place : plan.t_place) t_across.push_back(row + place);
+    in.resize(std::max(plan.up_rows * plan.up_columns, plan.down_rows * plan.down_samples));
   }
+  T* const* x_from(int64_t i) const { return x_table.data() + (i - first_group); }
+  T* const* t_from(int64_t m) const { return t_table.data() + (m - first_t); }
 };
 
 // Row i of x as planes, in the type sums are kept in, with the bias.
@@ -289,54 +320,45 @@ inline void give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
 
 // The group of `up` rows of t that read the rows of x from u on: t[py + u up - j] meets their taps j, j + up, ...
 template <int kUp, Pass kPass, class T>
-inline void up_group(const Plan<T>& plan, const T* const* rows, Scratch<T>& scratch, T* const* out) {
+inline void up_group(const Plan<T>& plan, T* const* rows, Scratch<T>& scratch, T* const* out) {
   const Act<T> act{plan.slope, plan.clamp, scratch.negative, scratch.clamped, scratch.bit_row};
-  T* to[kUp];
   for (int64_t r = 0; r < plan.phases; ++r) {
-    const int64_t at = r * plan.t_stride + plan.t_margin;
-    for (int j = 0; j < kUp; ++j) to[j] = out[j] + at;
+    const int64_t at = r * plan.t_stride + plan.t_margin, bit = r * scratch.bit_plane * 8 - at;
     if (plan.up_separable) {
-      for (int64_t a = 0; a < plan.up_rows; ++a) scratch.in[a] = rows[a] + at;
-      combine<kUp, kPass>(scratch.in.data(), plan.along_up.data(), plan.up_rows, to, plan.columns, act, r * scratch.bit_plane * 8);
+      combine<kUp, kPass>(rows, plan.along_up.data(), plan.up_rows, out, at, plan.columns, act, bit);
     } else {
-      const int64_t n = plan.up_rows * plan.up_columns;
-      for (int64_t a = 0; a < plan.up_rows; ++a)
-        for (int64_t c = 0; c < plan.up_columns; ++c)
-          scratch.in[a * plan.up_columns + c] = rows[a] + plan.x_place[r * plan.up_columns + c];
-      combine<kUp, kPass>(scratch.in.data(), plan.along_up.data() + r * n * kUp, n, to, plan.columns, act, r * scratch.bit_plane * 8);
+      const int64_t n = plan.up_rows * plan.up_columns, first = plan.first_sample(r) - plan.first_sample(0);
+      for (int64_t a = 0, k = 0; a < plan.up_rows; ++a)
+        for (int64_t c = 0; c < plan.up_columns; ++c, ++k) scratch.in[k] = rows[a] + plan.x_place[first + c] - at;
+      combine<kUp, kPass>(scratch.in.data(), plan.along_up.data() + r * n * kUp, n, out, at, plan.columns, act, bit);
     }
+  }
+}
+
+// What lies beyond the grid is zero to the second filter.
+template <class T>
+inline void clear_beyond(const Plan<T>& plan, T* row) {
+  for (int64_t r = 0; r < plan.phases; ++r) {
+    T* plane = row + r * plan.t_stride + plan.t_margin;
+    for (int64_t i = std::max<int64_t>(0, filtered::ceil_div(plan.mid_w - r, plan.phases)); i < plan.columns; ++i) plane[i] = 0;
   }
 }
 
 // Row o of y from the ring of t.
 template <class S, class T>
 inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y) {
-  const Act<T> none{};
-  for (int64_t k = 0; k < plan.down_rows; ++k) {
-    const int64_t m = o * plan.down + k - plan.qy;
-    scratch.taken[k] = m >= 0 && m < plan.mid_h ? scratch.t_rows + m % scratch.ring * plan.t_row() : scratch.zeros;
-  }
-  int64_t n = plan.down_columns;
-  const T* taps = plan.across_down.data();
+  T* const* rows = scratch.t_from(o * plan.down - plan.qy);
+  T* out[4];
+  for (int64_t e = 0; e < plan.y_phases; ++e) out[e] = scratch.y + e * plan.out_columns;
   if (plan.down_separable) {
-    for (int64_t r = 0; r < plan.phases; ++r) {
-      const int64_t at = r * plan.t_stride + plan.t_margin;
-      for (int64_t k = 0; k < plan.down_rows; ++k) scratch.in[k] = scratch.taken[k] + at;
-      T* const to[1] = {scratch.row + at};
-      combine<1, Pass::plain>(scratch.in.data(), plan.along_down.data(), plan.down_rows, to, plan.columns, none, 0);
-    }
+    for (int64_t r = 0; r < plan.phases; ++r)
+      combine<1, Pass::plain>(rows, plan.along_down.data(), plan.down_rows, &scratch.row, r * plan.t_stride + plan.t_margin, plan.columns, Act<T>{}, 0);
+    clear_beyond(plan, scratch.row);
+    combine_plain(plan.y_phases, scratch.t_across.data(), plan.across_down.data(), plan.down_samples, out, 0, plan.out_columns);
   } else {
-    n = plan.down_rows * plan.down_columns;
-    taps = plan.along_down.data();
-  }
-  for (int64_t e = 0; e < plan.y_phases; ++e) {
-    const int64_t* place = plan.t_place.data() + e * plan.down_columns;
-    if (plan.down_separable)
-      for (int64_t k = 0; k < n; ++k) scratch.in[k] = scratch.row + place[k];
-    else
-      for (int64_t k = 0; k < n; ++k) scratch.in[k] = scratch.taken[k / plan.down_columns] + place[k % plan.down_columns];
-    T* const to[1] = {scratch.y + e * plan.out_columns};
-    combine<1, Pass::plain>(scratch.in.data(), taps, n, to, plan.out_columns, none, 0);
+    for (int64_t a = 0, k = 0; a < plan.down_rows; ++a)
+      for (int64_t place : plan.t_place) scratch.in[k++] = rows[a] + place;
+    combine_plain(plan.y_phases, scratch.in.data(), plan.along_down.data(), plan.down_rows * plan.down_samples, out, 0, plan.out_columns);
   }
   give_y<S>(plan, scratch, y);
 }
@@ -346,31 +368,25 @@ template <Pass kPass, class S, class T>
 void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, uint8_t* mask, int64_t first, int64_t last) {
   const bool marks = kPass == Pass::activate_and_mark;
   const int64_t own_first = first == 0 ? 0 : first * plan.down, own_last = last == plan.out_h ? plan.mid_h : last * plan.down;
-  const int64_t row_bytes = plan.mask_row(), x_row = plan.x_row(), t_row = plan.t_row();
+  const int64_t row_bytes = plan.mask_row();
   int64_t u = INT64_MIN, next_x = 0;  // next group, next row of x
   const auto group = [&] {
-    const T* rows[33];
-    T* out[4];
+    T* const* rows = scratch.x_from(u);
     for (int64_t i = std::max(next_x, std::max<int64_t>(0, u)); i < std::min(u + plan.up_rows, plan.x_h); ++i, next_x = i) {
-      T* row = plan.up_separable ? scratch.x_rows : scratch.x_rows + i % plan.up_rows * x_row;
-      take_x(plan, x + i * plan.x_w, bias, scratch, row);
-      if (!plan.up_separable) continue;
-      T* wide = scratch.wide_rows + i % plan.up_rows * t_row;
-      for (int64_t r = 0; r < plan.phases; ++r) {
-        for (int64_t c = 0; c < plan.up_columns; ++c) scratch.in[c] = row + plan.x_place[r * plan.up_columns + c];
-        T* const to[1] = {wide + r * plan.t_stride + plan.t_margin};
-        combine<1, Pass::plain>(scratch.in.data(), plan.across_up.data() + r * plan.up_columns, plan.up_columns, to, plan.columns, Act<T>{}, 0);
+      if (!plan.up_separable) {
+        take_x(plan, x + i * plan.x_w, bias, scratch, rows[i - u]);
+        continue;
       }
+      take_x(plan, x + i * plan.x_w, bias, scratch, scratch.x_rows);
+      T* wide[4];
+      for (int64_t r = 0; r < plan.phases; ++r) wide[r] = rows[i - u] + r * plan.t_stride + plan.t_margin;
+      combine_plain(plan.phases, scratch.x_across.data(), plan.across_up.data(), plan.across_samples, wide, 0, plan.columns);
     }
-    for (int64_t a = 0; a < plan.up_rows; ++a) {
-      const int64_t i = u + a;
-      T* ring = plan.up_separable ? scratch.wide_rows : scratch.x_rows;
-      rows[a] = i < 0 || i >= plan.x_h ? scratch.zeros : ring + i % plan.up_rows * (plan.up_separable ? t_row : x_row);
-    }
+    T* out[4];
     for (int64_t j = 0; j < plan.up; ++j) {
       const int64_t m = plan.py + u * plan.up - j;
       const bool inside = m >= 0 && m < plan.mid_h;
-      out[j] = inside ? scratch.t_rows + m % scratch.ring * t_row : scratch.dump;
+      out[j] = inside ? *scratch.t_from(m) : scratch.dump;
       if (kPass == Pass::masked && inside) {
         planes_from_mask(mask + m * 2 * row_bytes, scratch.bit_plane, plan.phases, plan.mid_w, scratch.negative + j * scratch.bit_row);
         planes_from_mask(mask + (m * 2 + 1) * row_bytes, scratch.bit_plane, plan.phases, plan.mid_w, scratch.clamped + j * scratch.bit_row);
@@ -383,11 +399,7 @@ void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, u
     for (int64_t j = 0; j < plan.up; ++j) {
       const int64_t m = plan.py + u * plan.up - j;
       if (m < 0 || m >= plan.mid_h) continue;
-      for (int64_t r = 0; r < plan.phases; ++r) {  // what lies beyond the grid is zero to the second filter
-        T* row = out[j] + r * plan.t_stride + plan.t_margin;
-        const int64_t inside = std::max<int64_t>(0, filtered::ceil_div(plan.mid_w - r, plan.phases));
-        std::fill(row + inside, row + plan.columns, T(0));
-      }
+      if (!plan.down_separable) clear_beyond(plan, out[j]);
       if (marks && m >= own_first && m < own_last) {
         mask_from_planes(scratch.negative + j * scratch.bit_row, scratch.bit_plane, plan.phases, plan.mid_w, mask + m * 2 * row_bytes);
         mask_from_planes(scratch.clamped + j * scratch.bit_row, scratch.bit_plane, plan.phases, plan.mid_w, mask + (m * 2 + 1) * row_bytes);

@@ -24,8 +24,8 @@ struct Fir {
   int64_t width = 1, height = 0;
   bool separable() const { return height == 0; }
   int64_t rows() const { return separable() ? width : height; }
-  T at(int64_t k) const { return k < width ? taps[k] : T(0); }
-  T at(int64_t ky, int64_t kx) const { return ky < height && kx < width ? taps[ky * width + kx] : T(0); }
+  T at(int64_t k) const { return k >= 0 && k < width ? taps[k] : T(0); }
+  T at(int64_t ky, int64_t kx) const { return ky < height && kx >= 0 && kx < width ? taps[ky * width + kx] : T(0); }
 };
 
 struct Sizes {
@@ -40,15 +40,17 @@ struct Plan : Sizes {
   int64_t up, down, phases, x_phases, y_phases;
   bool up_separable, down_separable;
   int64_t up_rows, up_columns;      // taps per output of the first filter: ceil(taps / up)
+  int64_t across_samples;           // samples of x that the `phases` outputs of one place meet, all phases together
+  int64_t down_samples;             // the same of t for the y_phases outputs
   int64_t down_rows, down_columns;  // taps of the second filter
   int64_t columns, out_columns;     // elements per plane of a row of t, of y, rounded up to kAlign
   int64_t x_margin, x_stride, t_margin, t_stride;  // element 0 of plane e lies at e * stride + margin
-  std::vector<int64_t> x_place;     // [phases][up_columns], in a row of x
-  std::vector<int64_t> t_place;     // [y_phases][down_columns], in a row of t
-  std::vector<T> across_up;         // separable: [phases][up_columns]
+  std::vector<int64_t> x_place;     // [across_samples], in a row of x
+  std::vector<int64_t> t_place;     // [down_samples], in a row of t
+  std::vector<T> across_up;         // separable: [across_samples][phases]
   std::vector<T> along_up;          // separable: [up_rows][up]; else [phases][up_rows][up_columns][up]
-  std::vector<T> across_down;       // separable: [down_columns]
-  std::vector<T> along_down;        // separable: [down_rows]; else [down_rows][down_columns]
+  std::vector<T> across_down;       // separable: [down_samples][y_phases]
+  std::vector<T> along_down;        // separable: [down_rows]; else [down_rows][down_samples][y_phases]
   T slope, clamp;                   // clamp NaN: none, every comparison with it is false
 
   // scale: factor of t, of either sign (a negative one moves behind the activation, which is odd in the pair of them).
@@ -59,55 +61,58 @@ struct Plan : Sizes {
         out_columns(round_up(ceil_div(out_w, y_phases), kAlign)), slope(static_cast<T>(slope_)),
         clamp(clamp_ < 0 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(clamp_)) {
     const T before = static_cast<T>(scale < 0 ? -scale : scale), after = scale < 0 ? T(-1) : T(1);
-    place_up(fu);
+    across_samples = first_sample(phases - 1) - first_sample(0) + up_columns;
+    down_samples = (y_phases - 1) * down + down_columns;
+    place_up();
     place_down();
     if (up_separable) {
-      for (int64_t k = 0; k < up_rows; ++k)
-        for (int64_t j = 0; j < up; ++j) along_up.push_back(before * fu.at(j + k * up));
-    }
-    if (down_separable) {
-      across_down = fd.taps;
-      for (T tap : fd.taps) along_down.push_back(after * tap);
+      for (int64_t i = first_sample(0); i < first_sample(0) + across_samples; ++i)
+        for (int64_t r = 0; r < phases; ++r) across_up.push_back(fu.at(i * up + px - r));
+      for (int64_t a = 0; a < up_rows; ++a)
+        for (int64_t j = 0; j < up; ++j) along_up.push_back(before * fu.at(j + a * up));
     } else {
-      for (T tap : fd.taps) along_down.push_back(after * tap);
-    }
-    if (!up_separable)
       for (int64_t r = 0; r < phases; ++r)
         for (int64_t a = 0; a < up_rows; ++a)
           for (int64_t c = 0; c < up_columns; ++c)
-            for (int64_t j = 0; j < up; ++j) along_up.push_back(before * fu.at(j + a * up, first_tap(r) + c * up));
+            for (int64_t j = 0; j < up; ++j) along_up.push_back(before * fu.at(j + a * up, (first_sample(r) + c) * up + px - r));
+    }
+    for (int64_t a = 0; a < down_rows; ++a) {
+      if (down_separable) along_down.push_back(after * fd.at(a));
+      for (int64_t k = 0; k < (a > 0 && down_separable ? 0 : down_samples); ++k)
+        for (int64_t e = 0; e < y_phases; ++e) {
+          const int64_t tap = k - e * down;
+          if (down_separable) across_down.push_back(fd.at(tap));
+          else along_down.push_back(after * fd.at(a, tap));
+        }
+    }
   }
 
-  // t of plane r begins at x[first_sample], which meets tap first_tap.
+  // The first sample of x that t[r] meets, with tap i up + px - r.
   int64_t first_sample(int64_t r) const { return ceil_div(r - px, up); }
-  int64_t first_tap(int64_t r) const { return first_sample(r) * up + px - r; }
   int64_t x_row() const { return x_phases * x_stride; }
   int64_t t_row() const { return phases * t_stride; }
   int64_t mask_row() const { return (mid_w + 31) / 32 * 4; }  // bytes
 
  private:
-  void place_up(const Fir<T>& fu) {
-    const int64_t least = floor_div(first_sample(0), x_phases);
-    const int64_t most = floor_div(first_sample(phases - 1) + up_columns - 1, x_phases);
+  void place_up() {
+    const int64_t first = first_sample(0), least = floor_div(first, x_phases);
+    const int64_t most = floor_div(first + across_samples - 1, x_phases);
     x_margin = std::max<int64_t>(0, -least);
     x_stride = round_up(x_margin + std::max(ceil_div(x_w, x_phases), columns + std::max<int64_t>(0, most)), kAlign);
-    for (int64_t r = 0; r < phases; ++r)
-      for (int64_t c = 0; c < up_columns; ++c) {
-        const int64_t i = first_sample(r) + c, shift = floor_div(i, x_phases);
-        x_place.push_back((i - shift * x_phases) * x_stride + x_margin + shift);
-        if (up_separable) across_up.push_back(fu.at(first_tap(r) + c * up));
-      }
+    for (int64_t i = first; i < first + across_samples; ++i) {
+      const int64_t shift = floor_div(i, x_phases);
+      x_place.push_back((i - shift * x_phases) * x_stride + x_margin + shift);
+    }
   }
 
   void place_down() {
-    const int64_t least = floor_div(-qx, phases), most = floor_div((y_phases - 1) * down + down_columns - 1 - qx, phases);
+    const int64_t least = floor_div(-qx, phases), most = floor_div(down_samples - 1 - qx, phases);
     t_margin = round_up(std::max<int64_t>(0, -least), kAlign);
     t_stride = round_up(t_margin + std::max(columns, out_columns + std::max<int64_t>(0, most)), kAlign);
-    for (int64_t e = 0; e < y_phases; ++e)
-      for (int64_t k = 0; k < down_columns; ++k) {
-        const int64_t m = e * down + k - qx, shift = floor_div(m, phases);
-        t_place.push_back((m - shift * phases) * t_stride + t_margin + shift);
-      }
+    for (int64_t m = -qx; m < down_samples - qx; ++m) {
+      const int64_t shift = floor_div(m, phases);
+      t_place.push_back((m - shift * phases) * t_stride + t_margin + shift);
+    }
   }
 };
 

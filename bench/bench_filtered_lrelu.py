@@ -1,0 +1,149 @@
+"""filtered_lrelu at the layers of a 256-pixel alias-free generator: 12 taps per factor of 2, clamp 256, 15 to 17 of padding.
+
+The floor is arithmetic: the multiply-adds that remain without inserted zeros and dropped outputs, two flops each, over the
+rate of a loop of nothing but multiply-adds on the same threads.
+"""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastgan.ops import filtered_lrelu
+
+FMA_LOOP = """
+typedef float V __attribute__((vector_size(64)));
+float run(long n) {
+  V s[12];
+  const V a = {1e-3f}, b = {1e-6f};
+  for (int i = 0; i < 12; ++i) s[i] = a * (float)i;
+  for (long k = 0; k < n; ++k)
+    for (int i = 0; i < 12; ++i) s[i] = s[i] * a + b;
+  V t = s[0];
+  for (int i = 1; i < 12; ++i) t += s[i];
+  return t[0];
+}
+"""
+
+SHAPES = {  # input, taps of fu and fd, up, down, padding
+    "up2 down2 2x512x86x86": ((2, 512, 86, 86), (12,), (12,), 2, 2, [9, 8, 9, 8]),
+    "up2 down2 2x256x150x150": ((2, 256, 150, 150), (12,), (12,), 2, 2, [9, 8, 9, 8]),
+    "up4 down2 2x362x86x86": ((2, 362, 86, 86), (24,), (12,), 4, 2, [17, 16, 17, 16]),
+    "up4 down2 2x128x150x150": ((2, 128, 150, 150), (24,), (12,), 4, 2, [17, 16, 17, 16]),
+    "radial up2 down2 2x128x86x86": ((2, 128, 86, 86), (12,), (12, 12), 2, 2, [9, 8, 9, 8]),
+}
+shapes = pytest.mark.parametrize("name", SHAPES)
+
+
+@functools.cache
+def fma_peak(threads: int) -> float | None:
+    """float32 flops per second of `threads` threads; None without gcc."""
+    if not shutil.which("gcc"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "fma.c"), Path(folder, "fma.so")
+        source.write_text(FMA_LOOP)
+        options = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC"]
+        subprocess.run(["gcc", *options, "-o", library, source], check=True)
+        loop = ctypes.CDLL(str(library)).run  # ctypes lets go of the interpreter lock
+    loop.argtypes, loop.restype = [ctypes.c_long], ctypes.c_float
+    steps = 10_000_000
+    with ThreadPoolExecutor(threads) as pool:
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            list(pool.map(loop, [steps] * threads))
+            best = min(best, time.perf_counter() - start)
+    return threads * steps * 12 * 16 * 2 / best
+
+
+def useful_flops(shape, fu, fd, up, down, padding) -> int:
+    """Of a forward pass on square images: across x, along to t, along to the rows of y, across to y; 2-D filters at once."""
+    n, c, h, _ = shape
+    tu, td = fu[0], fd[0]
+    m = h * up + padding[0] + padding[1] - tu + 1
+    o = (m - td) // down + 1
+    first = h * m * (tu // up) + m * m * (tu // up) if len(fu) == 1 else m * m * (tu // up) ** 2
+    second = o * m * td + o * o * td if len(fd) == 1 else o * o * td**2
+    return 2 * n * c * (first + second)
+
+
+def inputs(name, device):
+    shape, fu, fd, up, down, padding = SHAPES[name]
+    generator = torch.Generator().manual_seed(0)
+    x, b = torch.randn(shape, generator=generator), torch.randn(shape[1], generator=generator)
+    fu, fd = (torch.rand(f, generator=generator) for f in (fu, fd))
+    arguments = [fu / fu.sum(), fd / fd.sum(), up, down, padding]
+    return x.to(device), b.to(device), [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
+
+
+def with_impl(fu, fd, up, down, padding, impl):
+    def function(x, b):
+        return filtered_lrelu(x, fu, fd, b, up, down, padding, clamp=256.0, impl=impl)
+
+    return function
+
+
+@shapes
+def bench_forward(compare, device, name):
+    x, b, arguments = inputs(name, device)
+    peak = fma_peak(torch.get_num_threads()) if device.type == "cpu" else None
+    compare(
+        f"forward {name}",
+        lambda f: f(x, b),
+        reference=with_impl(*arguments, "reference"),
+        fastgan=with_impl(*arguments, "auto"),
+        floor=useful_flops(*SHAPES[name]) / peak if peak else None,
+    )
+
+
+@shapes
+def bench_forward_backward(compare, device, name):
+    x, b, arguments = inputs(name, device)
+    x.requires_grad_(), b.requires_grad_()
+
+    def step(f):
+        y = f(x, b)
+        return (y, *torch.autograd.grad(y, [x, b], y.detach()))
+
+    compare(
+        f"forward+backward {name}",
+        step,
+        reference=with_impl(*arguments, "reference"),
+        fastgan=with_impl(*arguments, "auto"),
+        compiled=False,
+        tolerance=1e-4,  # sums of n h w numbers of both signs in the gradient of b
+    )
+
+
+def peak_bytes(function) -> int:
+    """Greatest sum of live bytes that torch's CPU allocator gave out while `function` ran."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        result = function()
+    del result
+    live = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak
+
+
+@pytest.mark.parametrize("name", ["up2 down2 2x512x86x86", "up2 down2 2x256x150x150"])
+def bench_memory_of_training(name, record_property):
+    """The forward with what it saves for the backward; threads' own rows (under 100 KB each) are not counted."""
+    x, b, arguments = inputs(name, "cpu")
+    x.requires_grad_(), b.requires_grad_()
+    peaks = {impl: peak_bytes(lambda: with_impl(*arguments, impl)(x, b)) for impl in ("reference", "auto")}  # noqa: B023
+    ratio = peaks["reference"] / peaks["auto"]
+    text = ", ".join(f"{impl} {peak / 2**20:.0f} MiB" for impl, peak in peaks.items())
+    print(f"\nfiltered_lrelu: peak of training forward {name}: {text}, ratio {ratio:.1f}")
+    record_property("peak_ratio", ratio)
+    assert ratio >= 8
