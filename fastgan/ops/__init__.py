@@ -1,6 +1,6 @@
 """Fused GAN operations, differentiable to any order; `available()` says which kernels are loaded, and why not."""
 
-from fastgan.ops import _library
+from fastgan.ops import _library, triton
 from fastgan.ops._library import available
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.conv2d import conv2d, conv_transpose2d, no_weight_gradients
@@ -18,6 +18,7 @@ from fastgan.ops.resample import downsample2d, filter2d, setup_filter, upsample2
 from fastgan.ops.upfirdn2d import upfirdn2d
 
 _library.load_kernels()
+triton.load()
 
 __all__ = [
     "available",

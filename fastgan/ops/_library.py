@@ -108,6 +108,8 @@ def twin(namespace: str, names: tuple[str, ...]) -> None:
 
 
 def _has_kernel(namespace: str, name: str, key: str) -> bool:
+    if not hasattr(getattr(torch.ops, namespace), name):
+        return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{namespace}::{name}", key)
 
 
@@ -165,6 +167,11 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
 def failure(library: str) -> str | None:
     """Why the compiled library `library` ("_C", "_C_cuda") is not loaded; None where it is."""
     return _STATE.failures.get(library)
+
+
+def record_failure(library: str, why: str) -> None:
+    """Makes `why` the reason that `available()` gives for the kernels of `library`."""
+    _STATE.failures[library] = why
 
 
 def load_kernels() -> None:

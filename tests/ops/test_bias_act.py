@@ -126,8 +126,9 @@ def test_gradcheck_of_both_orders(act, clamp, impl):
     def f(x, b):
         return bias_act(x, b, act=act, gain=1.3, clamp=clamp, impl=impl)
 
-    assert torch.autograd.gradcheck(f, (x, b))
-    assert torch.autograd.gradgradcheck(f, (x, b))
+    fast = impl == "triton"  # along random directions: the interpreter needs 3 ms for a call
+    assert torch.autograd.gradcheck(f, (x, b), fast_mode=fast)
+    assert torch.autograd.gradgradcheck(f, (x, b), fast_mode=fast)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -140,7 +141,7 @@ def test_third_order(act, impl):
         y = bias_act(x, b, act=act, impl=impl)
         return torch.autograd.grad((y * v).sum(), (x, b), create_graph=True)
 
-    assert torch.autograd.gradgradcheck(gradient, (x, b))
+    assert torch.autograd.gradgradcheck(gradient, (x, b), fast_mode=impl == "triton")
 
 
 @pytest.mark.parametrize("impl", KERNELS)

@@ -1,0 +1,53 @@
+"""What every launcher does: put tensors in one layout, cut a matrix into tiles, choose the index width."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import triton
+
+TILE = 2048  # elements of a tile: two 16-byte loads of float32 per thread of 8 warps
+WARPS = 8
+
+
+def in_layout_of(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """x with the strides of `like` (which has x's shape and fills its memory); a copy only where they differ."""
+    same = all(n == 1 or s == t for n, s, t in zip(x.shape, x.stride(), like.stride(), strict=True))
+    return x if same else torch.empty_like(like, dtype=x.dtype).copy_(x)
+
+
+def two_floats(value: float) -> tuple[float, float]:
+    """(float32(value), the rest): Triton passes a Python float as float32."""
+    high = float(np.float32(value))
+    return high, value - high if abs(high) != float("inf") else 0.0
+
+
+class Tiles(NamedTuple):
+    """A matrix [rows, columns] cut into tiles of tile_rows x tile_columns; programs are numbered row by row of tiles."""
+
+    rows: int
+    columns: int
+    tile_rows: int
+    tile_columns: int
+
+    @staticmethod
+    def of(rows: int, columns: int) -> "Tiles":
+        tile_columns = min(TILE, triton.next_power_of_2(columns))
+        return Tiles(rows, columns, min(TILE // tile_columns, triton.next_power_of_2(rows)), tile_columns)
+
+    @property
+    def row_tiles(self) -> int:
+        return triton.cdiv(self.rows, self.tile_rows)
+
+    @property
+    def column_tiles(self) -> int:
+        return triton.cdiv(self.columns, self.tile_columns)
+
+    @property
+    def programs(self) -> int:
+        return self.row_tiles * self.column_tiles
+
+    @property
+    def wide(self) -> bool:
+        """Whether an offset, masked lanes of the last tiles included, exceeds 32 bits."""
+        return (self.row_tiles * self.tile_rows - 1) * self.columns + self.column_tiles * self.tile_columns > 2**31 - 1

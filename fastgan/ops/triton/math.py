@@ -1,0 +1,100 @@
+"""Activations and their derivatives for Triton, float32 and float64: the table of csrc/activation.h.
+
+Only arithmetic, exp and comparisons, which compile and interpret alike. ACT is the activation's name, a constexpr.
+"""
+
+import triton
+import triton.language as tl
+
+SELU_SCALE = tl.constexpr(1.0507009873554805)
+SELU_ALPHA = tl.constexpr(1.6732632423543772)
+
+
+@triton.jit
+def wide(high, low, like):
+    """A Python float in the dtype of `like`. Triton passes floats as float32; the rest (high = float32(v), low = v - high)
+    gives float64 kernels 48 bits of it."""
+    if like.dtype == tl.float64:
+        return tl.cast(high, tl.float64) + tl.cast(low, tl.float64)
+    return tl.cast(high, tl.float32)
+
+
+@triton.jit
+def expm1_nonpositive(x):
+    """e^x - 1 for x <= 0: the Taylor series down to -0.35, where e^x - 1 would cancel. First term left out, relative to
+    the result: 0.35^8 / 9! = 6e-10 for float32, 0.35^14 / 15! = 3e-19 for float64."""
+    TERMS: tl.constexpr = 14 if x.dtype == tl.float64 else 8
+    near = tl.maximum(x, -0.35)
+    p = tl.zeros_like(x) + 1
+    for i in tl.static_range(TERMS - 1):
+        p = 1 + p * (near * (1.0 / (TERMS - i)))
+    return tl.where(x > -0.35, near * p, tl.exp(x) - 1)
+
+
+@triton.jit
+def log1p_unit(z):
+    """log(1 + z) for 0 <= z <= 1, as 2 artanh(s) with s = z / (2 + z) <= 1/3; first term left out: 9^-8 / 17 = 1e-9 of the
+    result for float32, 9^-17 / 35 = 2e-18 for float64."""
+    TERMS: tl.constexpr = 17 if z.dtype == tl.float64 else 8
+    s = z / (2 + z)
+    square = s * s
+    p = tl.zeros_like(z)
+    for i in tl.static_range(TERMS):
+        p = p * square + 1.0 / (2 * (TERMS - i) - 1)
+    return 2 * s * p
+
+
+@triton.jit
+def sigmoid(t):
+    e = tl.exp(-tl.abs(t))
+    return tl.where(t > 0, 1, e) / (1 + e)
+
+
+@triton.jit
+def activate(t, alpha, ACT: tl.constexpr):
+    """act(t)"""
+    if ACT == "relu":
+        return tl.where(t <= 0, 0, t)
+    elif ACT == "lrelu":
+        return tl.where(t > 0, t, t * alpha)
+    elif ACT == "tanh":
+        em1 = expm1_nonpositive(-2 * tl.abs(t))
+        u = em1 / (em1 + 2)
+        return tl.where(t > 0, -u, u)
+    elif ACT == "sigmoid":
+        return sigmoid(t)
+    elif ACT == "elu":
+        return tl.where(t > 0, t, expm1_nonpositive(tl.where(t > 0, 0, t)))
+    elif ACT == "selu":
+        below = SELU_ALPHA * expm1_nonpositive(tl.where(t > 0, 0, t))
+        return SELU_SCALE * tl.where(t > 0, t, below)
+    elif ACT == "softplus":
+        return tl.where(t > 20, t, tl.where(t > 0, t, 0) + log1p_unit(tl.exp(-tl.abs(t))))
+    elif ACT == "swish":
+        return t * sigmoid(t)
+    else:
+        return t
+
+
+@triton.jit
+def derivative(s, alpha, ACT: tl.constexpr):
+    """act'(t) from s = act(t), or from s = t for swish"""
+    if ACT == "relu":
+        return tl.where(s > 0, tl.zeros_like(s) + 1, 0)
+    elif ACT == "lrelu":
+        return tl.where(s > 0, tl.zeros_like(s) + 1, alpha)
+    elif ACT == "tanh":
+        return 1 - s * s
+    elif ACT == "sigmoid":
+        return s * (1 - s)
+    elif ACT == "elu":
+        return tl.where(s > 0, 1, s + 1)
+    elif ACT == "selu":
+        return tl.where(s > 0, SELU_SCALE, s + SELU_SCALE * SELU_ALPHA)
+    elif ACT == "softplus":
+        return tl.where(s > 20, 1, -expm1_nonpositive(tl.where(s > 20, 0, -s)))
+    elif ACT == "swish":
+        sg = sigmoid(s)
+        return sg * (1 + s * (1 - sg))
+    else:
+        return tl.zeros_like(s) + 1

@@ -1,0 +1,92 @@
+"""The Triton kernels without a GPU: the ordinary parity tests with the kernels interpreted on CPU tensors.
+
+Triton decides at import whether it interprets, so these run in processes of their own (TRITON_INTERPRET=1); to run one
+of them by hand: TRITON_INTERPRET=1 pytest tests/ops/test_bias_act.py -k triton
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastgan.ops.triton as kernels
+
+pytest.importorskip("triton")
+HERE = Path(__file__).parent
+# Everything but what the interpreter takes long for: it runs programs one by one, at 0.1 s per million elements.
+CHOSEN = {
+    "test_bias_act.py": "triton and not generated and not sizes or triton and sizes and (16385 or 513 or 1-)",
+    "test_grad_penalty.py": "triton and not generated and not sizes and not gradcheck or triton and sizes and 16385"
+    " or triton and gradcheck and shape2",
+    "test_triton_norm_act.py": "triton",
+}
+
+
+@pytest.mark.parametrize("file", CHOSEN)
+def test_interpreted(file, runs):
+    stdout, stderr = runs[file].communicate()
+    assert runs[file].returncode == 0, stdout[-4000:] + stderr[-1000:]
+    assert " passed" in stdout
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """The files' processes, side by side."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k"]
+    started = {
+        file: subprocess.Popen(
+            [*command, chosen, str(HERE / file)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for file, chosen in CHOSEN.items()
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+
+
+def test_nothing_of_triton_is_imported_with_the_package():
+    command = "import sys, fastgan.ops; assert not any(m.split('.')[0] == 'triton' for m in sys.modules)"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", command], env=environment, check=True)
+
+
+def test_without_triton_the_package_works_and_says_why():
+    command = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "triton" else find(name, *rest)
+import torch
+torch.cuda.is_available = lambda: True
+import fastgan.ops
+print(fastgan.ops.available()["bias_act"]["triton"].reason)
+"""
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "triton is not installed"
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="a CPU build of torch")
+def test_every_kernel_is_registered_for_cuda():
+    for names in kernels.MODULES.values():
+        for name in names:
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan::{name}", "CUDA")
+
+
+def test_64_bit_offsets_only_when_needed():
+    from fastgan.ops.triton.launch import Tiles
+
+    assert not Tiles.of(1, 2**31 - 2048).wide and Tiles.of(1, 2**31).wide
+    assert not Tiles.of(2**19, 4095).wide and Tiles.of(2**19, 4097).wide
+    assert not Tiles.of(2**31 - 1024, 1).wide and Tiles.of(2**31, 1).wide
+    for rows, columns in ((1, 5 << 31), ((1 << 31) + 5, 3), (7, 1 << 29), (1 << 22, 513), (5, 7)):
+        tiles = Tiles.of(rows, columns)
+        assert (tiles.row_tiles - 1) * tiles.tile_rows < rows <= tiles.row_tiles * tiles.tile_rows
+        assert (tiles.column_tiles - 1) * tiles.tile_columns < columns <= tiles.column_tiles * tiles.tile_columns
+        assert tiles.programs < 2**31
