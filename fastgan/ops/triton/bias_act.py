@@ -1,9 +1,11 @@
 """bias_act in Triton: y = clip(gain act(x + b), -clamp, clamp) and its gradient, one pass each.
 
-Bytes per element in float32: forward 8 (read x, write y); backward 12 (read dy and the saved tensor, write dx) and, with a
-bias gradient, one float per row of a tile (for 64x64 images 1/2048 per element). For 8x256x64x64: 67 and 101 MB, 22 and 34
-us at 3 TB/s. Not measured: no GPU was at hand. A dense tensor is a matrix: [outer * channels, inner], one bias per row,
-or [outer, channels], one bias per column (channels_last, linear layers), or one row where there is no bias.
+Bytes per element in float32: forward 8 (read x, write y); backward 12 (read dy and the saved tensor, write dx) and,
+with a bias gradient, one float per row of a tile (for 64x64 images 1/2048 per element). For 8x256x64x64: 67 and 101
+MB, 22 and 34 us at 3 TB/s. Not measured: no GPU was at hand.
+
+A dense tensor is a matrix: [outer * channels, inner], one bias per row, or [outer, channels], one bias per column
+(channels_last, linear layers), or one row where there is no bias.
 """
 
 import torch
@@ -61,8 +63,8 @@ def backward_kernel(
     ACT: tl.constexpr, CLAMP: tl.constexpr, BY_ROW: tl.constexpr,
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """dx = dy gain act'(s), 0 where |y| has reached the clamp. sums: of dx over each tile's rows [rows, column tiles] or
-    columns [row tiles, columns]."""
+    """dx = dy gain act'(s), 0 where |y| has reached the clamp. sums: of dx over each tile's rows [rows, column tiles]
+    or columns [row tiles, columns]."""
     r, c, offsets, mask = _tile(rows, columns, TILE_R, TILE_C, WIDE)
     loaded = tl.load(dy + offsets, mask=mask, other=0)
     d = loaded if loaded.dtype == tl.float64 else loaded.to(tl.float32)

@@ -1,8 +1,8 @@
 """grad_penalty in Triton: the squared norm of each sample's gradient and its penalty; backward dg = dp c g.
 
-Bytes per element in float32: forward 4, backward 8. For 64x3x256x256: 50 and 101 MB, 17 and 34 us at 3 TB/s. Not measured: no
-GPU was at hand. A sample is read by several programs where there are fewer samples than the GPU needs programs; their sums
-are added in a fixed order by a second, small launch, so the result does not depend on scheduling.
+Bytes per element in float32: forward 4, backward 8. For 64x3x256x256: 50 and 101 MB, 17 and 34 us at 3 TB/s. Not
+measured: no GPU was at hand. A sample is read by several programs where there are fewer samples than the GPU needs
+programs; their sums are added in a fixed order by a second, small launch: the result does not depend on scheduling.
 """
 
 import torch
@@ -34,7 +34,7 @@ def forward_kernel(
     grad, partial, penalty, sumsq, size, part, parts, target, target_low,
     KIND: tl.constexpr, WHOLE: tl.constexpr, TILE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Program (n, p) sums the squares of elements [p part, (p + 1) part) of sample n; WHOLE: one part, and the penalty."""
+    """Program (n, p) sums the squares of elements [p part, (p + 1) part) of sample n. WHOLE: one part; the penalty too."""
     n, p = tl.program_id(0) // parts, tl.program_id(0) % parts
     row = grad + n.to(tl.int64) * size
     first = p.to(tl.int64) * part if WIDE else p * part

@@ -50,4 +50,5 @@ class Tiles(NamedTuple):
     @property
     def wide(self) -> bool:
         """Whether an offset, masked lanes of the last tiles included, exceeds 32 bits."""
-        return (self.row_tiles * self.tile_rows - 1) * self.columns + self.column_tiles * self.tile_columns > 2**31 - 1
+        last_row = self.row_tiles * self.tile_rows - 1
+        return last_row * self.columns + self.column_tiles * self.tile_columns - 1 > 2**31 - 1

@@ -12,8 +12,8 @@ SELU_ALPHA = tl.constexpr(1.6732632423543772)
 
 @triton.jit
 def wide(high, low, like):
-    """A Python float in the dtype of `like`. Triton passes floats as float32; the rest (high = float32(v), low = v - high)
-    gives float64 kernels 48 bits of it."""
+    """A Python float in the dtype of `like`. Triton passes floats as float32; the rest (high = float32(v), low = v -
+    high) gives float64 kernels 48 bits of it."""
     if like.dtype == tl.float64:
         return tl.cast(high, tl.float64) + tl.cast(low, tl.float64)
     return tl.cast(high, tl.float32)
@@ -33,8 +33,8 @@ def expm1_nonpositive(x):
 
 @triton.jit
 def log1p_unit(z):
-    """log(1 + z) for 0 <= z <= 1, as 2 artanh(s) with s = z / (2 + z) <= 1/3; first term left out: 9^-8 / 17 = 1e-9 of the
-    result for float32, 9^-17 / 35 = 2e-18 for float64."""
+    """log(1 + z) for 0 <= z <= 1, as 2 artanh(s) with s = z / (2 + z) <= 1/3; first term left out: 9^-8 / 17 = 1e-9 of
+    the result for float32, 9^-17 / 35 = 2e-18 for float64."""
     TERMS: tl.constexpr = 17 if z.dtype == tl.float64 else 8
     s = z / (2 + z)
     square = s * s

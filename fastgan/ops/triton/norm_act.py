@@ -1,9 +1,9 @@
-"""norm_act in Triton: y = act(weight (x - mean) rstd + bias) + residual, statistics per sample and channel; its gradient.
+"""norm_act in Triton: y = act(weight (x - mean) rstd + bias) + residual, with statistics per sample and channel.
 
-Two launches each way: the first takes partial statistics of parts of a plane, the second joins them (in a fixed order, by
-Chan, Golub & LeVeque 1979, so no cancellation) and maps. Bytes per element in float32 if the second reading comes from
-cache (H100: 50 MB): forward 8, 12 with a residual, backward 12; if not, 4 and 8 more. For 1x64x256x256: 34 MB, 11 us at 3
-TB/s. Not measured: no GPU was at hand. NCHW and channels_last are read as they lie.
+Two launches each way: the first takes partial statistics of parts of a plane, the second joins them (in a fixed order,
+by Chan, Golub & LeVeque 1979, so no cancellation) and maps. Bytes per element in float32 if the second reading comes
+from cache (H100: 50 MB): forward 8, 12 with a residual, backward 12; if not, 4 and 8 more. For 1x64x256x256: 34 MB, 11
+us at 3 TB/s. Not measured: no GPU was at hand. NCHW and channels_last are read as they lie.
 """
 
 from typing import NamedTuple

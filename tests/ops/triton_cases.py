@@ -1,0 +1,79 @@
+"""Compiles every case of `CASES` for one architecture, given as sm number, and prints {case: [usage, disassembly]} as JSON.
+
+A process of its own, because test_triton.py's neighbours may run with TRITON_INTERPRET=1, which Triton reads at import.
+"""
+
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+NUMBERS = {"alpha": "fp32", "gain": "fp32", "clamp": "fp32", "target": "fp32", "eps": "fp32"}
+INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "parts",
+            "stride_n", "stride_c", "stride_p")  # fmt: skip
+WIDE_POINTERS = ("sums", "partial", "penalty", "sumsq", "dp", "means", "squares", "mean", "rstd", "mean_out", "rstd_out",
+                 "sums_g", "sums_gx", "sum_g_out", "sum_gx_out")  # fmt: skip
+BIAS_ROWS = {"ACT": "lrelu", "CLAMP": True, "BY_ROW": True, "TILE_R": 1, "TILE_C": 2048, "WIDE": False}
+BIAS_COLUMNS = {**BIAS_ROWS, "BY_ROW": False, "TILE_R": 8, "TILE_C": 256}
+NORM = {"ACT": "relu", "TILE_P": 2048, "TILE_C": 1, "WIDE": False, "stride_p": 1}
+NORM_LAST = {**NORM, "TILE_P": 32, "TILE_C": 64, "stride_c": 1, "stride_p": None}
+# name: (module, kernel, element type, constants, 128-bit instructions that must be there)
+BOTH = ("LDG.E.128", "STG.E.128")
+CASES = {
+    "bias_act": ("bias_act", "forward_kernel", "fp32", BIAS_ROWS, BOTH),
+    "bias_act tanh": ("bias_act", "forward_kernel", "fp32", {**BIAS_ROWS, "ACT": "tanh"}, BOTH),
+    "bias_act bf16": ("bias_act", "forward_kernel", "bf16", BIAS_ROWS, BOTH),
+    "bias_act channels_last": ("bias_act", "forward_kernel", "fp32", BIAS_COLUMNS, BOTH),
+    "bias_act 64-bit": ("bias_act", "forward_kernel", "fp32", {**BIAS_ROWS, "WIDE": True}, BOTH),
+    "bias_act backward": ("bias_act", "backward_kernel", "fp32", BIAS_ROWS, BOTH),
+    "bias_act backward swish": ("bias_act", "backward_kernel", "fp32", {**BIAS_ROWS, "ACT": "swish"}, BOTH),
+    "bias_act backward channels_last": ("bias_act", "backward_kernel", "fp16", BIAS_COLUMNS, BOTH),
+    "grad_penalty": ("grad_penalty", "forward_kernel", "fp32",
+                     {"KIND": "wgan-gp", "WHOLE": False, "TILE": 2048, "WIDE": False}, BOTH[:1]),
+    "grad_penalty finish": ("grad_penalty", "finish_kernel", "fp32", {"KIND": "wgan-gp", "PARTS": 64}, ()),
+    "grad_penalty backward": ("grad_penalty", "backward_kernel", "fp32",
+                              {"KIND": "wgan-gp", "TILE": 2048, "WIDE": False}, BOTH),
+    "norm_act statistics": ("norm_act", "statistics_kernel", "fp32", NORM, BOTH[:1]),
+    "norm_act": ("norm_act", "forward_kernel", "fp32", {**NORM, "PARTS": 16}, BOTH),
+    "norm_act channels_last": ("norm_act", "forward_kernel", "fp32", {**NORM_LAST, "PARTS": 16}, BOTH),
+    "norm_act sums": ("norm_act", "sums_kernel", "fp32", NORM, BOTH[:1]),
+    "norm_act backward": ("norm_act", "backward_kernel", "fp32", {**NORM, "PARTS": 16}, BOTH),
+}  # fmt: skip
+
+
+def machine_code(case: str, arch: int) -> tuple[str, str]:
+    """(resource usage, disassembly) of one kernel."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module, name, element, constants, _ = CASES[case]
+    kernel = getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)
+    constants = {k: v for k, v in constants.items() if v is not None and k in kernel.arg_names}
+    signature = {}
+    for argument in kernel.arg_names:
+        if argument in constants:
+            signature[argument] = "constexpr"
+        elif argument in INTEGERS:
+            signature[argument] = "i64" if argument == "columns" and constants.get("WIDE") else "i32"
+        elif argument.removesuffix("_low") in NUMBERS:
+            signature[argument] = "fp32"
+        else:
+            signature[argument] = "*fp32" if argument in WIDE_POINTERS else f"*{element}"
+    aligned = [i for i, a in enumerate(kernel.arg_names) if signature[a][0] in "*i" and a != "parts"]
+    source = ASTSource(kernel, signature, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
+    warps = 1 if name == "finish_kernel" else 8
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        usage = subprocess.run([tools / "cuobjdump", "-res-usage", cubin], capture_output=True, text=True, check=True)
+        sass = subprocess.run([tools / "nvdisasm", "-c", cubin], capture_output=True, text=True, check=True)
+    return usage.stdout, sass.stdout
+
+
+if __name__ == "__main__":
+    json.dump({case: machine_code(case, int(sys.argv[1])) for case in CASES}, sys.stdout)
