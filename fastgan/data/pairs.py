@@ -20,10 +20,14 @@ class PairDataset(torch.utils.data.Dataset):
     own; ``len`` is the longer side's, and ``dataset[i]`` wraps the shorter one round. Paired: ``a.images[i]`` belongs
     to ``b.images[i]``, and both are mirrored together.
 
+    ``crop``: side of the random part that training cuts from each image; ``resolution`` is then this.
+
     Attributes: ``a``, ``b`` (ImageDataset), ``paired``, ``name``, ``resolution``, ``channels``, ``flip``, ``skipped``.
     """
 
-    def __init__(self, a: ImageDataset, b: ImageDataset, *, paired: bool, flip: bool = False) -> None:
+    def __init__(
+        self, a: ImageDataset, b: ImageDataset, *, paired: bool, flip: bool = False, crop: int | None = None
+    ) -> None:
         if a.images.shape[1:] != b.images.shape[1:]:
             raise ValueError(
                 f"{a.name} has images {list(a.images.shape[1:])} and {b.name} {list(b.images.shape[1:])}: "
@@ -33,7 +37,9 @@ class PairDataset(torch.utils.data.Dataset):
             raise ValueError(f"paired sets must match: {a.name} has {len(a)} images and {b.name} {len(b)}")
         self.a, self.b, self.paired, self.flip = a, b, paired, flip
         self.name = a.name if a.name == b.name else f"{a.name} | {b.name}"
-        self.resolution, self.channels = a.resolution, a.channels
+        if crop is not None and not 1 <= crop <= a.resolution:
+            raise ValueError(f"crop is {crop}, expected 1..{a.resolution}, the images' side")
+        self.resolution, self.channels = crop or a.resolution, a.channels
         self.skipped = list(dict.fromkeys([*a.skipped, *b.skipped]))
 
     def __len__(self) -> int:

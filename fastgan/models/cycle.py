@@ -56,6 +56,8 @@ class CycleGAN(nn.Module):
         super().__init__()
         self.ab, self.ba, self.a, self.b = ab, ba, a, b
         self.loss, self.lambda_a, self.lambda_b, self.identity, self.joint = loss, lambda_a, lambda_b, identity, joint
+        # Mao et al.'s factor 1/2 is not in the paper's equations, where the weights lambda are measured against 1.
+        self.scale = 2 if loss is adversarial.least_squares else 1
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> Cycle:
         """Everything the generators' loss needs of samples a [N, ...] and b [M, ...]."""
@@ -72,8 +74,8 @@ class CycleGAN(nn.Module):
     def generator_loss(self, a: torch.Tensor, b: torch.Tensor, out: Cycle) -> dict[str, torch.Tensor]:
         """Scalars: "loss", what the generators minimise, and its parts. `out`: what `forward` made of a and b."""
         parts = {
-            "gan_ab": self.loss.g_loss(None, self.b(out.fake_b)).mean(),
-            "gan_ba": self.loss.g_loss(None, self.a(out.fake_a)).mean(),
+            "gan_ab": self.scale * self.loss.g_loss(None, self.b(out.fake_b)).mean(),
+            "gan_ba": self.scale * self.loss.g_loss(None, self.a(out.fake_a)).mean(),
             "cycle_a": cycle.cycle(a, out.back_a, self.lambda_a).mean(),
             "cycle_b": cycle.cycle(b, out.back_b, self.lambda_b).mean(),
         }
@@ -88,7 +90,8 @@ class CycleGAN(nn.Module):
         """Scalars: "loss", half the sum of both discriminators' losses (section 4), and each. The fakes are constants."""
         parts = {}
         for name, discriminator, real, fake in (("a", self.a, a, fake_a), ("b", self.b, b, fake_b)):
-            parts[name] = self.loss.d_loss(discriminator(real), discriminator(fake.detach())).mean() / 2
+            losses = self.loss.d_loss(discriminator(real), discriminator(fake.detach()))
+            parts[name] = losses.mean() * (self.scale / 2)
         return {"loss": parts["a"] + parts["b"], **parts}
 
 

@@ -27,6 +27,8 @@ RECIPES = {
     "mle": ("fastgan.recipes.mle:MLE", "text by maximum likelihood, the baseline of the text GANs"),
     "seqgan": ("fastgan.recipes.seqgan:SeqGAN", "text by policy gradient with Monte Carlo rollouts"),
     "relgan": ("fastgan.recipes.relgan:RelGAN", "text by relational memory and Gumbel-softmax"),
+    "cyclegan": ("fastgan.recipes.cyclegan:CycleGANRecipe", "translation between two sets of images without pairs"),
+    "pix2pix": ("fastgan.recipes.pix2pix:Pix2Pix", "translation learnt from pairs of images"),
 }
 
 

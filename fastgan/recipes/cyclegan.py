@@ -1,0 +1,104 @@
+"""CycleGAN (Zhu et al., 2017): translation between two sets of images without pairs. `fastgan.models.cycle` holds the losses.
+
+The generators' pass makes everything once; the discriminators then learn from the same translations, through the pool.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fastgan.losses import adversarial
+from fastgan.models import cyclegan
+from fastgan.models.cycle import CycleGAN, Pool
+from fastgan.recipes import Update
+from fastgan.recipes.translation import DIRECTIONS, Translation, TranslationConfig
+
+
+@dataclass
+class CycleGANConfig(TranslationConfig):
+    """CycleGAN between two sets of images, for example --data emoji:google emoji:twitter. The defaults are the paper's."""
+
+    steps: int = 200_000
+    """Length of the run, in generator updates."""
+    blocks: int | None = None
+    """Residual blocks of the generators. Default: 9 from 256 pixels on, else 6."""
+    norm: Literal["instance", "batch", "none"] = "instance"
+    """Normalisation of generators and discriminators."""
+    loss: Literal["least-squares", "non-saturating", "hinge"] = "least-squares"
+    """Adversarial loss."""
+    lambda_a: float = 10.0
+    """Weight of the cycle A to B to A."""
+    lambda_b: float = 10.0
+    """Weight of the cycle B to A to B."""
+    identity: float = 0.5
+    """Weight of the identity terms, as a share of lambda. 0: none, and a third less work."""
+    pool: int = 50
+    """Older translations that the discriminators see again."""
+
+
+class CycleGANRecipe(Translation):
+    name = "cyclegan"
+    Config = CycleGANConfig
+    averaged = ("generator_ab", "generator_ba", "examples")
+    paired = False
+
+    def __init__(self, config: CycleGANConfig, data: dict):
+        super().__init__(config, data)
+        channels, resolution = data["channels"], data["resolution"]
+        blocks = config.blocks or (9 if resolution >= 256 else 6)
+        sizes = cyclegan.GeneratorConfig(channels, channels, config.width, blocks, config.norm)
+        judge = cyclegan.DiscriminatorConfig(channels, config.width, config.layers, config.norm)
+        ab, ba = cyclegan.Generator(sizes), cyclegan.Generator(sizes)
+        a, b = cyclegan.Discriminator(judge), cyclegan.Discriminator(judge)
+        self.networks |= {"generator_ab": ab, "generator_ba": ba, "discriminator_a": a, "discriminator_b": b}
+        shape = (channels, resolution, resolution)
+        self.pools = Pool(config.pool, shape), Pool(config.pool, shape)
+        self.networks |= {"pool_a": self.pools[0], "pool_b": self.pools[1]}
+        self.optimizers = {"generator": self.adam(ab, ba), "discriminator": self.adam(a, b)}
+        self.cycle = CycleGAN(
+            ab,
+            ba,
+            a,
+            b,
+            loss=getattr(adversarial, config.loss.replace("-", "_")),
+            lambda_a=config.lambda_a,
+            lambda_b=config.lambda_b,
+            identity=config.identity,
+            joint=config.norm != "batch",
+        )
+        self._made: deque = deque()  # what the pieces of the generators' update made, for the discriminators'
+
+    def updates(self, step: int) -> list[Update]:
+        super().updates(step)
+        return [Update("generator", self.g_step), Update("discriminator", self.d_step, fresh=False)]
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        a, b = self.cut(batch)
+        out = self.cycle(a, b)
+        self._made.append((a, b, out.fake_a.detach(), out.fake_b.detach()))
+        return self.cycle.generator_loss(a, b, out)
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        a, b, fake_a, fake_b = self._made.popleft()
+        fake_a = self.pools[0](fake_a, batch.rand(2))
+        fake_b = self.pools[1](fake_b, batch.rand(2))
+        return self.cycle.discriminator_loss(a, b, fake_a, fake_b)
+
+    def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction is {direction!r}, expected AtoB or BtoA")
+        return networks["generator_ab" if direction == "AtoB" else "generator_ba"](images)
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
+        """[N, C, R, 8 R], a strip per example: a, G(a), F(G(a)), F(a), b, F(b), G(F(b)), G(b). Seed i shows example i."""
+        kept = networks["examples"]
+        index = torch.tensor(list(dict.fromkeys(seed % len(kept.a) for seed in seeds)), device=kept.a.device)
+        a, b = kept.a[index], kept.b[index]
+        ab, ba = networks["generator_ab"], networks["generator_ba"]
+        fake_b, fake_a = ab(a), ba(b)
+        return torch.cat([a, fake_b, ba(fake_b), ba(a), b, fake_a, ab(fake_a), ab(b)], 3)

@@ -1,0 +1,97 @@
+"""pix2pix (Isola et al., 2017, eq. 4): translation learnt from pairs,
+
+min_G max_D  E log D(x, y) + E log(1 - D(x, G(x))) + lambda |y - G(x)|_1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fastgan.losses import adversarial, cycle
+from fastgan.models import cyclegan, pix2pix
+from fastgan.recipes import Update
+from fastgan.recipes.translation import DIRECTIONS, Translation, TranslationConfig
+
+
+@dataclass
+class Pix2PixConfig(TranslationConfig):
+    """pix2pix from pairs of images, for example --data emoji:google emoji:twitter. The defaults are the paper's."""
+
+    steps: int = 80_000
+    """Length of the run, in generator updates."""
+    norm: Literal["instance", "batch", "none"] = "batch"
+    """Normalisation of generator and discriminator."""
+    loss: Literal["non-saturating", "least-squares", "hinge"] = "non-saturating"
+    """Adversarial loss."""
+    weight: float = 100.0
+    """Weight of the L1 distance to the true counterpart."""
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """Which side is translated into which."""
+
+
+class Pix2Pix(Translation):
+    name = "pix2pix"
+    Config = Pix2PixConfig
+    averaged = ("generator", "examples")
+    paired = True
+
+    def __init__(self, config: Pix2PixConfig, data: dict):
+        super().__init__(config, data)
+        channels, resolution = data["channels"], data["resolution"]
+        downs = min(8, (resolution & -resolution).bit_length() - 1)
+        if downs < 5:
+            raise ValueError(f"pix2pix: images have {resolution} pixels a side; expected a multiple of 32")
+        self.generator = pix2pix.Generator(
+            pix2pix.GeneratorConfig(channels, channels, config.width, downs, config.norm)
+        )
+        judge = cyclegan.DiscriminatorConfig(2 * channels, config.width, config.layers, config.norm)
+        self.discriminator = cyclegan.Discriminator(judge)
+        self.networks |= {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {"generator": self.adam(self.generator), "discriminator": self.adam(self.discriminator)}
+        self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+        # Mao et al.'s factor 1/2 is not in the papers' equations.
+        self.scale = 2 if self.loss is adversarial.least_squares else 1
+        self._made: deque = deque()
+
+    def updates(self, step: int) -> list[Update]:
+        super().updates(step)
+        # The generator goes first: its one pass then serves both.
+        return [Update("generator", self.g_step), Update("discriminator", self.d_step, fresh=False)]
+
+    def _pair(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        a, b = self.cut(batch)
+        return (a, b) if self.config.direction == "AtoB" else (b, a)
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        x, y = self._pair(batch)
+        fake = self.generator(x)
+        self._made.append((x, y, fake.detach()))
+        gan = self.loss.g_loss(None, self.discriminator(torch.cat([x, fake], 1))).mean() * self.scale
+        l1 = cycle.identity(y, fake, self.config.weight).mean()
+        return {"loss": gan + l1, "gan": gan, "l1": l1}
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        x, y, fake = self._made.popleft()
+        real_logits = self.discriminator(torch.cat([x, y], 1))
+        fake_logits = self.discriminator(torch.cat([x, fake], 1))
+        loss = self.loss.d_loss(real_logits, fake_logits).mean() * (self.scale / 2)
+        return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
+
+    def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction is {direction!r}, expected AtoB or BtoA")
+        if direction != self.config.direction:
+            raise ValueError(f"this pix2pix run translates {self.config.direction} only: it has one generator")
+        return networks["generator"](images)
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
+        """[N, C, R, 3 R], a strip per example: the input, its translation, the truth. Seed i shows example i."""
+        kept = networks["examples"]
+        index = torch.tensor(list(dict.fromkeys(seed % len(kept.a) for seed in seeds)), device=kept.a.device)
+        x, y = (kept.a, kept.b) if self.config.direction == "AtoB" else (kept.b, kept.a)
+        return torch.cat([x[index], networks["generator"](x[index]), y[index]], 3)

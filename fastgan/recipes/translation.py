@@ -1,0 +1,126 @@
+"""What CycleGAN and pix2pix share: two image sets, examples for the grid, and the schedule of the learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastgan.data import PairDataset, load_pair, to_float
+from fastgan.data.catalog import conform
+from fastgan.recipes import Recipe, RecipeConfig
+
+EXAMPLES = 16  # rows of the sample grid
+DIRECTIONS = ("AtoB", "BtoA")
+
+
+@dataclass
+class TranslationConfig(RecipeConfig):
+    """Options of both recipes; the defaults are the papers'."""
+
+    batch_size: int = 1
+    """Images of each side per update and process."""
+    ema_halflife: float = 0.0
+    """Half-life of the generators' moving average, in images. 0: no average, as in the papers."""
+    width: int = 64
+    """Channels of the first layer of generators and discriminators."""
+    layers: int = 3
+    """Depth of the patch discriminator: 3 sees patches of 70 pixels, 2 of 34, 1 of 16, 0 single pixels."""
+    jitter: bool = True
+    """Load images 286/256 as large, and cut a random part of the final size from each."""
+    lr: float = 2e-4
+    """Learning rate of the Adam optimisers."""
+    beta1: float = 0.5
+    """Adam's decay rate of the mean gradient."""
+    lr_decay: float = 0.5
+    """The learning rate falls linearly to zero over this last share of the run."""
+
+
+class Examples(nn.Module):
+    """Images of both sides that the grids show, kept with the networks so that sampling needs no data."""
+
+    def __init__(self, channels: int, resolution: int):
+        super().__init__()
+        self.register_buffer("a", torch.zeros(EXAMPLES, channels, resolution, resolution))
+        self.register_buffer("b", torch.zeros(EXAMPLES, channels, resolution, resolution))
+
+
+def center(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The middle [..., size, size] of images [..., H, W]."""
+    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
+class Translation(Recipe):
+    """Base of the two recipes: a subclass sets `paired`, adds networks and optimisers, and translates."""
+
+    paired: bool
+
+    def __init__(self, config: TranslationConfig, data: dict[str, Any]):
+        super().__init__(config, data)
+        self.networks["examples"] = Examples(data["channels"], data["resolution"])
+
+    @classmethod
+    def load_data(cls, name: str | tuple[str, str], config: TranslationConfig, **options) -> PairDataset:
+        """Two sets (`--data A B`), or one folder or zip of pairs; the embedded emoji leave their test set out."""
+        pair = cls.load_pair(name, **options)
+        if not config.jitter:
+            return pair
+        size = round(pair.resolution * 286 / 256)
+        sides = (conform(side, size, None) for side in (pair.a, pair.b))
+        return PairDataset(*sides, paired=pair.paired, flip=pair.flip, crop=pair.resolution)
+
+    @classmethod
+    def load_pair(
+        cls, name: str | tuple[str, str], split: str = "train", paired: bool | None = None, **options
+    ) -> PairDataset:
+        """`paired`: whether a.images[i] must belong to b.images[i]; None: as training needs it."""
+        a, b = (name, None) if isinstance(name, str) else name
+        if (a, b) == ("emoji", None):
+            a, b = "emoji:google", "emoji:twitter"
+        if b is not None and not a.startswith(("emoji:", "fashion-mnist")):
+            split = None
+        return load_pair(a, b, paired=cls.paired if paired is None else paired, split=split, **options)
+
+    @classmethod
+    def describe(cls, dataset: PairDataset) -> dict[str, Any]:
+        return {"name": dataset.name, "resolution": dataset.resolution, "channels": dataset.channels, "num_classes": 0}
+
+    def prepare(self, dataset: PairDataset) -> None:
+        """Examples for the grids, evenly spaced in the training data."""
+        for side, kept in ((dataset.a, self.networks["examples"].a), (dataset.b, self.networks["examples"].b)):
+            count = min(len(dataset.a), len(dataset.b)) if dataset.paired else len(side)
+            index = torch.arange(EXAMPLES) * count // EXAMPLES
+            kept.copy_(center(to_float(side.images[index]), self.data["resolution"]))
+
+    def updates(self, step: int) -> list:
+        left = (self.config.steps - step) / self.config.steps
+        share = min(1.0, left / self.config.lr_decay) if self.config.lr_decay else 1.0
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.lr * share
+        return []
+
+    def cut(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """A random part of each image of both sides, [N, C, R, R]; the same part of both where they are pairs."""
+        size = self.data["resolution"]
+        if batch.items[0].shape[-1] == size:
+            return batch.items[0], batch.items[1]
+        room = batch.items[0].shape[-1] - size + 1
+        places = (batch.rand(2, 2) * room).long()
+        sides = []
+        for side, images in enumerate(batch.items[:2]):
+            corners = places[:, 0 if self.paired else side].tolist()
+            parts = [im[:, y : y + size, x : x + size] for im, (y, x) in zip(images, corners, strict=True)]
+            sides.append(torch.stack(parts))
+        return sides[0], sides[1]
+
+    def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
+        """images [N, C, H, W] in [-1, 1] of one side -> the other's. Raises ValueError for an unknown direction."""
+        raise NotImplementedError
+
+    def adam(self, *networks: nn.Module) -> torch.optim.Adam:
+        parameters = [p for network in networks for p in network.parameters()]
+        return torch.optim.Adam(parameters, lr=self.config.lr, betas=(self.config.beta1, 0.999))
