@@ -90,6 +90,7 @@ def _saved_options(recipe, run, options):
     if saved["recipe"] != recipe.name:
         raise UsageError(f"{folder} is a run of recipe {saved['recipe']}, not {recipe.name}")
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["config"].items()}
+    saved["run"] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["run"].items()}
     return options(RunConfig(**{**saved["run"], "out": str(folder), "resume": True}), recipe.Config(**config))
 
 
@@ -165,6 +166,10 @@ def evaluate(argv: list[str]) -> int:
         """How many samples to draw."""
         metrics: str | None = None
         """Only those whose names begin with one of these, separated by commas. Default: all."""
+        extractor: str = "efflite0"
+        """Features of images: efflite0 (works offline), or inception, which FID is named for."""
+        weights: Path | None = None
+        """A local file of the Inception weights, instead of a download."""
         device: str = "cpu"
         """cpu, cuda or cuda:N."""
 
@@ -173,17 +178,18 @@ def evaluate(argv: list[str]) -> int:
         recipe, networks = load_run(options.run, options.device)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
-    source = json.loads((options.run / "config.json").read_text())["run"]["data"]
-    columns = recipe.evaluate(networks, source, options.samples)
+    run = json.loads((options.run / "config.json").read_text())["run"]
+    columns = recipe.evaluate(networks, run, options.samples, extractor=options.extractor, weights=options.weights)
     names = list(next(iter(columns.values())))
     wanted = tuple(options.metrics.split(",")) if options.metrics else ("",)
     chosen = [name for name in names if name.startswith(wanted)]
     if not chosen:
         raise UsageError(f"--metrics {options.metrics}: expected names among {', '.join(names)}")
     width = max(map(len, chosen))
-    print(" " * width + "".join(f"{label:>10}" for label in columns))
+    room = max(10, *(len(label) + 2 for label in columns))
+    print(" " * width + "".join(f"{label:>{room}}" for label in columns))
     for name in chosen:
-        print(f"{name:{width}}" + "".join(f"{values[name]:10.4f}" for values in columns.values()))
+        print(f"{name:{width}}" + "".join(f"{values[name]:{room}.4f}" for values in columns.values()))
     (options.run / "metrics.json").write_text(json.dumps({"samples": options.samples, **columns}, indent=1) + "\n")
     return 0
 

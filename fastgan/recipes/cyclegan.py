@@ -16,7 +16,7 @@ from fastgan.losses import adversarial
 from fastgan.models import cyclegan
 from fastgan.models.cycle import CycleGAN, Pool
 from fastgan.recipes import Update
-from fastgan.recipes.translation import DIRECTIONS, Translation, TranslationConfig
+from fastgan.recipes.translation import Translation, TranslationConfig
 
 
 @dataclass
@@ -46,6 +46,7 @@ class CycleGANRecipe(Translation):
     Config = CycleGANConfig
     averaged = ("generator_ab", "generator_ba", "examples")
     paired = False
+    generators = {"AtoB": "generator_ab", "BtoA": "generator_ba"}  # noqa: RUF012 - read only
 
     def __init__(self, config: CycleGANConfig, data: dict):
         super().__init__(config, data)
@@ -88,11 +89,6 @@ class CycleGANRecipe(Translation):
         fake_a = self.pools[0](fake_a, batch.rand(2))
         fake_b = self.pools[1](fake_b, batch.rand(2))
         return self.cycle.discriminator_loss(a, b, fake_a, fake_b)
-
-    def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction is {direction!r}, expected AtoB or BtoA")
-        return networks["generator_ab" if direction == "AtoB" else "generator_ba"](images)
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
         """[N, C, R, 8 R], a strip per example: a, G(a), F(G(a)), F(a), b, F(b), G(F(b)), G(b). Seed i shows example i."""

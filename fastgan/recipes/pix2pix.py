@@ -15,7 +15,7 @@ from torch import nn
 from fastgan.losses import adversarial, cycle
 from fastgan.models import cyclegan, pix2pix
 from fastgan.recipes import Update
-from fastgan.recipes.translation import DIRECTIONS, Translation, TranslationConfig
+from fastgan.recipes.translation import Translation, TranslationConfig
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Pix2Pix(Translation):
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
         # Mao et al.'s factor 1/2 is not in the papers' equations.
         self.scale = 2 if self.loss is adversarial.least_squares else 1
+        self.generators = {config.direction: "generator"}
         self._made: deque = deque()
 
     def updates(self, step: int) -> list[Update]:
@@ -81,13 +82,6 @@ class Pix2Pix(Translation):
         fake_logits = self.discriminator(torch.cat([x, fake], 1))
         loss = self.loss.d_loss(real_logits, fake_logits).mean() * (self.scale / 2)
         return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
-
-    def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction is {direction!r}, expected AtoB or BtoA")
-        if direction != self.config.direction:
-            raise ValueError(f"this pix2pix run translates {self.config.direction} only: it has one generator")
-        return networks["generator"](images)
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
         """[N, C, R, 3 R], a strip per example: the input, its translation, the truth. Seed i shows example i."""

@@ -99,9 +99,11 @@ class TextRecipe(Recipe):
         """Sampling temperatures that `evaluate` compares."""
         return (1.0,)
 
-    def evaluate(self, networks: dict[str, nn.Module], data: str, count: int = 2000) -> dict[str, dict[str, float]]:
-        """All text metrics of `count` sentences, by sampling temperature; `data` names what the run was trained on."""
-        corpus = _load(data, self.config, vocabulary=self.vocabulary)
+    def evaluate(
+        self, networks: dict[str, nn.Module], run: dict, count: int = 2000, **image_options
+    ) -> dict[str, dict[str, float]]:
+        """All text metrics of `count` sentences, by sampling temperature; `run` holds the options it was trained with."""
+        corpus = _load(run["data"], self.config, vocabulary=self.vocabulary)
         columns = {}
         for temperature in self.temperatures():
             parts = [

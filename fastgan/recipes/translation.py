@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch import nn
 from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
 from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.recipes.translation_eval import evaluate
 
 EXAMPLES = 16  # rows of the sample grid
-DIRECTIONS = ("AtoB", "BtoA")
 
 
 @dataclass
@@ -54,9 +55,12 @@ def center(images: torch.Tensor, size: int) -> torch.Tensor:
 
 
 class Translation(Recipe):
-    """Base of the two recipes: a subclass sets `paired`, adds networks and optimisers, and translates."""
+    """Base of the two recipes. A subclass adds networks and optimisers and sets `paired`, what training needs, and
+    `generators`, the network's name by direction."""
 
+    default_data = ("emoji:google", "emoji:twitter")
     paired: bool
+    generators: dict[str, str]
 
     def __init__(self, config: TranslationConfig, data: dict[str, Any]):
         super().__init__(config, data)
@@ -118,9 +122,41 @@ class Translation(Recipe):
         return sides[0], sides[1]
 
     def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
-        """images [N, C, H, W] in [-1, 1] of one side -> the other's. Raises ValueError for an unknown direction."""
-        raise NotImplementedError
+        """images [N, C, H, W] in [-1, 1] of one side -> the other's. Raises ValueError for a direction not learnt."""
+        if direction not in self.generators:
+            raise ValueError(f"{self.name}: direction is {direction!r}, expected {' or '.join(self.generators)}")
+        return networks[self.generators[direction]](images)
+
+    def _held_out(self, name: str | tuple[str, str], options: dict[str, Any]) -> tuple[PairDataset, bool]:
+        """Images to judge by, and whether each has its counterpart: the test split where there is one, paired if it can be."""
+        for split in ("test", "train"):
+            for paired in (True, False):
+                try:
+                    return self.load_pair(name, split=split, paired=paired, **options), paired
+                except ValueError:  # no such split, or nothing matches
+                    continue
+        raise ValueError(f"{name}: no images to evaluate on")
 
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:
         parameters = [p for network in networks for p in network.parameters()]
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=(self.config.beta1, 0.999))
+
+    def evaluate(
+        self,
+        networks: dict[str, nn.Module],
+        run: dict[str, Any],
+        count: int,
+        extractor: str | None = "efflite0",
+        weights: Path | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Both directions against the true counterparts (where file names or code points match), the identity map and the
+        nearest training image, on the test split where the data have one; at most `count` images of each side."""
+        options = {key: run[key] for key in ("resolution", "crop", "strict")}
+        options["resolution"] = options["resolution"] or self.data["resolution"]
+        training = self.load_pair(run["data"], paired=False, **options)
+        held_out, truth = self._held_out(run["data"], options)
+        first = torch.arange(min(count, len(held_out.a), len(held_out.b)) if truth else count)
+        sides = (side.subset(first[: len(side)]) for side in (held_out.a, held_out.b))
+        held_out = PairDataset(*sides, paired=truth)
+        translators = {d: lambda x, d=d: self.translate(networks, x, d) for d in self.generators}
+        return evaluate(translators, held_out, training, extractor, weights, truth)

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -89,7 +90,7 @@ class Recipe:
     Config: type[RecipeConfig] = RecipeConfig
     averaged: tuple[str, ...] = ("generator",)
     unit: str = "images"
-    default_data: str = "emoji"
+    default_data: str | tuple[str, str] = "emoji"
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         self.config, self.data = config, data
@@ -159,10 +160,29 @@ class Recipe:
         """Images in [-1, 1], [N, C, H, W], or texts, one per seed. A recipe without latents replaces this one."""
         return self.generate(networks, self.latents(seeds), self.labels(seeds))
 
-    def evaluate(self, networks: dict[str, nn.Module], data: str, count: int) -> dict[str, dict[str, float]]:
-        """Metrics of `count` samples, columns of values by name; `data` is the name of the data set of the run."""
-        raise ValueError(f"{self.name} has no metrics to evaluate")
+    def evaluate(
+        self,
+        networks: dict[str, nn.Module],
+        run: dict[str, Any],
+        count: int,
+        extractor: str = "efflite0",
+        weights: Path | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Columns of figures by name, from `count` samples of seeds 0, 1, ... against the data set of the run.
 
+        run: the options in config.json. extractor, weights: see `fastgan.metrics.images.load_extractor`; the names of the
+        figures say which it was. A recipe whose samples are no images replaces this.
+        """
+        from fastgan.data import to_uint8
+        from fastgan.metrics import images
+
+        options = {key: run[key] for key in ("resolution", "crop", "strict")}
+        dataset = self.load_data(run["data"], self.config, flip=False, **options)
+        network = images.load_extractor(extractor, next(networks["generator"].parameters()).device, weights)
+        with torch.no_grad():
+            seeds = torch.arange(count).split(64)
+            fake = images.collect(network, (to_uint8(self.sample(networks, part.tolist())) for part in seeds))
+        return {self.name: images.measure(images.dataset_features(network, dataset), fake, extractor)}
 
 
 def lazy_adam(

@@ -17,8 +17,8 @@ from fastgan.training.recipe import Recipe
 class RunConfig:
     """What a run reads and writes, whatever the recipe."""
 
-    data: str = "emoji"
-    """Data set: a name from `fastgan data list`, or a folder, zip or npz of images."""
+    data: str | tuple[str, str] = "emoji"
+    """Data set: a name from `fastgan data list`, or a folder, zip or npz of images; two of them for translation."""
     out: str | None = None
     """Run folder. Default: runs/RECIPE-DATA, with a number added if it exists."""
     resume: bool = False
@@ -73,7 +73,8 @@ def find_folder(recipe: str, run: RunConfig) -> Path:
         if run.resume and not (folder / "config.json").exists():
             raise ValueError(f"--resume: {folder} holds no run")
         return folder
-    base = re.sub(r"[^\w.-]+", "-", f"{recipe}-{Path(run.data).stem}").strip("-")
+    sets = [run.data] if isinstance(run.data, str) else run.data
+    base = re.sub(r"[^\w.-]+", "-", "-".join([recipe, *(Path(name).stem for name in sets)])).strip("-")
     taken = [p for p in Path("runs").glob("*/config.json") if re.fullmatch(re.escape(base) + r"(-\d+)?", p.parent.name)]
     if run.resume or (restarted() and taken):
         if not taken:

@@ -45,7 +45,7 @@ def test_eval_prints_every_metric_for_each_temperature(small_run, tmp_path, caps
 
 def test_nll_gen_of_a_run_is_the_training_loss(small_run, corpus, tmp_path):
     trainer = small_run("mle", tmp_path / "run", steps=20)
-    columns = trainer.recipe.evaluate(trainer.ema.networks, corpus, 50)
+    columns = trainer.recipe.evaluate(trainer.ema.networks, {"data": corpus}, 50)
     loss = trainer.recipe.generator.nll_loss(trainer.dataset.train).item()
     assert columns["T=1"]["nll-gen"] == pytest.approx(loss, rel=1e-4)
 
@@ -53,7 +53,7 @@ def test_nll_gen_of_a_run_is_the_training_loss(small_run, corpus, tmp_path):
 def test_a_recipe_without_metrics_says_so(tmp_path):
     recipe = recipes.get("gan")
     with pytest.raises(ValueError, match="gan has no metrics"):
-        recipe.evaluate(recipe, {}, "emoji", 10)
+        recipe.evaluate({}, {"data": "emoji"}, 10)
 
 
 def test_a_user_supplied_oracle(tmp_path):
@@ -64,5 +64,5 @@ def test_a_user_supplied_oracle(tmp_path):
     assert data.vocabulary_size == 20
     assert torch.equal(data.oracle.output.weight, oracle.output.weight)
     recipe = recipes.get("mle")(config, recipes.get("mle").describe(data))
-    values = recipe.evaluate({"generator": recipe.generator}, "oracle", 50)["value"]
+    values = recipe.evaluate({"generator": recipe.generator}, {"data": "oracle"}, 50)["value"]
     assert values["nll-oracle"] > values["nll-oracle-real"]

@@ -1,0 +1,49 @@
+"""L1, PSNR and SSIM against numpy and scipy."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+
+from fastgan.metrics import pairs
+
+
+def images(seed):
+    return torch.rand(3, 2, 17, 23, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+
+
+def test_l1_and_psnr():
+    a, b = images(0), images(1)
+    difference = (a - b).numpy()
+    np.testing.assert_allclose(pairs.l1(a, b), np.abs(difference).mean((1, 2, 3)) / 2, rtol=1e-12)
+    mse = (difference**2).mean((1, 2, 3))
+    np.testing.assert_allclose(pairs.psnr(a, b), 20 * np.log10(2 / np.sqrt(mse)), rtol=1e-12)
+    assert pairs.l1(torch.full((1, 1, 2, 2), -1.0), torch.ones(1, 1, 2, 2)).item() == 1
+    assert pairs.psnr(a, a).tolist() == [math.inf] * 3
+
+
+def test_ssim_by_scipy():
+    a, b = images(2), images(3)
+    found = pairs.ssim(a, b)
+    for i in range(3):
+        values = []
+        for x, y in zip(a[i].numpy(), b[i].numpy(), strict=True):
+
+            def blur(v):
+                return scipy.ndimage.gaussian_filter(v, 1.5, truncate=5 / 1.5)[5:-5, 5:-5]
+
+            mx, my = blur(x), blur(y)
+            vx, vy, cxy = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+            c1, c2 = 0.02**2, 0.06**2
+            values.append(((2 * mx * my + c1) * (2 * cxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())
+        assert found[i].item() == pytest.approx(np.mean(values), rel=1e-9)
+    torch.testing.assert_close(pairs.ssim(a, a), torch.ones(3, dtype=torch.float64))
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match="same"):
+        pairs.l1(images(0), images(0)[:, :1])
+    with pytest.raises(ValueError, match="11 pixels"):
+        pairs.ssim(images(0)[..., :9], images(0)[..., :9])

@@ -1,0 +1,157 @@
+"""CycleGAN and pix2pix through the engine: data, updates, resume, grids and evaluation."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fastgan.recipes as recipes
+from fastgan.data import PairDataset
+from fastgan.recipes.translation_eval import evaluate, nearest
+from fastgan.training import RunConfig, Trainer
+
+SMALL = {
+    "cyclegan": {"width": 4, "blocks": 1, "layers": 1, "batch_size": 2},
+    "pix2pix": {"width": 4, "layers": 1, "batch_size": 2},
+}
+
+
+def run(name, folder, steps=3, data=("emoji:google:base:flags", "emoji:twitter:base:flags"), resume=False, **options):
+    recipe = recipes.get(name)
+    config = recipe.Config(**{**SMALL[name], "steps": steps, **options})
+    settings = {"sample_every": 100, "checkpoint_every": 2, "samples": 4, "device": "cpu", "log_every": 1}
+    trainer = Trainer(recipe, config, RunConfig(data=data, out=str(folder), resume=resume, **settings))
+    trainer.train()
+    return trainer
+
+
+def weights(trainer):
+    return {
+        k: v.clone() for name, n in trainer.recipe.networks.items() for k, v in n.state_dict(prefix=f"{name}.").items()
+    }
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "pix2pix"])
+def test_a_resumed_run_ends_as_an_unbroken_one(name, tmp_path):
+    """The pool of older translations and the examples are part of the state."""
+    whole = weights(run(name, tmp_path / "whole", 5, **({"pool": 3} if name == "cyclegan" else {})))
+    options = {"pool": 3} if name == "cyclegan" else {}
+    first = run(name, tmp_path / "parts", 5, **options)
+    for newest in sorted((tmp_path / "parts" / "checkpoints").glob("*"))[-1:]:
+        import shutil
+
+        shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
+    resumed = run(name, tmp_path / "parts", 5, resume=True, **options)
+    assert resumed.step == 5 and first.step == 5
+    for key, value in weights(resumed).items():
+        assert torch.equal(value, whole[key]), key
+
+
+def test_grids_show_both_directions(tmp_path):
+    trainer = run("cyclegan", tmp_path / "run", 1)
+    grid = Image.open(sorted((tmp_path / "run" / "samples").glob("*.png"))[-1])
+    assert grid.size[0] >= 8 * 32
+    recipe, networks = recipes.load_run(tmp_path / "run")
+    strip = recipe.sample(networks, [1, 17, 2])
+    assert strip.shape == (2, 3, 32, 8 * 32)  # seeds 1 and 17 show the same example
+    a = strip[..., :32]
+    assert torch.equal(a, trainer.recipe.networks["examples"].a[1:3])
+    torch.testing.assert_close(strip[..., 32:64], networks["generator_ab"](a))
+    torch.testing.assert_close(strip[..., 64:96], networks["generator_ba"](networks["generator_ab"](a)))
+
+
+def test_gradients_in_pieces_change_nothing(tmp_path):
+    recipe = recipes.get("cyclegan")
+
+    def gradients(pieces):
+        config = recipe.Config(**SMALL["cyclegan"], steps=1, pool=0, jitter=False)
+        settings = RunConfig(
+            data=("emoji:google:base:flags", "emoji:twitter:base:flags"), out=str(tmp_path / str(pieces))
+        )
+        settings.grad_accum, settings.device = pieces, "cpu"
+        trainer = Trainer(recipe, config, settings)
+        trainer.train()
+        return torch.cat(
+            [
+                p.grad.flatten()
+                for g in ("generator_ab", "discriminator_a")
+                for p in trainer.recipe.networks[g].parameters()
+                if p.grad is not None
+            ]
+        )
+
+    torch.testing.assert_close(gradients(1), gradients(2), rtol=1e-4, atol=1e-6)
+
+
+def test_the_learning_rate_is_constant_then_falls():
+    recipe = recipes.get("cyclegan")
+    made = recipe(recipe.Config(**SMALL["cyclegan"], steps=100), {"name": "x", "resolution": 16, "channels": 3})
+    rates = []
+    for step in (0, 50, 75, 99):
+        made.updates(step)
+        rates.append([group["lr"] for o in made.optimizers.values() for group in o.param_groups])
+    assert rates == [[2e-4] * 2, [2e-4] * 2, [1e-4] * 2, pytest.approx([4e-6] * 2)]
+
+
+def test_crops_are_parts_of_the_images_and_the_same_of_pairs():
+    class Batch:
+        def __init__(self, items):
+            self.items = items
+
+        def rand(self, *shape):
+            return torch.rand(len(self.items[0]), *shape, generator=torch.Generator().manual_seed(0))
+
+    big = torch.arange(3 * 36 * 36.0).reshape(1, 3, 36, 36).repeat(4, 1, 1, 1)
+    data = {"name": "x", "resolution": 32, "channels": 3}
+    pix2pix, cyclegan = (recipes.get(n)(recipes.get(n).Config(**SMALL[n]), data) for n in ("pix2pix", "cyclegan"))
+    a, b = pix2pix.cut(Batch((big, big)))
+    assert a.shape == (4, 3, 32, 32) and torch.equal(a, b)
+    assert len({x[0, 0, 0].item() for x in a}) > 1
+    a, b = cyclegan.cut(Batch((big, big)))
+    assert not torch.equal(a, b)
+    assert torch.equal(a[0, 0, 0], torch.arange(32.0) + a[0, 0, 0, 0])
+
+
+def test_held_out_emoji_are_not_trained_on():
+    recipe = recipes.get("cyclegan")
+    training = recipe.load_data("emoji", recipe.Config())
+    test = recipe.load_pair("emoji", split="test", paired=True)
+    assert len(test.a) == len(test.b) > 100
+    assert not set(test.a.files) & set(training.a.files) and not set(test.b.files) & set(training.b.files)
+    assert training.resolution == 32 and training.a.resolution == 36 and not training.paired
+
+
+def test_evaluation_by_hand():
+    """Translators that are known: the identity, and inversion, which is the truth here."""
+    colours = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+    from fastgan.data import ImageDataset
+
+    sides = ImageDataset(colours, name="a"), ImageDataset(255 - colours, name="b")
+    held_out = PairDataset(*sides, paired=True)
+    found = evaluate({"AtoB": torch.neg, "BtoA": lambda x: x}, held_out, held_out, None, None, truth=True)
+    assert list(found) == [f"{d}{kind}" for d in ("AtoB", "BtoA") for kind in ("", " identity", " nearest")]
+    assert found["AtoB"]["l1"] == pytest.approx(0, abs=1e-7) and found["AtoB"]["ssim"] == pytest.approx(1)
+    assert found["BtoA"]["l1"] == found["BtoA identity"]["l1"] > 0.2
+    difference = np.abs(2.0 * colours.numpy() - 255).mean() / 255
+    assert found["AtoB identity"]["l1"] == pytest.approx(difference, rel=1e-5)
+    assert found["AtoB"]["cycle"] == pytest.approx(difference, rel=1e-5)
+
+
+def test_nearest():
+    x = torch.tensor([[0.0], [9.0]]).view(2, 1, 1, 1)
+    assert nearest(x, torch.tensor([1.0, 8.0, 30.0]).view(3, 1, 1, 1)).flatten().tolist() == [1.0, 8.0]
+
+
+def test_evaluate_a_run(tmp_path):
+    run("cyclegan", tmp_path / "run", 1)
+    recipe, networks = recipes.load_run(tmp_path / "run")
+    settings = {
+        "data": ("emoji:google:base:flags", "emoji:twitter:base:flags"),
+        "resolution": None,
+        "crop": "center",
+        "strict": False,
+    }
+    found = recipe.evaluate(networks, settings, 10, extractor=None)
+    assert set(found["AtoB"]) == {"l1", "psnr", "ssim", "cycle"}
+    with pytest.raises(ValueError, match="AtoB or BtoA"):
+        recipe.translate(networks, torch.zeros(1, 3, 32, 32), "up")
