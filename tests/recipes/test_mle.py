@@ -50,12 +50,6 @@ def test_nll_gen_of_a_run_is_the_training_loss(small_run, corpus, tmp_path):
     assert columns["T=1"]["nll-gen"] == pytest.approx(loss, rel=1e-4)
 
 
-def test_a_recipe_without_metrics_says_so(tmp_path):
-    recipe = recipes.get("gan")
-    with pytest.raises(ValueError, match="gan has no metrics"):
-        recipe.evaluate({}, {"data": "emoji"}, 10)
-
-
 def test_a_user_supplied_oracle(tmp_path):
     oracle = Oracle(vocabulary=20, hidden=4, embedding=4, seed=3)
     torch.save(oracle.state_dict(), tmp_path / "oracle.pt")

@@ -155,3 +155,13 @@ def test_evaluate_a_run(tmp_path):
     assert set(found["AtoB"]) == {"l1", "psnr", "ssim", "cycle"}
     with pytest.raises(ValueError, match="AtoB or BtoA"):
         recipe.translate(networks, torch.zeros(1, 3, 32, 32), "up")
+
+
+def test_the_command_line(tmp_path, capsys):
+    from fastgan.cli import main
+
+    arguments = ["--out", str(tmp_path / "run"), "--steps", "1", "--width", "4", "--blocks", "1", "--device", "cpu"]
+    assert main(["train", "cyclegan", "--data", "emoji:google:base:flags", "emoji:twitter:base:flags", *arguments]) == 0
+    assert main(["train", "cyclegan", "--out", str(tmp_path / "run"), "--resume", "--steps", "2"]) == 0
+    assert "emoji:twitter" in (tmp_path / "run" / "config.json").read_text()
+    capsys.readouterr()
