@@ -20,12 +20,12 @@ class Inception(nn.Module):
 
     def __init__(self, weights: str | Path | None = None):
         super().__init__()
+        if weights is not None and not Path(weights).is_file():
+            raise FileNotFoundError(f"{weights}: no such Inception weights file")
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
             raise ImportError("official Inception features need: pip install 'fastgan[inception]'") from error
-        if weights is not None and not Path(weights).is_file():
-            raise FileNotFoundError(f"{weights}: no such Inception weights file")
         path = None if weights is None else str(weights)
         self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
         self.eval().requires_grad_(False)
