@@ -17,7 +17,15 @@ def info(**environment) -> str:
 
 def test_names_every_op_and_version():
     text = info()
-    for name in (*fastgan.ops.available(), "torch ", "CPU ", "GPU ", "fastgan._C ", "fastgan._C_cuda ", "fastgan._text "):
+    for name in (
+        *fastgan.ops.available(),
+        "torch ",
+        "CPU ",
+        "GPU ",
+        "fastgan._C ",
+        "fastgan._C_cuda ",
+        "fastgan._text ",
+    ):
         assert name in text
 
 

@@ -42,4 +42,5 @@ class FilteredLReLU(nn.Module):
         return filtered_lrelu(x, self.up_filter, self.down_filter, self.bias, *options)
 
     def extra_repr(self) -> str:
-        return f"up={self.up}, down={self.down}, padding={self.padding}, gain={self.gain:.4g}, slope={self.slope}, clamp={self.clamp}"
+        names = ("up", "down", "padding", "gain", "slope", "clamp")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch
 
 from fastgan.ops import _library
-from fastgan.ops._checks import accumulation_dtype, autocast_like, check_floating, check_like, check_rank
+from fastgan.ops._checks import autocast_like, check_floating, check_like, check_rank
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.upfirdn2d import as_filter, four_paddings, upfirdn2d
 

@@ -73,7 +73,7 @@ class _GridSampleBackward(torch.autograd.Function):
     def backward(ctx, v_input, v_grid):
         """Of S = <v_input, dS/dinput> + <v_grid, dS/dgrid> = <dy, sample(v_input) + a Dx + b Dy>, (a, b) = v_grid in pixels."""
         dy, input, grid = ctx.saved_tensors
-        n, c, h, w = input.shape
+        h, w = input.shape[2:]
         points = _Points(grid, h, w)
         a, b = (v_grid[:, None, ..., 0] * (w / 2), v_grid[:, None, ..., 1] * (h / 2))
         by_dy = by_input = by_grid = None
