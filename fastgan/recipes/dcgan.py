@@ -13,7 +13,8 @@ import torch
 
 from fastgan.losses import adversarial, penalty
 from fastgan.models import dcgan
-from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.training.augment import Augment
 
 
 @dataclass
@@ -30,6 +31,8 @@ class DCGANConfig(RecipeConfig):
     """Adversarial loss."""
     gamma: float = 0.5
     """Weight of the penalties R1 (on real images) and R2 (on generated ones). 0: none, half the cost."""
+    augment: Literal["none", "ada", "ada-full", "diffaugment"] = "none"
+    """Augmentation of what the discriminator sees, for small data sets; ada adapts its strength to overfitting."""
     conditional: bool = False
     """Generate by class: give both networks the data set's labels."""
     width: int = 32
@@ -63,13 +66,20 @@ class DCGAN(Recipe):
             num_classes=data["num_classes"] if config.conditional else 0,
         )
         self.generator, self.discriminator = dcgan.Generator(sizes), dcgan.Discriminator(sizes)
+        self.augment = Augment(config.augment)
         self.networks = {"generator": self.generator, "discriminator": self.discriminator}
         self.optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(config.beta1, config.beta2))
             for name, network in self.networks.items()
         }
+        self.networks["augment"] = self.augment
+        self.running += self.augment.running
         self.latent_shape = (config.latent,)
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+
+    def updates(self, step: int) -> list[Update]:
+        self.augment.adjust(step)
+        return super().updates(step)
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         labels = batch.labels if self.config.conditional else None
@@ -77,10 +87,11 @@ class DCGAN(Recipe):
         images = torch.cat([batch.real, fake])
         if self.config.gamma:
             images.requires_grad_(True)
-        logits = self.discriminator(images, None if labels is None else labels.repeat(2))
+        logits = self.discriminator(self.augment(images, batch), None if labels is None else labels.repeat(2))
         real_logits, fake_logits = logits.chunk(2)
+        self.augment.observe(real_logits, batch)
         loss = self.loss.d_loss(real_logits, fake_logits).mean()
-        logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
+        logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean(), **self.augment.logs()}
         if self.config.gamma:
             # R1 and R2 are one formula on two halves of the batch, and no logit depends on another image: one call.
             r1, r2 = penalty.r1(logits, images, gamma=self.config.gamma).chunk(2)
@@ -90,6 +101,5 @@ class DCGAN(Recipe):
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         labels = batch.labels if self.config.conditional else None
         fake = self.generator(batch.randn(*self.latent_shape), labels)
-        return {
-            "loss": self.loss.g_loss(self.discriminator(batch.real, labels), self.discriminator(fake, labels)).mean()
-        }
+        real_logits, fake_logits = (self.discriminator(self.augment(x, batch), labels) for x in (batch.real, fake))
+        return {"loss": self.loss.g_loss(real_logits, fake_logits).mean()}

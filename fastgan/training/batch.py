@@ -38,6 +38,11 @@ class Batch:
     def labels(self) -> torch.Tensor:
         return self.items[1]
 
+    @property
+    def processes(self) -> int:
+        """How many processes share the update, each with `size` images."""
+        return self._world.size
+
     def _draw(self, function, shape: tuple[int, ...]) -> torch.Tensor:
         # Drawn on the CPU for all processes, and sliced: the same numbers on every device and for every world size.
         generator = torch.Generator().manual_seed(derive_seed(*self._key, self._draws))
