@@ -18,6 +18,8 @@ MODELS = {
     "dcgan.discriminator": "fastgan.models.dcgan:Discriminator",
     "resnet.generator": "fastgan.models.resnet:Generator",
     "resnet.discriminator": "fastgan.models.resnet:Discriminator",
+    "r3gan.generator": "fastgan.models.r3gan:Generator",
+    "r3gan.discriminator": "fastgan.models.r3gan:Discriminator",
     "cyclegan.generator": "fastgan.models.cyclegan:Generator",
     "cyclegan.discriminator": "fastgan.models.cyclegan:Discriminator",
     "pix2pix.generator": "fastgan.models.pix2pix:Generator",
