@@ -163,29 +163,20 @@ class Resampler(nn.Module):
         return upsample2d(x, self.Kernel) if self.up else downsample2d(x, self.Kernel)
 
 
-class UpsampleLayer(nn.Module):
-    """To the next width, then twice the size."""
+class Transition(nn.Module):
+    """Up: to the next width, then twice the size. Down: half the size, then to the next width. So the 1x1 convolution
+    always runs at the smaller size."""
 
-    def __init__(self, inputs: int, outputs: int, taps: Sequence[int]):
+    def __init__(self, inputs: int, outputs: int, taps: Sequence[int], up: bool):
         super().__init__()
-        self.Resampler = Resampler(taps, up=True)
+        self.Resampler = Resampler(taps, up)
         self.LinearLayer = Convolution(inputs, outputs) if inputs != outputs else None
+        self.up = up
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.Resampler(x if self.LinearLayer is None else self.LinearLayer(x))
-
-
-class DownsampleLayer(nn.Module):
-    """Half the size, then to the next width."""
-
-    def __init__(self, inputs: int, outputs: int, taps: Sequence[int]):
-        super().__init__()
-        self.Resampler = Resampler(taps, up=False)
-        self.LinearLayer = Convolution(inputs, outputs) if inputs != outputs else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.Resampler(x)
-        return x if self.LinearLayer is None else self.LinearLayer(x)
+        if self.LinearLayer is None:
+            return self.Resampler(x)
+        return self.Resampler(self.LinearLayer(x)) if self.up else self.LinearLayer(self.Resampler(x))
 
 
 class GenerativeBasis(nn.Module):
@@ -247,7 +238,7 @@ class Generator(nn.Module):
         self.config = config
         conditional = config.num_classes > 0
         transitions = [GenerativeBasis(config.latent + config.embedding * conditional, config.widths[0])]
-        transitions += [UpsampleLayer(a, b, config.taps) for a, b in pairwise(config.widths)]
+        transitions += [Transition(a, b, config.taps, up=True) for a, b in pairwise(config.widths)]
         first_bf16 = len(transitions) - config.bf16_stages
         self.MainLayers = nn.ModuleList(
             [Stage([layer, *_blocks(config, s)], s >= first_bf16) for s, layer in enumerate(transitions)]
@@ -283,7 +274,7 @@ class Discriminator(nn.Module):
         conditional = config.num_classes > 0
         widths = config.widths
         transitions = [DiscriminativeBasis(widths[0], config.embedding if conditional else 1)]
-        transitions += [DownsampleLayer(b, a, config.taps) for a, b in pairwise(widths)]
+        transitions += [Transition(b, a, config.taps, up=False) for a, b in pairwise(widths)]
         first_bf16 = len(transitions) - config.bf16_stages
         stages = [Stage([*_blocks(config, s), layer], s >= first_bf16) for s, layer in enumerate(transitions)]
         self.ExtractionLayer = Convolution(config.channels, widths[-1])

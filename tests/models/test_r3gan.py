@@ -17,8 +17,8 @@ LAYERS = {
     "r3gan_ResidualBlock": lambda k: r3gan.ResidualBlock(
         k["InputChannels"], k["Cardinality"], k["ExpansionFactor"], k["KernelSize"], k["VarianceScalingParameter"]
     ),
-    "r3gan_UpsampleLayer": lambda k: r3gan.UpsampleLayer(*k.values()),
-    "r3gan_DownsampleLayer": lambda k: r3gan.DownsampleLayer(*k.values()),
+    "r3gan_UpsampleLayer": lambda k: r3gan.Transition(*k.values(), up=True),
+    "r3gan_DownsampleLayer": lambda k: r3gan.Transition(*k.values(), up=False),
     "r3gan_GenerativeBasis": lambda k: r3gan.GenerativeBasis(*k.values()),
     "r3gan_DiscriminativeBasis": lambda k: r3gan.DiscriminativeBasis(*k.values()),
     "r3gan_InterpolativeUpsampler": lambda k: r3gan.Resampler(k["Filter"], up=True),
