@@ -1,0 +1,61 @@
+"""A whole optimiser step as one function: loss, penalties' gradients of gradients and the parameters' gradients.
+
+`torch.compile(D)` cannot be differentiated twice, so a penalty needs its whole step compiled, inner `autograd.grad`
+included. Dynamo traces that only under the private flag `trace_autograd_ops`, which is set here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+Step = Callable[..., tuple[dict[str, torch.Tensor], tuple[torch.Tensor | None, ...]]]
+
+
+def gradient_step(loss: Callable[..., dict[str, torch.Tensor]], parameters: Sequence[torch.Tensor]) -> Step:
+    """step(*args, weight=None) -> (values, gradients): what `loss(*args)` returned, without a graph, and the gradient
+    of its entry "loss", times `weight` (a scalar tensor, 1 if None), with respect to each parameter; None where the
+    loss does not depend on it. Nothing is written to `.grad`.
+    """
+
+    def step(*args: Any, weight: torch.Tensor | None = None):
+        values = loss(*args)
+        weights = None if weight is None else weight.to(values["loss"].dtype)
+        gradients = torch.autograd.grad(values["loss"], parameters, weights, allow_unused=True)
+        return {name: value.detach() for name, value in values.items()}, gradients
+
+    return step
+
+
+def compiled_step(loss: Callable[..., dict[str, torch.Tensor]], parameters: Sequence[torch.Tensor]) -> Step:
+    """`gradient_step(loss, parameters)`, compiled as one graph at its first call; equal to it to rounding.
+
+    The loss may call penalties, `torch.autograd.grad(..., create_graph=True)` and `requires_grad_()` on what it
+    computes. Random draws are eager's own, so the same seed gives the same step. What it computes must not escape with
+    a graph (an attribute set to a tensor, say): only the returned values leave the graph.
+
+        d_step = compiled_step(lambda real, z: {"loss": ...}, list(discriminator.parameters()))
+        values, gradients = d_step(real, z)
+
+    Args:
+        loss: tensors (or objects that hold them) -> scalars by name, with "loss" among them.
+        parameters: what to differentiate with respect to; they require gradients when the step is called.
+
+    Raises:
+        RuntimeError: this torch has no `torch._dynamo.config.trace_autograd_ops`.
+        torch._dynamo.exc.Unsupported: at the first call, if the loss does something that cannot be traced.
+    """
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        raise RuntimeError(
+            f"compiled_step: torch {torch.__version__} cannot trace gradients of gradients"
+            " (torch._dynamo.config.trace_autograd_ops is missing); leave out --compile, or use torch 2.13 or 2.14"
+        )
+    run = torch.compile(gradient_step(loss, parameters), fullgraph=True, options={"fallback_random": True})
+
+    def step(*args: Any, weight: torch.Tensor | None = None):
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            return run(*args, weight=weight)
+
+    return step
