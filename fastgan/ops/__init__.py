@@ -1,7 +1,7 @@
 """Fused GAN operations, differentiable to any order; `available()` says which kernels are loaded, and why not."""
 
 from fastgan.ops import _library, triton
-from fastgan.ops._library import available
+from fastgan.ops._library import available, decompositions
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.conv2d import conv2d, conv_transpose2d, no_weight_gradients
 from fastgan.ops.conv2d_resample import conv2d_resample
@@ -26,6 +26,7 @@ __all__ = [
     "conv2d",
     "conv2d_resample",
     "conv_transpose2d",
+    "decompositions",
     "downsample2d",
     "filter2d",
     "filtered_lrelu",

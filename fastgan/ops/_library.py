@@ -143,6 +143,16 @@ def available() -> dict[str, dict[str, Availability]]:
     }
 
 
+def decompositions() -> dict[torch._ops.OpOverload, Callable]:
+    """Every fastgan op in PyTorch operations, as `ExportedProgram.run_decompositions` takes it: what a runtime without
+    fastgan needs, ONNX among them.
+
+        program = torch.export.export(network, (z,)).run_decompositions(fastgan.ops.decompositions())
+        torch.onnx.export(program).save("network.onnx")
+    """
+    return {getattr(torch.ops.fastgan, name).default: op.reference for name, op in _STATE.ops.items()}
+
+
 def select(name: str, impl: str, x: torch.Tensor) -> Any:
     """The dispatcher op behind `impl` for tensors on the device of x.
 
