@@ -37,6 +37,14 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
+def network_class(name: str) -> type[nn.Module]:
+    """The class called `name`. Raises ValueError that lists the known names."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+    module, _, attribute = MODELS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def build(name: str, **config) -> nn.Module:
     """The network called `name`, initialised from torch's global generator.
 
@@ -47,10 +55,7 @@ def build(name: str, **config) -> nn.Module:
     Raises:
         ValueError: unknown name or field (the message lists the known ones), or a value the family refuses.
     """
-    if name not in MODELS:
-        raise ValueError(f"build: unknown model {name!r}; known: {', '.join(list_models())}")
-    module, _, attribute = MODELS[name].partition(":")
-    network = getattr(importlib.import_module(module), attribute)
+    network = network_class(name)
     fields = [f.name for f in dataclasses.fields(network.Config) if f.init]
     unknown = sorted(set(config) - set(fields))
     if unknown:
