@@ -41,14 +41,39 @@ def stand_ins(monkeypatch) -> None:
     sys.modules["dnnlib.util"].EasyDict = EasyDict
 
 
+def _frozen(module: nn.Module) -> dict:
+    return {n: None if p is None else nn.Parameter(p.detach(), False) for n, p in module._parameters.items()}
+
+
+def by_reference(module: nn.Module, monkeypatch, package: str = "training.networks"):
+    """`module` as an ordinary object of a class that another project's package defines; children likewise."""
+    name = type(module).__name__
+    if package not in sys.modules:
+        parent = package.partition(".")[0]
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    if not hasattr(sys.modules[package], name):
+        setattr(sys.modules[package], name, type(name, (), {"__module__": package}))
+    made = getattr(sys.modules[package], name)()
+    made.__dict__ |= {
+        "training": False,
+        "_parameters": _frozen(module),
+        "_buffers": dict(module._buffers),
+        "_modules": {n: by_reference(m, monkeypatch, "R3GAN.Networks") for n, m in module._modules.items()},
+        "_non_persistent_buffers_set": set(),
+        "DataType": torch.bfloat16,
+    }
+    return made
+
+
 def persistent(module: nn.Module, **init_kwargs) -> _Persistent:
     """`module` as such an object; children likewise."""
     state = {
         "training": False,
-        "_parameters": {n: nn.Parameter(p.detach(), requires_grad=False) for n, p in module._parameters.items()},
+        "_parameters": _frozen(module),
         "_buffers": dict(module._buffers),
         "_modules": {n: m if m is None else persistent(m) for n, m in module._modules.items()},
-        "_non_persistent_buffers_set": set(),
+        "_non_persistent_buffers_set": set(module._non_persistent_buffers_set),
         "_forward_hooks": {},
         "bias": None,
         "gain": np.float64(0.5),

@@ -121,9 +121,9 @@ def _tensor(storage, offset, size, stride, *_) -> torch.Tensor:
     if len(size) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
         raise UnsafePickle(f"a tensor has offset {offset}, size {size} and stride {stride}")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if math.prod(size) and last >= len(storage):
-        raise UnsafePickle(f"a tensor reaches element {last} of a storage of {len(storage)}")
     flat = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
+    if math.prod(size) and last >= len(flat):
+        raise UnsafePickle(f"a tensor reaches element {last} of a storage of {len(flat)}")
     return flat.as_strided(size, stride, offset)
 
 
