@@ -1,0 +1,62 @@
+"""The GAN functions of `mmcv.ops`, on `fastgan.ops`, with the names and arguments of MMCV's public documentation.
+
+`use_custom_op` chose a backend there and chooses nothing here. Of `upfirdn2d` there are two signatures, that of MMCV 2 and
+the older one of rosinality's shape.
+"""
+
+from fastgan import ops
+from fastgan.nn import FusedLeakyReLU
+from fastgan.patch import rosinality
+from fastgan.patch.stylegan import CONV2D_GRADFIX, integers
+
+COMPILED_AT_IMPORT = ()
+
+
+def fused_bias_leakyrelu(input, bias, negative_slope=0.2, scale=2**0.5):
+    return ops.bias_act(input, bias, act="lrelu", alpha=negative_slope, gain=scale)
+
+
+class FusedBiasLeakyReLU(FusedLeakyReLU):
+    """`fastgan.nn.FusedLeakyReLU` with MMCV's arguments."""
+
+    def __init__(self, num_channels: int, negative_slope: float = 0.2, scale: float = 2**0.5):
+        super().__init__(num_channels, True, negative_slope, scale)
+
+
+def bias_act(input, bias=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, use_custom_op=True):
+    return ops.bias_act(input, bias, dim, act, alpha, gain, clamp)
+
+
+def upfirdn2d(input, filter, up=1, down=1, padding=0, flip_filter=False, gain=1, use_custom_op=True):
+    return ops.upfirdn2d(input, filter, integers(up), integers(down), integers(padding), flip_filter, gain)
+
+
+def filtered_lrelu(
+    input,
+    filter_up=None,
+    filter_down=None,
+    bias=None,
+    up=1,
+    down=1,
+    padding=0,
+    gain=2**0.5,
+    slope=0.2,
+    clamp=None,
+    flip_filter=False,
+    use_custom_op=True,
+):
+    up, down, padding = integers(up), integers(down), integers(padding)
+    return ops.filtered_lrelu(input, filter_up, filter_down, bias, up, down, padding, gain, slope, clamp, flip_filter)
+
+
+MODULES = {
+    "fused_bias_leakyrelu": {
+        "fused_bias_leakyrelu": fused_bias_leakyrelu,
+        "FusedBiasLeakyReLU": FusedBiasLeakyReLU,
+    },
+    "bias_act": {"bias_act": bias_act},
+    "upfirdn2d": {"upfirdn2d": (upfirdn2d, rosinality.upfirdn2d)},
+    "filtered_lrelu": {"filtered_lrelu": filtered_lrelu},
+    "conv2d_gradfix": {name: CONV2D_GRADFIX[name] for name in ("conv2d", "conv_transpose2d")},
+}
+PROVIDED: dict = {}
