@@ -18,6 +18,10 @@ MODELS = {
     "dcgan.discriminator": "fastgan.models.dcgan:Discriminator",
     "resnet.generator": "fastgan.models.resnet:Generator",
     "resnet.discriminator": "fastgan.models.resnet:Discriminator",
+    "biggan.generator": "fastgan.models.biggan:Generator",
+    "biggan.discriminator": "fastgan.models.biggan:Discriminator",
+    "fastgan.generator": "fastgan.models.fewshot:Generator",
+    "fastgan.discriminator": "fastgan.models.fewshot:Discriminator",
     "r3gan.generator": "fastgan.models.r3gan:Generator",
     "r3gan.discriminator": "fastgan.models.r3gan:Discriminator",
     "cyclegan.generator": "fastgan.models.cyclegan:Generator",
@@ -64,6 +68,6 @@ def build(name: str, **config) -> nn.Module:
 
 
 def __getattr__(name: str):
-    if any(key.startswith(f"{name}.") for key in MODELS):
+    if any(target.startswith(f"fastgan.models.{name}:") for target in MODELS.values()):
         return importlib.import_module(f"fastgan.models.{name}")
     raise AttributeError(f"module 'fastgan.models' has no attribute {name!r}")

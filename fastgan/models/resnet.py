@@ -1,13 +1,16 @@
 """Residual generator and critic of WGAN-GP (Gulrajani et al., 2017, appendix C) and SNGAN (Miyato et al., 2018,
 appendix B.4).
 
-The generator doubles 4x4 up to the resolution in residual blocks; the critic halves twice and ends with plain residual
-blocks and a mean over pixels, for 32x32, and halves once more for each doubling of the resolution. The critic has no
-normalisation, since a gradient penalty is taken per image; with `spectral` its weights are divided by their largest
-singular value instead.
+Up to 32x32, the CIFAR-10 layout: one width; the generator doubles from 4x4, the critic halves down to 8x8 and ends with
+two plain blocks. Above, the layout of 64x64 images: the width doubles with every halving, up to eightfold, and the
+critic halves down to 4x4 and ends with one plain block. A mean over pixels makes the logit.
+
+The critic has no normalisation, since a gradient penalty is taken per image; with `spectral` its weights are divided by
+their largest singular value instead.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +21,14 @@ from fastgan.ops import bias_act
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of both networks: `width` channels in every block (the paper's CIFAR-10 network has 128)."""
+    """Sizes of both networks: `width` channels at full resolution (128 in the papers' networks for CIFAR-10, 64 for
+    larger images). `spectral`: the critic is spectrally normalised."""
 
     resolution: int = 32
     channels: int = 3
     latent: int = 128
     width: int = 128
+    spectral: bool = False
 
     def __post_init__(self):
         if self.resolution < 8 or self.resolution & (self.resolution - 1):
@@ -31,17 +36,38 @@ class Config:
         if min(self.channels, self.latent, self.width) < 1:
             raise ValueError("resnet: channels, latent and width must be positive")
 
+    @property
+    def widths(self) -> list[int]:
+        """Channels at 4x4, 8x8, ... up to the resolution."""
+        levels = range(self.resolution.bit_length() - 3, -1, -1)
+        return [self.width * (1 if self.resolution <= 32 else min(1 << level, 8)) for level in levels]
+
+
+def spectral_weight(weight: torch.Tensor, u: torch.Tensor, update: bool) -> torch.Tensor:
+    """weight / sigma, sigma = u' W v its largest singular value as one step of the power method finds it, with W the
+    weight as a matrix [outputs, rest] (Miyato et al., 2018, algorithm 1). `update`: keep the step in u [outputs]."""
+    with torch.autocast(weight.device.type, enabled=False):
+        matrix = weight.flatten(1)
+        with torch.no_grad():
+            v = F.normalize(matrix.t() @ u, dim=0)
+            left = F.normalize(matrix @ v, dim=0)
+            if update:
+                u.copy_(left)
+        return weight / (left @ (matrix @ v))
+
 
 class Conv(nn.Module):
-    """Convolution with bias, weights N(0, gain/fan_in), "same" padding."""
+    """Convolution with bias, weights N(0, gain/fan_in), "same" padding; `spectral`: of a weight of spectral norm 1."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = 1.0):
+    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = 1.0, spectral: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * (gain / (inputs * kernel**2)) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(outputs))
+        self.register_buffer("u", F.normalize(torch.randn(outputs), dim=0) if spectral else None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return bias_act(F.conv2d(x, self.weight, padding=self.weight.shape[2] // 2), self.bias)
+        weight = self.weight if self.u is None else spectral_weight(self.weight, self.u, self.training)
+        return bias_act(F.conv2d(x, weight, padding=weight.shape[2] // 2), self.bias)
 
 
 def double(x: torch.Tensor) -> torch.Tensor:
@@ -55,11 +81,11 @@ def halve(x: torch.Tensor) -> torch.Tensor:
 class UpBlock(nn.Module):
     """shortcut(double(x)) + conv(relu(bn(conv(double(relu(bn(x)))))))."""
 
-    def __init__(self, width: int):
+    def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.norm1, self.norm2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-        self.conv1, self.conv2 = Conv(width, width, 3), Conv(width, width, 3)
-        self.shortcut = Conv(width, width, 1)
+        self.norm1, self.norm2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(outputs)
+        self.conv1, self.conv2 = Conv(inputs, outputs, 3), Conv(outputs, outputs, 3)
+        self.shortcut = Conv(inputs, outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv1(double(bias_act(self.norm1(x), act="relu")))
@@ -67,16 +93,22 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """shortcut(x) + conv(relu(conv(relu(x)))), halved at the end if `down`; `first` leaves the images' ReLU out."""
+    """shortcut(x) + conv(relu(conv(relu(x)))), halved at the end if `down`; `first` leaves the images' ReLU out.
 
-    def __init__(self, inputs: int, outputs: int, down: bool, first: bool = False):
+    The ReLU has gain sqrt(2), which keeps the variance, and gain 1 between spectrally normalised layers: 1-Lipschitz.
+    """
+
+    def __init__(self, inputs: int, outputs: int, down: bool, first: bool = False, spectral: bool = False):
         super().__init__()
         self.down, self.first = down, first
-        self.conv1, self.conv2 = Conv(inputs, outputs, 3), Conv(outputs, outputs, 3)
-        self.shortcut = Conv(inputs, outputs, 1) if down else nn.Identity()
+        self.gain = 1.0 if spectral else None
+        self.conv1 = Conv(inputs, outputs, 3, spectral=spectral)
+        self.conv2 = Conv(outputs, outputs, 3, spectral=spectral)
+        self.shortcut = Conv(inputs, outputs, 1, spectral=spectral) if down else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.conv2(bias_act(self.conv1(x if self.first else bias_act(x, act="relu")), act="relu"))
+        y = self.conv1(x if self.first else bias_act(x, act="relu", gain=self.gain))
+        y = self.conv2(bias_act(y, act="relu", gain=self.gain))
         if not self.down:
             return x + y
         # A 1x1 convolution and a mean commute: halving first costs a quarter.
@@ -91,9 +123,10 @@ class Generator(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.weight = nn.Parameter(torch.randn(config.latent, config.width, 4, 4) * config.latent**-0.5)
-        self.bias = nn.Parameter(torch.zeros(config.width))
-        self.blocks = nn.Sequential(*[UpBlock(config.width) for _ in range(config.resolution.bit_length() - 3)])
+        widths = config.widths
+        self.weight = nn.Parameter(torch.randn(config.latent, widths[0], 4, 4) * config.latent**-0.5)
+        self.bias = nn.Parameter(torch.zeros(widths[0]))
+        self.blocks = nn.Sequential(*[UpBlock(a, b) for a, b in pairwise(widths)])
         self.norm = nn.BatchNorm2d(config.width)
         self.rgb = Conv(config.width, config.channels, 3)
 
@@ -111,12 +144,19 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        halvings = max(config.resolution.bit_length() - 4, 1)
-        downs = [DownBlock(config.width if i else config.channels, config.width, True, not i) for i in range(halvings)]
-        self.blocks = nn.Sequential(*downs, *[DownBlock(config.width, config.width, False) for _ in range(2)])
-        self.weight = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
+        small = config.resolution <= 32
+        downs, plains = (max(config.resolution.bit_length() - 4, 1), 2) if small else (len(config.widths) - 1, 1)
+        widths = config.widths[:0:-1][:downs]  # at full resolution and after each halving but the last
+        last = widths[-1]
+        pairs = enumerate(pairwise([config.channels, *widths]))
+        blocks = [DownBlock(a, b, True, i == 0, config.spectral) for i, (a, b) in pairs]
+        blocks += [DownBlock(last, last, False, spectral=config.spectral) for _ in range(plains)]
+        self.blocks = nn.Sequential(*blocks)
+        self.weight = nn.Parameter(torch.randn(last) * last**-0.5)
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = bias_act(self.blocks(images), act="relu").mean((2, 3))
-        return (features * self.weight).sum(1) + self.bias
+        spectral = self.config.spectral
+        features = bias_act(self.blocks(images), act="relu", gain=1.0 if spectral else None).mean((2, 3))
+        weight = F.normalize(self.weight, dim=0) if spectral else self.weight  # a row's singular value is its norm
+        return (features * weight).sum(1) + self.bias

@@ -8,7 +8,6 @@ state to save, and a run that was killed at any moment repeats the steps since i
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import itertools
 import os
@@ -87,6 +86,7 @@ class Trainer:
         # cuDNN's fastest algorithms are not the same in every run; the contract is bit-for-bit resume.
         torch.backends.cudnn.deterministic = True
         self.recipe = recipe(self.config, recipe.describe(dataset))
+        self.recipe.processes = self.world.size
         self._layout = torch.channels_last if self.run.channels_last else torch.contiguous_format
         for network in self.recipe.networks.values():
             network.to(self.world.device, memory_format=self._layout)
@@ -221,8 +221,6 @@ class Trainer:
                 self._save()
             if self.step == self.config.steps or self.step % run.sample_every == 0:
                 self._sample(log)
-            if run.metrics_every and (self.step == self.config.steps or self.step % run.metrics_every == 0):
-                self._evaluate(log)
         self._writer.wait()
         if self.world.main:
             write_report(self.folder)
@@ -244,6 +242,7 @@ class Trainer:
             stop = stop or (look and float(votes) > 0)
         self.step += 1
         images = self.config.batch_size * self.world.size
+        self.ema.halflife = self.recipe.ema_halflife(self.step * images)
         self.ema.update(images, self.step * images)
         return logs, stop
 
@@ -268,13 +267,6 @@ class Trainer:
             samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
             path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
             log.show(self.step, path)
-            write_report(self.folder)
-
-    def _evaluate(self, log: MetricsLog | None) -> None:
-        columns = self.recipe.evaluate(self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples)
-        if self.world.main:
-            found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
-            log.write(self.step, found)
             write_report(self.folder)
 
     def _safe(self) -> str:

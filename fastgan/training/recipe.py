@@ -82,6 +82,7 @@ class Recipe:
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
         running: buffers that are averaged over processes after each update.
         latent_shape: shape of one sample's latent.
+        processes: how many processes share each update; the engine sets it.
         default_data: the data set where the command line names none.
         unit: what a batch counts, for the progress line ("images", "sentences").
     """
@@ -90,6 +91,7 @@ class Recipe:
     Config: type[RecipeConfig] = RecipeConfig
     averaged: tuple[str, ...] = ("generator",)
     unit: str = "images"
+    processes: int = 1
     default_data: str | tuple[str, str] = "emoji"
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
@@ -118,6 +120,10 @@ class Recipe:
 
     def prepare(self, dataset) -> None:
         """Once, before the first step of a new run: statistics of the data into buffers and initial weights."""
+
+    def ema_halflife(self, images: int) -> float:
+        """Half-life of the moving average, in images, once `images` have been seen."""
+        return self.config.ema_halflife
 
     def updates(self, step: int) -> list[Update]:
         """The optimiser steps that make up training step `step`."""
@@ -168,26 +174,21 @@ class Recipe:
         extractor: str = "efflite0",
         weights: Path | None = None,
     ) -> dict[str, dict[str, float]]:
-        """Columns of figures by name, from `count` samples of seeds 0, 1, ... against the data set of the run. All processes
-        call it together and share the work.
+        """Columns of figures by name, from `count` samples of seeds 0, 1, ... against the data set of the run.
 
         run: the options in config.json. extractor, weights: see `fastgan.metrics.images.load_extractor`; the names of the
         figures say which it was. A recipe whose samples are no images replaces this.
         """
         from fastgan.data import to_uint8
-        from fastgan.metrics import images, latent
-        from fastgan.metrics.processes import share
+        from fastgan.metrics import images
 
         options = {key: run[key] for key in ("resolution", "crop", "strict")}
         dataset = self.load_data(run["data"], self.config, flip=False, **options)
         network = images.load_extractor(extractor, next(networks["generator"].parameters()).device, weights)
         with torch.no_grad():
-            seeds = share(torch.arange(count)).split(64)
+            seeds = torch.arange(count).split(64)
             fake = images.collect(network, (to_uint8(self.sample(networks, part.tolist())) for part in seeds))
-        found = images.measure(images.dataset_features(network, dataset), fake, extractor)
-        offline = extractor == "efflite0"
-        found |= latent.measure(networks["generator"], network if offline else None, count, f"_{extractor}")
-        return {self.name: found}
+        return {self.name: images.measure(images.dataset_features(network, dataset), fake, extractor)}
 
 
 def lazy_adam(

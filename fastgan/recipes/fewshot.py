@@ -1,0 +1,84 @@
+"""FastGAN (Liu et al., 2021, section 3), for tens to thousands of images: hinge loss, and for the discriminator the
+distance of what two decoders make of a real image's features from the image and from a quarter of it. It is L1 here; the
+paper's is perceptual and needs a pretrained network. Both sides are augmented differentiably (Zhao et al., 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from fastgan.losses import adversarial
+from fastgan.models import fewshot
+from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.training.augment import Augment
+
+
+@dataclass
+class FewShotConfig(RecipeConfig):
+    """FastGAN: light networks for few images, any power-of-two size from 32."""
+
+    steps: int = 5_000
+    """Length of the run, in generator updates."""
+    batch_size: int = 8
+    """Images per update and process."""
+    ema_halflife: float = 5_000.0
+    """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
+    reconstruction: float = 1.0
+    """Weight of the decoders' L1 losses."""
+    augment: Literal["none", "ada", "ada-full", "diffaugment"] = "diffaugment"
+    """Augmentation of what the discriminator sees; ada adapts its strength to overfitting."""
+    width: int = 32
+    """Channels at 64x64; they double with every halving and halve with every doubling. The paper's networks have 128."""
+    max_width: int = 256
+    """Upper bound of the channels."""
+    latent: int = 128
+    """Dimensions of the latent."""
+    lr: float = 2e-4
+    """Learning rate of both Adam optimisers."""
+
+
+class FewShot(Recipe):
+    name = "fastgan"
+    Config = FewShotConfig
+
+    def __init__(self, config: FewShotConfig, data: dict):
+        super().__init__(config, data)
+        sizes = fewshot.Config(data["resolution"], data["channels"], config.latent, config.width, config.max_width)
+        self.generator, self.discriminator = fewshot.Generator(sizes), fewshot.Discriminator(sizes)
+        self.augment = Augment(config.augment)
+        self.networks = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "augment": self.augment,
+        }
+        self.optimizers = {
+            name: torch.optim.Adam(self.networks[name].parameters(), lr=config.lr, betas=(0.5, 0.999))
+            for name in ("generator", "discriminator")
+        }
+        self.running += self.augment.running
+        self.latent_shape = (config.latent,)
+
+    def updates(self, step: int) -> list[Update]:
+        self.augment.adjust(step)
+        return super().updates(step)
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        fake = self.augment(self.generator(batch.randn(*self.latent_shape)), batch)
+        real = self.augment(batch.real, batch)
+        which = (batch.rand() * 4).long()
+        # Two passes, as batch statistics of real and generated images are kept apart.
+        real_logits, *decoded = self.discriminator.reconstruct(real, which)
+        fake_logits = self.discriminator(fake)
+        self.augment.observe(real_logits, batch)
+        whole, part = (F.l1_loss(*pair) for pair in zip(decoded, self.discriminator.targets(real, which), strict=True))
+        hinge = adversarial.hinge.d_loss(real_logits, fake_logits).mean()
+        logs = {"real": real_logits.mean(), "fake": fake_logits.mean(), "whole": whole, "part": part}
+        return {"loss": hinge + self.config.reconstruction * (whole + part), **logs, **self.augment.logs()}
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        fake = self.augment(self.generator(batch.randn(*self.latent_shape)), batch)
+        return {"loss": adversarial.hinge.g_loss(None, self.discriminator(fake)).mean()}

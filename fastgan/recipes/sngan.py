@@ -1,0 +1,69 @@
+"""SNGAN (Miyato et al., 2018): hinge loss (eq. 16, 17), a discriminator whose weights have spectral norm 1, and n
+discriminator steps for each generator step. With classes, the networks are those of `fastgan.models.biggan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fastgan.losses import adversarial
+from fastgan.models import biggan, resnet
+from fastgan.recipes import Recipe, RecipeConfig, Update
+
+
+@dataclass
+class SNGANConfig(RecipeConfig):
+    """SNGAN with the paper's residual networks, for any power-of-two size. The paper's width is 128 at 32x32."""
+
+    d_steps: int = 5
+    """Discriminator updates for each generator update."""
+    conditional: bool = False
+    """Generate by class: class-conditional batch normalisation, projection discriminator, self-attention."""
+    width: int = 64
+    """Channels at full resolution: of every block up to 32x32, and doubling with every halving above."""
+    latent: int = 128
+    """Dimensions of the latent."""
+    lr: float = 2e-4
+    """Learning rate of both Adam optimisers."""
+
+
+class SNGAN(Recipe):
+    name = "sngan"
+    Config = SNGANConfig
+
+    def __init__(self, config: SNGANConfig, data: dict):
+        super().__init__(config, data)
+        if config.conditional and not data["num_classes"]:
+            raise ValueError(f"sngan: --conditional needs labels, and {data['name']} has none")
+        sizes = {name: data[name] for name in ("resolution", "channels")}
+        sizes |= {"latent": config.latent, "width": config.width, "spectral": True}
+        family = resnet
+        if config.conditional:
+            family = biggan
+            sizes |= {"num_classes": data["num_classes"], "attention": 16 if data["resolution"] >= 16 else 0}
+        built = family.Config(**sizes)
+        self.generator, self.discriminator = family.Generator(built), family.Discriminator(built)
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.0, 0.9))
+            for name, network in self.networks.items()
+        }
+        self.latent_shape = (config.latent,)
+
+    def updates(self, step: int) -> list[Update]:
+        return [*[Update("discriminator", self.d_step)] * self.config.d_steps, Update("generator", self.g_step, False)]
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        labels = [batch.labels] if self.config.conditional else []
+        fake = self.generator(batch.randn(*self.latent_shape), *labels)
+        logits = self.discriminator(torch.cat([batch.real, fake]), *[x.repeat(2) for x in labels])
+        real_logits, fake_logits = logits.chunk(2)
+        loss = adversarial.hinge.d_loss(real_logits, fake_logits).mean()
+        return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        labels = [batch.labels] if self.config.conditional else []
+        fake = self.generator(batch.randn(*self.latent_shape), *labels)
+        return {"loss": adversarial.hinge.g_loss(None, self.discriminator(fake, *labels)).mean()}
