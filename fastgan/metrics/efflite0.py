@@ -57,7 +57,8 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """images uint8 [N, 1 or 3, H, W] -> features float32 [N, 1280]: the average over space before the classifier.
+    """images [N, 1 or 3, H, W], uint8 or floating in [-1, 1] -> features float32 [N, 1280]: the average over space before
+    the classifier.
 
     Images are resized to `resolution` (bilinear, antialiased) and scaled by (x - 127) / 128. The batch normalisations of
     the published weights (eps 1e-3) are folded into the convolutions, which changes nothing but the time.
@@ -113,9 +114,14 @@ class EfficientNetLite0(nn.Module):
         return self.classifier(features)
 
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"images is {images.dtype} {list(images.shape)}, expected uint8 [N, 1 or 3, H, W]")
+        known = images.dtype == torch.uint8 or images.is_floating_point()
+        if not known or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images is {images.dtype} {list(images.shape)}, expected uint8 or floats [N, 1 or 3, H, W]"
+            )
         x = images.to(self.stem.weight.device).float().expand(-1, 3, -1, -1)
+        if images.is_floating_point():
+            x = (x + 1) * 127.5
         if x.shape[2:] != (self.resolution, self.resolution):
             x = F.interpolate(x, (self.resolution, self.resolution), mode="bilinear", antialias=True)
         return ((x - 127) / 128).contiguous(memory_format=torch.channels_last)

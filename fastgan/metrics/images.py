@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from fastgan.data import ImageDataset
 from fastgan.metrics import fid, kid, prdc
 from fastgan.metrics.efflite0 import EfficientNetLite0
 from fastgan.metrics.inception import Inception
+from fastgan.metrics.processes import everywhere, gather, place, share
 
 METRICS = ("fid", "kid", "prdc", "is")
 KEEP = 10_000  # rows that kernel distance, PRDC and Inception score see: 51 MB of efflite0 features
@@ -52,7 +52,7 @@ def load_extractor(
 
 
 def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:
-    """Features of uint8 images [N, 1 or 3, H, W]; each process passes its own share and all get the whole."""
+    """Features of uint8 images [N, 1 or 3, H, W]; each process passes its own `share` of them and all get the whole."""
     statistics, rows, held = fid.Statistics(extractor.dim), [], 0
     with torch.no_grad():
         for images in batches:
@@ -62,13 +62,9 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
                 if held < keep:
                     rows.append(found[: keep - held])
                     held += len(rows[-1])
-        mine = torch.cat(rows) if rows else torch.empty(0, extractor.dim)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            parts: list = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, mine)
-            mine = torch.cat(parts)[:keep]
+        kept = gather(torch.cat(rows) if rows else torch.empty(0, extractor.dim))[:keep]
         device = next(extractor.parameters()).device
-        return Features(statistics.gather(), mine, extractor.logits(mine.to(device)).cpu())
+        return Features(statistics.gather(), kept, extractor.logits(kept.to(device)).cpu())
 
 
 def dataset_features(extractor: nn.Module, dataset: ImageDataset, cache: str | Path | None = None) -> Features:
@@ -80,14 +76,11 @@ def dataset_features(extractor: nn.Module, dataset: ImageDataset, cache: str | P
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "fastgan" / "features" if cache is None else Path(cache)
     path = folder / f"{extractor.name}-{_fingerprint(extractor, dataset)}.pt"
-    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-    if (kept := _read(path, extractor.dim)) is None:
-        images = dataset.images[rank::size]
-        kept = collect(extractor, images.split(_BATCH))
-        if rank == 0:
+    kept = _read(path, extractor.dim)
+    if not everywhere(kept is not None):  # hosts have caches of their own: all processes compute, or none
+        kept = collect(extractor, share(dataset.images).split(_BATCH))
+        if place()[0] == 0:
             _write(path, kept)
-    elif size > 1:
-        dist.barrier()
     return kept
 
 

@@ -9,6 +9,7 @@ import torch
 
 from fastgan.data import PairDataset, to_float, to_uint8
 from fastgan.metrics import images, pairs
+from fastgan.metrics.processes import share
 
 _CHUNK = 32
 
@@ -52,14 +53,14 @@ def evaluate(
             f"{direction} identity": source,
             f"{direction} nearest": _chunked(lambda x, known=candidates: nearest(x, known), source),
         }
-        real = images.collect(network, [to_uint8(target)]) if network else None
+        real = images.collect(network, [to_uint8(share(target))]) if network else None
         back = translators.get("BtoA" if direction == "AtoB" else "AtoB")
         for label, output in made.items():
             found = {}
             if truth:
                 found = {f.__name__: float(f(output, target).mean()) for f in (pairs.l1, pairs.psnr, pairs.ssim)}
             if network:
-                fake = images.collect(network, [to_uint8(output)])
+                fake = images.collect(network, [to_uint8(share(output))])
                 found |= images.measure(real, fake, extractor, ["fid", "kid"])
             if back:
                 returned = _chunked(back, output) if label == direction else output

@@ -8,6 +8,7 @@ state to save, and a run that was killed at any moment repeats the steps since i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import itertools
 import os
@@ -221,6 +222,8 @@ class Trainer:
                 self._save()
             if self.step == self.config.steps or self.step % run.sample_every == 0:
                 self._sample(log)
+            if run.metrics_every and (self.step == self.config.steps or self.step % run.metrics_every == 0):
+                self._evaluate(log)
         self._writer.wait()
         if self.world.main:
             write_report(self.folder)
@@ -267,6 +270,13 @@ class Trainer:
             samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
             path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
             log.show(self.step, path)
+            write_report(self.folder)
+
+    def _evaluate(self, log: MetricsLog | None) -> None:
+        columns = self.recipe.evaluate(self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples)
+        if self.world.main:
+            found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
+            log.write(self.step, found)
             write_report(self.folder)
 
     def _safe(self) -> str:

@@ -174,21 +174,26 @@ class Recipe:
         extractor: str = "efflite0",
         weights: Path | None = None,
     ) -> dict[str, dict[str, float]]:
-        """Columns of figures by name, from `count` samples of seeds 0, 1, ... against the data set of the run.
+        """Columns of figures by name, from `count` samples of seeds 0, 1, ... against the data set of the run. All processes
+        call it together and share the work.
 
         run: the options in config.json. extractor, weights: see `fastgan.metrics.images.load_extractor`; the names of the
         figures say which it was. A recipe whose samples are no images replaces this.
         """
         from fastgan.data import to_uint8
-        from fastgan.metrics import images
+        from fastgan.metrics import images, latent
+        from fastgan.metrics.processes import share
 
         options = {key: run[key] for key in ("resolution", "crop", "strict")}
         dataset = self.load_data(run["data"], self.config, flip=False, **options)
         network = images.load_extractor(extractor, next(networks["generator"].parameters()).device, weights)
         with torch.no_grad():
-            seeds = torch.arange(count).split(64)
+            seeds = share(torch.arange(count)).split(64)
             fake = images.collect(network, (to_uint8(self.sample(networks, part.tolist())) for part in seeds))
-        return {self.name: images.measure(images.dataset_features(network, dataset), fake, extractor)}
+        found = images.measure(images.dataset_features(network, dataset), fake, extractor)
+        offline = extractor == "efflite0"
+        found |= latent.measure(networks["generator"], network if offline else None, count, f"_{extractor}")
+        return {self.name: found}
 
 
 def lazy_adam(

@@ -51,6 +51,10 @@ class RunConfig:
     """Steps between sample grids."""
     checkpoint_every: int = 250
     """Steps between checkpoints; a killed run repeats at most this many."""
+    metrics_every: int = 0
+    """Steps between measurements (what `fastgan eval` prints), and at the end. 0: none."""
+    metrics_samples: int = 1000
+    """Samples of a measurement during training."""
     keep: int = 3
     """Checkpoints to keep."""
     samples: int = 64

@@ -55,8 +55,10 @@ def test_folding_changes_nothing():
 def test_grey_images_and_any_size(efflite0):
     grey = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
     assert torch.equal(efflite0(grey), efflite0(grey.expand(-1, 3, -1, -1)))
+    floats = fastgan.data.to_float(grey)
+    torch.testing.assert_close(efflite0(floats), efflite0(grey), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="uint8"):
-        efflite0(grey.float())
+        efflite0(grey.long())
 
 
 def test_cache(efflite0, emoji, tmp_path, monkeypatch):
