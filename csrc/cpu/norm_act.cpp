@@ -1,5 +1,6 @@
 // norm_act on the CPU. NCHW: a plane is one block of memory, normalised by one thread in one visit. channels_last: a visit for the
-// statistics, unit by unit, and one for the map. A tensor whose samples are interleaved is copied first.
+// statistics, unit by unit, and one for the map. A tensor whose samples are interleaved is copied first. Stores past the caches
+// were tried: 5% faster alone, slower with a reader of the output after it (16 MiB outputs, 32 MiB of L3).
 #include <algorithm>
 #include <cmath>
 #include <cstring>

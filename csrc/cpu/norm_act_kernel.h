@@ -37,6 +37,7 @@ inline __attribute__((always_inline)) void for_blocks(int64_t n, int64_t piece, 
 template <class T>
 inline double total(const T* lanes) {
   double sum = 0;
+#pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < kLanes; ++j) sum += lanes[j];
   return sum;
 }
