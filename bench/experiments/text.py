@@ -25,26 +25,26 @@ ORACLE = {
     "seqgan": {
         "embedding": 32,
         "hidden": 32,
-        "pretrain": 6240,  # 40 epochs of 10,000 sentences
+        "pretrain": 2000,  # 13 epochs of 10,000 sentences
         "pretrain_lr": 1e-2,
         "discriminator_pretrain": 150,
         "discriminator_steps": 3,
         "rollouts": 4,
         "filters": 0.25,
         "lr": 5e-3,
-        "steps": 6240 + 150 + 100,
+        "steps": 2000 + 150 + 100,
     },
     "relgan": {
         "embedding": 32,
         "hidden": 64,
-        "pretrain": 6240,
+        "pretrain": 2000,
         "pretrain_lr": 5e-3,
         "discriminator_steps": 2,
         "filters": 0.25,
         "inverse_temperature": 100.0,
         "lr": 1e-3,
         "discriminator_lr": 1e-3,
-        "steps": 6240 + 200,
+        "steps": 2000 + 200,
     },
 }
 POEMS = {
