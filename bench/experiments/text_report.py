@@ -32,7 +32,8 @@ def _oracle(rows: dict) -> list[str]:
             a, b, real = start["nll-oracle"], end["nll-oracle"], end["nll-oracle-real"]
             published = f"{PUBLISHED['MLE']} / {PUBLISHED[title]} / {PUBLISHED['real data']:.3f}"
             lines.append(
-                f"| {title} | {seed} | {a:.3f} | {b:.3f} | {'yes' if b < a else 'NO'} | {real:.3f} | {published} | {minutes:.0f} |"
+                f"| {title} | {seed} | {a:.3f} | {b:.3f} | {'yes' if b < a else 'NO'} | {real:.3f} | {published}"
+                f" | {minutes:.0f} |"
             )
     return lines
 
