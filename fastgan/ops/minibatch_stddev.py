@@ -1,4 +1,9 @@
-"""Minibatch standard deviation: one statistic of the batch, shown to the discriminator as extra channels."""
+"""Minibatch standard deviation: one statistic of the batch, shown to the discriminator as extra channels.
+
+In torch operations, without a kernel: with a mean and centred squares instead of `torch.var`, whose reduction over the first
+dimension does not vectorise on a CPU, it is 22 times as fast as with it at 64x512x4x4 (float32, two cores), 7 times with its
+gradient (bench/bench_minibatch_stddev.py).
+"""
 
 import torch
 
@@ -31,6 +36,7 @@ def minibatch_stddev(x: torch.Tensor, group_size: int | None = 4, num_channels: 
         return x.new_empty(0, c + num_channels, h, w)
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     grouped = wide.reshape(group, n // group, num_channels, c // num_channels, h, w)
-    deviation = (grouped.var(0, unbiased=False) + 1e-8).sqrt().mean((2, 3, 4))
+    variance = (grouped - grouped.mean(0)).square().mean(0)
+    deviation = (variance + 1e-8).sqrt().mean((2, 3, 4))
     statistic = deviation.to(x.dtype).repeat(group, 1)[:, :, None, None].expand(-1, -1, h, w)
     return torch.cat([x, statistic], 1)
