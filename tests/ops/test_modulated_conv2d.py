@@ -1,9 +1,10 @@
 import pytest
+import torch
 from derivatives import derivatives
 from golden import golden_cases
-from tolerances import assert_close
+from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import modulated_conv2d
+from fastgan.ops import modulated_conv2d, no_weight_gradients
 
 GROUPED, SHARED = "reference", "auto"
 
@@ -37,3 +38,42 @@ def test_golden(case, tensors, impl):
     found = derivatives(f, inputs, tensors["gy"], tensors[f"v_{style}"], style)
     for name in (*names, "gy"):
         assert_close(found[f"ds_{name}"], tensors[f"ds_{style}__{name}"], tolerance)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("size", [3, 16])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_every_form_that_is_chosen_gives_the_same_numbers(recorded, size, k, layout):
+    """size 3: more weights than pixels, shared; 16: per sample, as a grouped convolution or (k = 1) a product."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, size, size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_(recorded)
+    weight = torch.randn(12, 8, k, k, dtype=torch.float64, requires_grad=recorded)
+    styles = torch.randn(2, 8, dtype=torch.float64, requires_grad=recorded)
+    y, expected = (modulated_conv2d(x, weight, styles, padding=k // 2, impl=i) for i in ("auto", "reference"))
+    assert_close(y, expected)
+    assert y.is_contiguous(memory_format=layout)
+    if recorded:
+        inputs = (x, weight, styles)
+        with no_weight_gradients():  # must not reach the styles
+            found = torch.autograd.grad(y.sin().sum(), styles, retain_graph=True)
+        assert_close(found[0], torch.autograd.grad(expected.sin().sum(), styles, retain_graph=True)[0])
+        for g, e in zip(torch.autograd.grad(y.sin().sum(), inputs),
+                        torch.autograd.grad(expected.sin().sum(), inputs), strict=True):  # fmt: skip
+            assert_close(g, e)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("shape", [(5, 7, 3, 3), (3, 4, 1, 1), (2, 3, 5, 4), (0, 3, 3, 3), (65, 513, 3, 3)])
+def test_squares(shape, dtype):
+    weight = torch.randn(shape).to(dtype)
+    q = torch.ops.fastgan.modulated_conv2d_squares(weight)
+    assert q.dtype == (dtype if dtype == torch.float64 else torch.float32)
+    assert_close(q, weight.double().square().sum((2, 3)))
+
+
+def test_squares_has_gradients_of_any_order():
+    weight = torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(torch.ops.fastgan.modulated_conv2d_squares, weight, fast_mode=True)
+    assert torch.autograd.gradgradcheck(torch.ops.fastgan.modulated_conv2d_squares, weight, fast_mode=True)
+    torch.library.opcheck(torch.ops.fastgan.modulated_conv2d_squares, (weight.float().detach().requires_grad_(),))
