@@ -26,3 +26,12 @@ def golden_cases(file: str, *ops: str) -> list:
         for case in cases
         if not ops or case["op"] in ops
     ]
+
+
+def golden_model(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(meta, arrays) of models/`name`.npz: arrays by "sd/...", "in/...", "out/..."; skips where the folder is not there."""
+    path = GOLDEN / "models" / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"no golden vectors in {GOLDEN}")
+    arrays = np.load(path)
+    return json.loads(str(arrays["meta"])), {n: torch.from_numpy(arrays[n]) for n in arrays.files if n != "meta"}

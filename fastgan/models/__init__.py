@@ -27,6 +27,9 @@ MODELS = {
     "cyclegan.generator": "fastgan.models.cyclegan:Generator",
     "cyclegan.discriminator": "fastgan.models.cyclegan:Discriminator",
     "pix2pix.generator": "fastgan.models.pix2pix:Generator",
+    "stylegan2.generator": "fastgan.models.stylegan2:Generator",
+    "stylegan2.discriminator": "fastgan.models.stylegan2:Discriminator",
+    "stylegan3.generator": "fastgan.models.stylegan3:Generator",
     "text.lstm": "fastgan.models.text:LSTMGenerator",
     "text.relational": "fastgan.models.text_memory:RelationalGenerator",
     "text.transformer": "fastgan.models.text_transformer:TransformerGenerator",
@@ -42,7 +45,9 @@ def list_models() -> list[str]:
 
 
 def network_class(name: str) -> type[nn.Module]:
-    """The class called `name`. Raises ValueError that lists the known names."""
+    """The class called `name`; a family's name alone means its generator. Raises ValueError that lists the known names."""
+    if f"{name}.generator" in MODELS:
+        name = f"{name}.generator"
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
     module, _, attribute = MODELS[name].partition(":")
@@ -53,7 +58,7 @@ def build(name: str, **config) -> nn.Module:
     """The network called `name`, initialised from torch's global generator.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or a family's name for its generator.
         config: fields of the family's `Config`; the others keep their defaults.
 
     Raises:

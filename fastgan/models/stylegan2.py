@@ -1,0 +1,258 @@
+"""StyleGAN2 (Karras et al., 2020): the generator in its three architectures; the discriminator is re-exported.
+
+w modulates the weights of every convolution; noise, bias and activation follow. "skip" sums RGB images of all resolutions,
+"resnet" has residual blocks, "orig" neither. Parameter and buffer names are those of the public implementation.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fastgan.models.stylegan2_discriminator import Discriminator, DiscriminatorConfig
+from fastgan.models.stylegan_layers import (
+    RESAMPLE_FILTER,
+    Conv2d,
+    FullyConnected,
+    Mapping,
+    activate,
+    check_sizes,
+    half_dtype,
+)
+from fastgan.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
+
+__all__ = ["Config", "Discriminator", "DiscriminatorConfig", "Generator"]
+
+NoiseMode = Literal["random", "const", "none"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Generator. A feature map of resolution r has min(channel_base / r, channel_max) channels.
+
+    `num_classes`: length of the class vector c, 0 for none. The `num_fp16_res` highest resolutions run in `precision`:
+    float16 on CUDA alone, as published, or bfloat16 on every device; `channels_last` is their memory format.
+    `conv_clamp` bounds activations, which keeps them within float16.
+    """
+
+    resolution: int = 256
+    channels: int = 3
+    num_classes: int = 0
+    z_dim: int = 512
+    w_dim: int = 512
+    architecture: Literal["orig", "skip", "resnet"] = "skip"
+    channel_base: int = 32768
+    channel_max: int = 512
+    mapping_layers: int = 8
+    mapping_features: int | None = None
+    embed_features: int | None = None
+    mapping_activation: str = "lrelu"
+    mapping_lr_multiplier: float = 0.01
+    w_avg_beta: float | None = 0.998
+    num_fp16_res: int = 4
+    precision: Literal["float16", "bfloat16"] = "float16"
+    channels_last: bool = False
+    conv_clamp: float | None = 256
+    use_noise: bool = True
+    kernel_size: int = 3
+    activation: str = "lrelu"
+    resample_filter: tuple[float, ...] = RESAMPLE_FILTER
+
+    def __post_init__(self):
+        check_sizes("stylegan2", self)
+        if self.architecture not in ("orig", "skip", "resnet"):
+            raise ValueError(f"stylegan2: architecture is {self.architecture!r}, expected 'orig', 'skip' or 'resnet'")
+
+    def width(self, resolution: int) -> int:
+        """Channels at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+
+class SynthesisLayer(nn.Module):
+    """x [N, in, H, W], w [N, w_dim] -> [N, out, r, r]: modulated convolution, noise, bias, activation."""
+
+    def __init__(self, config: Config, inputs: int, outputs: int, resolution: int, up: int = 1):
+        super().__init__()
+        self.config, self.resolution, self.up = config, resolution, up
+        k = config.kernel_size
+        self.affine = FullyConnected(config.w_dim, inputs, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, k, k))
+        self.register_buffer("resample_filter", setup_filter(config.resample_filter))
+        if config.use_noise:
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def _noise(self, x: torch.Tensor, mode: NoiseMode) -> torch.Tensor | None:
+        if mode == "none" or not self.config.use_noise:
+            return None
+        if mode == "const":
+            return self.noise_const * self.noise_strength
+        shape = (x.shape[0], 1, self.resolution, self.resolution)
+        return torch.randn(shape, device=x.device, dtype=self.noise_const.dtype) * self.noise_strength
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode, gain: float = 1.0) -> torch.Tensor:
+        config = self.config
+        resampling = dict(up=self.up, padding=config.kernel_size // 2, resample_filter=self.resample_filter)
+        noise = self._noise(x, noise_mode)
+        x = modulated_conv2d(x, self.weight, self.affine(w), noise, flip_weight=self.up == 1, **resampling)
+        return activate(x, self.bias.to(x.dtype), config.activation, gain, config.conv_clamp)
+
+
+class ToRGB(nn.Module):
+    """x [N, in, r, r], w [N, w_dim] -> [N, channels, r, r]: 1x1 convolution, modulated and not demodulated."""
+
+    def __init__(self, config: Config, inputs: int):
+        super().__init__()
+        self.conv_clamp = config.conv_clamp
+        self.affine = FullyConnected(config.w_dim, inputs, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(config.channels, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+        self.weight_gain = inputs**-0.5
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
+        return bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution: doubles x (the first starts from `const`), and adds to or makes the image where it has a `torgb`."""
+
+    def __init__(self, config: Config, inputs: int, resolution: int, half: bool):
+        super().__init__()
+        self.config, self.half = config, half
+        outputs = config.width(resolution)
+        self.register_buffer("resample_filter", setup_filter(config.resample_filter))
+        self.num_conv, self.num_torgb = 1, 0
+        if not inputs:
+            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(config, inputs, outputs, resolution, up=2)
+            self.num_conv = 2
+        self.conv1 = SynthesisLayer(config, outputs, outputs, resolution)
+        if config.architecture == "skip" or resolution == config.resolution:
+            self.torgb = ToRGB(config, outputs)
+            self.num_torgb = 1
+        if inputs and config.architecture == "resnet":
+            options = dict(bias=False, up=2, resample_filter=config.resample_filter)
+            self.skip = Conv2d(inputs, outputs, 1, **options)
+
+    def forward(
+        self,
+        x: torch.Tensor | None,
+        image: torch.Tensor | None,
+        ws: torch.Tensor,
+        noise_mode: NoiseMode,
+        force_fp32: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        w = iter(ws.unbind(1))
+        layout = dict(dtype=ws.dtype)
+        if self.half and not force_fp32:
+            layout["dtype"] = half_dtype(self.config, ws)
+            if self.config.channels_last and layout["dtype"] != ws.dtype:
+                layout["memory_format"] = torch.channels_last
+        if x is None:
+            x = self.const[None].repeat(len(ws), 1, 1, 1).to(**layout)
+            x = self.conv1(x, next(w), noise_mode)
+        else:
+            x = x.to(**layout)
+            residual = self.config.architecture == "resnet"
+            branch = self.conv0(x, next(w), noise_mode)
+            branch = self.conv1(branch, next(w), noise_mode, gain=math.sqrt(0.5) if residual else 1.0)
+            x = self.skip(x, gain=math.sqrt(0.5)) + branch if residual else branch
+        if image is not None:
+            image = upsample2d(image, self.resample_filter)
+        if self.num_torgb:
+            y = self.torgb(x, next(w)).to(ws.dtype)
+            image = y if image is None else image + y
+        return x, image
+
+
+class Synthesis(nn.Module):
+    """w [N, num_ws, w_dim] -> images [N, channels, R, R]; blocks b4, b8, ..., bR."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.w_dim = config.w_dim
+        self.resolutions = [2**i for i in range(2, config.resolution.bit_length())]
+        half_from = max(2 ** (config.resolution.bit_length() - config.num_fp16_res), 8)
+        inputs = 0
+        for r in self.resolutions:
+            setattr(self, f"b{r}", SynthesisBlock(config, inputs, r, half=r >= half_from))
+            inputs = config.width(r)
+        self.num_ws = 2 * len(self.resolutions)
+
+    def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random", force_fp32: bool = False) -> torch.Tensor:
+        if ws.dim() != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f"stylegan2: ws has shape {tuple(ws.shape)}; expected (N, {self.num_ws}, {self.w_dim})")
+        if noise_mode not in ("random", "const", "none"):
+            raise ValueError(f"stylegan2: noise_mode is {noise_mode!r}; expected 'random', 'const' or 'none'")
+        x = image = None
+        first = 0
+        for r in self.resolutions:
+            block = getattr(self, f"b{r}")
+            # A ToRGB shares its w with the next block's first convolution.
+            own = ws[:, first : first + block.num_conv + block.num_torgb]
+            x, image = block(x, image, own, noise_mode, force_fp32)
+            first += block.num_conv
+        return image
+
+
+class Generator(nn.Module):
+    """Latents z [N, z_dim] (and class vectors c [N, num_classes]) -> images [N, channels, R, R], linear, around [-1, 1]."""
+
+    Config = Config
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.z_dim, self.c_dim, self.w_dim = config.z_dim, config.num_classes, config.w_dim
+        self.img_resolution, self.img_channels = config.resolution, config.channels
+        self.synthesis = Synthesis(config)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = Mapping(
+            config.z_dim,
+            config.num_classes,
+            config.w_dim,
+            self.num_ws,
+            config.mapping_layers,
+            config.embed_features,
+            config.mapping_features,
+            config.mapping_activation,
+            config.mapping_lr_multiplier,
+            config.w_avg_beta,
+        )
+
+    @classmethod
+    def from_reference(
+        cls, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, **synthesis_kwargs
+    ) -> "Generator":
+        """The network of the public implementation's constructor arguments; TypeError for one it does not have.
+
+        `fused_modconv_default` is accepted and ignored: the form of a modulated convolution is chosen inside it.
+        """
+        names = dict(num_layers="mapping_layers", layer_features="mapping_features", activation="mapping_activation")
+        names |= dict(lr_multiplier="mapping_lr_multiplier")
+        mapping = {names.get(key, key): value for key, value in (mapping_kwargs or {}).items()}
+        synthesis_kwargs.pop("fused_modconv_default", None)
+        if "fp16_channels_last" in synthesis_kwargs:
+            synthesis_kwargs["channels_last"] = synthesis_kwargs.pop("fp16_channels_last")
+        sizes = dict(z_dim=z_dim, num_classes=c_dim, w_dim=w_dim, resolution=img_resolution, channels=img_channels)
+        return cls(Config(**sizes, **mapping, **synthesis_kwargs))
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        update_emas: bool = False,
+        noise_mode: NoiseMode = "random",
+        force_fp32: bool = False,
+    ) -> torch.Tensor:
+        """Truncation and `update_emas` as in `Mapping`. noise_mode: "random" is fresh per image, "const" one fixed pattern
+        per layer, "none" no noise. `force_fp32` runs every layer in the parameters' own type."""
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
+        return self.synthesis(ws, noise_mode, force_fp32)

@@ -1,0 +1,202 @@
+"""StyleGAN2's discriminator (Karras et al., 2020), also of ADA and StyleGAN3: residual, skip or plain blocks, minibatch
+standard deviation, projection on the class (Miyato & Koyama, 2018)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from fastgan.models.stylegan_layers import RESAMPLE_FILTER, Conv2d, FullyConnected, Mapping, check_sizes, half_dtype
+from fastgan.ops import downsample2d, minibatch_stddev, setup_filter
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Discriminator; fields shared with the generator's `Config` mean the same.
+
+    `cmap_dim`: width of the projection on the class, default the channels at 4x4. `freeze_layers`: this many first layers
+    are buffers (Mo et al., 2020, FreezeD). `mbstd_num_channels`: 0 for no minibatch standard deviation.
+    """
+
+    resolution: int = 256
+    channels: int = 3
+    num_classes: int = 0
+    architecture: Literal["orig", "skip", "resnet"] = "resnet"
+    channel_base: int = 32768
+    channel_max: int = 512
+    cmap_dim: int | None = None
+    mapping_layers: int = 8
+    mapping_features: int | None = None
+    embed_features: int | None = None
+    mapping_activation: str = "lrelu"
+    mapping_lr_multiplier: float = 0.01
+    mbstd_group_size: int | None = 4
+    mbstd_num_channels: int = 1
+    freeze_layers: int = 0
+    num_fp16_res: int = 4
+    precision: Literal["float16", "bfloat16"] = "float16"
+    channels_last: bool = False
+    conv_clamp: float | None = 256
+    activation: str = "lrelu"
+    epilogue_activation: str = "lrelu"
+    resample_filter: tuple[float, ...] = RESAMPLE_FILTER
+
+    def __post_init__(self):
+        check_sizes("stylegan2", self)
+        if self.architecture not in ("orig", "skip", "resnet"):
+            raise ValueError(f"stylegan2: architecture is {self.architecture!r}, expected 'orig', 'skip' or 'resnet'")
+
+    def width(self, resolution: int) -> int:
+        """Channels at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+
+class DiscriminatorBlock(nn.Module):
+    """One resolution: features (and, for "skip", the image) at half the size. The first block has no features yet."""
+
+    def __init__(self, config: DiscriminatorConfig, resolution: int, first_layer: int, half: bool):
+        super().__init__()
+        self.config, self.half = config, half
+        inputs, outputs = config.width(resolution), config.width(resolution // 2)
+        self.register_buffer("resample_filter", setup_filter(config.resample_filter))
+        self.num_layers = 0
+
+        def layer(*args, **options):
+            trainable = first_layer + self.num_layers >= config.freeze_layers
+            self.num_layers += 1
+            options = dict(activation=config.activation, conv_clamp=config.conv_clamp) | options
+            return Conv2d(*args, resample_filter=config.resample_filter, trainable=trainable, **options)
+
+        if resolution == config.resolution or config.architecture == "skip":
+            self.fromrgb = layer(config.channels, inputs, 1)
+        self.conv0 = layer(inputs, inputs, 3)
+        self.conv1 = layer(inputs, outputs, 3, down=2)
+        if config.architecture == "resnet":
+            self.skip = layer(inputs, outputs, 1, bias=False, down=2, activation="linear", conv_clamp=None)
+
+    def forward(
+        self, x: torch.Tensor | None, image: torch.Tensor | None, force_fp32: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        layout = dict(dtype=self.conv0.weight.dtype)
+        if self.half and not force_fp32:
+            layout["dtype"] = half_dtype(self.config, self.conv0.weight)
+            if self.config.channels_last and layout["dtype"] != self.conv0.weight.dtype:
+                layout["memory_format"] = torch.channels_last
+        if x is not None:
+            x = x.to(**layout)
+        if image is not None:
+            image = image.to(**layout)
+            y = self.fromrgb(image)
+            x = y if x is None else x + y
+            image = downsample2d(image, self.resample_filter) if self.config.architecture == "skip" else None
+        if self.config.architecture != "resnet":
+            return self.conv1(self.conv0(x)), image
+        skip = self.skip(x, gain=math.sqrt(0.5))
+        return skip + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), image
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """Features [N, C, 4, 4] -> [N, cmap_dim], or [N, 1] without classes."""
+
+    def __init__(self, config: DiscriminatorConfig, cmap_dim: int):
+        super().__init__()
+        self.config = config
+        width, act = config.width(4), config.epilogue_activation
+        if config.architecture == "skip":
+            self.fromrgb = Conv2d(config.channels, width, 1, activation=act)
+        options = dict(activation=act, conv_clamp=config.conv_clamp)
+        self.conv = Conv2d(width + config.mbstd_num_channels, width, 3, **options)
+        self.fc = FullyConnected(width * 16, width, activation=act)
+        self.out = FullyConnected(width, cmap_dim or 1)
+
+    def forward(self, x: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
+        dtype = self.conv.weight.dtype
+        x = x.to(dtype, memory_format=torch.contiguous_format)
+        if self.config.architecture == "skip":
+            x = x + self.fromrgb(image.to(dtype, memory_format=torch.contiguous_format))
+        if self.config.mbstd_num_channels:
+            x = minibatch_stddev(x, self.config.mbstd_group_size, self.config.mbstd_num_channels)
+        return self.out(self.fc(self.conv(x).flatten(1)))
+
+
+class Discriminator(nn.Module):
+    """Images [N, channels, R, R] (and class vectors c [N, num_classes]) -> logits [N, 1].
+
+    Minibatch standard deviation makes a logit depend on the others of its group: N must be a multiple of min(N, group).
+    """
+
+    Config = DiscriminatorConfig
+
+    def __init__(self, config: DiscriminatorConfig):
+        super().__init__()
+        self.config = config
+        self.c_dim, self.img_resolution, self.img_channels = config.num_classes, config.resolution, config.channels
+        self.resolutions = [2**i for i in range(config.resolution.bit_length() - 1, 2, -1)]
+        half_from = max(2 ** (config.resolution.bit_length() - config.num_fp16_res), 8)
+        layers = 0
+        for r in self.resolutions:
+            block = DiscriminatorBlock(config, r, layers, half=r >= half_from)
+            setattr(self, f"b{r}", block)
+            layers += block.num_layers
+        self.cmap_dim = (config.width(4) if config.cmap_dim is None else config.cmap_dim) if config.num_classes else 0
+        if config.num_classes:
+            self.mapping = Mapping(
+                0,
+                config.num_classes,
+                self.cmap_dim,
+                None,
+                config.mapping_layers,
+                config.embed_features,
+                config.mapping_features,
+                config.mapping_activation,
+                config.mapping_lr_multiplier,
+                w_avg_beta=None,
+            )
+        self.b4 = DiscriminatorEpilogue(config, self.cmap_dim)
+
+    @classmethod
+    def from_reference(
+        cls,
+        c_dim,
+        img_resolution,
+        img_channels,
+        block_kwargs=None,
+        mapping_kwargs=None,
+        epilogue_kwargs=None,
+        **kwargs,
+    ) -> "Discriminator":
+        """The network of the public implementation's constructor arguments; TypeError for one it does not have."""
+        renamed = (
+            (block_kwargs, dict(fp16_channels_last="channels_last")),
+            (epilogue_kwargs, dict(activation="epilogue_activation")),
+            (
+                mapping_kwargs,
+                dict(
+                    num_layers="mapping_layers",
+                    layer_features="mapping_features",
+                    activation="mapping_activation",
+                    lr_multiplier="mapping_lr_multiplier",
+                ),
+            ),
+        )
+        for options, names in renamed:
+            kwargs |= {names.get(key, key): value for key, value in (options or {}).items()}
+        return cls(DiscriminatorConfig(num_classes=c_dim, resolution=img_resolution, channels=img_channels, **kwargs))
+
+    def forward(
+        self, img: torch.Tensor, c: torch.Tensor | None = None, update_emas: bool = False, force_fp32: bool = False
+    ) -> torch.Tensor:
+        """`update_emas` is part of the interface and has no effect: nothing here is averaged. Raises ValueError for
+        images of another size."""
+        size = (self.img_channels, self.img_resolution, self.img_resolution)
+        if img.dim() != 4 or img.shape[1:] != size:
+            raise ValueError(f"stylegan2: img has shape {tuple(img.shape)}; expected (N, {', '.join(map(str, size))})")
+        x = None
+        for r in self.resolutions:
+            x, img = getattr(self, f"b{r}")(x, img, force_fp32)
+        x = self.b4(x, img)
+        if not self.c_dim:
+            return x
+        return (x * self.mapping(None, c)).sum(1, keepdim=True) * self.cmap_dim**-0.5
