@@ -64,7 +64,8 @@ def test_second_derivatives_reach_every_weight():
 def test_build_by_name():
     assert isinstance(build("dcgan.generator", width=4), dcgan.Generator)
     assert "dcgan.discriminator" in list_models()
-    with pytest.raises(ValueError, match=r"unknown model 'dcgan'; known: .*dcgan\.generator"):
-        build("dcgan")
+    assert isinstance(build("dcgan", width=4), dcgan.Generator)  # a family's name alone
+    with pytest.raises(ValueError, match=r"unknown model 'dcgan\.encoder'; known: .*dcgan\.generator"):
+        build("dcgan.encoder")
     with pytest.raises(ValueError, match="no option colour, size; it takes resolution, channels"):
         build("dcgan.generator", size=3, colour=1)
