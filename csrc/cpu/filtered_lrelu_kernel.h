@@ -7,244 +7,11 @@
 
 namespace {
 
-#include "cpu/convert.h"
-
 using filtered::Plan;
 
-#if defined(FASTGAN_AVX512)
-constexpr int kBytes = 64;
-#elif defined(FASTGAN_AVX2)
-constexpr int kBytes = 32;
-#else
-constexpr int kBytes = 16;
-#endif
-
-template <class T>
-struct Lanes;
-template <>
-struct Lanes<float> {
-  typedef float vector __attribute__((vector_size(kBytes)));
-  typedef float loose __attribute__((vector_size(kBytes), aligned(4), may_alias));
-  typedef int32_t integers __attribute__((vector_size(kBytes)));
-};
-template <>
-struct Lanes<double> {
-  typedef double vector __attribute__((vector_size(kBytes)));
-  typedef double loose __attribute__((vector_size(kBytes), aligned(8), may_alias));
-  typedef int64_t integers __attribute__((vector_size(kBytes)));
-};
-template <class T>
-constexpr int kLanes = kBytes / sizeof(T);
-
-template <class T>
-inline typename Lanes<T>::vector load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::loose*>(p); }
-template <class T>
-inline void store(T* p, typename Lanes<T>::vector v) { *reinterpret_cast<typename Lanes<T>::loose*>(p) = v; }
-template <class T>
-inline typename Lanes<T>::vector splat(T value) { return value - typename Lanes<T>::vector{}; }
-
-// Lane i of the comparison in bit i.
-template <class T>
-inline uint32_t not_above_zero(typename Lanes<T>::vector t) {
-#if defined(FASTGAN_AVX512)
-  if constexpr (std::is_same_v<T, float>) return _mm512_cmp_ps_mask(t, _mm512_setzero_ps(), _CMP_NGT_UQ);
-  else return _mm512_cmp_pd_mask(t, _mm512_setzero_pd(), _CMP_NGT_UQ);
-#elif defined(FASTGAN_AVX2)
-  if constexpr (std::is_same_v<T, float>) return _mm256_movemask_ps(_mm256_cmp_ps(t, _mm256_setzero_ps(), _CMP_NGT_UQ));
-  else return _mm256_movemask_pd(_mm256_cmp_pd(t, _mm256_setzero_pd(), _CMP_NGT_UQ));
-#else
-  uint32_t bits = 0;
-  for (int i = 0; i < kLanes<T>; ++i) bits |= uint32_t(!(t[i] > 0)) << i;
-  return bits;
-#endif
-}
-
-template <class T>
-inline uint32_t reaches(typename Lanes<T>::vector v, typename Lanes<T>::vector limit) {
-#if defined(FASTGAN_AVX512)
-  if constexpr (std::is_same_v<T, float>) return _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GE_OQ);
-  else return _mm512_cmp_pd_mask(_mm512_abs_pd(v), limit, _CMP_GE_OQ);
-#elif defined(FASTGAN_AVX2)
-  const typename Lanes<T>::vector size = v < 0 ? -v : v;
-  if constexpr (std::is_same_v<T, float>) return _mm256_movemask_ps(_mm256_cmp_ps(size, limit, _CMP_GE_OQ));
-  else return _mm256_movemask_pd(_mm256_cmp_pd(size, limit, _CMP_GE_OQ));
-#else
-  uint32_t bits = 0;
-  for (int i = 0; i < kLanes<T>; ++i) bits |= uint32_t((v[i] < 0 ? -v[i] : v[i]) >= limit[i]) << i;
-  return bits;
-#endif
-}
-
-template <class T>
-inline typename Lanes<T>::vector choose(uint32_t bits, typename Lanes<T>::vector yes, typename Lanes<T>::vector no) {
-#if defined(FASTGAN_AVX512)
-  if constexpr (std::is_same_v<T, float>) return _mm512_mask_blend_ps(bits, no, yes);
-  else return _mm512_mask_blend_pd(bits, no, yes);
-#else
-  typename Lanes<T>::integers lane;
-  for (int i = 0; i < kLanes<T>; ++i) lane[i] = 1 << i;
-  return ((lane & static_cast<int>(bits)) != 0) ? yes : no;
-#endif
-}
-
-// Bits of one vector that starts at element i; put needs the bytes to be zero before where a vector is less than a byte.
-template <class T>
-inline void put_bits(uint8_t* bytes, int64_t i, uint32_t bits) {
-  if constexpr (kLanes<T> == 16) {
-    const uint16_t two = static_cast<uint16_t>(bits);
-    std::memcpy(bytes + i / 8, &two, 2);
-  } else if constexpr (kLanes<T> == 8) {
-    bytes[i / 8] = static_cast<uint8_t>(bits);
-  } else {
-    bytes[i / 8] |= static_cast<uint8_t>(bits << (i % 8));
-  }
-}
-
-template <class T>
-inline uint32_t get_bits(const uint8_t* bytes, int64_t i) {
-  if constexpr (kLanes<T> == 16) {
-    uint16_t two;
-    std::memcpy(&two, bytes + i / 8, 2);
-    return two;
-  } else {
-    return bytes[i / 8] >> (i % 8);
-  }
-}
-
-enum class Pass { plain, activate, activate_and_mark, masked };
-
-template <class T>
-struct Act {
-  T slope, clamp;
-  uint8_t* negative;  // [rows][stride] bits in the order of a plane-wise row, written by activate_and_mark, read by masked
-  uint8_t* clamped;
-  int64_t stride;  // bytes
-};
-
-template <Pass kPass, class T>
-inline typename Lanes<T>::vector activate(typename Lanes<T>::vector t, const Act<T>& act, int64_t row, int64_t i) {
-  using V = typename Lanes<T>::vector;
-  if constexpr (kPass == Pass::plain) {
-    return t;
-  } else if constexpr (kPass == Pass::masked) {
-    const V v = choose<T>(get_bits<T>(act.negative + row * act.stride, i), t * act.slope, t);
-    return choose<T>(get_bits<T>(act.clamped + row * act.stride, i), V{}, v);
-  } else {
-    V v = t > 0 ? t : t * act.slope;
-    const V high = splat(act.clamp), low = -high;
-    if constexpr (kPass == Pass::activate_and_mark) {
-      put_bits<T>(act.negative + row * act.stride, i, not_above_zero<T>(t));
-      put_bits<T>(act.clamped + row * act.stride, i, reaches<T>(v, high));
-    }
-    v = v < low ? low : v;
-    return v > high ? high : v;
-  }
-}
-
-// out[j][i] = act(sum_k taps[k][j] in[k][i]) for the kVectors vectors from element i on, j < kRows.
-template <int kRows, int kVectors, Pass kPass, class T>
-inline __attribute__((always_inline)) void block(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t i,
-                                                 const Act<T>& act, int64_t bit) {
-  using V = typename Lanes<T>::vector;
-  V sum[kRows][kVectors] = {};
-  for (int64_t k = 0; k < n; ++k, taps += kRows) {
-    const T* from = in[k] + i;
-    asm("" : "+r"(from));  // one base with constant offsets; GCC 12 would keep an index per vector, and spill them
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      const V x = load(from + v * kLanes<T>);
-#pragma GCC unroll 4
-      for (int j = 0; j < kRows; ++j) sum[j][v] += taps[j] * x;
-    }
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < kRows; ++j) {
-    T* to = out[j] + i;
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) store(to + v * kLanes<T>, activate<kPass, T>(sum[j][v], act, j, bit + i + v * kLanes<T>));
-  }
-}
-
-// The same for elements [first, first + count), a whole number of vectors, in equal blocks of as many as leave the sums in
-// registers. Bit `bit + i` of act belongs to element i.
-template <int kRows, Pass kPass, class T>
-__attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count,
-                                       const Act<T>& act, int64_t bit) {
-  constexpr int kMost = kBytes == 64 ? (kRows == 4 ? 6 : 8) : (kRows == 4 ? 2 : kRows == 2 ? 5 : 8);
-  int64_t left = count / kLanes<T>, i = first;
-  for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const int64_t size = (left + blocks - 1) / blocks;
-    switch (size) {
-      case 1: block<kRows, 1, kPass>(in, taps, n, out, i, act, bit); break;
-      case 2: block<kRows, 2, kPass>(in, taps, n, out, i, act, bit); break;
-      case 3: if constexpr (kMost >= 3) block<kRows, 3, kPass>(in, taps, n, out, i, act, bit); break;
-      case 4: if constexpr (kMost >= 3) block<kRows, 4, kPass>(in, taps, n, out, i, act, bit); break;
-      case 5: if constexpr (kMost >= 5) block<kRows, 5, kPass>(in, taps, n, out, i, act, bit); break;
-      case 6: if constexpr (kMost >= 6) block<kRows, 6, kPass>(in, taps, n, out, i, act, bit); break;
-      case 7: if constexpr (kMost >= 7) block<kRows, 7, kPass>(in, taps, n, out, i, act, bit); break;
-      case 8: if constexpr (kMost >= 7) block<kRows, 8, kPass>(in, taps, n, out, i, act, bit); break;
-    }
-    left -= size, i += size * kLanes<T>;
-  }
-}
-
-template <class T>
-inline void combine_plain(int64_t rows, const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count) {
-  if (rows == 1) combine<1, Pass::plain>(in, taps, n, out, first, count, Act<T>{}, 0);
-  else if (rows == 2) combine<2, Pass::plain>(in, taps, n, out, first, count, Act<T>{}, 0);
-  else combine<4, Pass::plain>(in, taps, n, out, first, count, Act<T>{}, 0);
-}
-
-// Bit i of a 32 / phases bit number to bit i * phases, and back.
-inline uint32_t spread(uint32_t bits, int64_t phases) {
-#if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
-  return phases == 1 ? bits : _pdep_u32(bits, phases == 2 ? 0x55555555u : 0x11111111u);
-#else
-  if (phases == 1) return bits;
-  uint32_t result = 0;
-  for (int64_t i = 0; i < 32 / phases; ++i) result |= ((bits >> i) & 1) << (i * phases);
-  return result;
-#endif
-}
-
-inline uint32_t gather(uint32_t bits, int64_t phases) {
-#if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
-  return phases == 1 ? bits : _pext_u32(bits, phases == 2 ? 0x55555555u : 0x11111111u);
-#else
-  if (phases == 1) return bits;
-  uint32_t result = 0;
-  for (int64_t i = 0; i < 32 / phases; ++i) result |= ((bits >> (i * phases)) & 1) << i;
-  return result;
-#endif
-}
-
-// A row of the mask from its planes; `plane` bytes apart. Bits from `width` on are 0.
-inline void mask_from_planes(const uint8_t* planes, int64_t plane, int64_t phases, int64_t width, uint8_t* mask) {
-  const int64_t bytes = 4 / phases;
-  for (int64_t w = 0; w * 32 < width; ++w) {
-    uint32_t word = 0;
-    for (int64_t r = 0; r < phases; ++r) {
-      uint32_t bits = 0;
-      std::memcpy(&bits, planes + r * plane + w * bytes, 4);
-      word |= spread(phases == 1 ? bits : bits & ((1u << (8 * bytes)) - 1), phases) << r;
-    }
-    const int64_t left = width - w * 32;
-    if (left < 32) word &= (1u << left) - 1;
-    std::memcpy(mask + 4 * w, &word, 4);
-  }
-}
-
-inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t phases, int64_t width, uint8_t* planes) {
-  const int64_t bytes = 4 / phases;
-  for (int64_t w = 0; w * 32 < width; ++w) {
-    uint32_t word;
-    std::memcpy(&word, mask + 4 * w, 4);
-    for (int64_t r = 0; r < phases; ++r) {
-      const uint32_t bits = gather(word >> r, phases);
-      std::memcpy(planes + r * plane + w * bytes, &bits, bytes);
-    }
-  }
-}
+#include "cpu/convert.h"
+#include "cpu/filtered_lrelu_vector.h"
+#include "cpu/filtered_lrelu_combine.h"
 
 // Memory of one thread: everything a plane needs, zero where nothing is ever written (margins, rows outside of the image).
 template <class T>
@@ -295,17 +62,19 @@ struct Scratch {
 template <class S, class T>
 inline void take_x(const Plan<T>& plan, const S* x, T bias, Scratch<T>& scratch, T* row) {
   T* to = plan.x_phases == 1 ? row + plan.x_margin : scratch.line;
-  if constexpr (std::is_same_v<S, T>) {
-    for (int64_t i = 0; i < plan.x_w; ++i) to[i] = x[i] + bias;
-  } else {
-    widen(x, to, plan.x_w);
-    for (int64_t i = 0; i < plan.x_w; ++i) to[i] += bias;
-  }
+  const T* from;
+  if constexpr (std::is_same_v<S, T>) from = x;
+  else widen(x, to, plan.x_w), from = to;
+  const auto add = [&](int64_t i) { store(to + i, load(from + i) + bias); };
+  int64_t i = 0;
+  for (; i + kLanes<T> <= plan.x_w; i += kLanes<T>) add(i);
+  for (; i < plan.x_w; ++i) to[i] = from[i] + bias;
   if (plan.x_phases == 1) return;
   for (int64_t e = 0; e < plan.x_phases; ++e)
     for (int64_t i = e, j = e * plan.x_stride + plan.x_margin; i < plan.x_w; i += plan.x_phases, ++j) row[j] = to[i];
 }
 
+// A row of y from the planes that down_row left in `scratch.y`.
 template <class S, class T>
 inline void give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
   const T* from = scratch.y;
