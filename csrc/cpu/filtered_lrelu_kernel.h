@@ -62,29 +62,40 @@ struct Scratch {
 template <class S, class T>
 inline void take_x(const Plan<T>& plan, const S* x, T bias, Scratch<T>& scratch, T* row) {
   T* to = plan.x_phases == 1 ? row + plan.x_margin : scratch.line;
-  const T* from;
-  if constexpr (std::is_same_v<S, T>) from = x;
-  else widen(x, to, plan.x_w), from = to;
-  const auto add = [&](int64_t i) { store(to + i, load(from + i) + bias); };
+  const int64_t n = plan.x_w;
   int64_t i = 0;
-  for (; i + kLanes<T> <= plan.x_w; i += kLanes<T>) add(i);
-  for (; i < plan.x_w; ++i) to[i] = from[i] + bias;
+  if constexpr (std::is_same_v<S, T>) {
+    const auto add = [&](int64_t at) { store(to + at, load(x + at) + bias); };
+    for (; i + kLanes<T> <= n; i += kLanes<T>) add(i);
+    if (i < n && i > 0) add(n - kLanes<T>), i = n;  // once more over the last ones: no scalar tail
+    for (; i < n; ++i) to[i] = x[i] + bias;
+  } else {
+    widen(x, to, n);
+    for (; i < n; ++i) to[i] += bias;
+  }
   if (plan.x_phases == 1) return;
   for (int64_t e = 0; e < plan.x_phases; ++e)
-    for (int64_t i = e, j = e * plan.x_stride + plan.x_margin; i < plan.x_w; i += plan.x_phases, ++j) row[j] = to[i];
+    for (int64_t i = e, j = e * plan.x_stride + plan.x_margin; i < n; i += plan.x_phases, ++j) row[j] = to[i];
 }
 
-// A row of y from the planes that down_row left in `scratch.y`.
+// A row of y from its planes.
 template <class S, class T>
 inline void give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
-  const T* from = scratch.y;
-  if (plan.y_phases > 1) {
+  T* to = scratch.line;
+  if constexpr (std::is_same_v<S, T>) to = y;
+  const T *even = scratch.y, *odd = even + plan.out_columns;
+  if (plan.y_phases == 1) {
+    std::memcpy(to, even, plan.out_w * sizeof(T));
+  } else if (plan.y_phases == 2) {
+    const int64_t whole = plan.out_w / 2;
+#pragma omp simd
+    for (int64_t j = 0; j < whole; ++j) to[2 * j] = even[j], to[2 * j + 1] = odd[j];
+    if (plan.out_w % 2) to[plan.out_w - 1] = even[whole];
+  } else {
     for (int64_t e = 0; e < plan.y_phases; ++e)
-      for (int64_t j = 0; j * plan.y_phases + e < plan.out_w; ++j) scratch.line[j * plan.y_phases + e] = scratch.y[e * plan.out_columns + j];
-    from = scratch.line;
+      for (int64_t j = 0; j * plan.y_phases + e < plan.out_w; ++j) to[j * plan.y_phases + e] = scratch.y[e * plan.out_columns + j];
   }
-  if constexpr (std::is_same_v<S, T>) std::memcpy(y, from, plan.out_w * sizeof(T));
-  else narrow(from, y, plan.out_w);
+  if constexpr (!std::is_same_v<S, T>) narrow(to, y, plan.out_w);
 }
 
 // The group of `up` rows of t that read the rows of x from u on: t[py + u up - j] meets their taps j, j + up, ...
@@ -104,21 +115,27 @@ inline void up_group(const Plan<T>& plan, T* const* rows, Scratch<T>& scratch, T
   }
 }
 
-// What lies beyond the grid is zero to the second filter.
+// What lies beyond the grid is zero to the second filter, where an output reads it.
 template <class T>
 inline void clear_beyond(const Plan<T>& plan, T* row) {
+  if (!plan.reads_beyond()) return;
   for (int64_t r = 0; r < plan.phases; ++r) {
     T* plane = row + r * plan.t_stride + plan.t_margin;
     for (int64_t i = std::max<int64_t>(0, filtered::ceil_div(plan.mid_w - r, plan.phases)); i < plan.columns; ++i) plane[i] = 0;
   }
 }
 
-// Row o of y from the ring of t.
+// Row o of y from the ring of t. `spare`: numbers after the row that may be overwritten.
 template <class S, class T>
-inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y) {
+inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y, int64_t spare) {
   T* const* rows = scratch.t_from(o * plan.down - plan.qy);
   T* out[4];
   for (int64_t e = 0; e < plan.y_phases; ++e) out[e] = scratch.y + e * plan.out_columns;
+  bool direct = false;
+  if constexpr (std::is_same_v<S, T>) {
+    direct = plan.y_phases == 1 && spare >= plan.out_columns - plan.out_w;
+    if (direct) out[0] = y;
+  }
   if (plan.down_separable) {
     for (int64_t r = 0; r < plan.phases; ++r)
       combine<1, Pass::plain>(rows, plan.along_down.data(), plan.down_rows, &scratch.row, r * plan.t_stride + plan.t_margin, plan.columns, Act<T>{}, 0);
@@ -129,7 +146,7 @@ inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y) 
       for (int64_t place : plan.t_place) scratch.in[k++] = rows[a] + place;
     combine_plain(plan.y_phases, scratch.in.data(), plan.along_down.data(), plan.down_rows * plan.down_samples, out, 0, plan.out_columns);
   }
-  give_y<S>(plan, scratch, y);
+  if (!direct) give_y<S>(plan, scratch, y);
 }
 
 // Rows [first, last) of y of one plane. A band writes the rows of the mask that its own rows of y read first.
@@ -183,7 +200,7 @@ void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, u
     const int64_t needed = filtered::ceil_div((marks && o == first ? own_first : from) - plan.py, plan.up);
     if (u == INT64_MIN || (!marks && u < needed)) u = needed;
     while (plan.py + (u - 1) * plan.up < to - 1) group();
-    down_row(plan, scratch, o, y + o * plan.out_w);
+    down_row(plan, scratch, o, y + o * plan.out_w, (last - o - 1) * plan.out_w);
   }
   if (marks)
     while (plan.py + (u - 1) * plan.up < own_last - 1) group();

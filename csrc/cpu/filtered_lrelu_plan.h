@@ -91,6 +91,7 @@ struct Plan : Sizes {
   int64_t first_sample(int64_t r) const { return ceil_div(r - px, up); }
   int64_t x_row() const { return x_phases * x_stride; }
   int64_t t_row() const { return phases * t_stride; }
+  bool reads_beyond() const { return (out_w - 1) * down - qx + down_columns > mid_w; }
   int64_t mask_row() const { return (mid_w + 31) / 32 * 4; }  // bytes
 
  private:
