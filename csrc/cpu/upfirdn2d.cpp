@@ -2,7 +2,9 @@
 // depends on no other row, so the result does not depend on how rows are shared among threads; the gradient in the filter is
 // summed over units of rows that depend on the shape only.
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -7,6 +7,8 @@
 
 constexpr int kDirect = 12;  // rows that one pass adds up: their weights and the sum stay in registers
 
+#include "cpu/upfirdn2d_across.h"
+
 template <int kRows, bool kAdd, class T>
 void combine_rows(T* __restrict to, const T* const* rows, const T* weights, int64_t n) {
   constexpr int64_t kStep = 64 / sizeof(T);
@@ -139,6 +141,7 @@ struct PaddedRows {
   void written(int64_t slot) {
     if (step > 1) split(whole.data(), &of[slot * step], step, columns, group);
   }
+  const T* unsplit(int64_t c) const { return (step > 1 ? whole.data() : of[0]) + (c - low) * group; }
   const T* at(int64_t slot, int64_t c) const { return of[slot * step + (c - low) % step] + (c - low) / step * group; }
 };
 
@@ -155,17 +158,19 @@ void filter_rows(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, in
   const int64_t part = round_up(ax.outputs(0) * group);
   std::vector<T> phase(ax.phases > 1 ? ax.phases * part : 0), line(kSame ? 0 : round_up(length));
   for (int64_t q = 0; q < ax.phases && ax.phases > 1; ++q) parts[q] = &phase[q * part];
+  const Across<T> whole_row = plan.separable && group == 1 ? across_for<T>(ax) : nullptr;
+  const T* const whole_weights[] = {plan.wx.data(), plan.wx.data() + (ax.phases - 1) * ax.most};
 
   int64_t image = -1, ready = 0;  // rows before `ready` are in `padded`
-  for (int64_t r = from; r < to; ++r) {
-    const int64_t o = r % ay.out, py = o % ay.phases, start = ay.start(o);
-    if (r / ay.out != image) image = r / ay.out, ready = 0, input.begin(x.image(image));
+  for (int64_t r = from, o = from % ay.out; r < to; ++r, o = o + 1 == ay.out ? 0 : o + 1) {
+    const int64_t py = ay.phases == 1 ? 0 : o % ay.phases, start = ay.start(o);
+    if (image < 0 || o == 0) image = r / ay.out, ready = 0, input.begin(x.image(image));
     const int64_t first = std::max<int64_t>(start, 0), last = std::min(start + ay.count[py], ay.in);
     const int64_t count = std::max<int64_t>(0, last - first);
     if (plan.separable) {
       for (int64_t i = 0; i < count; ++i) rows[i] = input(first + i) + left * group;
       combine(padded.column(0, left), rows.data(), plan.wy.data() + py * ay.most + (first - start), count, read);
-      padded.written(0);
+      if (!whole_row) padded.written(0);
     } else {
       for (int64_t i = std::max(first, ready); i < last; ++i) {
         widen(x.image(image) + i * x.row_stride + left * group, padded.column(i % ay.most, left), read);
@@ -177,6 +182,17 @@ void filter_rows(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, in
     T* result;
     if constexpr (kSame) result = row;
     else result = line.data();
+    if (whole_row) {
+      const T* const start_of[] = {padded.unsplit(ax.first[0]), padded.unsplit(ax.first[ax.phases - 1])};
+      whole_row(result, start_of, whole_weights, ax.out / ax.phases);
+      if (ax.out % ax.phases) {
+        T sum = 0;
+        for (int64_t j = 0; j < ax.most; ++j) sum += whole_weights[0][j] * start_of[0][ax.out / 2 + j];
+        result[ax.out - 1] = sum;
+      }
+      if constexpr (!kSame) narrow(line.data(), row, length);
+      continue;
+    }
     for (int64_t q = 0; q < ax.phases; ++q) {
       const int64_t taps = ax.count[q], n = ax.outputs(q) * group;
       int64_t terms = 0;

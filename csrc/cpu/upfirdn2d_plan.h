@@ -38,7 +38,7 @@ struct Axis {
       }
     }
   }
-  int64_t start(int64_t o) const { return first[o % phases] + o / phases * step; }
+  int64_t start(int64_t o) const { return phases == 1 ? first[0] + o * step : first[o % phases] + o / phases * step; }
   int64_t outputs(int64_t q) const { return q < out ? (out - q + phases - 1) / phases : 0; }
 };
 
