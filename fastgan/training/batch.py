@@ -16,6 +16,21 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
+@torch.library.custom_op("fastgan::batch_draw", mutates_args=(), device_types="cpu")
+def _draw(key: torch.Tensor, index: int, size: int, shape: list[int], normal: bool) -> torch.Tensor:
+    # An op, so that a compiled step draws anew with each call: seed, update and place are in a tensor, not in the graph.
+    seed, update, place, places = key.tolist()
+    generator = torch.Generator().manual_seed(derive_seed(seed, update, index))
+    function = torch.randn if normal else torch.rand
+    # For all processes, and sliced: the same numbers on every device and for every world size.
+    return function(places * size, *shape, generator=generator)[place * size : (place + 1) * size].clone()
+
+
+@_draw.register_fake
+def _(key, index, size, shape, normal):
+    return key.new_empty(size, *shape, dtype=torch.float32)
+
+
 class Batch:
     """One process's share of one update, or one of the pieces that gradients are accumulated over.
 
@@ -26,8 +41,8 @@ class Batch:
     def __init__(self, items: tuple[torch.Tensor, ...], world: World, seed: int, update: int, piece: int, pieces: int):
         self.items = items
         self.size = len(items[0])
-        self._world, self._key = world, (seed, update)
-        self._place, self._places = world.rank * pieces + piece, world.size * pieces
+        self._world = world
+        self._key = torch.tensor([seed, update, world.rank * pieces + piece, world.size * pieces])
         self._draws = 0
 
     @property
@@ -43,20 +58,17 @@ class Batch:
         """How many processes share the update, each with `size` images."""
         return self._world.size
 
-    def _draw(self, function, shape: tuple[int, ...]) -> torch.Tensor:
-        # Drawn on the CPU for all processes, and sliced: the same numbers on every device and for every world size.
-        generator = torch.Generator().manual_seed(derive_seed(*self._key, self._draws))
+    def _next(self, shape: tuple[int, ...], normal: bool) -> torch.Tensor:
         self._draws += 1
-        whole = function(self._places * self.size, *shape, generator=generator)
-        return whole[self._place * self.size : (self._place + 1) * self.size].to(self.real.device)
+        return _draw(self._key, self._draws - 1, self.size, shape, normal).to(self.real.device)
 
     def randn(self, *shape: int) -> torch.Tensor:
         """float32 [size, *shape], standard normal; a new draw with each call."""
-        return self._draw(torch.randn, shape)
+        return self._next(shape, normal=True)
 
     def rand(self, *shape: int) -> torch.Tensor:
         """float32 [size, *shape], uniform on [0, 1); a new draw with each call."""
-        return self._draw(torch.rand, shape)
+        return self._next(shape, normal=False)
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
         """x [size, ...] of every process, [size * processes, ...], in the order one process would have it.

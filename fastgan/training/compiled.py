@@ -52,7 +52,10 @@ def compiled_step(loss: Callable[..., dict[str, torch.Tensor]], parameters: Sequ
             f"compiled_step: torch {torch.__version__} cannot trace gradients of gradients"
             " (torch._dynamo.config.trace_autograd_ops is missing); leave out --compile, or use torch 2.13 or 2.14"
         )
-    run = torch.compile(gradient_step(loss, parameters), fullgraph=True, options={"fallback_random": True})
+    whole = gradient_step(loss, parameters)
+    # Dynamo keeps what it compiled, and counts recompilations, per code object: without a copy all steps share one.
+    whole.__code__ = whole.__code__.replace()
+    run = torch.compile(whole, fullgraph=True, options={"fallback_random": True})
 
     def step(*args: Any, weight: torch.Tensor | None = None):
         with torch._dynamo.config.patch(trace_autograd_ops=True):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 
 from fastgan.training.batch import Batch, derive_seed
+from fastgan.training.compiled import Step, compiled_step, gradient_step
 from fastgan.training.distributed import World
 from fastgan.training.recipe import Recipe, Update
 from fastgan.training.run import RunConfig
@@ -24,7 +23,8 @@ class Updater:
     Losses see the batch in `run.grad_accum` pieces of equal size, one after the other, so that memory is a piece's;
     their mean, and the mean of the gradients, is that of the whole batch. With `run.precision` bf16 or fp16 the loss
     runs under autocast; fp16's is multiplied by a scale that halves where a gradient overflows (that step is left out)
-    and grows again, one per optimiser.
+    and grows again, one per optimiser. With `run.compile` each loss is compiled together with its gradients, penalties
+    included; the first call of each takes a minute.
 
     Attributes: `scalers`, by optimiser, empty unless fp16.
     """
@@ -35,6 +35,7 @@ class Updater:
         self.scalers = {}
         if run.precision == "fp16":
             self.scalers = {name: torch.amp.GradScaler(world.device.type) for name in recipe.optimizers}
+        self._steps = {}
         self._health = torch.zeros((), device=world.device)
 
     def __call__(
@@ -54,8 +55,7 @@ class Updater:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._choose(parameters)
         torch.manual_seed(derive_seed(self.run.seed, number, "rank", self.world.rank))
-        optimizer.zero_grad(set_to_none=True)
-        values = self._backward(update, items, number)
+        values = self._backward(update, parameters, items, number)
         gradients = [p.grad for p in parameters if p.grad is not None]
         vote = torch.tensor(float(stop), device=self.world.device)
         averaged = self.world.average(gradients, [*values.values(), vote], self.recipe.running)
@@ -84,23 +84,45 @@ class Updater:
         for parameter in parameters:
             parameter.requires_grad_(True)
 
-    def _backward(self, update: Update, items: tuple[torch.Tensor, ...], number: int) -> dict[str, torch.Tensor]:
-        pieces, total = self.run.grad_accum, {}
-        scaler = self.scalers.get(update.optimizer)
+    def _backward(
+        self, update: Update, parameters: list[torch.Tensor], items: tuple[torch.Tensor, ...], number: int
+    ) -> dict[str, torch.Tensor]:
+        """Fill `.grad`; returns the loss's values. Both are means over the pieces, and `.grad` has the loss's scale."""
+        step, pieces = self._step(update, parameters), self.run.grad_accum
+        weight = torch.tensor(1 / pieces, device=self.world.device)
+        if update.optimizer in self.scalers:
+            weight = self.scalers[update.optimizer].scale(weight)
+        total: dict[str, torch.Tensor] = {}
         split = [item.chunk(pieces) for item in items]
         for i in range(pieces):
             part = tuple(chunks[i] for chunks in split)
             batch = Batch(part, self.world, self.run.seed, number, i, pieces)
-            autocast = contextlib.nullcontext()
-            if self.dtype is not None:
-                autocast = torch.autocast(self.world.device.type, dtype=self.dtype)
-            with autocast:
-                values = update.loss(batch)
-            loss = values["loss"] / pieces
-            (scaler.scale(loss) if scaler else loss).backward()
+            values, gradients = step(batch, weight=weight)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if i == 0:
+                    parameter.grad = gradient
+                elif gradient is not None:
+                    parameter.grad += gradient
             for name, value in values.items():
-                total[name] = total.get(name, 0) + value.detach() / pieces
+                total[name] = total.get(name, 0) + value / pieces
         return total
+
+    def _step(self, update: Update, parameters: list[torch.Tensor]) -> Step:
+        key = update.optimizer, update.loss
+        if key not in self._steps:
+            make = compiled_step if self.run.compile else gradient_step
+            self._steps[key] = make(self._loss(update), parameters)
+        return self._steps[key]
+
+    def _loss(self, update: Update):
+        if self.dtype is None:
+            return update.loss
+
+        def loss(batch: Batch) -> dict[str, torch.Tensor]:
+            with torch.autocast(self.world.device.type, dtype=self.dtype):
+                return update.loss(batch)
+
+        return loss
 
     def _check(self, update: Update, logs: dict[str, torch.Tensor], scaler) -> None:
         if not torch.isfinite(self._health):

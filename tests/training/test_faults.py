@@ -13,7 +13,7 @@ import pytest
 from fastgan.training import load_checkpoint
 
 
-def wait_for(path, process, seconds=60):
+def wait_for(path, process, seconds=600):
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.stdout.read()
@@ -22,7 +22,7 @@ def wait_for(path, process, seconds=60):
 
 
 def finish(process, code=0):
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 
