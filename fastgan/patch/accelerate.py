@@ -1,0 +1,107 @@
+"""`accelerate`: layers of any network computed by fastgan's kernels, where the result is provably the same."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from fastgan.patch import rules
+from fastgan.patch.chain import LAID_OUT, PLAN, Accelerated, Chain, Straight, accelerated
+from fastgan.patch.report import MISSING, Assignment, Layout, Line, PatchReport
+from fastgan.patch.straight import Plan, make_plan
+
+
+def accelerate(module: nn.Module, dry_run: bool = False) -> PatchReport:
+    """Fuses layers of `module` in place: activations into the layer before them, instance norm with activation and residual,
+    depthwise filters that are not learnt, equalised layers; convolution weights are laid out as the CPU wants them.
+
+    Args:
+        module: any network. Its state_dict, parameters, submodules and hooks stay the same objects under the same names.
+        dry_run: print the plan and change nothing.
+
+    Returns: a report of what is replaced, and of what is not and why. `fastgan.unpatch(report)` takes it all back. A copy
+    or an unpickled copy of an accelerated network is accelerated too.
+
+    The values are those of the original to rounding, and so are gradients of any order. Proof is by structure: neighbours in a
+    `nn.Sequential`, or in a forward without loops, optional arguments and impure calls, which `torch.fx` traces. Whatever a hook
+    looks at stays as it is, also where the hook comes later. Accelerating twice changes nothing more.
+
+    Raises: TypeError unless `module` is a nn.Module in Python (a ScriptModule is not).
+    """
+    if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(f"accelerate: module is {type(module).__name__}; expected a torch.nn.Module in Python")
+    report = PatchReport(f"accelerate({type(module).__name__})", dry_run)
+    names = {m: name for name, m in module.named_modules()}
+    inside: set[nn.Module] = set()  # run by a chain around them
+    for m, name in names.items():
+        if isinstance(m, Accelerated):
+            report.refused.append(Line(name or type(m).__name__, "already accelerated"))
+            inside.update(_sequences_in(m) if isinstance(m, Chain) else ())
+        elif m in inside or isinstance(m, torch.jit.ScriptModule):
+            continue
+        elif rules.is_sequence(m):
+            inside.update(_sequences_in(m))
+            _chain(m, names, report)
+        elif not _is_torchs(m) and (m._modules or m._parameters):
+            _straight(m, name, report)
+    if dry_run:
+        print(report)
+    return report
+
+
+def _sequences_in(sequence: nn.Sequential) -> Iterator[nn.Module]:
+    """The sequences that run as a part of this one."""
+    for child in filter(rules.is_sequence, sequence._modules.values()):
+        yield child
+        yield from _sequences_in(child)
+
+
+def _chain(sequence: nn.Sequential, names: dict[nn.Module, str], report: PatchReport) -> None:
+    modules = rules.flat(sequence._modules.values())
+    i, fused = 0, False
+    while i < len(modules):
+        step, count, what = rules.rule(modules, i)
+        if what:
+            line = Line(" + ".join(names[m] for m in modules[i : i + count]), what)
+            (report.refused if step is None else report.replaced).append(line)
+        fused = fused or step is not None
+        i += count
+    laid_out = [m for m in modules if all(map(_is_torchs, modules)) and _wants_channels_last(m)]
+    for m in laid_out:
+        report.change(Layout(m.weight))
+        report.replaced.append(Line(names[m], "weight channels last"))
+    if fused or laid_out:
+        report.change(Assignment(vars(sequence), LAID_OUT, MISSING, bool(laid_out)))
+        report.change(Assignment(sequence, "__class__", type(sequence), accelerated(Chain, type(sequence))))
+
+
+def _straight(module: nn.Module, name: str, report: PatchReport) -> None:
+    where = name or type(module).__name__
+    plan = "it has a forward of its own" if "forward" in vars(module) else make_plan(module, type(module))
+    if not isinstance(plan, Plan):
+        report.refused.append(Line(where, plan))
+        return
+    report.replaced += [Line(f"{name}.{part}".lstrip("."), what) for part, what in plan.lines]
+    report.change(Assignment(vars(module), PLAN, MISSING, plan))
+    report.change(Assignment(module, "__class__", type(module), accelerated(Straight, type(module))))
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
+
+
+def _wants_channels_last(module: nn.Module) -> bool:
+    """Whether laying out the weight saves the CPU's convolution from reordering it, and nobody else holds its memory."""
+    if type(module) not in (nn.Conv2d, nn.ConvTranspose2d) or rules.hooks(module) or rules.other_form(module):
+        return False
+    weight = module.weight
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous() and weight.is_leaf
+    windows = module.groups == 1 and max(module.kernel_size) > 1 and module.padding != (0, 0)
+    return fits and windows and _is_alone(weight)
+
+
+def _is_alone(weight: nn.Parameter) -> bool:
+    storage = weight.untyped_storage()
+    references = getattr(torch._C, "_storage_Use_Count", lambda _: 0)(storage._cdata)
+    mine = 2  # the parameter and `storage`
+    return references == mine and not storage.is_shared() and storage.nbytes() == weight.numel() * weight.itemsize
