@@ -45,7 +45,7 @@ class Chain(Accelerated):
     def forward(self, input):
         y = rules.run(rules.flat(self._modules.values()), input)
         # Weights that are laid out pass their layout on; whoever looks at the result finds it in that of the input.
-        plain = vars(self)[LAID_OUT] and isinstance(input, torch.Tensor) and input.is_contiguous()
+        plain = vars(self).get(LAID_OUT) and isinstance(input, torch.Tensor) and input.is_contiguous()
         return y.contiguous() if plain else y
 
 

@@ -49,6 +49,8 @@ def guards_of(module: nn.Module, forward: Callable) -> dict[str, Any] | str:
             if not plain:
                 return f"its forward reads self.{name}, which is {type(value).__name__}"
             guards[name] = value
+        elif any(name in vars(child) for child in module.modules() if child is not module):
+            return f"its forward may read {name!r} of a child"
         elif name not in PURE:
             return f"its forward uses {name!r}, which is not known to depend on its arguments alone"
         elif name in ("torch", "F", "nn") and forward.__globals__.get(name) not in (torch, F, nn):

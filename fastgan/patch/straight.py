@@ -48,6 +48,8 @@ class Plan(NamedTuple):
 
 
 class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True  # else what is computed from buffers alone would be frozen
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
