@@ -39,7 +39,7 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-struct alignas(16) uint4 {
+struct __attribute__((aligned(16), may_alias)) uint4 {
   unsigned x, y, z, w;
 };
 

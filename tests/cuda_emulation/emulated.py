@@ -27,6 +27,7 @@ FLAGS = [
     "-Wall",
     "-Wno-unknown-pragmas",
     "-Wno-clobbered",
+    "-Wno-volatile",
     "-fvisibility=hidden",
 ]
 FLAGS += ["-DTORCH_TARGET_VERSION=0x020a000000000000", f"-DFASTGAN_NAMESPACE={NAMESPACE}", "-DFASTGAN_DISPATCH_KEY=CPU"]
