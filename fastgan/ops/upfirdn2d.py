@@ -203,7 +203,7 @@ def _backward(ops, ctx, dy):
     if ctx.needs_input_grad[0]:
         dx = _adjoint(ops, dy, f, fy, ctx.shape, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain)
     if x is not None:
-        df = torch.ops.fastgan.upfirdn2d_filter_backward(
+        df = ops.upfirdn2d_filter_backward(
             x, dy, taps, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain
         )
         if fy is not None:  # of the outer product fy f
@@ -260,5 +260,5 @@ _library.define(
     fake=lambda x, dy, taps, *_: torch.empty(taps[1], taps[0], dtype=accumulation_dtype(x.dtype), device=x.device),
     setup_context=_setup_filter_grad,
     backward=_filter_grad_backward,
-    kernels=("cpp",),
+    kernels=("cpp", "cuda"),
 )
