@@ -1,7 +1,15 @@
-"""What every test shares: uninitialised memory is NaN, so that an element a kernel leaves unwritten shows."""
+"""What every test shares: uninitialised memory is NaN, so that an element a kernel leaves unwritten shows. With
+FASTGAN_EMULATE_CUDA=1 (or address, thread: under that sanitizer) the CUDA kernels run on CPU tensors as impl="cuda"."""
+
+import os
 
 import pytest
 import torch
+
+if emulation := os.environ.get("FASTGAN_EMULATE_CUDA"):
+    from cuda_emulation import emulated
+
+    emulated.load(sanitize=None if emulation == "1" else emulation)
 
 
 @pytest.fixture(autouse=True)

@@ -221,9 +221,10 @@ def test_padding_stays_zero_under_a_bias(impl):
     assert y.tolist() == [[[[0, 0, 0], [0, 1, 0], [0, 0, 0]]]]
 
 
+@pytest.mark.parametrize("kernel", ["auto", *KERNELS])
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.data())
-def test_any_arguments(data):
+@given(data=st.data())
+def test_any_arguments(kernel, data):
     draw = data.draw
     up, down = draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 2, 4]))
     filters = [
@@ -253,10 +254,9 @@ def test_any_arguments(data):
     expected = filtered_lrelu(wide, fu, fd, wide_b, **options, impl="reference")
     gy = tensor(*expected.shape, dtype=dtype, seed=2)
     wanted = torch.autograd.grad(expected, wide, gy.double())[0]
-    for kernel in ["auto", *KERNELS]:
-        y = filtered_lrelu(x, fu, fd, b, **options, impl=kernel)
-        assert_close(y, expected)
-        assert_close(torch.autograd.grad(y, x, gy)[0], wanted, None if dtype == torch.float64 else 5e-5)
+    y = filtered_lrelu(x, fu, fd, b, **options, impl=kernel)
+    assert_close(y, expected)
+    assert_close(torch.autograd.grad(y, x, gy)[0], wanted, None if dtype == torch.float64 else 5e-5)
 
 
 def _op_arguments(name, save_mask=True, dtype=torch.float64):
@@ -275,16 +275,17 @@ def _op_arguments(name, save_mask=True, dtype=torch.float64):
 
 @pytest.mark.parametrize("name", ["up2 down2", "up4 down2", "up2 down4", "up1 down1", "radial up", "up4 down4"])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_mask_is_the_contract(name, dtype):
+@pytest.mark.parametrize("kernel", ["auto", *KERNELS])
+def test_mask_is_the_contract(name, dtype, kernel):
     arguments = _op_arguments(name, dtype=dtype)
     _, expected = _reference(*arguments)
-    for kernel in ["auto", *KERNELS]:
-        _, mask = _library.select("filtered_lrelu", kernel, arguments[0])(*arguments)
-        assert mask.shape == expected.shape and mask.dtype == torch.uint8
-        # A bit differs only where rounding moves an element over a kink.
-        different = (mask ^ expected).ne(0).float().mean().item()
-        assert different <= (0 if dtype == torch.float64 else 1e-3)
-        assert not _library.select("filtered_lrelu", kernel, arguments[0])(*arguments[:-1], False)[1].numel()
+    op = _library.select("filtered_lrelu", kernel, arguments[0])
+    _, mask = op(*arguments)
+    assert mask.shape == expected.shape and mask.dtype == torch.uint8
+    # A bit differs only where rounding moves an element over a kink.
+    different = (mask ^ expected).ne(0).float().mean().item()
+    assert different <= (0 if dtype == torch.float64 else 1e-3)
+    assert not op(*arguments[:-1], False)[1].numel()
 
 
 def test_mask_of_known_signs():

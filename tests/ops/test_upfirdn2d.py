@@ -11,15 +11,16 @@ from fastgan import ops
 from fastgan.ops import _library, setup_filter, upfirdn2d
 
 COMPILED = bool(_library.availability("upfirdn2d", "cpp"))
-IMPLS = ["reference", "auto"] if COMPILED else ["reference"]
+KERNELS = ["auto", *(["cuda"] if _library.availability("upfirdn2d", "cuda") else [])]
+IMPLS = ["reference", *KERNELS[0 if COMPILED else 1 :]]
 LEVELS = ["portable", "avx2", "avx512"]
 
 
-@pytest.fixture(params=["reference", *LEVELS] if COMPILED else ["reference"])
+@pytest.fixture(params=[*(LEVELS if COMPILED else []), *(impl for impl in IMPLS if impl != "auto")])
 def level(request):
-    """The reference, then the kernel at each CPU level (the best of this machine where it has less); gives the impl."""
-    if request.param == "reference":
-        yield "reference"
+    """The kernel at each CPU level (the best of this machine where it has less), then the others; gives the impl."""
+    if request.param not in LEVELS:
+        yield request.param
         return
     before = torch.ops.fastgan.cpu_level("")
     torch.ops.fastgan.cpu_level(min(request.param, before, key=LEVELS.index))
@@ -134,9 +135,10 @@ ARGUMENTS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("impl", KERNELS)
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(ARGUMENTS)
-def test_kernel_equals_reference(a):
+@given(a=ARGUMENTS)
+def test_kernel_equals_reference(impl, a):
     torch.manual_seed(2)
     x, f = torch.randn(a["shape"], dtype=a["dtype"]), torch.randn(a["taps"], dtype=torch.float64)
     if a["rank_one"] and f.dim() == 2:
@@ -149,9 +151,9 @@ def test_kernel_equals_reference(a):
         expected = upfirdn2d(x, f, *arguments, impl="reference")
     except ValueError:
         with pytest.raises(ValueError, match="expected at least"):
-            upfirdn2d(x, f, *arguments)
+            upfirdn2d(x, f, *arguments, impl=impl)
         return
-    y = upfirdn2d(x, f, *arguments)
+    y = upfirdn2d(x, f, *arguments, impl=impl)
     assert y.stride() == expected.stride() and y.dtype == expected.dtype
     assert_close(y, expected)
     dy = torch.randn_like(y)
