@@ -112,7 +112,7 @@ struct MaskTile {
 };
 
 template <Pass kPass, class S>
-__global__ void __launch_bounds__(kThreads) filtered_lrelu_kernel(const S* x, const S* bias, const accumulate_t<S>* fu, const accumulate_t<S>* fd,
+__global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<S>) == 8 ? 4 : 6) filtered_lrelu_kernel(const S* x, const S* bias, const accumulate_t<S>* fu, const accumulate_t<S>* fd,
                                                                   S* y, uint32_t* mask, const Act<accumulate_t<S>> act, const Plan p) {
   using T = accumulate_t<S>;
   T* const memory = reinterpret_cast<T*>(shared_memory());

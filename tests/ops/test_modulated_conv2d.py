@@ -4,9 +4,10 @@ from derivatives import derivatives
 from golden import golden_cases
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import modulated_conv2d, no_weight_gradients
+from fastgan.ops import _library, modulated_conv2d, no_weight_gradients
 
 GROUPED, SHARED = "reference", "auto"
+IMPLS = [GROUPED, SHARED, *(["cuda"] if _library.availability("modulated_conv2d_weight", "cuda") else [])]
 
 
 def stylegan2(impl, case, tensors):
@@ -23,7 +24,7 @@ def stylegan3(impl, case, tensors):
     return lambda x, w, s: modulated_conv2d(x, w, s, prenormalize=True, input_gain=gain, impl=impl, **options)
 
 
-@pytest.mark.parametrize("impl", [GROUPED, SHARED])
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(("case", "tensors"), golden_cases("modulated_conv2d"))
 def test_golden(case, tensors, impl):
     if case["op"] == "modulated_conv2d_sg2":
