@@ -203,9 +203,7 @@ def _backward(ops, ctx, dy):
     if ctx.needs_input_grad[0]:
         dx = _adjoint(ops, dy, f, fy, ctx.shape, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain)
     if x is not None:
-        df = ops.upfirdn2d_filter_backward(
-            x, dy, taps, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain
-        )
+        df = ops.upfirdn2d_filter_backward(x, dy, taps, ctx.up, ctx.down, ctx.padding, ctx.flip_filter, ctx.gain)
         if fy is not None:  # of the outer product fy f
             df, dfy = fy @ df, df @ f
     return dx, df, dfy, None, None, None, None, None

@@ -44,7 +44,14 @@ pytestmark = pytest.mark.skipif(nvcc() is None, reason="nvcc is not installed")
 
 def compile_for(source: Path, arch: int) -> Path:
     include = Path(torch.__file__).parent / "include"
-    flags = ["-O3", "-std=c++20", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000", f"-arch=sm_{arch}", "-cubin"]
+    flags = [
+        "-O3",
+        "-std=c++20",
+        "-DUSE_CUDA",
+        "-DTORCH_TARGET_VERSION=0x020a000000000000",
+        f"-arch=sm_{arch}",
+        "-cubin",
+    ]
     cubin = emulated.cache() / f"{source.stem}-{arch}-{emulated.fingerprint(nvcc(), flags, source.read_bytes())}.cubin"
     if not cubin.exists():
         partial = cubin.with_suffix(f".{os.getpid()}.part")

@@ -28,6 +28,7 @@ FLAGS = [
     "-Wno-unknown-pragmas",
     "-Wno-clobbered",
     "-Wno-volatile",
+    "-Wno-maybe-uninitialized",
     "-fvisibility=hidden",
 ]
 FLAGS += ["-DTORCH_TARGET_VERSION=0x020a000000000000", f"-DFASTGAN_NAMESPACE={NAMESPACE}", "-DFASTGAN_DISPATCH_KEY=CPU"]

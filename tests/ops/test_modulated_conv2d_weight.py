@@ -93,9 +93,7 @@ def test_strided_arguments(kernel):
     assert_close(w, _reference(*strided, True)[0])
     dw = torch.randn(2, 3, 8, 3, 3).transpose(3, 4)
     backward = _library.select("modulated_conv2d_weight_backward", kernel, weight)
-    for actual, wanted in zip(
-        backward(dw, *strided, d, True), _backward_reference(dw, *strided, d, True), strict=True
-    ):
+    for actual, wanted in zip(backward(dw, *strided, d, True), _backward_reference(dw, *strided, d, True), strict=True):
         assert_close(actual, wanted)
 
 

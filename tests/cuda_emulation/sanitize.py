@@ -1,0 +1,116 @@
+"""Runs every CUDA entry, emulated with one OS thread per CUDA thread, under AddressSanitizer (bounds) and ThreadSanitizer
+(races in shared and global memory), and compares the results with the reference. Exits with 1 where anything is found.
+
+A block of 128 OS threads takes tens of milliseconds, so each case has the few blocks that show its edges.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+KINDS = ("address", "thread")
+
+
+def cases():
+    """(name, function of impl that gives the tensors to compare)"""
+    import torch
+
+    from fastgan.ops import filtered_lrelu, upfirdn2d
+    from fastgan.ops.modulated_conv2d import _backward_reference, _reference
+
+    torch.manual_seed(0)
+    f12, f4, radial = torch.rand(12) / 6, torch.rand(4, 4) / 8, torch.rand(5, 6) / 15
+
+    def with_gradients(f, *inputs):
+        inputs = [t.detach().requires_grad_() for t in inputs]
+        y = f(*inputs)
+        return y, *torch.autograd.grad(y, inputs, torch.linspace(-1, 1, y.numel()).reshape(y.shape).to(y.dtype))
+
+    def upfirdn2d_case(x, f, *arguments):
+        return lambda impl: with_gradients(lambda x: upfirdn2d(x, f, *arguments, impl=impl), x)
+
+    def filtered_lrelu_case(x, fu, fd, b, **options):
+        return lambda impl: with_gradients(lambda x: filtered_lrelu(x, fu, fd, b, clamp=0.5, **options, impl=impl), x)
+
+    yield "upfirdn2d tiled, whole packs", upfirdn2d_case(torch.randn(1, 2, 20, 40), f4, 1, 1, [2, 1, 2, 1])
+    yield "upfirdn2d tiled, separable", upfirdn2d_case(torch.randn(1, 1, 13, 37).half(), f12, 2, 1, [6, 5, 6, 5])
+    yield "upfirdn2d tiled, float64", upfirdn2d_case(torch.randn(1, 1, 19, 21).double(), f12, 1, 4, 7)
+    yield "upfirdn2d direct", upfirdn2d_case(torch.randn(1, 2, 5, 7), f4, 3, 2, [2, -1, 0, 3])
+    last = torch.randn(1, 8, 6, 5).bfloat16().contiguous(memory_format=torch.channels_last)
+    yield "upfirdn2d direct, packs of channels", upfirdn2d_case(last, f4, 2, 1, [2, 1, 2, 1])
+    x = torch.randn(1, 3, 9, 11)
+    yield "upfirdn2d filter gradient", lambda impl: with_gradients(lambda f: upfirdn2d(x, f, 2, 3, 4, impl=impl), f4)
+
+    b = torch.randn(1)
+    x = torch.randn(1, 1, 20, 25)
+    yield "filtered_lrelu up 2 down 2", filtered_lrelu_case(x, f12, f12, b, up=2, down=2, padding=[9, 8, 10, 9])
+    yield "filtered_lrelu up 4 down 1", filtered_lrelu_case(x[:, :, :7, :8], f12, None, b, up=4, padding=5)
+    yield (
+        "filtered_lrelu radial",
+        filtered_lrelu_case(x[:, :, :9].half(), radial, radial, b.half(), up=1, down=4, padding=5),
+    )
+    yield (
+        "filtered_lrelu float64",
+        filtered_lrelu_case(x[:, :, :8].double(), f12, radial, b.double(), up=2, down=2, padding=9),
+    )
+
+    def modulated_case(samples, out, channels, size, gain):
+        weight, styles = torch.randn(out, channels, size, size), torch.randn(samples, channels)
+        gain = torch.randn(samples, channels) if gain else None
+        dw = torch.randn(samples, *weight.shape)
+
+        def run(impl):
+            if impl == "reference":
+                w, d = _reference(weight, styles, gain, True)
+                return w, d, *_backward_reference(dw, weight, styles, gain, d, True)
+            ops = torch.ops.fastgan_cuda
+            w, d = ops.modulated_conv2d_weight(weight, styles, gain, True)
+            return w, d, *ops.modulated_conv2d_weight_backward(dw, weight, styles, gain, d, True)
+
+        return run
+
+    yield "modulated_conv2d", modulated_case(2, 2, 260, 3, True)
+    yield "modulated_conv2d, unaligned", modulated_case(1, 2, 35, 1, False)
+
+
+def work(kind: str) -> None:
+    """In a process that was started with the runtime of sanitizer `kind`."""
+    import torch
+    from cuda_emulation import emulated
+
+    emulated.load(sanitize=kind)
+    torch.set_num_threads(1)
+    for name, run in cases():
+        start = time.perf_counter()
+        for actual, expected in zip(run("cuda"), run("reference"), strict=True):
+            tolerance = {torch.float16: 4e-3, torch.bfloat16: 3e-2}.get(actual.dtype, 1e-4)
+            torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
+        print(f"{kind:8} {name}: clean ({time.perf_counter() - start:.1f} s)", flush=True)
+
+
+def main() -> int:
+    sys.path.insert(0, str(HERE.parent))
+    from cuda_emulation import emulated
+
+    if emulated.compiler() is None:
+        print("sanitizers: no g++ here")
+        return 1
+    for kind in KINDS:
+        emulated.build(emulated.kernels(), kind)
+    environments = {kind: emulated.sanitized_environment(kind) for kind in KINDS}
+    running = {kind: subprocess.Popen([sys.executable, __file__, kind], env=environments[kind]) for kind in KINDS}
+    codes = {kind: process.wait() for kind, process in running.items()}
+    print(
+        "sanitizers:",
+        ", ".join(f"{kind} {'clean' if code == 0 else f'FAILED ({code})'}" for kind, code in codes.items()),
+    )
+    return int(any(codes.values()))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        work(sys.argv[1])
+    else:
+        sys.exit(main())
