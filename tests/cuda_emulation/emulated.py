@@ -41,8 +41,8 @@ SANITIZE = {
 
 
 def kernels() -> list[Path]:
-    """The CUDA sources of the package."""
-    return sorted((CSRC / "cuda").glob("*.cu"))
+    """The CUDA sources of the package; build.cu has no kernel."""
+    return sorted(p for p in (CSRC / "cuda").glob("*.cu") if p.stem != "build")
 
 
 def cache() -> Path:
