@@ -44,6 +44,11 @@ def cuda_choice():
         return False, "FASTGAN_CUDA=0"
     if not sources("cuda/*.cu"):
         return False, "no CUDA sources"
+    nvcc = shutil.which("nvcc")
+    for home in (nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"):
+        # torch takes the folder of a link to nvcc for the toolkit's, where there are no libraries.
+        if home and (Path(home) / "include" / "cuda_runtime.h").exists():
+            os.environ.setdefault("CUDA_HOME", str(home))
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
@@ -60,6 +65,7 @@ def cuda_choice():
 
 
 def extensions():
+    cuda, why = cuda_choice()
     from pybind11.setup_helpers import Pybind11Extension
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
@@ -73,7 +79,6 @@ def extensions():
         )
     ]
     say(f"CPU kernels: yes ({len(found[0].sources) - 1} files; portable, AVX2 and AVX-512 in one library)")
-    cuda, why = cuda_choice()
     if cuda:
         archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS)
         why += f", archs {archs}"
