@@ -22,6 +22,11 @@ CXX = ["-O3", "-std=c++20", "-fno-trapping-math", "-fno-math-errno", "-fopenmp-s
 CXX += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 
 
+# torch takes the folder above `nvcc` for the toolkit; where that is a wrapper, the libraries are elsewhere.
+if "CUDA_HOME" not in os.environ and Path("/usr/local/cuda/bin/nvcc").exists():
+    os.environ["CUDA_HOME"] = "/usr/local/cuda"
+
+
 def say(text):
     print(f"fastgan build: {text}", file=sys.stderr, flush=True)
 
@@ -44,11 +49,6 @@ def cuda_choice():
         return False, "FASTGAN_CUDA=0"
     if not sources("cuda/*.cu"):
         return False, "no CUDA sources"
-    nvcc = shutil.which("nvcc")
-    for home in (nvcc and Path(nvcc).resolve().parents[1], "/usr/local/cuda"):
-        # torch takes the folder of a link to nvcc for the toolkit's, where there are no libraries.
-        if home and (Path(home) / "include" / "cuda_runtime.h").exists():
-            os.environ.setdefault("CUDA_HOME", str(home))
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
