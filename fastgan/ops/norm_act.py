@@ -98,7 +98,9 @@ def _reference(x, weight, bias, residual, act, alpha, eps):
     y = ACTIVATIONS[act].function(_affine((wide - _channels(mean, wide)) * _channels(rstd, wide), weight, bias), alpha)
     if residual is not None:
         y = y + residual.to(y.dtype)
-    return torch.ops.aten.copy(torch.empty_like(x), y), mean, rstd  # in the strides of x
+    # In the strides of x. The functional copy, which export needs, has no derivative.
+    out = torch.empty_like(x)
+    return out.copy_(y) if y.requires_grad else torch.ops.aten.copy(out, y), mean, rstd
 
 
 def _slope(t, act, alpha):
