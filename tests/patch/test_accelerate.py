@@ -136,7 +136,7 @@ def test_instance_norm(norm, affine):
 class ResnetBlock(nn.Module):
     def __init__(self, channels=4):
         super().__init__()
-        conv = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels)]
+        conv = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=False), nn.InstanceNorm2d(channels)]
         self.conv_block = nn.Sequential(*conv, nn.ReLU(True), *copy.deepcopy(conv))
 
     def forward(self, x):
