@@ -1,6 +1,6 @@
 """Two processes measure what one does: the same rows in the same order, the same statistics."""
 
-import os
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -39,8 +39,10 @@ def work(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes(tmp_path):
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+def test_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # A spawned process finds `work` by this module's name, "tests.metrics...", from the repository's root.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
     mp.spawn(work, (str(tmp_path),), nprocs=2)
     whole = images.collect(Pixels(), pictures().split(7), keep=80)
     for rank in range(2):
