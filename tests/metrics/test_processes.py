@@ -42,7 +42,7 @@ def work(rank, folder):
 def test_two_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # A spawned process finds `work` by this module's name, "tests.metrics...", from the repository's root.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2]))
     mp.spawn(work, (str(tmp_path),), nprocs=2)
     whole = images.collect(Pixels(), pictures().split(7), keep=80)
     for rank in range(2):
