@@ -81,11 +81,20 @@ def bench_inference(compare, device, name, batch):
 
 
 @pytest.mark.parametrize(("name", "batch"), [(name, batches[0] * 2) for name, (_, _, batches) in NETWORKS.items()])
-def bench_gradients(compare, device, name, batch):
+def bench_gradients(compare, benchmark, device, name, batch):
     network, twin, x = pair(name, batch, device)
+    if benchmark.disabled:  # in float32 a ReLU within rounding of its kink moves a gradient of 20 layers by 1%
+        network, twin, x = network.double(), twin.double(), x.double()
 
     def step(f):
         # Of weights: a bias before instance normalisation has gradient zero, and what is computed for it is rounding alone.
         return torch.autograd.grad(f(x).square().mean(), [p for p in f.parameters() if p.dim() > 1])
 
-    compare(f"{name}, batch {batch}, gradients", step, reference=network, fastgan=twin, compiled=False, tolerance=1e-3)
+    compare(
+        f"{name}, batch {batch}, gradients",
+        step,
+        reference=network,
+        fastgan=twin,
+        compiled=False,
+        tolerance=1e-9 if benchmark.disabled else 0.05,
+    )
