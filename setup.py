@@ -69,11 +69,13 @@ def extensions():
     from pybind11.setup_helpers import Pybind11Extension
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
+    headers = sources("**/*.h")  # named, so that an sdist holds them and a change of one rebuilds
     found = [
         CppExtension(
             "fastgan._C",
             ["csrc/module.cpp", *sources("cpu/*.cpp")],
             include_dirs=[str(ROOT / "csrc")],
+            depends=headers,
             extra_compile_args={"cxx": [*CXX, *STABLE_ABI]},
             py_limited_api=True,
         )
@@ -87,6 +89,7 @@ def extensions():
                 "fastgan._C_cuda",
                 ["csrc/module.cpp", *sources("cuda/*.cu")],
                 include_dirs=[str(ROOT / "csrc")],
+                depends=headers,
                 extra_compile_args={
                     "cxx": [*CXX, *STABLE_ABI, "-DFASTGAN_MODULE=PyInit__C_cuda"],
                     "nvcc": ["-O3", "-std=c++20", "-DUSE_CUDA", *STABLE_ABI, f'-DFASTGAN_ARCHS="{archs}"'],
