@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -55,8 +56,11 @@ def mix(
             c = torch.nn.functional.one_hot(c, generator.c_dim).float().to(device)
         return generator.mapping(recipe.latents(seeds).to(device), c, truncation_psi=truncation)
 
+    # StyleGAN2 adds noise, the same for every picture here; StyleGAN3 has none.
+    fixed = {"noise_mode": "const"} if "noise_mode" in inspect.signature(generator.synthesis.forward).parameters else {}
+
     def draw(ws: torch.Tensor) -> list[torch.Tensor]:
-        return [generator.synthesis(w[None], noise_mode="const")[0].float().cpu() for w in ws]
+        return [generator.synthesis(w[None], **fixed)[0].float().cpu() for w in ws]
 
     left, top = styles(rows), styles(columns)
     heads = draw(top)

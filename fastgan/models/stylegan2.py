@@ -15,12 +15,12 @@ from fastgan.models.stylegan2_discriminator import Discriminator, DiscriminatorC
 from fastgan.models.stylegan_layers import (
     RESAMPLE_FILTER,
     Conv2d,
-    FullyConnected,
     Mapping,
     activate,
     check_sizes,
     half_dtype,
 )
+from fastgan.nn import EqualLinear
 from fastgan.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
 
 __all__ = ["Config", "Discriminator", "DiscriminatorConfig", "Generator"]
@@ -77,7 +77,7 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.config, self.resolution, self.up = config, resolution, up
         k = config.kernel_size
-        self.affine = FullyConnected(config.w_dim, inputs, bias_init=1)
+        self.affine = EqualLinear(config.w_dim, inputs, bias_init=1)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, k, k))
         self.register_buffer("resample_filter", setup_filter(config.resample_filter))
         if config.use_noise:
@@ -107,7 +107,7 @@ class ToRGB(nn.Module):
     def __init__(self, config: Config, inputs: int):
         super().__init__()
         self.conv_clamp = config.conv_clamp
-        self.affine = FullyConnected(config.w_dim, inputs, bias_init=1)
+        self.affine = EqualLinear(config.w_dim, inputs, bias_init=1)
         self.weight = nn.Parameter(torch.randn(config.channels, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(config.channels))
         self.weight_gain = inputs**-0.5
@@ -136,8 +136,7 @@ class SynthesisBlock(nn.Module):
             self.torgb = ToRGB(config, outputs)
             self.num_torgb = 1
         if inputs and config.architecture == "resnet":
-            options = dict(bias=False, up=2, resample_filter=config.resample_filter)
-            self.skip = Conv2d(inputs, outputs, 1, **options)
+            self.skip = Conv2d(inputs, outputs, 1, bias=False, up=2, taps=config.resample_filter)
 
     def forward(
         self,

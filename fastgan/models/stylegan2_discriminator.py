@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fastgan.models.stylegan_layers import RESAMPLE_FILTER, Conv2d, FullyConnected, Mapping, check_sizes, half_dtype
+from fastgan.models.stylegan_layers import RESAMPLE_FILTER, Conv2d, Mapping, check_sizes, half_dtype
+from fastgan.nn import EqualLinear
 from fastgan.ops import downsample2d, minibatch_stddev, setup_filter
 
 
@@ -66,15 +67,15 @@ class DiscriminatorBlock(nn.Module):
         def layer(*args, **options):
             trainable = first_layer + self.num_layers >= config.freeze_layers
             self.num_layers += 1
-            options = dict(activation=config.activation, conv_clamp=config.conv_clamp) | options
-            return Conv2d(*args, resample_filter=config.resample_filter, trainable=trainable, **options)
+            options = dict(act=config.activation, clamp=config.conv_clamp) | options
+            return Conv2d(*args, taps=config.resample_filter, trainable=trainable, **options)
 
         if resolution == config.resolution or config.architecture == "skip":
             self.fromrgb = layer(config.channels, inputs, 1)
         self.conv0 = layer(inputs, inputs, 3)
         self.conv1 = layer(inputs, outputs, 3, down=2)
         if config.architecture == "resnet":
-            self.skip = layer(inputs, outputs, 1, bias=False, down=2, activation="linear", conv_clamp=None)
+            self.skip = layer(inputs, outputs, 1, bias=False, down=2, act="linear", clamp=None)
 
     def forward(
         self, x: torch.Tensor | None, image: torch.Tensor | None, force_fp32: bool
@@ -105,11 +106,11 @@ class DiscriminatorEpilogue(nn.Module):
         self.config = config
         width, act = config.width(4), config.epilogue_activation
         if config.architecture == "skip":
-            self.fromrgb = Conv2d(config.channels, width, 1, activation=act)
-        options = dict(activation=act, conv_clamp=config.conv_clamp)
+            self.fromrgb = Conv2d(config.channels, width, 1, act=act)
+        options = dict(act=act, clamp=config.conv_clamp)
         self.conv = Conv2d(width + config.mbstd_num_channels, width, 3, **options)
-        self.fc = FullyConnected(width * 16, width, activation=act)
-        self.out = FullyConnected(width, cmap_dim or 1)
+        self.fc = EqualLinear(width * 16, width, act=act)
+        self.out = EqualLinear(width, cmap_dim or 1)
 
     def forward(self, x: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
         dtype = self.conv.weight.dtype

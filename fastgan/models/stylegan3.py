@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fastgan.models.stylegan_layers import FullyConnected, Mapping, check_sizes, half_dtype
+from fastgan.models.stylegan_layers import Mapping, check_sizes, half_dtype
+from fastgan.nn import EqualLinear
 from fastgan.ops import filtered_lrelu, modulated_conv2d
 
 R = dict(conv_kernel=1, use_radial_filters=True, channel_base=65536, channel_max=1024)
@@ -126,7 +127,7 @@ class SynthesisInput(nn.Module):
         n = torch.randn(channels, 2)
         squares = n.square().sum(1, keepdim=True)
         self.weight = nn.Parameter(torch.randn(channels, channels))
-        self.affine = FullyConnected(w_dim, 4)
+        self.affine = EqualLinear(w_dim, 4)
         nn.init.zeros_(self.affine.weight)
         with torch.no_grad():
             self.affine.bias.copy_(torch.tensor([1.0, 0, 0, 0]))
@@ -173,7 +174,7 @@ class SynthesisLayer(nn.Module):
         first = (total + self.up) // 2
         self.padding = [first, total - first] * 2
 
-        self.affine = FullyConnected(config.w_dim, before.channels, bias_init=1)
+        self.affine = EqualLinear(config.w_dim, before.channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, self.kernel, self.kernel))
         self.bias = nn.Parameter(torch.zeros(after.channels))
         self.register_buffer("magnitude_ema", torch.ones([]))

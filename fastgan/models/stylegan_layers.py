@@ -1,84 +1,28 @@
-"""What the StyleGAN networks share: fully connected and convolution layers with run-time scaled weights, the mapping network.
-
-Weights are stored at unit variance and multiplied by 1/sqrt(fan_in) when used, so that Adam moves every layer at the same
-relative speed (Karras et al., 2018, section 4.1).
-"""
+"""What the StyleGAN networks share beyond `fastgan.nn`: the convolution as their checkpoints hold it, the mapping network."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from fastgan.ops import bias_act, conv2d_resample, pixel_norm, setup_filter
+from fastgan.nn import EqualConv2d, EqualLinear
+from fastgan.ops import bias_act, pixel_norm, setup_filter
 from fastgan.ops.bias_act import ACTIVATIONS
 
 RESAMPLE_FILTER = (1, 3, 3, 1)
 
 
-class FullyConnected(nn.Module):
-    """[N, in_features] -> [N, out_features]: act(weight x + bias), both times `lr_multiplier`, weight / sqrt(in_features)."""
+class Conv2d(EqualConv2d):
+    """`fastgan.nn.EqualConv2d` with two habits of the originals' state_dict: the resampling filter is there even where nothing
+    is resampled, and `trainable=False` keeps weight and bias as buffers."""
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        activation: str = "linear",
-        lr_multiplier: float = 1.0,
-        bias_init: float = 0.0,
-    ):
-        super().__init__()
-        self.activation = activation
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
-        self.bias = nn.Parameter(torch.full([out_features], float(bias_init))) if bias else None
-        self.weight_gain, self.bias_gain = lr_multiplier / in_features**0.5, lr_multiplier
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bias = self.bias
-        if bias is not None and self.bias_gain != 1:
-            bias = bias * self.bias_gain
-        # Scaling the result instead of the weight is a pass over N rows instead of in_features.
-        x = nn.functional.linear(x, self.weight) * self.weight_gain
-        return bias_act(x, bias, act=self.activation)
-
-
-class Conv2d(nn.Module):
-    """[N, in_channels, H, W] -> [N, out_channels, H up / down, W up / down]: resampling convolution, bias, activation, clamp.
-
-    An upsampling layer convolves where the others correlate. `trainable=False` keeps weight and bias as buffers.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        bias: bool = True,
-        activation: str = "linear",
-        up: int = 1,
-        down: int = 1,
-        resample_filter: Sequence[float] = RESAMPLE_FILTER,
-        conv_clamp: float | None = None,
-        trainable: bool = True,
-    ):
-        super().__init__()
-        self.up, self.down, self.activation, self.conv_clamp = up, down, activation, conv_clamp
-        self.padding = kernel_size // 2
-        self.weight_gain = (in_channels * kernel_size**2) ** -0.5
-        self.register_buffer("resample_filter", setup_filter(resample_filter))
-        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
-        for name, value in (("weight", weight), ("bias", torch.zeros(out_channels) if bias else None)):
-            if trainable and value is not None:
-                self.register_parameter(name, nn.Parameter(value))
-            else:
-                self.register_buffer(name, value)
-
-    def forward(self, x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
-        weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        resampling = dict(up=self.up, down=self.down, padding=self.padding, flip_weight=self.up == 1)
-        x = conv2d_resample(x, weight, self.resample_filter, **resampling)
-        return activate(x, bias, self.activation, gain, self.conv_clamp)
+    def __init__(self, *args, taps: Sequence[float] = RESAMPLE_FILTER, trainable: bool = True, **options):
+        super().__init__(*args, taps=taps, **options)
+        self.register_buffer("resample_filter", setup_filter(taps))
+        for name in () if trainable else [name for name, _ in self.named_parameters()]:
+            value = getattr(self, name).detach()
+            delattr(self, name)
+            self.register_buffer(name, value)
 
 
 def activate(
@@ -124,11 +68,11 @@ class Mapping(nn.Module):
         embed_features = embed_features or w_dim if c_dim else 0
         hidden = layer_features or w_dim
         if c_dim:
-            self.embed = FullyConnected(c_dim, embed_features)
+            self.embed = EqualLinear(c_dim, embed_features)
         widths = [z_dim + embed_features, *[hidden] * (num_layers - 1), w_dim]
         for i in range(num_layers):
-            options = dict(activation=activation, lr_multiplier=lr_multiplier)
-            setattr(self, f"fc{i}", FullyConnected(widths[i], widths[i + 1], **options))
+            options = dict(act=activation, lr_multiplier=lr_multiplier)
+            setattr(self, f"fc{i}", EqualLinear(widths[i], widths[i + 1], **options))
         if num_ws is not None and w_avg_beta is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 

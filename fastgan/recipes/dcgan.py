@@ -65,14 +65,9 @@ class DCGAN(Recipe):
             max_width=config.max_width,
             num_classes=data["num_classes"] if config.conditional else 0,
         )
-        self.generator, self.discriminator = dcgan.Generator(sizes), dcgan.Discriminator(sizes)
-        self.augment = Augment(config.augment)
-        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(config.beta1, config.beta2))
-            for name, network in self.networks.items()
-        }
-        self.networks["augment"] = self.augment
+        betas = (config.beta1, config.beta2)
+        self.adversaries(dcgan.Generator(sizes), dcgan.Discriminator(sizes), lr=config.lr, betas=betas)
+        self.augment = self.networks["augment"] = Augment(config.augment)
         self.running += self.augment.running
         self.latent_shape = (config.latent,)
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))

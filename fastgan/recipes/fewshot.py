@@ -48,17 +48,8 @@ class FewShot(Recipe):
     def __init__(self, config: FewShotConfig, data: dict):
         super().__init__(config, data)
         sizes = fewshot.Config(data["resolution"], data["channels"], config.latent, config.width, config.max_width)
-        self.generator, self.discriminator = fewshot.Generator(sizes), fewshot.Discriminator(sizes)
-        self.augment = Augment(config.augment)
-        self.networks = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "augment": self.augment,
-        }
-        self.optimizers = {
-            name: torch.optim.Adam(self.networks[name].parameters(), lr=config.lr, betas=(0.5, 0.999))
-            for name in ("generator", "discriminator")
-        }
+        self.adversaries(fewshot.Generator(sizes), fewshot.Discriminator(sizes), lr=config.lr, betas=(0.5, 0.999))
+        self.augment = self.networks["augment"] = Augment(config.augment)
         self.running += self.augment.running
         self.latent_shape = (config.latent,)
 

@@ -57,12 +57,7 @@ class GAN(Recipe):
         sizes = mlp.Config(
             data["resolution"], data["channels"], config.latent, tuple(config.units), config.stddev_group
         )
-        self.generator, self.discriminator = mlp.Generator(sizes), mlp.Discriminator(sizes)
-        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(config.beta1, 0.999))
-            for name, network in self.networks.items()
-        }
+        self.adversaries(mlp.Generator(sizes), mlp.Discriminator(sizes), lr=config.lr, betas=(config.beta1, 0.999))
         self.latent_shape = (config.latent,)
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
 

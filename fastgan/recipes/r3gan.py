@@ -77,17 +77,8 @@ class R3GAN(Recipe):
             blocks=config.blocks,
             num_classes=data["num_classes"] if config.conditional else 0,
         )
-        self.generator, self.discriminator = r3gan.Generator(sizes), r3gan.Discriminator(sizes)
-        self.augment = Augment(config.augment)
-        self.networks = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "augment": self.augment,
-        }
-        self.optimizers = {
-            name: torch.optim.Adam(self.networks[name].parameters(), betas=(0.0, config.beta2[0]))
-            for name in ("generator", "discriminator")
-        }
+        self.adversaries(r3gan.Generator(sizes), r3gan.Discriminator(sizes), betas=(0.0, config.beta2[0]))
+        self.augment = self.networks["augment"] = Augment(config.augment)
         self.latent_shape = (config.latent,)
         self.gamma = config.gamma[0]
 

@@ -44,12 +44,7 @@ class SNGAN(Recipe):
             family = biggan
             sizes |= {"num_classes": data["num_classes"], "attention": 16 if data["resolution"] >= 16 else 0}
         built = family.Config(**sizes)
-        self.generator, self.discriminator = family.Generator(built), family.Discriminator(built)
-        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.0, 0.9))
-            for name, network in self.networks.items()
-        }
+        self.adversaries(family.Generator(built), family.Discriminator(built), lr=config.lr, betas=(0.0, 0.9))
         self.latent_shape = (config.latent,)
 
     def updates(self, step: int) -> list[Update]:

@@ -22,7 +22,7 @@ class WGANGPConfig(RecipeConfig):
     penalty: float = 10.0
     """Weight of the gradient penalty."""
     width: int = 64
-    """Channels of every residual block."""
+    """Channels at full resolution: of every block up to 32x32, and doubling with every halving above."""
     latent: int = 128
     """Dimensions of the latent."""
     lr: float = 2e-4
@@ -36,12 +36,7 @@ class WGANGP(Recipe):
     def __init__(self, config: WGANGPConfig, data: dict):
         super().__init__(config, data)
         sizes = resnet.Config(data["resolution"], data["channels"], config.latent, config.width)
-        self.generator, self.discriminator = resnet.Generator(sizes), resnet.Discriminator(sizes)
-        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(0.0, 0.9))
-            for name, network in self.networks.items()
-        }
+        self.adversaries(resnet.Generator(sizes), resnet.Discriminator(sizes), lr=config.lr, betas=(0.0, 0.9))
         self.latent_shape = (config.latent,)
 
     def updates(self, step: int) -> list[Update]:

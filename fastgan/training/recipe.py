@@ -101,6 +101,12 @@ class Recipe:
         self.running: list[torch.Tensor] = []
         self.latent_shape: tuple[int, ...] = (64,)
 
+    def adversaries(self, generator: nn.Module, discriminator: nn.Module, **adam) -> None:
+        """Sets `networks` to the two, `optimizers` to an Adam of each with the options `adam`, and attributes of their names."""
+        self.generator, self.discriminator = generator, discriminator
+        self.networks = {"generator": generator, "discriminator": discriminator}
+        self.optimizers = {name: torch.optim.Adam(n.parameters(), **adam) for name, n in self.networks.items()}
+
     @classmethod
     def load_data(cls, name: str, config: RecipeConfig, **options):
         """The data set called `name`: anything `fastgan.data.Loader` takes, with `len` and items.

@@ -3,7 +3,9 @@ import math
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+from safetensors.torch import save_file
 from scipy.stats import chisquare
 
 from fastgan.data.oracle import Oracle
@@ -78,7 +80,6 @@ def test_vocabulary_survives_saving(tmp_path):
 
 
 def test_a_tokenizers_file(file, tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -166,7 +167,6 @@ def test_oracle_weights_are_standard_normal_and_seeded():
 
 
 def test_oracle_weights_from_files(oracle, tmp_path):
-    save_file = pytest.importorskip("safetensors.torch").save_file
     save_file(oracle.state_dict(), tmp_path / "o.safetensors")
     torch.save(oracle.state_dict(), tmp_path / "o.pt")
     tokens = torch.randint(0, 11, (3, 5))

@@ -10,7 +10,8 @@ from tolerances import assert_close
 
 from fastgan import models
 from fastgan.models.stylegan2 import Config, Discriminator, DiscriminatorConfig, Generator
-from fastgan.models.stylegan_layers import Conv2d, FullyConnected, Mapping
+from fastgan.models.stylegan_layers import Conv2d, Mapping
+from fastgan.nn import EqualLinear
 
 SMALL = dict(resolution=16, channel_base=128, channel_max=8)
 SMALL_G = dict(**SMALL, z_dim=6, w_dim=5, mapping_layers=2)
@@ -56,8 +57,9 @@ def test_golden_discriminator(name):
 
 @pytest.mark.parametrize(("case", "tensors"), golden_cases("stylegan_misc", "fc_sg2", "fc_sg3", "conv2d_layer_sg2"))
 def test_golden_layers(case, tensors):
-    options = {k: v for k, v in case["kwargs"].items() if k not in ("channels_last", "weight_init")}
-    network = (Conv2d if case["op"] == "conv2d_layer_sg2" else FullyConnected)(**options).double()
+    names = {"activation": "act", "conv_clamp": "clamp", "resample_filter": "taps"}
+    options = {names.get(k, k): v for k, v in case["kwargs"].items() if k not in ("channels_last", "weight_init")}
+    network = (Conv2d if case["op"] == "conv2d_layer_sg2" else EqualLinear)(**options).double()
     if "weight_init" in case["kwargs"] or "bias_init" in options:
         assert case["op"].startswith("fc")
     extra = {} if case["op"].startswith("fc") else {"gain": case["forward_gain"]}

@@ -53,19 +53,6 @@ def away_from_kinks(shape, generator=None, dtype=torch.float64):
     return (magnitude * sign).to(dtype)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@pytest.fixture
-def cpu_level():
-    before = torch.ops.fastgan.cpu_level("")
-    yield torch.ops.fastgan.cpu_level
-    if before != "none":
-        torch.ops.fastgan.cpu_level(before)
-
-
 def levels_here() -> list[str]:
     best = torch.ops.fastgan.cpu_level("")
     return list(LEVELS[: LEVELS.index(best) + 1]) if best in LEVELS else []

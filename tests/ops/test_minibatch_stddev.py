@@ -23,11 +23,6 @@ def formula(x, group_size, num_channels):
     return y
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize(("case", "tensors"), golden_cases("stylegan_misc", "minibatch_std"))
 def test_golden(case, tensors):
     found = derivatives(

@@ -83,19 +83,6 @@ def arguments_of(shape, dtype, affine=True, residual=True, offset=1.0):
     return x, weight, bias, torch.randn(shape, dtype=torch.float64).to(dtype) if residual else None
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@pytest.fixture
-def cpu_level():
-    before = torch.ops.fastgan.cpu_level("")
-    yield torch.ops.fastgan.cpu_level
-    if before != "none":
-        torch.ops.fastgan.cpu_level(before)
-
-
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -1,0 +1,75 @@
+"""fastgan train."""
+
+import json
+from dataclasses import dataclass
+
+from fastgan.cli.options import UsageError, need_extra, parse
+
+
+def _recipe_list() -> str:
+    from fastgan.recipes import RECIPES
+
+    width = max(map(len, RECIPES))
+    return "\n".join(f"  {name:{width}}  {line}" for name, (_, line) in RECIPES.items())
+
+
+def train(argv: list[str]) -> int:
+    """Train a GAN: fastgan train RECIPE [--data NAME|FOLDER|ZIP] [--steps N] [--out DIR] [--resume] [...]"""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{train.__doc__}\n\nrecipes (fastgan train RECIPE --help lists its options):\n{_recipe_list()}")
+        return 0 if argv else 2
+    need_extra()
+    from fastgan import recipes
+    from fastgan.training import CheckpointError, Interrupted, RunConfig, Trainer, TrainingError
+
+    name, *rest = argv
+    chosen = recipes.get(name)
+
+    @dataclass
+    class Options:
+        run: RunConfig
+        recipe: chosen.Config
+
+    program = f"fastgan train {name}"
+    defaults = Options(RunConfig(data=chosen.default_data), chosen.Config())
+    options = parse(Options, defaults, rest, program, chosen.Config.__doc__)
+    if options.run.resume:
+        # The run's own options are the defaults now; what the command line says still wins.
+        options = parse(Options, _saved_options(chosen, options.run, Options), rest, program, chosen.Config.__doc__)
+    _tune_cpu(options.run.device)
+    trainer = Trainer(chosen, options.recipe, options.run)
+    try:
+        folder = trainer.train()
+    except Interrupted as stop:
+        if trainer.world.main:
+            print(stop, flush=True)
+        return 128 + stop.signal
+    except (TrainingError, CheckpointError) as error:
+        raise UsageError(str(error)) from error
+    finally:
+        trainer.close()
+    if trainer.world.main:
+        print(f"done: {folder}/report.html, samples in {folder}/samples\nmore: fastgan sample {folder} --seeds 0-15")
+    return 0
+
+
+def _saved_options(recipe, run, options):
+    from fastgan.training.run import RunConfig, find_folder
+
+    folder = find_folder(recipe.name, run)
+    saved = json.loads((folder / "config.json").read_text())
+    if saved["recipe"] != recipe.name:
+        raise UsageError(f"{folder} is a run of recipe {saved['recipe']}, not {recipe.name}")
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["config"].items()}
+    saved["run"] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["run"].items()}
+    return options(RunConfig(**{**saved["run"], "out": str(folder), "resume": True}), recipe.Config(**config))
+
+
+def _tune_cpu(device: str) -> None:
+    """Before the first large allocation of a run on the CPU."""
+    import torch
+
+    import fastgan
+
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        fastgan.tune_cpu_allocator()

@@ -1,0 +1,20 @@
+"""What the tests of operations share: the same random numbers in every run, and a choice of the CPU kernels' level."""
+
+import pytest
+import torch
+
+import fastgan.ops  # noqa: F401 - defines torch.ops.fastgan
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cpu_level():
+    """Chooses the instruction set of the kernels; what was chosen before comes back."""
+    before = torch.ops.fastgan.cpu_level("")
+    yield torch.ops.fastgan.cpu_level
+    if before != "none":
+        torch.ops.fastgan.cpu_level(before)
