@@ -1,0 +1,49 @@
+// gumbel_softmax on the CPU: noise, softmax and temperature in one pass over each row; the noise is never stored. A row's result
+// depends on its number alone: the same at any thread count.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "activation.h"
+#include "check.h"
+#include "cpu/level.h"
+
+#define FASTGAN_KERNEL "cpu/gumbel_softmax_kernel.h"
+#include "cpu/each_level.h"
+
+namespace fastgan {
+namespace {
+
+Tensor gumbel_softmax(Tensor logits, double temperature, int64_t seed) {
+  FASTGAN_CHECK(logits.dim() >= 1, "logits has no dimensions");
+  FASTGAN_CHECK(temperature > 0, "temperature is ", temperature, ", expected a number above 0");
+  logits = torch::stable::contiguous(logits);
+  Tensor y = torch::stable::empty_like(logits);
+  const int64_t columns = logits.size(logits.dim() - 1);
+  if (logits.numel() == 0) return y;
+  const int64_t rows = logits.numel() / columns;
+  const uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(static_cast<uint64_t>(seed) >> 32);
+  FASTGAN_DISPATCH(logits.scalar_type(), [&] {
+    using T = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+    const scalar_t* from = pointer<scalar_t>(logits);
+    scalar_t* to = mutable_pointer<scalar_t>(y);
+    const int64_t grain = std::max<int64_t>(1, 4096 / columns);
+    torch::stable::parallel_for(0, rows, grain, [&](int64_t first, int64_t last) {
+      std::vector<T> work(columns);
+      for (int64_t r = first; r < last; ++r)
+        FASTGAN_AT_LEVEL(gumbel_row<scalar_t, T>(from + r * columns, to + r * columns, work.data(), columns,
+                                                 static_cast<T>(1 / temperature), static_cast<uint32_t>(r), low, high));
+    });
+  });
+  return y;
+}
+
+}  // namespace
+}  // namespace fastgan
+
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) { m.impl("gumbel_softmax", TORCH_BOX(&fastgan::gumbel_softmax)); }
