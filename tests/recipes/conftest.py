@@ -13,7 +13,7 @@ LINES = [f"{who} {does} {what}" for who in "abcd" for does in ("sees", "hears") 
 SMALL = {"batch_size": 8, "embedding": 8, "hidden": 8, "pretrain_lr": 0.02}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # before a module's own runs: sums depend on the number of threads
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
