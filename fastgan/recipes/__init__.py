@@ -27,6 +27,14 @@ RECIPES = {
     "sngan": ("fastgan.recipes.sngan:SNGAN", "hinge loss, spectrally normalised discriminator, residual networks"),
     "fastgan": ("fastgan.recipes.fewshot:FewShot", "light networks for few images, decoder-regularised discriminator"),
     "r3gan": ("fastgan.recipes.r3gan:R3GAN", "R3GAN: residual networks without normalisation, scheduled rates"),
+    "stylegan2": (
+        "fastgan.recipes.stylegan2:StyleGAN2",
+        "StyleGAN2 with adaptive augmentation, path length, style mixing",
+    ),
+    "stylegan3": (
+        "fastgan.recipes.stylegan3:StyleGAN3",
+        "StyleGAN3-T and -R: alias-free, follows translation and rotation",
+    ),
     "mle": ("fastgan.recipes.mle:MLE", "text by maximum likelihood, the baseline of the text GANs"),
     "seqgan": ("fastgan.recipes.seqgan:SeqGAN", "text by policy gradient with Monte Carlo rollouts"),
     "relgan": ("fastgan.recipes.relgan:RelGAN", "text by relational memory and Gumbel-softmax"),

@@ -68,9 +68,12 @@ class DCGAN(Recipe):
         betas = (config.beta1, config.beta2)
         self.adversaries(dcgan.Generator(sizes), dcgan.Discriminator(sizes), lr=config.lr, betas=betas)
         self.augment = self.networks["augment"] = Augment(config.augment)
-        self.running += self.augment.running
         self.latent_shape = (config.latent,)
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+
+    @property
+    def running(self) -> list[torch.Tensor]:
+        return self.augment.running
 
     def updates(self, step: int) -> list[Update]:
         self.augment.adjust(step)

@@ -50,8 +50,11 @@ class FewShot(Recipe):
         sizes = fewshot.Config(data["resolution"], data["channels"], config.latent, config.width, config.max_width)
         self.adversaries(fewshot.Generator(sizes), fewshot.Discriminator(sizes), lr=config.lr, betas=(0.5, 0.999))
         self.augment = self.networks["augment"] = Augment(config.augment)
-        self.running += self.augment.running
         self.latent_shape = (config.latent,)
+
+    @property
+    def running(self) -> list[torch.Tensor]:
+        return self.augment.running
 
     def updates(self, step: int) -> list[Update]:
         self.augment.adjust(step)

@@ -80,7 +80,6 @@ class Recipe:
         config, data: the options, and the dict that `describe` made.
         networks, optimizers: by name.
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
-        running: buffers that are averaged over processes after each update.
         latent_shape: shape of one sample's latent.
         processes: how many processes share each update; the engine sets it.
         default_data: the data set where the command line names none.
@@ -98,7 +97,6 @@ class Recipe:
         self.config, self.data = config, data
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.running: list[torch.Tensor] = []
         self.latent_shape: tuple[int, ...] = (64,)
 
     def adversaries(self, generator: nn.Module, discriminator: nn.Module, **adam) -> None:
@@ -106,6 +104,11 @@ class Recipe:
         self.generator, self.discriminator = generator, discriminator
         self.networks = {"generator": generator, "discriminator": discriminator}
         self.optimizers = {name: torch.optim.Adam(n.parameters(), **adam) for name, n in self.networks.items()}
+
+    @property
+    def running(self) -> list[torch.Tensor]:
+        """Buffers that are averaged over processes after each update; asked for anew, as networks change the device."""
+        return []
 
     @classmethod
     def load_data(cls, name: str, config: RecipeConfig, **options):

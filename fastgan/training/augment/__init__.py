@@ -2,7 +2,7 @@
 
     self.augment = Augment(config.augment)                       # in a recipe's __init__
     self.networks["augment"] = self.augment                      # its strength p is in the checkpoint
-    self.running += self.augment.running                         # and the same on every process
+    def running(self): return self.augment.running               # a property: and the same on every process
     self.augment.adjust(step)                                    # in updates(step)
     logits = self.discriminator(self.augment(images, batch))     # in both steps; R1 is taken in `images`
     self.augment.observe(real_logits, batch)                     # in the discriminator's main step

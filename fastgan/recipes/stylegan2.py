@@ -1,0 +1,76 @@
+"""StyleGAN2 (Karras et al., 2020) with adaptive augmentation (Karras et al., "Limited Data", 2020): the steps of
+`fastgan.recipes.stylegan`, style mixing, and path length regularisation as a lazy update of its own,
+
+    weight (|J_w^T y| - a)^2,    y ~ N(0, I / pixels), a the running mean of |J_w^T y|   (section 3.2, eq. 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fastgan.losses import penalty
+from fastgan.models import stylegan2
+from fastgan.recipes import Update
+from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
+from fastgan.training.recipe import lazy_adam
+
+
+@dataclass
+class StyleGAN2Config(StyleGANConfig):
+    """StyleGAN2 for any power-of-two size. The defaults suit small images on two CPU cores."""
+
+    mixing: float = 0.9
+    """Probability that an image takes its styles from a second latent, from a layer on that is drawn at random."""
+    path_weight: float = 2.0
+    """Weight of the path length regularisation. 0: none."""
+    path_interval: int = 4
+    """Steps from one update of the path length regularisation to the next."""
+    path_shrink: int = 2
+    """It sees the batch divided by this."""
+
+
+class StyleGAN2(StyleGAN):
+    name = "stylegan2"
+    Config = StyleGAN2Config
+
+    def build_generator(self, sizes: dict) -> nn.Module:
+        return stylegan2.Generator(stylegan2.Config(**sizes))
+
+    def generator_optimizer(self, **adam) -> torch.optim.Optimizer:
+        if not self.config.path_weight:
+            return super().generator_optimizer(**adam)
+        return lazy_adam(self.generator.parameters(), interval=self.config.path_interval, **adam)
+
+    def updates(self, step: int) -> list[Update]:
+        *discriminator, generator = super().updates(step)
+        path = self.config.path_weight and step % self.config.path_interval == 0
+        lazy = [Update("generator", self.path_step, fresh=False)] if path else []
+        return [*discriminator, *lazy, generator]
+
+    def styles(self, batch, update_emas: bool = False) -> torch.Tensor:
+        ws = super().styles(batch, update_emas)
+        if not self.config.mixing:
+            return ws
+        other = super().styles(batch)
+        gate, place = batch.rand(2).unbind(1)
+        layers = torch.arange(ws.shape[1], device=ws.device)
+        # From a layer of 1, 2, ..., num_ws - 1 on, or none.
+        first = torch.where(gate < self.config.mixing, 1 + (place * (len(layers) - 1)).long(), len(layers))
+        return torch.where((layers < first[:, None])[..., None], ws, other)
+
+    def path_step(self, batch) -> dict[str, torch.Tensor]:
+        config = self.config
+        ws = self.styles(batch)[: -(-batch.size // config.path_shrink)]
+        images = self.synthesize(ws, update_emas=False)
+        # Of a batch that comes in pieces, each moves the mean by its share.
+        decay = 0.01 * batch.size / config.batch_size
+        loss, mean = penalty.path_length(images, ws, self.memory.path_length, config.path_weight, decay)
+        self.memory.path_length.copy_(mean)
+        return {"loss": config.path_interval * loss.mean()}
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        logs = super().g_step(batch)
+        return logs | {"path_length": self.memory.path_length.clone()} if self.config.path_weight else logs
