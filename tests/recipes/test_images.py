@@ -19,8 +19,10 @@ SMALL = {
     "sngan": {"width": 8, "d_steps": 2},
     "r3gan": {"width": 8, "max_width": 16, "burn_in": 20},
     "fastgan": {"width": 4, "max_width": 16},
+    "stylegan2": {"width": 2, "max_width": 4},
+    "stylegan3": {"width": 2, "max_width": 4, "layers": 4},
 }
-CONDITIONAL = ["dcgan", "sngan", "r3gan"]
+CONDITIONAL = ["dcgan", "sngan", "r3gan", "stylegan2", "stylegan3"]
 
 
 def changed(before, after):

@@ -42,9 +42,12 @@ def fold(x: torch.Tensor, size: int) -> torch.Tensor:
 
 def extend(images: torch.Tensor, margin: int) -> torch.Tensor:
     """[N, C, H, W] -> [N, C, H + 2 margin, W + 2 margin] by reflection, however small the image."""
-    h, w = images.shape[2:]
-    rows, columns = (fold(torch.arange(-margin, n + margin, device=images.device), n) for n in (h, w))
-    return images.index_select(2, rows).index_select(3, columns)
+    # Indices from Python: torch 2.14's Inductor fails on the remainder of an arange ("sympy expression is NaN").
+    for axis in (2, 3):
+        last = images.shape[axis] - 1
+        places = [last - abs(i % max(2 * last, 1) - last) for i in range(-margin, last + margin + 1)]
+        images = images.index_select(axis, torch.tensor(places, device=images.device))
+    return images
 
 
 def blit(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tensor:
