@@ -41,9 +41,10 @@ class Loader:
     """Endless iterator of batches; ``(images uint8 [B, C, H, W], labels int64 [B])`` for an ImageDataset.
 
     The k-th global sample and its flip depend on ``(seed, k)`` alone. Each epoch is one permutation of the data set,
-    and batches run on across its edge, so no sample is lost or doubled whatever N, batch and world are. Step t of rank
-    r takes samples ``start + (t * world_size + rank) * batch_size`` onward: the ranks' batches, concatenated, are the
-    batch of one process with ``batch_size * world_size``.
+    and batches run on across its edge, so no sample is lost or doubled whatever N, batch and world are. Of each
+    ``world_size * batch_size`` samples in turn, the batch of one process alone, rank r takes number r, r + world_size,
+    r + 2 world_size, ...: so a group of samples n, n + N/G, n + 2 N/G, ... of a minibatch standard deviation stays
+    together on one rank, and shows the discriminator the same statistic.
 
     Args:
         dataset: an ImageDataset, a PairDataset (batches are then ``(a, b)``), or any map-style torch data set (its
@@ -117,10 +118,11 @@ class Loader:
         return batch
 
     def _plan(self) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-        first = self._planned + self._rank * self.batch_size
-        self._planned += self.batch_size * self._world
-        drawn = [order(first, self.batch_size) for order in self._orders]
-        return [index for index, _ in drawn], [coin if self.flip else None for _, coin in drawn]
+        count = self.batch_size * self._world
+        drawn = [order(self._planned, count) for order in self._orders]
+        self._planned += count
+        mine = slice(self._rank, None, self._world)
+        return [index[mine] for index, _ in drawn], [coin[mine] if self.flip else None for _, coin in drawn]
 
     def _assemble(self, indices: list[np.ndarray], flips: list[np.ndarray | None]) -> tuple[torch.Tensor, ...]:
         if self._gathers:

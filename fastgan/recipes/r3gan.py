@@ -109,7 +109,8 @@ class R3GAN(Recipe):
         # R1 and R2 are one formula on two halves of the batch, and no logit depends on another image: one call.
         r1, r2 = penalty.r1(logits, images, gamma=self.gamma).chunk(2)
         loss = adversarial.rpgan.d_loss(real, fake) + r1 + r2
-        return {"loss": loss.mean(), "real": real.mean(), "fake": fake.mean(), "r1": r1.mean(), "r2": r2.mean()}
+        logs = {"loss": loss.mean(), "real": real.mean(), "fake": fake.mean(), "r1": r1.mean(), "r2": r2.mean()}
+        return logs | ({"augment_p": self.augment.p.clone()} if self.augment.adaptive else {})
 
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         labels = batch.labels if self.config.conditional else None

@@ -47,7 +47,9 @@ class WGANGP(Recipe):
         fake = self.generator(batch.randn(*self.latent_shape))
         real_logits, fake_logits = self.discriminator(batch.real), self.discriminator(fake)
         loss = adversarial.wasserstein.d_loss(real_logits, fake_logits).mean()
-        slope = penalty.wgan_gp(self.discriminator, batch.real, fake, weight=self.config.penalty).mean()
+        slope = penalty.wgan_gp(
+            self.discriminator, batch.real, fake, weight=self.config.penalty, mix=batch.rand()
+        ).mean()
         distance = real_logits.mean() - fake_logits.mean()
         return {"loss": loss + slope, "distance": distance, "penalty": slope}
 

@@ -23,7 +23,7 @@ def _draw(key: torch.Tensor, index: int, size: int, shape: list[int], normal: bo
     generator = torch.Generator().manual_seed(derive_seed(seed, update, index))
     function = torch.randn if normal else torch.rand
     # For all processes, and sliced: the same numbers on every device and for every world size.
-    return function(places * size, *shape, generator=generator)[place * size : (place + 1) * size].clone()
+    return function(places * size, *shape, generator=generator)[place::places].clone()
 
 
 @_draw.register_fake
@@ -32,7 +32,8 @@ def _(key, index, size, shape, normal):
 
 
 class Batch:
-    """One process's share of one update, or one of the pieces that gradients are accumulated over.
+    """One process's share of one update, or one of the pieces that gradients are accumulated over. Shares and pieces take
+    turns (every second image, say), so that the groups of a minibatch standard deviation are those of the whole batch.
 
     Attributes: `items`, what the loader gave, on the device, uint8 images as float32 in [-1, 1]; `real` and `labels`,
     the first and the second of them; `size`, the number of images.
@@ -42,7 +43,8 @@ class Batch:
         self.items = items
         self.size = len(items[0])
         self._world = world
-        self._key = torch.tensor([seed, update, world.rank * pieces + piece, world.size * pieces])
+        # Image j of this piece is number (j * pieces + piece) * world.size + world.rank of the update.
+        self._key = torch.tensor([seed, update, piece * world.size + world.rank, pieces * world.size])
         self._draws = 0
 
     @property

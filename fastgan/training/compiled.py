@@ -11,6 +11,11 @@ from typing import Any
 
 import torch
 
+
+class CannotCompile(RuntimeError):
+    """A loss does something that cannot be traced, or this torch cannot trace gradients of gradients."""
+
+
 Step = Callable[..., tuple[dict[str, torch.Tensor], tuple[torch.Tensor | None, ...]]]
 
 
@@ -44,13 +49,13 @@ def compiled_step(loss: Callable[..., dict[str, torch.Tensor]], parameters: Sequ
         parameters: what to differentiate with respect to; they require gradients when the step is called.
 
     Raises:
-        RuntimeError: this torch has no `torch._dynamo.config.trace_autograd_ops`.
-        torch._dynamo.exc.Unsupported: at the first call, if the loss does something that cannot be traced.
+        CannotCompile: this torch has no `torch._dynamo.config.trace_autograd_ops`; or, at the first call, the loss does
+            something that cannot be traced.
     """
     if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        raise RuntimeError(
-            f"compiled_step: torch {torch.__version__} cannot trace gradients of gradients"
-            " (torch._dynamo.config.trace_autograd_ops is missing); leave out --compile, or use torch 2.13 or 2.14"
+        raise CannotCompile(
+            f"torch {torch.__version__} cannot trace gradients of gradients"
+            " (torch._dynamo.config.trace_autograd_ops is missing); torch 2.13 and 2.14 can"
         )
     whole = gradient_step(loss, parameters)
     # Dynamo keeps what it compiled, and counts recompilations, per code object: without a copy all steps share one.
@@ -58,7 +63,11 @@ def compiled_step(loss: Callable[..., dict[str, torch.Tensor]], parameters: Sequ
     run = torch.compile(whole, fullgraph=True, options={"fallback_random": True})
 
     def step(*args: Any, weight: torch.Tensor | None = None):
-        with torch._dynamo.config.patch(trace_autograd_ops=True):
-            return run(*args, weight=weight)
+        try:
+            with torch._dynamo.config.patch(trace_autograd_ops=True):
+                return run(*args, weight=weight)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            why = " ".join(line.strip() for line in str(error).splitlines()[:2])
+            raise CannotCompile(f"a loss cannot be compiled as one graph ({why})") from error
 
     return step

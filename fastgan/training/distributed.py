@@ -89,12 +89,12 @@ class World:
         return packed
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
-        """x of all processes along dimension 0, in order of rank; differentiable to any order."""
+        """x [N, ...] of all processes, [N * size, ...], taking turns as the data do; differentiable to any order."""
         if self.size == 1:
             return x
-        before, after = self.rank * len(x), (self.size - 1 - self.rank) * len(x)
+        zeros = torch.zeros_like(x)
         # A sum with zeros is exact, and gloo reduces without a reduce-scatter in backward.
-        return all_reduce(torch.cat([x.new_zeros(before, *x.shape[1:]), x, x.new_zeros(after, *x.shape[1:])]))
+        return all_reduce(torch.stack([x if r == self.rank else zeros for r in range(self.size)], 1).flatten(0, 1))
 
     def broadcast(self, tensors: list[torch.Tensor]) -> None:
         """Give every process rank 0's values, in place."""

@@ -21,6 +21,8 @@ import torch
 from fastgan.training import checkpoint as ckpt
 from fastgan.training import state
 from fastgan.training.batch import derive_seed
+from fastgan.training.batch_norm import synchronise
+from fastgan.training.compiled import CannotCompile
 from fastgan.training.distributed import PeerLost, World, join
 from fastgan.training.ema import EMA
 from fastgan.training.log import MetricsLog, Progress, memory_mib, save_samples
@@ -91,6 +93,8 @@ class Trainer:
         self._layout = torch.channels_last if self.run.channels_last else torch.contiguous_format
         for network in self.recipe.networks.values():
             network.to(self.world.device, memory_format=self._layout)
+            if self.world.size > 1:
+                synchronise(network, self.world)
         folder = find_folder(recipe.name, self.run) if self.world.main else ""
         self.folder = Path(self.world.agree(str(folder)))
         self.step = self.update = self.images = 0
@@ -123,7 +127,8 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
-            TrainingError: a loss or gradient is not finite, the disk is full, or another process died.
+            TrainingError: a loss or gradient is not finite, the disk is full, another process died, or the loss cannot be
+                compiled.
         """
         self._begin()
         progress = log = None
@@ -140,6 +145,8 @@ class Trainer:
                 raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}{lower}") from error
             except PeerLost as error:
                 raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}") from error
+            except CannotCompile as error:
+                raise TrainingError(f"--compile: {error}. {self._safe()} --no-compile") from error
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise

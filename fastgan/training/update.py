@@ -93,10 +93,8 @@ class Updater:
         if update.optimizer in self.scalers:
             weight = self.scalers[update.optimizer].scale(weight)
         total: dict[str, torch.Tensor] = {}
-        split = [item.chunk(pieces) for item in items]
         for i in range(pieces):
-            part = tuple(chunks[i] for chunks in split)
-            batch = Batch(part, self.world, self.run.seed, number, i, pieces)
+            batch = Batch(tuple(item[i::pieces] for item in items), self.world, self.run.seed, number, i, pieces)
             values, gradients = step(batch, weight=weight)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if i == 0:

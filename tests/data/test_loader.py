@@ -30,7 +30,7 @@ def draw(loader: Loader, batches: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_every_sample_once_per_epoch(n, batch, world):
     steps = -(-3 * n // (batch * world))
     ranks = [draw(Loader(dataset(n), batch, seed=5, rank=r, world_size=world), steps)[1] for r in range(world)]
-    stream = torch.stack([labels.view(steps, batch) for labels in ranks], 1).flatten()
+    stream = torch.stack([labels.view(steps, batch) for labels in ranks], 2).flatten()
     for epoch in range(3):
         assert sorted(stream[epoch * n : (epoch + 1) * n].tolist()) == list(range(n))
     if n > 12:
@@ -38,15 +38,15 @@ def test_every_sample_once_per_epoch(n, batch, world):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_concatenated_are_the_one_process_batch(world):
+def test_ranks_in_turn_are_the_one_process_batch(world):
     data = dataset(29)
     one = Loader(data, 4 * world, seed=9, flip=True, start=11)
     many = [Loader(data, 4, seed=9, flip=True, start=11, rank=r, world_size=world) for r in range(world)]
     for _ in range(20):
         parts = [next(loader) for loader in many]
         images, labels = next(one)
-        assert torch.equal(torch.cat([p[0] for p in parts]), images)
-        assert torch.equal(torch.cat([p[1] for p in parts]), labels)
+        assert torch.equal(torch.stack([p[0] for p in parts], 1).flatten(0, 1), images)
+        assert torch.equal(torch.stack([p[1] for p in parts], 1).flatten(), labels)
     assert {loader.consumed for loader in many} == {one.consumed} == {11 + 20 * 4 * world}
 
 

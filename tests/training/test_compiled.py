@@ -7,7 +7,7 @@ from torch import nn
 from fastgan.losses import adversarial, penalty
 from fastgan.ops import bias_act
 from fastgan.recipes.gan import GAN
-from fastgan.training import RunConfig, Trainer, compiled_step
+from fastgan.training import RunConfig, Trainer, TrainingError, compiled_step
 from fastgan.training.compiled import gradient_step
 from fastgan.training.log import read_metrics
 
@@ -85,6 +85,9 @@ def test_without_the_flag_it_says_so(critic, monkeypatch):
         compiled_step(r1_r2(critic), list(critic.parameters()))
 
 
+CONFIG = GAN.Config(steps=3, batch_size=8, units=(16, 8), latent=4, stddev_group=0)
+
+
 class Penalised(GAN):
     """The tiny recipe with R1 on both halves of a batch, of a discriminator that sees images one by one."""
 
@@ -99,15 +102,34 @@ class Penalised(GAN):
 def test_a_run_with_compiled_updates(tiny, tmp_path):
     """Same draws, same losses, same gradients as an eager run, in two pieces; every update compiled exactly once."""
     torch._dynamo.reset()
-    config = GAN.Config(steps=3, batch_size=8, units=(16, 8), latent=4, stddev_group=0)
     rows = {}
     for compiled in (False, True):
         run = RunConfig(
             out=str(tmp_path / str(compiled)), device="cpu", samples=4, log_every=1, grad_accum=2, compile=compiled
         )
         with torch._dynamo.config.patch(error_on_recompile=True):
-            rows[compiled] = read_metrics(Trainer(Penalised, config, run, dataset=tiny).train() / "metrics.jsonl")
+            rows[compiled] = read_metrics(Trainer(Penalised, CONFIG, run, dataset=tiny).train() / "metrics.jsonl")
     for eager, compiled in zip(*rows.values(), strict=True):
         for name in ("discriminator/loss", "discriminator/r1", "discriminator/gradient", "generator/gradient"):
             assert compiled[name] == pytest.approx(eager[name], rel=1e-4)
     assert len(rows[True]) == 3
+
+
+class Unhurried(GAN):
+    """A loss that looks at a number: no graph holds that."""
+
+    def d_step(self, batch):
+        values = super().d_step(batch)
+        if float(values["loss"]) > 1e9:
+            raise ValueError
+        return values
+
+
+def test_a_loss_that_cannot_be_compiled_says_so(tiny, tmp_path):
+    torch._dynamo.reset()
+    run = RunConfig(out=str(tmp_path / "run"), device="cpu", samples=4, compile=True)
+    expected = r"(?s)--compile: a loss cannot be compiled as one graph \(.*--resume --no-compile"
+    with pytest.raises(TrainingError, match=expected):
+        Trainer(Unhurried, CONFIG, run, dataset=tiny).train()
+    run.resume, run.compile = True, False
+    assert Trainer(Unhurried, CONFIG, run, dataset=tiny).train() == tmp_path / "run"

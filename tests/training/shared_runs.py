@@ -1,0 +1,118 @@
+"""Runs whose results do not depend on how many processes share them. By itself this file is what torchrun starts:
+
+torchrun --nproc-per-node N tests/training/shared_runs.py DATA OUT
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from fastgan import recipes
+from fastgan.data import load
+from fastgan.models.cyclegan import BatchAct
+from fastgan.training import RunConfig, Trainer
+from fastgan.training.batch_norm import synchronise
+from fastgan.training.distributed import World, join
+from fastgan.training.log import read_metrics
+from fastgan.training.state import pack
+
+IMAGES = 8  # per step, over all processes
+SMALL = {"steps": 3, "latent": 6}
+# The published names stand for what they need: nothing more; R1 and R2 with ada's running statistics; a penalty at random
+# points and batch normalisation in G; a minibatch standard deviation and statistics of the whole batch in the loss; spectral
+# norms, whose vectors move with each pass.
+RUNS = {
+    "dcgan": ({"width": 4, "max_width": 8, "steps": 11}, {}),
+    "dcgan-ada": ({"width": 4, "max_width": 8, "augment": "ada"}, {}),
+    "dcgan-accumulated": ({"width": 4, "max_width": 8, "steps": 11}, {"grad_accum": 2}),
+    "wgan-gp": ({"width": 4, "critic_steps": 2}, {}),
+    "gan": ({"units": (8, 6), "stddev_group": 2}, {}),
+    "sngan": ({"width": 4, "d_steps": 1}, {}),
+}
+
+
+def train(data: str, out: Path, name: str, world: int, **run) -> dict:
+    """One run; returns what it ended with, the labels this process saw, and how often it reduced."""
+    options, more = RUNS[name]
+    recipe = recipes.get(name if name in recipes.RECIPES else name.partition("-")[0])
+    reduced, seen, reduce = [], [], dist.all_reduce
+
+    class Watched(recipe):
+        def __init__(self, *given):
+            super().__init__(*given)
+            # Adam makes a whole step of a gradient that is 0 but for rounding, as that of a bias that cancels in the loss.
+            self.optimizers = {
+                key: torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.5)
+                for key, network in self.networks.items()
+                if key in self.optimizers
+            }
+
+        def updates(self, step):
+            reduced.append(0)
+            return super().updates(step)
+
+        def d_step(self, batch):
+            seen.append(batch.labels)
+            return super().d_step(batch)
+
+    def count(tensor, *args, **named):
+        reduced[-1] += 1
+        return reduce(tensor, *args, **named)
+
+    config = recipe.Config(**{**SMALL, **options, "batch_size": IMAGES // world})
+    settings = RunConfig(out=str(out), device="cpu", samples=2, log_every=1, **more, **run)
+    trainer = Trainer(Watched, config, settings, dataset=load(data))
+    dist.all_reduce = count
+    try:
+        trainer.train()
+    finally:
+        dist.all_reduce = reduce
+    tensors = pack(trainer.recipe, trainer.ema, {})[0]
+    first = read_metrics(out / "metrics.jsonl")[0]
+    return {
+        "tensors": tensors,
+        "labels": torch.stack(seen),
+        "reduced": reduced,
+        "updates": trainer.update,
+        "first": first,
+    }
+
+
+def normalise(world: World) -> dict:
+    """Values, gradients and gradients of gradients of batch normalisation; rows in turn over processes."""
+    torch.manual_seed(0)
+    found = {}
+    for norm in (nn.BatchNorm1d(3), nn.BatchNorm2d(3, momentum=None), nn.BatchNorm2d(3, affine=False), BatchAct(3)):
+        x = torch.randn(8, 3, *[2] * (2 * ("1d" not in type(norm).__name__)), dtype=torch.float64) * 3 + 5
+        network = nn.Sequential(norm.double(), nn.Tanh())
+        if world.size > 1:
+            synchronise(network, world)
+        x = x[world.rank :: world.size].requires_grad_()
+        y = network(x)
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        parameters = list(network.parameters())
+        second = torch.autograd.grad((first.square() + y.square()).sum(), [x, *parameters])
+        weights = list(second[1:])
+        world.average(weights, [x.new_zeros(())])
+        found[len(found)] = {
+            "rows": torch.stack([y, first, second[0]]).detach(),
+            "weights": [w * world.size for w in weights],
+            "buffers": [b.clone() for b in network.buffers()],
+            "eval": network.eval()(x).detach(),
+            "names": list(network.state_dict()),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    data, out = sys.argv[1], Path(sys.argv[2])
+    world = join("cpu")
+    chosen = sys.argv[3:] or RUNS
+    found = {name: train(data, out / name, name, world.size) for name in chosen}
+    found["normalise"] = normalise(world)
+    torch.save(found, out / f"{world.rank}.pt")
+    world.close()
