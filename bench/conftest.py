@@ -88,6 +88,7 @@ def compare(request, benchmark, record, allocator, device):
         torch.autograd.grad itself, so that a compiled f is used as a user of torch.compile would use it.
     reference, fastgan: the implementations; `compiled=True` adds torch.compile(reference).
     others: more baselines, by name.
+    unchecked: baselines that do less, and so give another result: a part of the work, a step without its penalty.
     tolerance: greatest difference from the reference, as a share of the greatest reference value.
     floor: seconds that the memory traffic or arithmetic needs at this machine's measured peak, if known.
     """
@@ -101,6 +102,7 @@ def compare(request, benchmark, record, allocator, device):
         fastgan: Callable,
         compiled: bool = True,
         others: dict[str, Callable] | None = None,
+        unchecked: dict[str, Callable] | None = None,
         tolerance: float = 2e-5,
         floor: float | None = None,
     ) -> None:
@@ -118,7 +120,7 @@ def compare(request, benchmark, record, allocator, device):
         if benchmark.disabled:
             benchmark.pedantic(lambda: None, rounds=1)
             return
-        baselines = {"reference": reference, **(others or {})}
+        baselines = {"reference": reference, **(others or {}), **(unchecked or {})}
         if compiled:
             torch._dynamo.reset()
             baselines["torch.compile"] = torch.compile(reference)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastgan.ops import bias_act, pixel_norm
+from fastgan.ops import bias_act, conv2d, pixel_norm
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Down(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return bias_act(F.conv2d(x, self.weight, stride=2, padding=1), self.bias, act="lrelu")
+        return bias_act(conv2d(x, self.weight, stride=2, padding=1), self.bias, act="lrelu")
 
 
 class Up(nn.Module):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fastgan.ops import bias_act
+from fastgan.ops import bias_act, conv2d
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Conv(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.weight if self.u is None else spectral_weight(self.weight, self.u, self.training)
-        return bias_act(F.conv2d(x, weight, padding=weight.shape[2] // 2), self.bias)
+        return bias_act(conv2d(x, weight, padding=weight.shape[2] // 2), self.bias)
 
 
 def double(x: torch.Tensor) -> torch.Tensor:

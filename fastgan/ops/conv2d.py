@@ -7,9 +7,8 @@ A convolution is bilinear, so three maps, each the gradient of the others, are c
 
 All three are public ATen operators (`convolution`, and `convolution_backward` with one output asked for), one call for all
 groups. torch's own second derivative calls a convolution per group, and convolves whole images as if they were kernels: a
-gradient penalty's two passes are 4.5 times faster here for 64 groups, 1.3 times for 8, 1.0 to 1.06 times for 1 and 4, provided
-that the first runs under `no_weight_gradients` (without it, 0.87 to 0.95 times: torch's own node knows which of its gradients
-are asked for, a Python one does not). Two cores, float32: bench/bench_conv2d.py.
+gradient penalty's two passes are 4.5 times faster here for 64 groups, 1.3 times for 8, 1.0 to 1.06 times for 1 and 4. Two
+cores, float32: bench/bench_conv2d.py.
 """
 
 import contextlib
@@ -56,24 +55,44 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
         _weight_gradients = before
 
 
+def _asked(ctx, i: int) -> bool:
+    """Whether the backward pass that is running uses the gradient by operand i: `needs_input_grad` says only that the operand
+    has one. A penalty's first pass (by the images) then makes no weight gradient, its last (by the weights) none of images.
+
+    torch's own nodes ask this of the engine in C++; a Python node has but a private function, and without it computes all.
+    """
+    if not ctx.needs_input_grad[i]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[i][0])
+    except (
+        AttributeError,
+        RuntimeError,
+    ):  # RuntimeError: a leaf that `autograd.grad` was asked for, which it will not say
+        return True
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, bias, form):
+        ctx.set_materialize_grads(False)  # a gradient that is zero by structure costs no convolution
         ctx.form = form
         ctx.save_for_backward(x, w)
         return aten.convolution(x, w, bias, *form)
 
     @staticmethod
     def backward(ctx, dy):
+        if dy is None:
+            return None, None, None, None
         x, w = ctx.saved_tensors
         dx = dw = db = None
-        by_x, by_w = ctx.needs_input_grad[0], ctx.needs_input_grad[1] and _weight_gradients
+        by_x, by_w = _asked(ctx, 0), _weight_gradients and _asked(ctx, 1)
         if not torch.is_grad_enabled():  # nothing is recorded: one call, which brings dy into the kernels' layout once
             dx, dw, _ = aten.convolution_backward(dy, x, w, None, *ctx.form, [by_x, by_w, False])
         else:
             dx = _InputGradient.apply(dy, w, x, ctx.form) if by_x else None
             dw = _WeightGradient.apply(dy, x, w, ctx.form) if by_w else None
-        if ctx.needs_input_grad[2]:
+        if _asked(ctx, 2):
             db = dy.sum((0, 2, 3))
         return dx, dw, db, None
 
@@ -81,17 +100,20 @@ class _Convolution(torch.autograd.Function):
 class _InputGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dy, w, x, form):  # x for its shape and layout alone
+        ctx.set_materialize_grads(False)
         ctx.form = form
         ctx.save_for_backward(dy, w)
         return aten.convolution_backward(dy, x, w, None, *form, [True, False, False])[0]
 
     @staticmethod
     def backward(ctx, v):
+        if v is None:
+            return None, None, None, None
         dy, w = ctx.saved_tensors
         by_dy = by_w = None
-        if ctx.needs_input_grad[0]:
+        if _asked(ctx, 0):
             by_dy = _Convolution.apply(v, w, None, ctx.form)
-        if ctx.needs_input_grad[1] and _weight_gradients:
+        if _weight_gradients and _asked(ctx, 1):
             by_w = _WeightGradient.apply(dy, v, w, ctx.form)
         return by_dy, by_w, None, None
 
@@ -99,15 +121,18 @@ class _InputGradient(torch.autograd.Function):
 class _WeightGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dy, x, w, form):  # w for its shape and layout alone
+        ctx.set_materialize_grads(False)
         ctx.form = form
         ctx.save_for_backward(dy, x)
         return aten.convolution_backward(dy, x, w, None, *form, [False, True, False])[1]
 
     @staticmethod
     def backward(ctx, v):
+        if v is None:
+            return None, None, None, None
         dy, x = ctx.saved_tensors
-        by_dy = _Convolution.apply(x, v, None, ctx.form) if ctx.needs_input_grad[0] else None
-        by_x = _InputGradient.apply(dy, v, x, ctx.form) if ctx.needs_input_grad[1] else None
+        by_dy = _Convolution.apply(x, v, None, ctx.form) if _asked(ctx, 0) else None
+        by_x = _InputGradient.apply(dy, v, x, ctx.form) if _asked(ctx, 1) else None
         return by_dy, by_x, None, None
 
 

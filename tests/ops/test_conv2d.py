@@ -103,6 +103,31 @@ def test_no_weight_gradients_skips_their_kernel_and_nothing_else(case):
     assert calls.asked == [[True, True]] and w.grad is not None
 
 
+def test_only_the_gradients_that_are_used_are_computed():
+    """A penalty's pass by the images makes no weight gradient, its pass by the weights none of images; if this fails, torch has
+    changed `torch._C._will_engine_execute_node`."""
+    x, w, other = torch.randn(2, 3, 5, 5), torch.randn(3, 3, 3, 3), torch.randn(4, 3, 3, 3)
+    for t in (x, w, other):
+        t.requires_grad_()
+
+    def network():
+        return conv2d(conv2d(x, w, padding=1), other).sum()
+
+    y = network()
+    with Convolutions() as calls:
+        (g,) = torch.autograd.grad(y, x, create_graph=True)
+    assert calls.asked == [[True, False]] * 2
+    with Convolutions() as calls:
+        torch.autograd.grad(g.square().sum(), [w, other])
+    assert calls.asked == [[False, True]] * 2  # none through the forward pass: a convolution has no curvature
+    with Convolutions() as calls:
+        torch.autograd.grad(network(), other)
+    assert calls.asked == [[False, True]]
+    with Convolutions() as calls:
+        network().backward()
+    assert calls.asked == [[True, True]] * 2
+
+
 def test_no_weight_gradients_nests_and_ends_with_an_error():
     x, w = torch.randn(1, 2, 4, 4), torch.randn(2, 2, 3, 3, requires_grad=True)
 
