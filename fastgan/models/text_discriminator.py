@@ -23,7 +23,8 @@ RELGAN_FILTERS = ((2, 300), (3, 300), (4, 300), (5, 300))
 class CNNConfig:
     """`filters`: (width, number) of each bank; banks wider than `length` are left out. `representations` > 0 makes it
     RelGAN's discriminator: that many embeddings of embedding / representations numbers, judged separately by the same
-    filters. `dropout`: share of features dropped in training.
+    filters. `dropout`: share of features dropped in training. `embedding_range` r: embeddings of SeqGAN's start from
+    U(-r, r); the paper's 1 hides which words stand together, see `fastgan.recipes.seqgan`.
     """
 
     vocabulary: int = 5000
@@ -32,6 +33,7 @@ class CNNConfig:
     filters: tuple[tuple[int, int], ...] = SEQGAN_FILTERS
     representations: int = 0
     dropout: float = 0.25
+    embedding_range: float = 1.0
 
     def __post_init__(self):
         if self.representations < 0 or (self.representations and self.embedding % self.representations):
@@ -58,8 +60,8 @@ class CNNDiscriminator(nn.Module):
     """Convolutions of several widths, maximum over positions, highway, dropout, linear.
 
     Without representations: SeqGAN's, logits [N]; weights start from N(0, 0.1^2) truncated at two deviations, biases
-    at 0.1, embeddings from U(-1, 1). With R of them: RelGAN's, logits [N, R] after a further layer of 100 (Nie et al.,
-    2019, section 2.3); weights start from a truncated N(0, 1 / fan_in), biases at 0.
+    at 0.1, embeddings from U(-1, 1) (`embedding_range`). With R of them: RelGAN's, logits [N, R] after a further layer
+    of 100 (Nie et al., 2019, section 2.3); weights start from a truncated N(0, 1 / fan_in), biases at 0.
     """
 
     def __init__(self, config: CNNConfig):
@@ -78,7 +80,7 @@ class CNNDiscriminator(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
                 nn.init.constant_(module.bias, 0.0 if config.representations else 0.1)
         if not config.representations:
-            nn.init.uniform_(self.embedding.weight, -1, 1)
+            nn.init.uniform_(self.embedding.weight, -config.embedding_range, config.embedding_range)
 
     def embed(self, x: Tensor) -> Tensor:
         """[N, L, E]"""

@@ -37,7 +37,13 @@ class SeqGANConfig(TextConfig):
     discriminator_lr: float = 1e-3
     """Adam's learning rate for the discriminator."""
     filters: float = 0.25
-    """Numbers of the discriminator's filters, as a share of the paper's 1,720."""
+    """Numbers of the discriminator's filters, as a share of the paper's."""
+    widest: int = 20
+    """Widest filter of the discriminator, in tokens. Narrow ones memorise fewer sentences; the paper's go to 20."""
+    dropout: float = 0.25
+    """Share of the discriminator's features dropped in training."""
+    embedding_range: float = 1.0
+    """The discriminator's embeddings start from U(-r, r); the paper's r is 1."""
 
 
 def rewards(
@@ -56,11 +62,13 @@ def rewards(
 
 
 def advantages(q: Tensor, every: Tensor) -> Tensor:
-    """Rewards q [N, L] less a baseline: at each position the mean over all other sentences of the whole batch, `every`
-    [M, L], of which q is a part. It does not depend on the sentence's own tokens, so that the policy gradient's
-    expectation stays as it is. A single sentence has no others: the baseline is 0."""
+    """Rewards q [N, L] less a baseline: q of the prefix before the token, which rollouts that know nothing of the token
+    estimate; at the first token the mean over all other sentences of the whole batch, `every` [M], of which q[:, 0] is a
+    part (0 for a single sentence). Neither depends on the token itself, so that the policy gradient's expectation stays
+    as it is."""
     others = len(every) - 1
-    return q - (every.sum(0) - q) / others if others else q
+    first = (every.sum() - q[:, 0]) / others if others else torch.zeros_like(q[:, 0])
+    return q - torch.cat([first[:, None], q[:, :-1]], dim=1)
 
 
 class SeqGAN(TextRecipe):
@@ -73,7 +81,9 @@ class SeqGAN(TextRecipe):
             "text.seqgan_discriminator",
             vocabulary=data["vocabulary_size"],
             length=data["length"],
-            filters=tuple((width, max(1, round(n * config.filters))) for width, n in SEQGAN_FILTERS),
+            filters=tuple((w, max(1, round(n * config.filters))) for w, n in SEQGAN_FILTERS if w <= config.widest),
+            dropout=config.dropout,
+            embedding_range=config.embedding_range,
         )
         self.networks["discriminator"] = self.discriminator
         self.optimizers |= {
@@ -103,5 +113,5 @@ class SeqGAN(TextRecipe):
         log_prob = self.generator.log_prob(tokens)
         written = torch.ones_like(tokens) if self.data["pad"] is None else (tokens != self.data["pad"]).long()
         # The gradient of E[Q] is E[sum of Q grad log p]; what follows a sentence's end was not the generator's choice.
-        loss = -(advantages(q, batch.gather(q)) * log_prob * written).sum() / written.sum()
+        loss = -(advantages(q, batch.gather(q[:, 0])) * log_prob * written).sum() / written.sum()
         return {"loss": loss, "reward": q[:, -1].mean()}

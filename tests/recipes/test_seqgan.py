@@ -56,10 +56,26 @@ def test_the_policy_gradient_is_the_gradient_of_the_expected_score():
             assert_close(a, b)
 
 
-def test_the_baseline_leaves_the_sentence_itself_out():
+def test_the_baseline_is_the_value_of_the_prefix_and_leaves_the_sentence_itself_out():
     q = torch.tensor([[1.0, 5.0], [2.0, 5.0], [6.0, 8.0]])
-    assert_close(advantages(q[:2], q), torch.tensor([[-3.0, -1.5], [-1.5, -1.5]]))
-    assert_close(advantages(q[:1], q[:1]), q[:1])
+    assert_close(advantages(q[:2], q[:, 0]), torch.tensor([[-3.0, 4.0], [-1.5, 3.0]]))
+    assert_close(advantages(q[:1], q[:1, 0]), torch.tensor([[1.0, 4.0]]))
+
+
+def test_advantages_keep_the_expected_gradient():
+    """Over all sentences, with exact values of every prefix; the first token's baseline is any constant."""
+    generator = make_generator()
+    every = every_sentence()
+    parameters = list(generator.parameters())
+    log_prob = generator.log_prob(every)
+    p = log_prob.sum(1).exp()
+    expected = torch.autograd.grad((p * score(every)).sum(), parameters, retain_graph=True)
+    q = exact_rewards(generator, every)
+    a = advantages(q, q[:, 0])
+    a[:, 0] = q[:, 0] - 0.3
+    found = torch.autograd.grad((p.detach()[:, None] * a * log_prob).sum(), parameters)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other)
 
 
 def test_policy_gradient_raises_the_reward(small_run, tmp_path):
