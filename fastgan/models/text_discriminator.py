@@ -24,7 +24,7 @@ class CNNConfig:
     """`filters`: (width, number) of each bank; banks wider than `length` are left out. `representations` > 0 makes it
     RelGAN's discriminator: that many embeddings of embedding / representations numbers, judged separately by the same
     filters. `dropout`: share of features dropped in training. `embedding_range` r: embeddings of SeqGAN's start from
-    U(-r, r); the paper's 1 hides which words stand together, see `fastgan.recipes.seqgan`.
+    U(-r, r); the paper's r is 1.
     """
 
     vocabulary: int = 5000
