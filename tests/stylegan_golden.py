@@ -56,13 +56,19 @@ def check_parameter_gradients(model, loss: torch.Tensor, expected: dict) -> None
         assert abs(gradient.sum().item() - total) <= NORMS * scale * max(1, gradient.numel() ** 0.5), name
 
 
-def check_path_length(model, meta, arrays, c, nudge: tuple[float, int] = (0.0, 0), **synthesis) -> None:
+def check_path_length(
+    model, meta, arrays, c, nudge: tuple[float, int] = (0.0, 0), dtype: torch.dtype = torch.float32, **synthesis
+) -> None:
     """`nudge` (size, seed): relative change of w. A leaky ReLU whose input is zero to within rounding may be recorded on
     either side; its flip moves gradients by up to 1e-3 and the image by nothing. In float64 the gradient of
     sg3t_generator_cond_6layers takes two values under changes of 1e-7: one 6.8e-4 of the maximum from the recorded one,
-    the other 1e-6. A nudge picks the recorded side."""
+    the other 1e-6. A nudge picks the recorded side; in `dtype` float64, at the
+    recorded w, it does so whatever the order in which kernels sum."""
     size, seed = nudge
-    ws = model.mapping(arrays["in/z"], c)
+    model, arrays = model.to(dtype), {n: t.to(dtype) if n.startswith(("in/", "out/")) else t for n, t in arrays.items()}
+    ws = model.mapping(arrays["in/z"], None if c is None else c.to(dtype))
+    if dtype == torch.float64:  # the recorded w itself, with our mapping's derivative
+        ws = ws + (arrays["out/ws_psi1"] - ws).detach()
     ws = ws * (1 + size * torch.randn(ws.shape, generator=torch.Generator().manual_seed(seed)))
     images = model.synthesis(ws, **synthesis)
     (g,) = torch.autograd.grad((images * arrays["in/pl_noise"]).sum(), ws, create_graph=True)
