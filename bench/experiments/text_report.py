@@ -37,7 +37,7 @@ def _oracle(rows: dict) -> list[str]:
             )
     lines += [
         "",
-        "SeqGAN's settings come from a few short trials on this oracle, started from another seed and judged by NLL_oracle; every"
+        "SeqGAN's settings come from a few short trials on this oracle, from a generator trained separately and judged by NLL_oracle; every"
         " row run with them is shown. Its gain is small and does not last: in the trials more adversarial steps lost it again,"
         " and more discriminator steps, which memorise the training sentences, gave none.",
     ]
