@@ -28,7 +28,7 @@ ORACLE = {
         "pretrain": 2000,  # 13 epochs of 10,000 sentences
         "pretrain_lr": 1e-2,
         "discriminator_pretrain": 300,
-        "discriminator_steps": 2,
+        "discriminator_steps": 1,
         "rollouts": 4,
         # With the paper's widths and embeddings it learns the training sentences by heart: it hardly tells held-out ones
         # from generated ones, and its reward says little of them.
@@ -37,7 +37,7 @@ ORACLE = {
         "dropout": 0.5,
         "embedding_range": 0.17,
         "lr": 5e-3,
-        "steps": 2000 + 300 + 60,
+        "steps": 2000 + 300 + 40,
     },
     "relgan": {
         "embedding": 32,
