@@ -21,6 +21,7 @@ def train(argv: list[str]) -> int:
     need_extra()
     from fastgan import recipes
     from fastgan.training import CheckpointError, Interrupted, RunConfig, Trainer, TrainingError
+    from fastgan.training.distributed import PeerLost
 
     name, *rest = argv
     chosen = recipes.get(name)
@@ -37,7 +38,10 @@ def train(argv: list[str]) -> int:
         # The run's own options are the defaults now; what the command line says still wins.
         options = parse(Options, _saved_options(chosen, options.run, Options), rest, program, chosen.Config.__doc__)
     _tune_cpu(options.run.device)
-    trainer = Trainer(chosen, options.recipe, options.run)
+    try:
+        trainer = Trainer(chosen, options.recipe, options.run)
+    except PeerLost as error:
+        raise UsageError(str(error)) from error
     try:
         folder = trainer.train()
     except Interrupted as stop:

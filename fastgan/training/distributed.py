@@ -127,7 +127,8 @@ def join(device: str = "auto", timeout: float = 600.0) -> World:
     `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<n>". NCCL on CUDA, gloo on CPU; NCCL with
     several processes is not verified on hardware yet.
 
-    A collective that takes longer than `timeout` seconds fails. Raises ValueError if CUDA is asked for and not there.
+    A collective that takes longer than `timeout` seconds fails. Raises ValueError if CUDA is asked for and not there, PeerLost
+    if the others do not come.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
@@ -141,5 +142,6 @@ def join(device: str = "auto", timeout: float = 600.0) -> World:
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+        with _talking():
+            dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
     return World(rank, size, chosen)

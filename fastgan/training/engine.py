@@ -127,8 +127,8 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
-            TrainingError: a loss or gradient is not finite, the disk is full, another process died, or the loss cannot be
-                compiled.
+            TrainingError: a loss or gradient is not finite, the disk is full, the data cannot be read, another process
+                died, or a loss cannot be compiled.
         """
         self._begin()
         progress = log = None
@@ -244,7 +244,7 @@ class Trainer:
         )
         for update in self.recipe.updates(self.step):
             if update.fresh or items is None:
-                items = tuple(self._to_device(item) for item in next(self._loader))
+                items = tuple(self._to_device(item) for item in self._next_batch())
                 self.images = self._loader.consumed
             values, votes = self._updater(update, items, self.update, self._signal.number > 0, look)
             self.update += 1
@@ -255,6 +255,13 @@ class Trainer:
         self.ema.halflife = self.recipe.ema_halflife(self.step * images)
         self.ema.update(images, self.step * images)
         return logs, stop
+
+    def _next_batch(self) -> tuple[torch.Tensor, ...]:
+        try:
+            return next(self._loader)
+        except Exception as error:  # whatever the data set raised in the loader's thread
+            why = f"{type(error).__name__}: {error}"
+            raise TrainingError(f"step {self.step + 1}: no batch of data ({why}). {self._safe()}") from error
 
     def _to_device(self, item: torch.Tensor) -> torch.Tensor:
         from fastgan.data import to_float

@@ -52,7 +52,7 @@ class RunConfig:
     sample_every: int = 250
     """Steps between sample grids."""
     checkpoint_every: int = 250
-    """Steps between checkpoints; a killed run repeats at most this many."""
+    """Steps between checkpoints; a killed run repeats at most this many, twice that if it dies while one is written."""
     metrics_every: int = 0
     """Steps between measurements (what `fastgan eval` prints), and at the end. 0: none."""
     metrics_samples: int = 1000

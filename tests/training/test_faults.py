@@ -1,16 +1,21 @@
 """Runs that are killed, interrupted, damaged or out of range, as a user meets them: in processes of their own."""
 
 import hashlib
+import itertools
 import json
+import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastgan.training import load_checkpoint
+from fastgan.recipes.gan import GAN
+from fastgan.training import RunConfig, Trainer, TrainingError, load_checkpoint
 
 
 def wait_for(path, process, seconds=600):
@@ -100,3 +105,66 @@ def test_an_existing_run_is_not_overwritten(fastgan, tmp_path):
     finish(fastgan("--out", str(out), "--steps", "2"))
     assert "already holds a run: add --resume" in finish(fastgan("--out", str(out), "--steps", "2"), 1)
     assert "holds no run" in finish(fastgan("--out", str(tmp_path / "none"), "--resume"), 1)
+
+
+def test_killed_20_times_also_while_writing(tmp_path, tiny_file):
+    script = Path(__file__).with_name("killed_runs.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script, tiny_file, tmp_path], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["attempts"]) == 21 and found["writing"] >= 5
+    for (_, last), (first, _) in itertools.pairwise(found["attempts"]):
+        assert first % 5 == 0 and last - 2 * 5 <= first <= last + 1
+    assert digest(tmp_path / "killed") == digest(tmp_path / "alone")
+
+
+# A file system of its own, which root may mount and, where the kernel lets it, anybody in a user namespace.
+ISOLATED = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, command):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=1m none {disk}"
+    probe = subprocess.run([*ISOLATED, "sh", "-c", mount], capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"no file system can be mounted here: {probe.stderr.strip()}")
+    train = shlex.join([*command, "--steps", "100000", "--checkpoint-every", "20", "--out", str(disk / "run")])
+    shell = f"{mount} && ({train} --keep 100000; echo code $?; cp -r {disk}/run {tmp_path}/kept)"
+    done = subprocess.run([*ISOLATED, "sh", "-c", shell], capture_output=True, text=True, timeout=120)
+    output = done.stdout + done.stderr
+    assert "code 1" in output and "the disk is full" in output and "Traceback" not in output, output
+    said = []
+    kept = load_checkpoint(tmp_path / "kept", say=said.append)
+    assert not said and f"The last good checkpoint is {disk}/run/checkpoints/{kept.path.name}" in output
+    # With room again the run goes on from there.
+    final = ["--steps", str(kept.step + 1), "--checkpoint-every", "250", "--keep", "3"]
+    again = subprocess.run(
+        [*command, *final, "--out", str(tmp_path / "kept"), "--resume"], capture_output=True, text=True
+    )
+    assert f"at step {kept.step}" in again.stdout and load_checkpoint(tmp_path / "kept").step == kept.step + 1
+
+
+def test_data_that_cannot_be_read_stop_the_run_and_lose_nothing(tiny, tmp_path):
+    class Broken(type(tiny)):
+        def gather(self, indices, flips):
+            if self.left == 0:
+                raise OSError("the disk with the images is gone")
+            self.left -= 1
+            return super().gather(indices, flips)
+
+    data = Broken(tiny.images, name="broken")
+    data.left = 30
+    config = GAN.Config(steps=100, batch_size=8, units=(16, 8), latent=4)
+    run = RunConfig(out=str(tmp_path / "run"), device="cpu", samples=4, checkpoint_every=10)
+    with pytest.raises(
+        TrainingError, match=r"(?s)step 31: no batch of data \(OSError: the disk with the images is gone\)"
+    ):
+        Trainer(GAN, config, run, dataset=data).train()
+    assert load_checkpoint(tmp_path / "run").step == 30
+    run.resume, data.left = True, 1000
+    Trainer(GAN, config, run, dataset=data).train()
+    assert load_checkpoint(tmp_path / "run").step == 100

@@ -1,0 +1,69 @@
+"""torchrun --max-restarts: after a worker is killed, the run goes on from its last checkpoint."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from fastgan.training import load_checkpoint
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "2"]
+LENGTH = ["--steps", "200", "--checkpoint-every", "20", "--sample-every", "200", "--timeout", "4"]
+
+
+def start(argv, tmp_path, name, **environment):
+    with open(tmp_path / f"{name}.log", "w") as log:
+        return subprocess.Popen(
+            argv,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            start_new_session=True,
+        )
+
+
+def wait_for_step(out, step, processes, seconds=90):
+    end = time.monotonic() + seconds
+    while not list(out.glob(f"checkpoints/step-{step:08d}*")):
+        assert all(p.poll() is None for p in processes) and time.monotonic() < end
+        time.sleep(0.01)
+
+
+def workers(agent: int) -> dict[int, int]:
+    """Process ids of an agent's workers, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(re.search(r"PPid:\s*(\d+)", (folder / "status").read_text())[1])
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, TypeError):
+            continue
+        rank = [int(v[5:]) for v in variables if v.startswith(b"RANK=")]
+        if parent == agent and rank:
+            found[rank[0]] = int(folder.name)
+    return found
+
+
+def whole_run(out: Path, length: int) -> None:
+    assert load_checkpoint(out).step == length
+    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").open()] == list(range(10, length + 1, 10))
+
+
+def test_a_killed_worker_is_started_again(tmp_path, command):
+    out = tmp_path / "run"
+    launch = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *command[1:], *LENGTH, "--out", str(out)]
+    agent = start(launch, tmp_path, "agent")
+    try:
+        wait_for_step(out, 40, [agent])
+        os.kill(workers(agent.pid)[0], signal.SIGKILL)  # the one that writes
+        assert agent.wait(timeout=90) == 0, (tmp_path / "agent.log").read_text()
+    finally:
+        if agent.poll() is None:
+            os.killpg(agent.pid, signal.SIGKILL)
+    resumed = re.findall(r"resuming .* at step (\d+)", (tmp_path / "agent.log").read_text())
+    assert len(resumed) == 1 and int(resumed[0]) >= 20
+    whole_run(out, 200)
