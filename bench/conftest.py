@@ -8,10 +8,13 @@
 Ratios are medians of the other over the median of fastgan: above 1, fastgan is faster.
 """
 
+import contextlib
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -155,6 +158,35 @@ def record(request, benchmark):
         request.config.stash.setdefault(ROWS, []).append((request.node.path.stem, benchmark.extra_info))
 
     return row
+
+
+@contextlib.contextmanager
+def _references():
+    with contextlib.ExitStack() as stack:
+        for name in ("bias_act", "filtered_lrelu", "modulated_conv2d", "norm_act", "upfirdn2d", "grad_penalty"):
+            op = getattr(fastgan.ops, name)
+
+            def reference(*args, op=op, **options):
+                return op(*args, **{**options, "impl": "reference"})
+
+            for module in [m for path, m in sys.modules.items() if path.startswith("fastgan.")]:
+                for attribute in [a for a, value in vars(module).items() if value is op]:
+                    stack.enter_context(patch.object(module, attribute, reference))
+        yield
+
+
+@pytest.fixture
+def by_references():
+    """by_references(f): f() with impl="reference" in every op that has one, wherever in fastgan it was imported by name.
+
+    So a whole network runs on the references; a modulated convolution is then the grouped one.
+    """
+
+    def run(f):
+        with _references():
+            return f()
+
+    return lambda f: lambda: run(f)
 
 
 ROWS = pytest.StashKey[list]()

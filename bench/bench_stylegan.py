@@ -1,0 +1,102 @@
+"""StyleGAN generators at 256 px (channel_base 16384) and a StyleGAN2 training step at 64 px, against the same networks on the
+references of all ops, with grouped modulated convolutions.
+
+The floor of StyleGAN3 is the arithmetic of its convolutions and matrix products at the rate of torch.mm, measured here.
+"""
+
+import time
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastgan.losses import adversarial, penalty
+from fastgan.models import build
+
+
+def network(name: str, small: bool, resolution: int = 256):
+    torch.manual_seed(0)
+    sizes = (
+        dict(resolution=32, channel_base=512, channel_max=16)
+        if small
+        else dict(resolution=resolution, channel_base=16384)
+    )
+    return build(name, **sizes).eval()
+
+
+def gemm_rate() -> float:
+    """Floating-point operations per second of the fastest of ten products of 1024x1024 matrices."""
+    a, b = torch.randn(2, 1024, 1024)
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(seconds)
+
+
+def inference(compare, by_references, benchmark, name, batch, floor=False):
+    g = network(name, benchmark.disabled)
+    z = torch.randn(batch, g.z_dim)
+
+    def image():
+        return g(z, noise_mode="const")
+
+    with torch.no_grad():
+        seconds = None
+        if floor and not benchmark.disabled:
+            with FlopCounterMode(display=False) as counter:
+                image()
+            seconds = counter.get_total_flops() / gemm_rate()
+        what = f"{name} {g.img_resolution} px, batch {batch}, inference"
+        compare(
+            what,
+            lambda f: f(),
+            reference=by_references(image),
+            fastgan=image,
+            compiled=False,
+            tolerance=1e-3,
+            floor=seconds,
+        )
+
+
+@pytest.mark.parametrize("batch", [2, 8])
+def bench_stylegan2(compare, by_references, benchmark, batch):
+    inference(compare, by_references, benchmark, "stylegan2", batch)
+
+
+def bench_stylegan3(compare, by_references, benchmark):
+    """Batch 2 alone: its reference takes 13 s."""
+    inference(compare, by_references, benchmark, "stylegan3", 2, floor=True)
+
+
+def bench_stylegan2_step(compare, by_references, benchmark):
+    """Gradients of the discriminator's loss with R1, and of the generator's with the path length."""
+    small = benchmark.disabled
+    g, d = (network(f"stylegan2.{part}", small, 64) for part in ("generator", "discriminator"))
+    dtype = (
+        torch.float64 if small else torch.float32
+    )  # in float32 a kink decides by rounding, and moves a gradient by 1%
+    g, d = g.to(dtype).train(), d.to(dtype).train()
+    z, real = torch.randn(8, g.z_dim, dtype=dtype), torch.randn(8, 3, g.img_resolution, g.img_resolution, dtype=dtype)
+
+    def train():
+        torch.manual_seed(1)
+        with torch.no_grad():
+            fake = g(z)
+        images = real.clone().requires_grad_()
+        real_logits, fake_logits = d(images), d(fake)
+        loss = adversarial.non_saturating.d_loss(real_logits, fake_logits).mean()
+        loss = loss + penalty.r1(real_logits, images, 1.0).mean()
+        by_d = torch.autograd.grad(loss, list(d.parameters()))
+        ws = g.mapping(z)
+        fake = g.synthesis(ws)
+        lengths, _ = penalty.path_length(fake, ws, torch.zeros((), dtype=dtype))
+        loss = adversarial.non_saturating.g_loss(torch.zeros_like(real_logits), d(fake)).mean() + lengths.mean()
+        by_g = torch.autograd.grad(loss, list(g.parameters()))
+        return [gradient for gradient in (*by_d, *by_g) if gradient.dim() > 1]
+
+    compare(
+        f"stylegan2 step {g.img_resolution} px, batch 8: D with R1, G with path length", lambda f: f(),
+        reference=by_references(train), fastgan=train, compiled=False, tolerance=1e-7 if small else 0.05,
+    )  # fmt: skip
