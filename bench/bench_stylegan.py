@@ -78,7 +78,10 @@ def bench_stylegan2_step(compare, by_references, benchmark):
         torch.float64 if small else torch.float32
     )  # in float32 a kink decides by rounding, and moves a gradient by 1%
     g, d = g.to(dtype).train(), d.to(dtype).train()
-    z, real = torch.randn(8, g.z_dim, dtype=dtype), torch.randn(8, 3, g.img_resolution, g.img_resolution, dtype=dtype)
+    batch = 2 if small else 8
+    z, real = (
+        torch.randn(batch, *shape, dtype=dtype) for shape in ((g.z_dim,), (3, g.img_resolution, g.img_resolution))
+    )
 
     def train():
         torch.manual_seed(1)
@@ -97,6 +100,6 @@ def bench_stylegan2_step(compare, by_references, benchmark):
         return [gradient for gradient in (*by_d, *by_g) if gradient.dim() > 1]
 
     compare(
-        f"stylegan2 step {g.img_resolution} px, batch 8: D with R1, G with path length", lambda f: f(),
+        f"stylegan2 step {g.img_resolution} px, batch {batch}: D with R1, G with path length", lambda f: f(),
         reference=by_references(train), fastgan=train, compiled=False, tolerance=1e-7 if small else 0.05,
     )  # fmt: skip
