@@ -96,18 +96,21 @@ METHODS = {"GAN": ("non_saturating", False), "RpGAN+R1+R2": ("rpgan", True)}  # 
 @dataclass(frozen=True)
 class Settings:
     """What all methods share. Both networks see their input x as (x, sin Bx, cos Bx), B normal (Tancik et al. 2020): the
-    edges between modes are sharp, and perceptrons of coordinates alone learn those slowly."""
+    edges between modes are sharp, and perceptrons of coordinates alone learn those slowly. `coins` of the latents are +1 or
+    -1, the rest is normal: a continuous map of normal latents alone cannot have separate modes, and laid 16% of its
+    samples between them."""
 
-    batch: int = 128
+    batch: int = 512
     width: int = 64
     hidden: int = 3
-    latent: int = 2
+    latent: int = 8
+    coins: int = 6
     features: int = 32
-    frequencies: tuple[float, float] = (2.5, 5.5)  # deviation of B in the generator and in the discriminator
-    lr: float = 4e-3
+    frequencies: tuple[float, float] = (0.3, 4.0)  # deviation of B in the generator and in the discriminator
+    lr: float = 2e-3
     betas: tuple[float, float] = (0.0, 0.99)
     ema: float = 0.995
-    gamma: tuple[float, float] = (4e-3, 4e-5)  # of R1 and R2, from the first step to the last, geometrically
+    gamma: tuple[float, float] = (2e-2, 2e-4)  # of R1 and R2, from the first step to the last, geometrically
 
 
 class MLPs(nn.Module):
@@ -151,9 +154,13 @@ class Run:
     def _each(self, draw: Callable[[torch.Generator], torch.Tensor]) -> torch.Tensor:
         return torch.stack([draw(g) for g in self.generators])
 
+    def _latents(self, count: int, generators: list[torch.Generator]) -> torch.Tensor:
+        z = torch.stack([torch.randn(count, self.settings.latent, generator=g) for g in generators])
+        z[..., : self.settings.coins].sign_()
+        return z
+
     def _fake(self) -> torch.Tensor:
-        z = self._each(lambda g: torch.randn(self.settings.batch, self.settings.latent, generator=g))
-        return self.generator(z).flatten(0, 1)
+        return self.generator(self._latents(self.settings.batch, self.generators)).flatten(0, 1)
 
     def _logits(self, points: torch.Tensor) -> torch.Tensor:
         """[S * B, 2] -> [S * B]"""
@@ -191,8 +198,7 @@ class Run:
     def samples(self) -> torch.Tensor:
         """[S, SAMPLES, 2] of the averaged generators, from the same latents at every measurement."""
         draws = [torch.Generator().manual_seed(derive_seed("latents", i)) for i in range(len(self.generators))]
-        latents = torch.stack([torch.randn(SAMPLES, self.settings.latent, generator=g) for g in draws])
-        return self.average(latents) * self.data.deviation
+        return self.average(self._latents(SAMPLES, draws)) * self.data.deviation
 
     def train(self, path: Path) -> None:
         """To the end, from `path` if it exists; measured and saved there CHECKS times."""
