@@ -84,9 +84,7 @@ def test_wgan_gp(made):
     recipe, batch = made("wgan-gp", width=4, penalty=7.0)
     draws = batch()
     fake = recipe.generator(draws.randn(8)).detach()
-    torch.manual_seed(5)
-    e = torch.rand(4)[:, None, None, None]
-    torch.manual_seed(5)
+    e = draws.rand()[:, None, None, None]
     slope = squared_slope(recipe.discriminator, e * draws.real + (1 - e) * fake).sqrt()
     r, f = recipe.discriminator(draws.real), recipe.discriminator(fake)
     close(recipe.d_step(batch())["loss"], (f - r + 7 * (slope - 1) ** 2).mean())
