@@ -107,10 +107,10 @@ class Settings:
     coins: int = 6
     features: int = 32
     frequencies: tuple[float, float] = (0.3, 4.0)  # deviation of B in the generator and in the discriminator
-    lr: float = 2e-3
-    betas: tuple[float, float] = (0.0, 0.99)
+    lr: float = 1.5e-3
+    betas: tuple[float, float] = (0.0, 0.95)
     ema: float = 0.995
-    gamma: tuple[float, float] = (2e-2, 2e-4)  # of R1 and R2, from the first step to the last, geometrically
+    gamma: tuple[float, float] = (2e-2, 1e-4)  # of R1 and R2, from the first step to the last, geometrically
 
 
 class MLPs(nn.Module):
