@@ -59,16 +59,14 @@ def _asked(ctx, i: int) -> bool:
     """Whether the backward pass that is running uses the gradient by operand i: `needs_input_grad` says only that the operand
     has one. A penalty's first pass (by the images) then makes no weight gradient, its last (by the weights) none of images.
 
-    torch's own nodes ask this of the engine in C++; a Python node has but a private function, and without it computes all.
+    torch's own nodes ask this of the engine in C++; a Python node has but a private function. Without it (AttributeError), or
+    for a leaf that `autograd.grad` was asked for (RuntimeError: it will not say), the gradient is computed.
     """
     if not ctx.needs_input_grad[i]:
         return False
     try:
         return torch._C._will_engine_execute_node(ctx.next_functions[i][0])
-    except (
-        AttributeError,
-        RuntimeError,
-    ):  # RuntimeError: a leaf that `autograd.grad` was asked for, which it will not say
+    except (AttributeError, RuntimeError):
         return True
 
 

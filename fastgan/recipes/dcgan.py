@@ -55,8 +55,6 @@ class DCGAN(Recipe):
 
     def __init__(self, config: DCGANConfig, data: dict):
         super().__init__(config, data)
-        if config.conditional and not data["num_classes"]:
-            raise ValueError(f"dcgan: --conditional needs labels, and {data['name']} has none")
         sizes = dcgan.Config(
             resolution=data["resolution"],
             channels=data["channels"],

@@ -62,8 +62,6 @@ class R3GAN(Recipe):
 
     def __init__(self, config: R3GANConfig, data: dict):
         super().__init__(config, data)
-        if config.conditional and not data["num_classes"]:
-            raise ValueError(f"r3gan: --conditional needs labels, and {data['name']} has none")
         if config.burn_in < 1:
             raise ValueError(f"r3gan: burn_in is {config.burn_in}, expected at least 1")
         levels = range(data["resolution"].bit_length() - 3, -1, -1)

@@ -35,8 +35,6 @@ class SNGAN(Recipe):
 
     def __init__(self, config: SNGANConfig, data: dict):
         super().__init__(config, data)
-        if config.conditional and not data["num_classes"]:
-            raise ValueError(f"sngan: --conditional needs labels, and {data['name']} has none")
         sizes = {name: data[name] for name in ("resolution", "channels")}
         sizes |= {"latent": config.latent, "width": config.width, "spectral": True}
         family = resnet

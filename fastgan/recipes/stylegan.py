@@ -73,7 +73,7 @@ class Memory(nn.Module):
 class StyleGAN(Recipe):
     """Base of the two; a recipe says what its generator is, how latents become styles, and adds regularisers.
 
-    Raises ValueError for a batch that cannot be divided into groups, or classes that the data does not have.
+    Raises ValueError for a batch that cannot be divided into groups.
     """
 
     Config = StyleGANConfig
@@ -81,8 +81,6 @@ class StyleGAN(Recipe):
 
     def __init__(self, config: StyleGANConfig, data: dict):
         super().__init__(config, data)
-        if config.conditional and not data["num_classes"]:
-            raise ValueError(f"{self.name}: --conditional needs labels, and {data['name']} has none")
         if config.batch_size > self.group_size and config.batch_size % self.group_size:
             raise ValueError(
                 f"{self.name}: batch_size is {config.batch_size}, expected a multiple of {self.group_size}, the group of"

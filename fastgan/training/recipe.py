@@ -84,6 +84,8 @@ class Recipe:
         processes: how many processes share each update; the engine sets it.
         default_data: the data set where the command line names none.
         unit: what a batch counts, for the progress line ("images", "sentences").
+
+    Raises ValueError for a `conditional` config where the data have no classes.
     """
 
     name: str = ""
@@ -94,6 +96,8 @@ class Recipe:
     default_data: str | tuple[str, str] = "emoji"
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
+        if getattr(config, "conditional", False) and not data.get("num_classes"):
+            raise ValueError(f"{self.name}: --conditional needs labels, and {data['name']} has none")
         self.config, self.data = config, data
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
