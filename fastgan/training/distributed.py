@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +123,26 @@ class World:
             dist.destroy_process_group()
 
 
+def _this_attempt(store: dist.Store, rank: int, size: int, timeout: float) -> dist.Store:
+    """The part of `store` that belongs to the processes now alive.
+
+    torchrun keeps one store over all its restarts and gives each the same keys, so a process that starts early finds
+    the addresses of the dead. Here each process takes a new name and says which names it sees for the others. A dead
+    process has never seen a name of today; so once every name sees the same list, all on it are alive.
+    """
+    mine = uuid.uuid4().hex
+    store.set(f"fastgan/name/{rank}", mine)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        names = [name.decode() for name in store.multi_get([f"fastgan/name/{r}" for r in range(size)])]
+        store.set(f"fastgan/sees/{mine}", " ".join(names))
+        sees = [f"fastgan/sees/{name}" for name in names]
+        if store.check(sees) and {list_.decode() for list_ in store.multi_get(sees)} == {" ".join(names)}:
+            return dist.PrefixStore(f"fastgan/{names[0]}", store)
+        time.sleep(0.02)
+    raise RuntimeError(f"process {rank} waited {timeout:g} s for the other {size - 1}")
+
+
 def join(device: str = "auto", timeout: float = 600.0) -> World:
     """The world that torchrun's environment describes (RANK, WORLD_SIZE, LOCAL_RANK), or this process alone.
 
@@ -142,6 +164,9 @@ def join(device: str = "auto", timeout: float = 600.0) -> World:
         torch.cuda.set_device(chosen)
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
+        limit = datetime.timedelta(seconds=timeout)
         with _talking():
-            dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+            store, rank, size = next(dist.rendezvous("env://", timeout=limit))
+            store = _this_attempt(store, rank, size, timeout)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     return World(rank, size, chosen)

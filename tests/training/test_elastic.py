@@ -67,3 +67,26 @@ def test_a_killed_worker_is_started_again(tmp_path, command):
     resumed = re.findall(r"resuming .* at step (\d+)", (tmp_path / "agent.log").read_text())
     assert len(resumed) == 1 and int(resumed[0]) >= 20
     whole_run(out, 200)
+
+
+def test_who_is_early_after_a_restart_waits_for_the_living(tmp_path):
+    """torchrun's store still holds what the first attempt wrote."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, pathlib, time, torch\n"
+        "from fastgan.training.distributed import all_reduce, join\n"
+        "again, late = os.environ['TORCHELASTIC_RESTART_COUNT'] != '0', os.environ['RANK'] == '0'\n"
+        "time.sleep(3 * (again and late))\n"
+        "world = join('cpu', timeout=30)\n"
+        "total = all_reduce(torch.ones(1)).item()\n"
+        "assert again, 'the first attempt ends here'\n"
+        f"(pathlib.Path({str(tmp_path)!r}) / os.environ['RANK']).write_text(str(total))\n"
+        "world.close()\n"
+    )
+    agent = start([*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(worker)], tmp_path, "agent")
+    try:
+        assert agent.wait(timeout=90) == 0, (tmp_path / "agent.log").read_text()
+    finally:
+        if agent.poll() is None:
+            os.killpg(agent.pid, signal.SIGKILL)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["2.0", "2.0"]
