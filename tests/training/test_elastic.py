@@ -1,4 +1,4 @@
-"""torchrun --max-restarts: after a worker is killed, the run goes on from its last checkpoint."""
+"""torchrun --max-restarts: a worker that is killed, a host that is cut off; the run goes on from its last checkpoint."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from fastgan.training import load_checkpoint
 
@@ -90,3 +92,63 @@ def test_who_is_early_after_a_restart_waits_for_the_living(tmp_path):
         if agent.poll() is None:
             os.killpg(agent.pid, signal.SIGKILL)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["2.0", "2.0"]
+
+
+def ip(*argv, check=True):
+    done = subprocess.run(["ip", *argv], capture_output=True, text=True)
+    assert done.returncode == 0 or not check, done.stderr
+    return done
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces joined by a cable: (names, addresses), the cable's ends called `cable`."""
+    names = [f"fastgan-{os.getpid()}-{i}" for i in range(2)]
+    try:
+        made = ip("netns", "add", names[0], check=False)
+    except FileNotFoundError:
+        pytest.skip("no `ip` program here (Debian: iproute2)")
+    if made.returncode:
+        pytest.skip(f"no network namespaces here: {made.stderr.strip()}")
+    try:
+        ip("netns", "add", names[1])
+        ip("-n", names[0], "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", names[1])
+        for i, name in enumerate(names):
+            ip("-n", name, "address", "add", f"10.77.0.{i + 1}/24", "dev", "cable")
+            for link in ("lo", "cable"):
+                ip("-n", name, "link", "set", link, "up")
+        yield names, ["10.77.0.1", "10.77.0.2"]
+    finally:
+        for name in names:
+            ip("netns", "delete", name, check=False)
+
+
+def test_two_hosts_one_of_them_cut_off_and_brought_back(hosts, tmp_path, command):
+    names, addresses = hosts
+    out = tmp_path / "run"
+    agents = []
+    try:
+        for i, (name, address) in enumerate(zip(names, addresses, strict=True)):
+            meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{addresses[0]}:29400", "--rdzv-id", "1"]
+            launch = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--local-addr", address, *meet]
+            launch += ["--rdzv-conf", f"is_host={int(i == 0)},last_call_timeout=1", *command[1:], *LENGTH]
+            inside = ["ip", "netns", "exec", name, *launch, "--out", str(out)]
+            agents.append(start(inside, tmp_path, f"host{i}", GLOO_SOCKET_IFNAME="cable"))
+        wait_for_step(out, 40, agents)
+        ip("-n", names[1], "link", "set", "cable", "down")
+        cut = time.monotonic()
+        while "cannot be reached" not in (tmp_path / "host0.log").read_text():  # --timeout 4
+            assert time.monotonic() < cut + 30
+            time.sleep(0.1)
+        ip("-n", names[1], "link", "set", "cable", "up")
+        for agent in agents:
+            agent.wait(timeout=90)
+    finally:
+        for agent in agents:
+            if agent.poll() is None:
+                os.killpg(agent.pid, signal.SIGKILL)
+    logs = "".join((tmp_path / f"host{i}.log").read_text() for i in range(2))
+    assert [agent.returncode for agent in agents] == [0, 0], logs
+    assert "fastgan train: step " in logs and "another process has died or cannot be reached" in logs
+    assert re.search(r"resuming .* at step \d+", logs)
+    whole_run(out, 200)
