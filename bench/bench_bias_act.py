@@ -120,9 +120,9 @@ def on_threads(threads):
 
 @pytest.mark.skipif(not available()["bias_act"]["cpp"], reason="not compiled")
 def bench_threads_in_cache(compare, device):
-    x, b = tensors((4, 256, 16, 16), device)
+    x, b = tensors((8, 512, 16, 16), device)
     compare(
-        "threads 4x256x16x16",
+        "threads 8x512x16x16",
         lambda f: f(x, b),
         reference=reference,
         fastgan=on_threads(2),
