@@ -32,7 +32,7 @@ def train(argv: list[str]) -> int:
         recipe: chosen.Config
 
     program = f"fastgan train {name}"
-    defaults = Options(RunConfig(data=chosen.default_data), chosen.Config())
+    defaults = Options(RunConfig(**chosen.run_defaults), chosen.Config())
     options = parse(Options, defaults, rest, program, chosen.Config.__doc__)
     if options.run.resume:
         # The run's own options are the defaults now; what the command line says still wins.

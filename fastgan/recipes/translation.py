@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -58,7 +58,7 @@ class Translation(Recipe):
     """Base of the two recipes. A subclass adds networks and optimisers and sets `paired`, what training needs, and
     `generators`, the network's name by direction."""
 
-    default_data = ("emoji:google", "emoji:twitter")
+    run_defaults: ClassVar = {"data": ("emoji:google", "emoji:twitter")}
     paired: bool
     generators: dict[str, str]
 

@@ -208,7 +208,7 @@ class Trainer:
     def _loop(self, log: MetricsLog | None, progress: Progress | None) -> None:
         run, began, waited, shown = self.run, time.perf_counter(), 0.0, self.step
         if self.step == 0:
-            self._sample(log)
+            self._sample(log, progress)
         stop = False
         while self.step < self.config.steps and not stop:
             values, stop = self._train_step()
@@ -228,9 +228,9 @@ class Trainer:
             if last or self.step % run.checkpoint_every == 0:
                 self._save()
             if self.step == self.config.steps or self.step % run.sample_every == 0:
-                self._sample(log)
+                self._sample(log, progress)
             if run.metrics_every and (self.step == self.config.steps or self.step % run.metrics_every == 0):
-                self._evaluate(log)
+                self._evaluate(log, progress)
         self._writer.wait()
         if self.world.main:
             write_report(self.folder)
@@ -278,19 +278,24 @@ class Trainer:
         self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
         self._saved = self.step
 
-    def _sample(self, log: MetricsLog | None) -> None:
+    def _sample(self, log: MetricsLog | None, progress: Progress | None) -> None:
         if self.world.main:
             torch.manual_seed(derive_seed(self.run.seed, "samples"))
             samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
             path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
             log.show(self.step, path)
+            if isinstance(samples, list):
+                progress.say("\n".join(f"  {text}" for text in samples[:3]))
             write_report(self.folder)
 
-    def _evaluate(self, log: MetricsLog | None) -> None:
+    def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
         columns = self.recipe.evaluate(self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples)
         if self.world.main:
             found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
             log.write(self.step, found)
+            first = next(iter(columns.values())).items()
+            shown = [f"{name} {value:.3f}" for name, value in first if name.startswith(self.recipe.headline)]
+            progress.say(f"step {self.step}: " + "  ".join(shown))
             write_report(self.folder)
 
     def _safe(self) -> str:

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -76,7 +77,9 @@ class Progress:
 
     def __init__(self, total: int, done: int, unit: str = "images"):
         self.total, self.unit = total, unit
-        self._began, self._first, self._next_line = time.perf_counter(), done, 1.0
+        self._began, self._next_line = time.perf_counter(), 1.0
+        # The estimate follows the last shows: phases of a run differ in the cost of a step.
+        self._recent = deque([(done, self._began)], maxlen=20)
         self._bar = None
         if sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -93,11 +96,14 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=f"{losses}  {rate:.0f} {self.unit}/s")
             return
-        elapsed = time.perf_counter() - self._began
+        now = time.perf_counter()
+        elapsed = now - self._began
+        first, then = self._recent[0]
+        self._recent.append((step, now))
         if elapsed < self._next_line and step < self.total:
             return
         self._next_line = elapsed + min(self.PLAIN_EVERY, max(elapsed, 2.0))
-        left = elapsed / max(step - self._first, 1) * (self.total - step)
+        left = (now - then) / max(step - first, 1) * (self.total - step)
         clock = f"{int(left) // 60}:{int(left) % 60:02d}"
         print(f"step {step}/{self.total}  {losses}  {rate:.0f} {self.unit}/s  ETA {clock}", flush=True)
 

@@ -36,10 +36,10 @@ What the engine expects
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -82,7 +82,8 @@ class Recipe:
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
         latent_shape: shape of one sample's latent.
         processes: how many processes share each update; the engine sets it.
-        default_data: the data set where the command line names none.
+        run_defaults: options of `RunConfig` that `fastgan train` changes for this recipe, the data set among them.
+        headline: beginnings of the names of those figures of `evaluate` that a run prints as it goes.
         unit: what a batch counts, for the progress line ("images", "sentences").
 
     Raises ValueError for a `conditional` config where the data have no classes.
@@ -93,7 +94,8 @@ class Recipe:
     averaged: tuple[str, ...] = ("generator",)
     unit: str = "images"
     processes: int = 1
-    default_data: str | tuple[str, str] = "emoji"
+    run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
+    headline: tuple[str, ...] = ("fd_",)
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         if getattr(config, "conditional", False) and not data.get("num_classes"):

@@ -85,11 +85,14 @@ def write_report(folder: Path) -> Path:
         for name, value in row.items():
             if name != "step":
                 group, _, quantity = name.rpartition("/")
-                # Losses share one chart; what else one network reports shares another.
-                title = "loss" if quantity == "loss" else group
-                charts.setdefault(title, {}).setdefault(group if quantity == "loss" else quantity, []).append(
-                    (row["step"], value)
-                )
+                # Losses share one chart; what else one network reports shares another; so does a family of figures.
+                if quantity == "loss":
+                    title, series = "loss", group
+                elif quantity == "value":  # bleu-2, bleu-3, ... in one chart
+                    title, series = group.rpartition("-")[0] or group, group
+                else:
+                    title, series = group, quantity
+                charts.setdefault(title, {}).setdefault(series, []).append((row["step"], value))
     grids = sorted(path for path in (folder / "samples").glob("step-*.*") if path.suffix in (".png", ".txt"))
     if len(grids) > GRIDS:
         grids = [grids[round(i * (len(grids) - 1) / (GRIDS - 1))] for i in range(GRIDS)]

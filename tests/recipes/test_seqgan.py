@@ -1,8 +1,13 @@
+import html
+
 import torch
 from tolerances import assert_close
 
+from fastgan import recipes
+from fastgan.cli import main
 from fastgan.models import build
 from fastgan.recipes.seqgan import advantages, rewards
+from fastgan.training import RunConfig
 from fastgan.training.log import read_metrics
 
 
@@ -110,3 +115,31 @@ def test_three_phases_and_resume_repeats_an_unbroken_run(small_run, tmp_path):
     for name, network in whole.recipe.networks.items():
         for a, b in zip(network.parameters(), parts.recipe.networks[name].parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_a_run_shows_sentences_and_figures_over_time(corpus, tmp_path, capsys):
+    folder = tmp_path / "run"
+    sizes = "--embedding 8 --hidden 8 --batch-size 8 --filters 0.02 --rollouts 2 --discriminator-steps 1"
+    phases = "--pretrain 4 --discriminator-pretrain 2 --steps 8"
+    every = "--sample-every 4 --metrics-every 4 --metrics-samples 20 --samples 5 --device cpu"
+    command = f"train seqgan --data {corpus} --out {folder} {sizes} {phases} {every}"
+    assert main(command.split()) == 0
+    printed = capsys.readouterr().out.splitlines()
+    texts = [(folder / "samples" / f"step-0000000{step}.txt").read_text().splitlines() for step in (0, 4, 8)]
+    for shown in texts:
+        at = printed.index(f"  {shown[0]}")
+        assert printed[at : at + 3] == [f"  {text}" for text in shown[:3]]
+    assert [line.split()[1:3] for line in printed if "bleu-2" in line] == [["4:", "nll-test"], ["8:", "nll-test"]]
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "self-bleu-5/value" in row]
+    assert [row["step"] for row in rows] == [4, 8]
+    report = (folder / "report.html").read_text()
+    assert all("\n".join(map(html.escape, shown)) in report for shown in texts)
+    for family in ("nll", "bleu", "self-bleu", "distinct"):
+        assert f"<title>{family}</title>" in report
+
+
+def test_a_text_run_samples_and_measures_often_by_default():
+    defaults = RunConfig(**recipes.get("seqgan").run_defaults)
+    assert defaults.data == "tang-quatrains"
+    assert 0 < defaults.metrics_every <= 100
+    assert defaults.sample_every <= 100
