@@ -100,7 +100,10 @@ def sample(argv: list[str]) -> int:
             ]
             print(save_samples(torch.cat(images).float().cpu(), options.out or folder / f"{name}seeds-{options.seeds}"))
         else:
-            print(save_samples(draw(recipe, networks, seeds), options.out or folder / f"{name}seeds-{options.seeds}"))
+            samples = draw(recipe, networks, seeds)
+            if isinstance(samples, list):
+                print("\n".join(samples))
+            print(save_samples(samples, options.out or folder / f"{name}seeds-{options.seeds}"))
     return 0
 
 

@@ -22,7 +22,7 @@ class MLEConfig(TextConfig):
 class MLE(TextRecipe):
     name = "mle"
     Config = MLEConfig
-    # A measurement takes as long as 15 steps for each temperature of the sweep.
+    # A measurement takes as long as some 20 steps for each temperature of the sweep.
     run_defaults = TextRecipe.run_defaults | {"metrics_every": 200}
 
     def updates(self, step: int) -> list[Update]:

@@ -284,8 +284,7 @@ class Trainer:
             samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
             path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
             log.show(self.step, path)
-            if isinstance(samples, list):
-                progress.say("\n".join(f"  {text}" for text in samples[:3]))
+            progress.texts(samples)
             write_report(self.folder)
 
     def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
@@ -293,9 +292,7 @@ class Trainer:
         if self.world.main:
             found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
             log.write(self.step, found)
-            first = next(iter(columns.values())).items()
-            shown = [f"{name} {value:.3f}" for name, value in first if name.startswith(self.recipe.headline)]
-            progress.say(f"step {self.step}: " + "  ".join(shown))
+            progress.headline(self.step, next(iter(columns.values())), self.recipe.headline)
             write_report(self.folder)
 
     def _safe(self) -> str:

@@ -111,6 +111,17 @@ class Progress:
         """A line of its own, above the bar."""
         print(text, flush=True) if self._bar is None else self._bar.console.print(text, markup=False, highlight=False)
 
+    def texts(self, samples: torch.Tensor | list[str]) -> None:
+        """The first three samples, where they are texts."""
+        if isinstance(samples, list):
+            self.say("\n".join(f"  {text}" for text in samples[:3]))
+
+    def headline(self, step: int, values: dict[str, float], names: tuple[str, ...]) -> None:
+        """A line of the figures whose names begin with one of `names`."""
+        shown = [f"{name} {value:.3f}" for name, value in values.items() if name.startswith(names)]
+        if shown:
+            self.say(f"step {step}: " + "  ".join(shown))
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -133,6 +133,8 @@ def test_a_run_shows_sentences_and_figures_over_time(corpus, tmp_path, capsys):
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "self-bleu-5/value" in row]
     assert [row["step"] for row in rows] == [4, 8]
     report = (folder / "report.html").read_text()
+    assert main(["sample", str(folder), "--seeds", "3,1"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [texts[-1][3], texts[-1][1]]
     assert all("\n".join(map(html.escape, shown)) in report for shown in texts)
     for family in ("nll", "bleu", "self-bleu", "distinct"):
         assert f"<title>{family}</title>" in report
