@@ -58,8 +58,10 @@ def data(argv: list[str]) -> int:
 
     command, *rest = argv or ["--help"]
     if command == "list":
-        print("\n".join(fastgan.data.names()))
-        print("and any folder, zip or npz of images by its path")
+        from fastgan.data.text import TEXT_NAMES
+
+        print("images:", *fastgan.data.names(), "and any folder, zip or npz of images by its path", sep="\n  ")
+        print("text:", *TEXT_NAMES, "and any text file with a sentence per line by its path", sep="\n  ")
         return 0
     if command != "prepare":
         print(data.__doc__)

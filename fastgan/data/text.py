@@ -51,11 +51,20 @@ class Vocabulary:
 
     @classmethod
     def from_tokenizer(cls, tokenizer) -> "Vocabulary":
-        """From a ``tokenizers.Tokenizer`` or the path of its JSON file."""
+        """From a ``tokenizers.Tokenizer`` or the path of its JSON file.
+
+        Raises FileNotFoundError for a missing file, ValueError for one that the library cannot read.
+        """
         if isinstance(tokenizer, (str, Path)):
             from tokenizers import Tokenizer
 
-            tokenizer = Tokenizer.from_file(str(tokenizer))
+            path = Path(tokenizer)
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such file, expected the JSON file of a tokenizers.Tokenizer")
+            try:
+                tokenizer = Tokenizer.from_file(str(path))
+            except Exception as error:  # the library raises nothing narrower
+                raise ValueError(f"{path} is no file of a tokenizers.Tokenizer: {error}") from error
         tokens = [f"{tokenizer.id_to_token(i)}" for i in range(tokenizer.get_vocab_size())]
         return cls([f"<tokenizer {t}>" if t in SPECIALS else t for t in tokens], "tokenizer", tokenizer)
 

@@ -18,7 +18,8 @@ class RunConfig:
     """What a run reads and writes, whatever the recipe."""
 
     data: str | tuple[str, str] = "emoji"
-    """Data set: a name from `fastgan data list`, or a folder, zip or npz of images; two of them for translation."""
+    """Data set: a name from `fastgan data list`, a folder, zip or npz of images, or a text file with a sentence per
+    line; two of them for translation."""
     out: str | None = None
     """Run folder. Default: runs/RECIPE-DATA, with a number added if it exists."""
     resume: bool = False

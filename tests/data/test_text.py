@@ -60,6 +60,13 @@ def test_a_text_file_loses_its_empty_and_repeated_lines(file):
     assert {len(s) for s in chars.decode(chars.train)} == {5}
 
 
+def test_a_file_that_is_no_tokenizer(file, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text('{"version": 7}')
+    with pytest.raises(ValueError, match=r"other\.json is no file of a tokenizers\.Tokenizer"):
+        load_text(file, level=str(path))
+
+
 def test_vocabulary_orders_by_count_and_pads_after_the_end():
     vocabulary = Vocabulary.build(["b a a", "c a b", "<unk> d"], "word", min_count=1, max_size=3)
     assert vocabulary.tokens[4:] == ["a", "b", "c"]
@@ -103,6 +110,7 @@ def test_a_tokenizers_file(file, tmp_path):
         (lambda: load_text("no-such-corpus"), FileNotFoundError, "tang-quatrains"),
         (lambda: load_text("kjv", test_fraction=1.0), ValueError, "test_fraction"),
         (lambda: load_text("kjv", level="byte"), ValueError, "byte"),
+        (lambda: load_text("kjv", level="missing.json"), FileNotFoundError, "missing.json"),
         (lambda: Vocabulary(["a", "a"], "word"), ValueError, "distinct"),
         (lambda: Vocabulary(["a"], "tokenizer"), ValueError, "tokenizer"),
         (lambda: Oracle.from_seqgan([np.zeros(3)]), ValueError, "15"),

@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from fastgan import recipes
 from fastgan.cli import main
@@ -60,3 +62,28 @@ def test_a_user_supplied_oracle(tmp_path):
     recipe = recipes.get("mle")(config, recipes.get("mle").describe(data))
     values = recipe.evaluate({"generator": recipe.generator}, {"data": "oracle"}, 50)["value"]
     assert values["nll-oracle"] > values["nll-oracle-real"]
+
+
+def test_characters_words_and_a_tokenizer(corpus, tmp_path, capsys):
+    """The same file at three levels, as a user trains and samples it."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    tokenizer.train([corpus], trainers.BpeTrainer(vocab_size=60, show_progress=False))
+    tokenizer.save(str(tmp_path / "tokens.json"))
+    letters = set(Path(corpus).read_text("utf-8"))
+    for level in ("char", "word", str(tmp_path / "tokens.json")):
+        folder = tmp_path / Path(level).stem
+        sizes = "--steps 60 --batch-size 8 --embedding 8 --hidden 16 --pretrain-lr 0.02 --samples 4 --device cpu"
+        assert main(f"train mle --data {corpus} --level {level} --out {folder} {sizes} --metrics-every 0".split()) == 0
+        capsys.readouterr()
+        assert main(["sample", str(folder), "--seeds", "0-9"]) == 0
+        *texts, _ = capsys.readouterr().out.splitlines()
+        assert len(texts) == 10
+        text = "".join(texts).replace("<unk>", "")
+        assert set(text) <= letters
+        assert "sees" in text or "hears" in text
+
+
+def test_data_list_names_the_corpora(capsys):
+    assert main(["data", "list"]) == 0
+    assert {"tang-quatrains", "song-quatrains", "kjv", "oracle", "emoji"} <= set(capsys.readouterr().out.split())
