@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from fastgan import ops
+from fastgan.nn import Conv2d, ConvTranspose2d
 
 Norm = Literal["instance", "batch", "none"]
 
@@ -80,6 +81,12 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 1.0, 0.02)
 
 
+def in_pixels(images: torch.Tensor) -> torch.Tensor:
+    """Channels last on the CPU, and so every layer's output: its convolutions reorder nothing (transposed ones run up to
+    twice as fast)."""
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+
+
 def check_norm(name: str, norm: str) -> None:
     """Raises ValueError for a normalisation that is none of NORMS."""
     if norm not in NORMS:
@@ -104,12 +111,12 @@ class ResnetBlock(nn.Module):
         bias, activation = norm != "batch", NORMS[norm]
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3, bias=bias),
+            Conv2d(channels, channels, 3, bias=bias),
             activation(channels),
             nn.Identity(),
             *([nn.Dropout(0.5)] if dropout else []),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3, bias=bias),
+            Conv2d(channels, channels, 3, bias=bias),
             activation(channels, "linear"),
         )
 
@@ -131,15 +138,15 @@ class Generator(nn.Module):
         config = config or GeneratorConfig()
         check_norm("cyclegan.generator", config.norm)
         w, bias, activation = config.width, config.norm != "batch", NORMS[config.norm]
-        layers = [nn.ReflectionPad2d(3), nn.Conv2d(config.in_channels, w, 7, bias=bias), activation(w), nn.Identity()]
+        layers = [nn.ReflectionPad2d(3), Conv2d(config.in_channels, w, 7, bias=bias), activation(w), nn.Identity()]
         for inputs in (w, 2 * w):
             outputs = 2 * inputs
-            layers += [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=bias), activation(outputs), nn.Identity()]
+            layers += [Conv2d(inputs, outputs, 3, 2, 1, bias=bias), activation(outputs), nn.Identity()]
         layers += [ResnetBlock(4 * w, config.norm, config.dropout) for _ in range(config.blocks)]
         for inputs in (4 * w, 2 * w):
-            up = nn.ConvTranspose2d(inputs, inputs // 2, 3, 2, 1, output_padding=1, bias=bias)
+            up = ConvTranspose2d(inputs, inputs // 2, 3, 2, 1, output_padding=1, bias=bias)
             layers += [up, activation(inputs // 2), nn.Identity()]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(w, config.out_channels, 7), nn.Tanh()]
+        layers += [nn.ReflectionPad2d(3), Conv2d(w, config.out_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
         initialise(self)
 
@@ -149,7 +156,7 @@ class Generator(nn.Module):
                 f"cyclegan.generator: images have shape {tuple(images.shape)}; expected [N, C, H, W] with H and W"
                 " multiples of 4 and at least 16"
             )
-        return self.model(images)
+        return self.model(in_pixels(images)).contiguous()
 
 
 @dataclass
@@ -174,22 +181,23 @@ class Discriminator(nn.Module):
         w, bias, activation = config.width, config.norm != "batch", NORMS[config.norm]
         if config.layers == 0:
             self.net = nn.Sequential(
-                nn.Conv2d(config.in_channels, w, 1),
+                Conv2d(config.in_channels, w, 1),
                 Act(act="lrelu"),
-                nn.Conv2d(w, 2 * w, 1, bias=bias),
+                Conv2d(w, 2 * w, 1, bias=bias),
                 activation(2 * w, "lrelu"),
                 nn.Identity(),
-                nn.Conv2d(2 * w, 1, 1, bias=bias),
+                Conv2d(2 * w, 1, 1, bias=bias),
             )
         else:
-            layers: list[nn.Module] = [nn.Conv2d(config.in_channels, w, 4, 2, 1), Act(act="lrelu")]
+            layers: list[nn.Module] = [Conv2d(config.in_channels, w, 4, 2, 1), Act(act="lrelu")]
             for i in range(1, config.layers + 1):
                 inputs, outputs = w * min(2 ** (i - 1), 8), w * min(2**i, 8)
                 stride = 2 if i < config.layers else 1
-                conv = nn.Conv2d(inputs, outputs, 4, stride, 1, bias=bias)
+                conv = Conv2d(inputs, outputs, 4, stride, 1, bias=bias)
                 layers += [conv, activation(outputs, "lrelu"), nn.Identity()]
-            self.model = nn.Sequential(*layers, nn.Conv2d(outputs, 1, 4, 1, 1))
+            self.model = nn.Sequential(*layers, Conv2d(outputs, 1, 4, 1, 1))
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.net(images) if hasattr(self, "net") else self.model(images)
+        images = in_pixels(images)
+        return (self.net(images) if hasattr(self, "net") else self.model(images)).contiguous()

@@ -9,6 +9,8 @@ All three are public ATen operators (`convolution`, and `convolution_backward` w
 groups. torch's own second derivative calls a convolution per group, and convolves whole images as if they were kernels: a
 gradient penalty's two passes run 2.6 times as fast here for 64 groups, 1.2 times for 8, 1.3 times for 1x1 kernels, and else
 0.95 to 1.03 times for 1 and 4 groups. Two cores, float32: bench/bench_conv2d.py.
+
+On the CPU some are computed in a faster form: fastgan/ops/conv_forms.py.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ from typing import NamedTuple
 import torch
 
 from fastgan.ops._checks import check_floating, check_like, check_rank
+from fastgan.ops.conv_forms import convolution, convolution_backward
 
 aten = torch.ops.aten
 
@@ -76,7 +79,7 @@ class _Convolution(torch.autograd.Function):
         ctx.set_materialize_grads(False)  # a gradient that is zero by structure costs no convolution
         ctx.form = form
         ctx.save_for_backward(x, w)
-        return aten.convolution(x, w, bias, *form)
+        return convolution(x, w, bias, form)
 
     @staticmethod
     def backward(ctx, dy):
@@ -86,7 +89,7 @@ class _Convolution(torch.autograd.Function):
         dx = dw = db = None
         by_x, by_w = _asked(ctx, 0), _weight_gradients and _asked(ctx, 1)
         if not torch.is_grad_enabled():  # nothing is recorded: one call, which brings dy into the kernels' layout once
-            dx, dw, _ = aten.convolution_backward(dy, x, w, None, *ctx.form, [by_x, by_w, False])
+            dx, dw = convolution_backward(dy, x, w, ctx.form, by_x, by_w)
         else:
             dx = _InputGradient.apply(dy, w, x, ctx.form) if by_x else None
             dw = _WeightGradient.apply(dy, x, w, ctx.form) if by_w else None
@@ -101,7 +104,7 @@ class _InputGradient(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.form = form
         ctx.save_for_backward(dy, w)
-        return aten.convolution_backward(dy, x, w, None, *form, [True, False, False])[0]
+        return convolution_backward(dy, x, w, form, True, False)[0]
 
     @staticmethod
     def backward(ctx, v):
@@ -122,7 +125,7 @@ class _WeightGradient(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.form = form
         ctx.save_for_backward(dy, x)
-        return aten.convolution_backward(dy, x, w, None, *form, [False, True, False])[1]
+        return convolution_backward(dy, x, w, form, False, True)[1]
 
     @staticmethod
     def backward(ctx, v):
@@ -238,7 +241,8 @@ def _check_channels(op, x, weight, bias, channels, outputs, groups):
 
 def _apply(x, weight, bias, form):
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    # Where nothing is recorded the plain operator does; and a compiler differentiates and prunes it by itself.
-    if not recorded or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # it differentiates and prunes the plain operator by itself
         return aten.convolution(x, weight, bias, *form)
+    if not recorded:
+        return convolution(x, weight, bias, form)
     return _Convolution.apply(x, weight, bias, form)

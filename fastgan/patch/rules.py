@@ -4,6 +4,7 @@ A step takes the original modules, uses their parameters where they are and asks
 hold: hooks added later are seen, and a module that stopped to qualify is simply called.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -46,22 +47,33 @@ INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d:
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.SELU, nn.Softplus, nn.SiLU)
 
 
+PLAIN_ACTIVATIONS = {
+    nn.ReLU: Act("relu", 0.0, torch.relu_),
+    nn.Tanh: Act("tanh", 0.0, torch.tanh_),
+    nn.Sigmoid: Act("sigmoid", 0.0, torch.sigmoid_),
+    nn.SELU: Act("selu", 0.0, torch.selu_),
+    nn.SiLU: Act("swish", 0.0, lambda y: F.silu(y, inplace=True)),
+}
+
+
 def hooks(module: nn.Module) -> str:
     """What would see the module's own call: "" where nobody would."""
-    kinds = {
-        "forward hooks": module._forward_hooks,
-        "forward pre-hooks": module._forward_pre_hooks,
-        "backward hooks": module._backward_hooks or module._backward_pre_hooks,
-        "a forward of its own": "forward" in vars(module),
-        "global hooks": _module._has_any_global_hook(),
-    }
-    return next((kind for kind, present in kinds.items() if present), "")
+    own = module.__dict__
+    before, after = own["_forward_pre_hooks"], own["_forward_hooks"]
+    backward = own["_backward_hooks"] or own["_backward_pre_hooks"]
+    if after or before or backward or "forward" in own or _module._has_any_global_hook():
+        kinds = {"forward hooks": after, "forward pre-hooks": before, "backward hooks": backward}
+        kinds |= {"a forward of its own": "forward" in own, "global hooks": True}
+        return next(kind for kind, present in kinds.items() if present)
+    return ""
 
 
 def runs_as(module: nn.Module, kinds: Sequence[type]) -> type | None:
     """The torch class among `kinds` whose forward this module runs: the class itself, or a subclass that only adds to it
     (a parametrised one, for example)."""
-    kind = next((kind for kind in kinds if isinstance(module, kind)), None)
+    kind = type(module)
+    if kind not in kinds:
+        kind = next((kind for kind in kinds if isinstance(module, kind)), None)
     if kind is None or type(module).forward is not kind.forward:
         return None
     own = getattr(kind, "_conv_forward", None)
@@ -80,18 +92,17 @@ def activation(module: nn.Module) -> Act | str | None:
     if kind is nn.Softplus:
         plain = module.beta == 1 and module.threshold == 20
         return Act("softplus", 0.0, None) if plain else "Softplus with another beta or threshold than 1 and 20"
-    return {
-        nn.ReLU: Act("relu", 0.0, torch.relu_),
-        nn.Tanh: Act("tanh", 0.0, torch.tanh_),
-        nn.Sigmoid: Act("sigmoid", 0.0, torch.sigmoid_),
-        nn.SELU: Act("selu", 0.0, torch.selu_),
-        nn.SiLU: Act("swish", 0.0, lambda y: F.silu(y, inplace=True)),
-    }.get(kind)
+    return PLAIN_ACTIVATIONS.get(kind)
 
 
 def has_kernel(op: str, device: torch.device) -> bool:
     """Whether `op` has more than its reference on this device."""
-    kernels = ("cpp",) if device.type == "cpu" else ("triton", "cuda")
+    return _has_kernel(op, device.type)
+
+
+@functools.cache  # asked for each layer at each call; kernels are loaded with fastgan.ops, once
+def _has_kernel(op: str, device: str) -> bool:
+    kernels = ("cpp",) if device == "cpu" else ("triton", "cuda")
     return any(_library.availability(op, kernel).loaded for kernel in kernels)
 
 

@@ -1,0 +1,166 @@
+// Loops of conv3x3. Included once per instruction set by each_level.h.
+
+// One vector; a product of kRows x 2 of them stays in registers.
+#if defined(FASTGAN_AVX512)
+constexpr int kBytes = 64, kRows = 12;
+#elif defined(FASTGAN_AVX2)
+constexpr int kBytes = 32, kRows = 4;
+#else
+constexpr int kBytes = 16, kRows = 4;
+#endif
+
+template <class T>
+struct Vector {
+  typedef T type __attribute__((vector_size(kBytes)));
+};
+template <class T>
+using vector_t = typename Vector<T>::type;
+template <class T>
+constexpr int kLanes = kBytes / sizeof(T);
+
+// V: a vector, or one number where the channels that are left do not fill one.
+template <class V, class T>
+inline V load(const T* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class V, class T>
+inline void store(T* to, V v) { std::memcpy(to, &v, sizeof v); }
+
+// body(V{}, c): each group of lanes among n, then what is left.
+template <class T, class Body>
+inline void each_lane(int64_t n, const Body& body) {
+  int64_t c = 0;
+  for (; c + kLanes<T> <= n; c += kLanes<T>) body(vector_t<T>{}, c);
+  for (; c < n; ++c) body(T{}, c);
+}
+
+// B^T d B for the pixels from[4][4] of one tile; number e of the 16 goes to to[e * apart + place(c)].
+template <class T>
+void input_tile(const T* const* from, int64_t channels, T* to, int64_t apart, int64_t panel_apart) {
+  each_lane<T>(channels, [&]<class V>(V, int64_t c) {
+    V d[4][4], t[4][4];
+    for (int i = 0; i < 4; ++i)
+      for (int j = 0; j < 4; ++j) d[i][j] = load<V>(from[4 * i + j] + c);
+    for (int j = 0; j < 4; ++j)
+      t[0][j] = d[0][j] - d[2][j], t[1][j] = d[1][j] + d[2][j], t[2][j] = d[2][j] - d[1][j], t[3][j] = d[1][j] - d[3][j];
+    T* at = to + c / kPanel * panel_apart + c % kPanel;
+    for (int i = 0; i < 4; ++i) {
+      store(at + (4 * i) * apart, t[i][0] - t[i][2]);
+      store(at + (4 * i + 1) * apart, t[i][1] + t[i][2]);
+      store(at + (4 * i + 2) * apart, t[i][2] - t[i][1]);
+      store(at + (4 * i + 3) * apart, t[i][1] - t[i][3]);
+    }
+  });
+}
+
+// A d A^T for the pixels from[2][2]: the transpose of output_tile.
+template <class T>
+void gradient_tile(const T* const* from, int64_t channels, T* to, int64_t apart, int64_t panel_apart) {
+  each_lane<T>(channels, [&]<class V>(V, int64_t c) {
+    V t[4][2];
+    for (int j = 0; j < 2; ++j) {
+      const V above = load<V>(from[j] + c), below = load<V>(from[2 + j] + c);
+      t[0][j] = above, t[1][j] = above + below, t[2][j] = above - below, t[3][j] = -below;
+    }
+    T* at = to + c / kPanel * panel_apart + c % kPanel;
+    for (int i = 0; i < 4; ++i) {
+      store(at + (4 * i) * apart, t[i][0]);
+      store(at + (4 * i + 1) * apart, t[i][0] + t[i][1]);
+      store(at + (4 * i + 2) * apart, t[i][0] - t[i][1]);
+      store(at + (4 * i + 3) * apart, -t[i][1]);
+    }
+  });
+}
+
+// A^T m A + bias for `channels` outputs of one tile, m[e * apart + c]; to: where its four pixels go, null for none.
+template <class T>
+void output_tile(const T* m, int64_t apart, int64_t channels, const T* bias, T* const* to) {
+  each_lane<T>(channels, [&]<class V>(V, int64_t c) {
+    V s[2][4];
+    for (int j = 0; j < 4; ++j) {
+      const V m0 = load<V>(m + j * apart + c), m1 = load<V>(m + (4 + j) * apart + c), m2 = load<V>(m + (8 + j) * apart + c),
+              m3 = load<V>(m + (12 + j) * apart + c);
+      s[0][j] = m0 + m1 + m2, s[1][j] = m1 - m2 - m3;
+    }
+    const V b = load<V>(bias + c);
+    for (int i = 0; i < 2; ++i) {
+      if (to[2 * i]) store(to[2 * i] + c, s[i][0] + s[i][1] + s[i][2] + b);
+      if (to[2 * i + 1]) store(to[2 * i + 1] + c, s[i][1] - s[i][2] - s[i][3] + b);
+    }
+  });
+}
+
+// G g G^T of kPanel kernels g[9][kPanel]; number e goes to to[e * apart].
+template <class T>
+void weight_panel(const T* g, T* to, int64_t apart) {
+  using V = vector_t<T>;
+  for (int64_t c = 0; c < kPanel; c += kLanes<T>) {
+    V t[4][3];
+    for (int j = 0; j < 3; ++j) {
+      const V g0 = load<V>(g + j * kPanel + c), g1 = load<V>(g + (3 + j) * kPanel + c), g2 = load<V>(g + (6 + j) * kPanel + c);
+      t[0][j] = g0, t[1][j] = T(0.5) * (g0 + g2 + g1), t[2][j] = T(0.5) * (g0 + g2 - g1), t[3][j] = g2;
+    }
+    for (int i = 0; i < 4; ++i) {
+      store(to + (4 * i) * apart + c, t[i][0]);
+      store(to + (4 * i + 1) * apart + c, T(0.5) * (t[i][0] + t[i][2] + t[i][1]));
+      store(to + (4 * i + 2) * apart + c, T(0.5) * (t[i][0] + t[i][2] - t[i][1]));
+      store(to + (4 * i + 3) * apart + c, t[i][2]);
+    }
+  }
+}
+
+// G^T s G for kPanel sums s[e * apart]: their kernels' gradients g[9][kPanel].
+template <class T>
+void weight_gradient_panel(const T* s, int64_t apart, T* g) {
+  using V = vector_t<T>;
+  for (int64_t c = 0; c < kPanel; c += kLanes<T>) {
+    V t[3][4];
+    for (int j = 0; j < 4; ++j) {
+      const V s0 = load<V>(s + j * apart + c), s1 = load<V>(s + (4 + j) * apart + c), s2 = load<V>(s + (8 + j) * apart + c),
+              s3 = load<V>(s + (12 + j) * apart + c);
+      const V half = T(0.5) * (s1 + s2);
+      t[0][j] = s0 + half, t[1][j] = T(0.5) * (s1 - s2), t[2][j] = half + s3;
+    }
+    for (int i = 0; i < 3; ++i) {
+      const V half = T(0.5) * (t[i][1] + t[i][2]);
+      store(g + (3 * i) * kPanel + c, t[i][0] + half);
+      store(g + (3 * i + 1) * kPanel + c, T(0.5) * (t[i][1] - t[i][2]));
+      store(g + (3 * i + 2) * kPanel + c, half + t[i][3]);
+    }
+  }
+}
+
+// out[r][kPanel] (+)= sum over k of a[r * a_row + k * a_step] b[k][kPanel], r < R, two vectors of columns at a time.
+template <int R, bool kAdd, class T>
+inline void multiply_rows(const T* a, int64_t a_row, int64_t a_step, int64_t depth, const T* b, T* out) {
+  using V = vector_t<T>;
+  for (int64_t column = 0; column < kPanel; column += 2 * kLanes<T>) {
+    V sum[R][2];
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < 2; ++j) sum[r][j] = kAdd ? load<V>(out + r * kPanel + column + j * kLanes<T>) : V{};
+    for (int64_t k = 0; k < depth; ++k) {
+      const V left = load<V>(b + k * kPanel + column), right = load<V>(b + k * kPanel + column + kLanes<T>);
+      const T* from = a + k * a_step;
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r) {
+        const T factor = from[r * a_row];
+        sum[r][0] += factor * left;
+        sum[r][1] += factor * right;
+      }
+    }
+    for (int r = 0; r < R; ++r)
+      for (int j = 0; j < 2; ++j) store(out + r * kPanel + column + j * kLanes<T>, sum[r][j]);
+  }
+}
+
+// `rows` rows, a multiple of 4.
+template <bool kAdd, class T>
+void multiply(int64_t rows, const T* a, int64_t a_row, int64_t a_step, int64_t depth, const T* b, T* out) {
+  int64_t r = 0;
+  for (; r + kRows <= rows; r += kRows) multiply_rows<kRows, kAdd>(a + r * a_row, a_row, a_step, depth, b, out + r * kPanel);
+  if constexpr (kRows > 8)
+    for (; r + 8 <= rows; r += 8) multiply_rows<8, kAdd>(a + r * a_row, a_row, a_step, depth, b, out + r * kPanel);
+  for (; r < rows; r += 4) multiply_rows<4, kAdd>(a + r * a_row, a_row, a_step, depth, b, out + r * kPanel);
+}

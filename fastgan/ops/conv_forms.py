@@ -1,0 +1,88 @@
+"""Which form a convolution on the CPU is computed in: torch's, or a faster one of the same numbers to rounding.
+
+- 3x3, stride 1, many channels: `conv3x3`, 16 products where torch takes 36.
+- Few outputs of a wide kernel (the last layer, 7x7 to 3 channels): torch's kernels fill their vectors with outputs. So each
+  column of taps makes outputs of its own, kw O of them by kernels [kh, 1], which are then summed along the diagonal.
+
+Float32 alone, and not within torch.compile. Two AVX-512 cores: bench/bench_conv2d.py.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from fastgan.ops import _library, conv3x3  # noqa: F401 - defines torch.ops.fastgan.conv3x3
+
+aten = torch.ops.aten
+
+CHANNELS, PIXELS = 64, 256  # at least, for conv3x3: fewer do not repay its transforms
+FEW = 32  # outputs at most, taps of a row times outputs: as many as two vectors hold
+
+
+@functools.cache
+def _has_conv3x3() -> bool:
+    return _library.availability("conv3x3", "cpp").loaded
+
+
+def _plain_stride(form) -> bool:
+    return (form.stride, form.dilation, form.output_padding, form.groups) == ((1, 1), (1, 1), (0, 0), 1)
+
+
+def _as_conv3x3(x, w, form) -> bool:
+    return (
+        tuple(w.shape[2:]) == (3, 3)
+        and _plain_stride(form)
+        and form.padding[0] == form.padding[1] <= 2
+        and min(w.shape[:2]) >= CHANNELS
+        and x.shape[0] * x.shape[2] * x.shape[3] >= PIXELS
+        and min(x.shape[2:]) >= 4
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and _has_conv3x3()
+    )
+
+
+def _by_columns(x, w, form) -> bool:
+    outputs, inputs, _, kw = w.shape
+    wide = kw >= 4 and outputs * kw <= FEW and inputs >= 16 and not form.transposed and _plain_stride(form)
+    return wide and x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[3] + 2 * form.padding[1] >= kw
+
+
+def _in_pixels(x) -> bool:
+    return x.stride(1) == 1
+
+
+def _channels_last(x, if_so):
+    return x.contiguous(memory_format=torch.channels_last) if _in_pixels(if_so) else x
+
+
+def convolution(x, w, bias, form):
+    """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
+    if _as_conv3x3(x, w, form):
+        return torch.ops.fastgan.conv3x3(_channels_last(x, w), w, bias, form.padding[0], form.transposed)
+    if not _by_columns(x, w, form):
+        return aten.convolution(x, w, bias, *form)
+    x = _channels_last(x, w)
+    outputs, inputs, kh, kw = w.shape
+    columns = w.permute(0, 3, 1, 2).reshape(outputs * kw, inputs, kh, 1)
+    z = aten.convolution(x, columns, None, *form).contiguous()
+    n, _, height, width = z.shape
+    size = (n, outputs, height, width - kw + 1, kw)
+    y = z.as_strided(size, (z.stride(0), kw * height * width, width, 1, height * width + 1)).sum(-1)
+    return _channels_last(y if bias is None else y + bias[:, None, None], x)
+
+
+def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
+    """Of aten::convolution: dx or None, dw or None."""
+    if not _as_conv3x3(x, w, form):
+        return aten.convolution_backward(dy, x, w, None, *form, [by_x, by_w, False])[:2]
+    x = _channels_last(x, w)
+    dy = _channels_last(dy, x)
+    dx = dw = None
+    if by_x:
+        dx = torch.ops.fastgan.conv3x3(dy, w, None, form.padding[0], not form.transposed)
+    if by_w:
+        dw = torch.ops.fastgan.conv3x3_weight(*((x, dy) if form.transposed else (dy, x)), form.padding[0])
+    return dx, dw
