@@ -15,7 +15,7 @@
 #include "cpu/memory.h"
 
 namespace fastgan {
-constexpr int64_t kPanel = 32;  // channels of a block of the products: [depth][kPanel] passes through the L1 cache in one line
+constexpr int64_t kPanel = 32;  // channels per block of the products
 }
 
 #define FASTGAN_KERNEL "cpu/conv3x3_kernel.h"
@@ -113,7 +113,8 @@ void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
   std::fill(&added[0], &added[panels(outputs) * kPanel], T(0));
   if (bias) std::copy_n(pointer<T>(*bias), outputs, &added[0]);
   // Blocks of equal size, as many for every thread.
-  const int64_t most = std::clamp<int64_t>(kBlockBytes / (kNumbers * inputs * sizeof(T)), 12, 96), threads = torch::stable::get_num_threads();
+  const int64_t threads = torch::stable::get_num_threads(), bytes = kNumbers * inputs * sizeof(T);
+  const int64_t most = std::clamp<int64_t>(kBlockBytes / bytes, 12, 96);
   const int64_t turns = (tiles.count() + most * threads - 1) / (most * threads);
   const int64_t size = (tiles.count() + turns * threads - 1) / (turns * threads), room = by_four(size);
   in_parallel((tiles.count() + size - 1) / size, 1, [&](int64_t first, int64_t last) {
@@ -147,7 +148,8 @@ void weight_gradient(const Tensor& dy, const Tensor& x, Tensor& dw, int64_t padd
   const int64_t height = x.size(1), width = x.size(2), inputs = x.size(3), outputs = dy.size(3);
   const Tiles tiles(x.size(0), dy.size(1), dy.size(2), padding);
   const int64_t of_x = panels(inputs), of_dy = panels(outputs);
-  const int64_t size = std::min(tiles.count(), std::max(kDepth, kSharedBytes / (kNumbers * kPanel * (of_x + of_dy) * int64_t(sizeof(T)))));
+  const int64_t bytes = kNumbers * kPanel * (of_x + of_dy) * sizeof(T);
+  const int64_t size = std::min(tiles.count(), std::max(kDepth, kSharedBytes / bytes));
   const T *from = pointer<T>(x), *upstream = pointer<T>(dy);
   T* to = mutable_pointer<T>(dw);
   // [16][panel of outputs][panel of inputs][kPanel outputs][kPanel inputs], and what a block of tiles adds to it
@@ -211,10 +213,12 @@ void check_images(const Tensor& x, const Tensor& other, const char* name) {
 
 Tensor conv3x3(Tensor x, Tensor weight, std::optional<Tensor> bias, int64_t padding, bool transposed) {
   check_images(x, weight, "weight");
-  FASTGAN_CHECK(weight.size(2) == 3 && weight.size(3) == 3 && weight.size(transposed ? 0 : 1) == x.size(1), "conv3x3: weight must be 3x3 for the channels of x");
+  FASTGAN_CHECK(weight.size(2) == 3 && weight.size(3) == 3 && weight.size(transposed ? 0 : 1) == x.size(1),
+                "conv3x3: weight must be 3x3 for the channels of x");
   FASTGAN_CHECK(padding >= 0 && padding <= 2, "conv3x3: padding is ", padding, ", expected 0, 1 or 2");
   const int64_t outputs = weight.size(transposed ? 1 : 0), border = transposed ? 2 - padding : padding;
-  FASTGAN_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == outputs && bias->scalar_type() == x.scalar_type()), "conv3x3: bias must be a vector of the outputs");
+  FASTGAN_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == outputs && bias->scalar_type() == x.scalar_type()),
+                "conv3x3: bias must be a vector of the outputs");
   const int64_t height = x.size(2) + 2 * border - 2, width = x.size(3) + 2 * border - 2;
   FASTGAN_CHECK(height > 0 && width > 0, "conv3x3: x is smaller than the kernel");
   if (bias) bias = torch::stable::contiguous(*bias);

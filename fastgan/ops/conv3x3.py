@@ -33,7 +33,7 @@ def _fake(x, weight, bias, padding, transposed):
 
 
 def _setup(ctx, inputs, output):
-    x, weight, bias, ctx.padding, ctx.transposed = inputs
+    x, weight, _, ctx.padding, ctx.transposed = inputs
     ctx.save_for_backward(x, weight)
 
 

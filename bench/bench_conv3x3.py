@@ -1,0 +1,70 @@
+"""3x3 convolutions of stride 1 by Winograd's algorithm, against torch's (oneDNN, direct) and its gradients; and the last layer of
+an image generator, 7x7 to 3 channels, by columns.
+
+Floor: 2 * 9 / 2.25 products per output and input channel at the peak of the FMA units (232 GFLOP/s on two AVX-512 cores). Reached
+there: 0.75 to 0.85 of the peak forward and by x, 0.75 by the weight; the rest is the transforms of images and weights.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fastgan.ops import available, conv2d
+
+PEAK = 232e9  # FLOP/s
+CASES = {  # x, outputs
+    "1x256x66x66": ((1, 256, 66, 66), 256),
+    "2x256x34x34": ((2, 256, 34, 34), 256),
+    "8x64x34x34": ((8, 64, 34, 34), 64),
+    "8x512x10x10": ((8, 512, 10, 10), 512),
+}
+compiled = pytest.mark.skipif(not available()["conv3x3"]["cpp"], reason="not compiled")
+
+
+def operands(case, layout):
+    shape, outputs = CASES[case]
+    x = torch.randn(shape).contiguous(memory_format=layout)
+    weight, bias = torch.randn(outputs, shape[1], 3, 3), torch.randn(outputs)
+    floor = 2 * 4 * outputs * shape[0] * shape[1] * (shape[2] - 2) * (shape[3] - 2) / PEAK
+    return x, weight, bias, floor
+
+
+@compiled
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "NCHW"])
+@pytest.mark.parametrize("case", CASES)
+def bench_forward(compare, case, layout):
+    x, weight, bias, floor = operands(case, layout)
+    name = f"forward {case} {str(layout).removeprefix('torch.')}"
+    compare(name, lambda f: f(x, weight, bias), reference=F.conv2d, fastgan=conv2d, floor=floor)
+
+
+@compiled
+@pytest.mark.parametrize("by", ["x", "weight", "x and weight"])
+@pytest.mark.parametrize("case", CASES)
+def bench_gradient(compare, case, by):
+    x, weight, bias, floor = operands(case, torch.channels_last)
+    wanted = {"x": [x], "weight": [weight], "x and weight": [x, weight]}[by]
+    for t in wanted:
+        t.requires_grad_()
+    outputs = {f: f(x, weight, bias) for f in (F.conv2d, conv2d)}
+    dy = torch.randn_like(outputs[conv2d])
+
+    def step(f):
+        return torch.autograd.grad(outputs[f], wanted, dy, retain_graph=True)
+
+    compare(
+        f"gradient by {by} {case}",
+        step,
+        reference=F.conv2d,
+        fastgan=conv2d,
+        compiled=False,
+        floor=floor * len(wanted),
+        tolerance=1e-4,
+    )
+
+
+@pytest.mark.parametrize("size", [256, 128])
+def bench_to_an_image(compare, size):
+    x, weight, bias = torch.randn(1, 64, size + 6, size + 6), torch.randn(3, 64, 7, 7), torch.randn(3)
+    case = f"forward 1x64x{size + 6}x{size + 6}, 7x7 to 3 channels"
+    compare(case, lambda f: f(x, weight, bias), reference=F.conv2d, fastgan=conv2d)
