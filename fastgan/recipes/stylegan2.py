@@ -36,6 +36,11 @@ class StyleGAN2(StyleGAN):
     name = "stylegan2"
     Config = StyleGAN2Config
 
+    @property
+    def whole_generator(self) -> str:
+        twice = "path length regularisation differentiates it twice: use --path-weight 0"
+        return twice if self.config.path_weight else ""
+
     def build_generator(self, sizes: dict) -> nn.Module:
         return stylegan2.Generator(stylegan2.Config(**sizes))
 

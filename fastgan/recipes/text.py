@@ -47,6 +47,7 @@ class TextRecipe(Recipe):
     unit = "sentences"
     run_defaults: ClassVar = {"data": "tang-quatrains", "samples": 16, "sample_every": 50, "metrics_every": 50}
     headline = ("nll-test", "nll-oracle", "bleu-2", "bleu-3", "self-bleu-2")
+    whole_generator = "it is called token by token and not through forward"
 
     def __init__(self, config: TextConfig, data: dict):
         super().__init__(config, data)

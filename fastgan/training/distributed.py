@@ -28,7 +28,22 @@ def _talking():
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(f"another process has died or cannot be reached ({str(error).splitlines()[0]})") from error
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> PeerLost:
+    return PeerLost(f"another process has died or cannot be reached ({str(error).splitlines()[0]})")
+
+
+@contextlib.contextmanager
+def listening():
+    """Where torch itself talks in the middle of other work (FSDP): an error of gloo or NCCL becomes PeerLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, PeerLost) or not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
+            raise
+        raise _lost(error) from error
 
 
 class _AllReduce(torch.autograd.Function):

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from fastgan.training.shard import local
+
 
 class EMA:
     """Averaged copies, in eval mode, of some networks.
@@ -34,7 +36,7 @@ class EMA:
         keep = 0.5 ** (images / halflife) if halflife > 0 else 0.0
         for name, averaged in self.networks.items():
             source = self._source[name]
-            old, new = list(averaged.parameters()), list(source.parameters())
+            old, new = ([local(p) for p in network.parameters()] for network in (averaged, source))
             if old:
                 torch._foreach_lerp_(old, new, 1 - keep)
             for b, value in zip(averaged.buffers(), source.buffers(), strict=True):

@@ -19,16 +19,16 @@ from pathlib import Path
 import torch
 
 from fastgan.training import checkpoint as ckpt
-from fastgan.training import state
+from fastgan.training import shard, state
 from fastgan.training.batch import derive_seed
 from fastgan.training.batch_norm import synchronise
 from fastgan.training.compiled import CannotCompile
-from fastgan.training.distributed import PeerLost, World, join
+from fastgan.training.distributed import PeerLost, World, join, listening
 from fastgan.training.ema import EMA
 from fastgan.training.log import MetricsLog, Progress, memory_mib, save_samples
 from fastgan.training.recipe import Recipe, RecipeConfig
 from fastgan.training.report import write_report
-from fastgan.training.run import RunConfig, find_folder, restarted, write_config
+from fastgan.training.run import RunConfig, check_options, find_folder, restarted, write_config
 from fastgan.training.signals import StopSignal
 from fastgan.training.update import NotFinite, Updater
 
@@ -80,7 +80,7 @@ class Trainer:
         self.world: World = join(run.device, run.timeout)
         # Only rank 0's host needs to see the run folder, whose config.json may have set these.
         self.config, self.run = self.world.agree((config, run))
-        self._check_options()
+        check_options(self.config, self.run)
         if dataset is None:
             options = ("resolution", "crop", "flip", "strict")
             dataset = recipe.load_data(self.run.data, self.config, **{k: getattr(self.run, k) for k in options})
@@ -91,8 +91,12 @@ class Trainer:
         self.recipe = recipe(self.config, recipe.describe(dataset))
         self.recipe.processes = self.world.size
         self._layout = torch.channels_last if self.run.channels_last else torch.contiguous_format
-        for network in self.recipe.networks.values():
-            network.to(self.world.device, memory_format=self._layout)
+        if self.run.shard_generator:
+            shard.check(self.recipe, self.run)
+        self._sharded = self.run.shard_generator and self.world.size > 1
+        for name, network in self.recipe.networks.items():
+            if not (self._sharded and name in recipe.averaged):
+                network.to(self.world.device, memory_format=self._layout)
             if self.world.size > 1:
                 synchronise(network, self.world)
         folder = find_folder(recipe.name, self.run) if self.world.main else ""
@@ -100,20 +104,6 @@ class Trainer:
         self.step = self.update = self.images = 0
         self.seconds = 0.0
         self._signal = StopSignal()
-
-    def _check_options(self) -> None:
-        config, run = self.config, self.run
-        names = ("log_every", "sample_every", "checkpoint_every", "keep", "samples", "grad_accum")
-        values = {
-            "steps": config.steps,
-            "batch_size": config.batch_size,
-            **{name: getattr(run, name) for name in names},
-        }
-        for name, value in values.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        if config.batch_size % run.grad_accum:
-            raise ValueError(f"grad_accum is {run.grad_accum}, expected a divisor of batch_size, {config.batch_size}")
 
     @property
     def resume_command(self) -> str:
@@ -139,7 +129,8 @@ class Trainer:
                     progress = Progress(self.config.steps, self.step, self.recipe.unit)
                     items = f"{len(self.dataset)} items of {self.recipe.data.get('name')}"
                     progress.say(f"{self.recipe.name}: {items}, {self.folder}")
-                self._loop(log, progress)
+                with listening():
+                    self._loop(log, progress)
             except NotFinite as error:
                 lower = "\nA lower --lr usually helps." if hasattr(self.config, "lr") else ""
                 raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}{lower}") from error
@@ -180,7 +171,11 @@ class Trainer:
         found = world.agree(loaded is not None)
         if not found:
             recipe.prepare(self.dataset)
-        self.ema = EMA({name: recipe.networks[name] for name in recipe.averaged}, self.config.ema_halflife)
+        averaged = {name: recipe.networks[name] for name in recipe.averaged}
+        self.ema = EMA(averaged, self.config.ema_halflife)
+        if self._sharded:
+            networks = [*averaged.values(), *self.ema.networks.values()]
+            shard.split(networks, recipe.optimizers.values(), world.device)
         self._updater = Updater(recipe, world, self.run)
         if found:
             loaded = state.share(world, loaded)
@@ -190,7 +185,8 @@ class Trainer:
         if resume and world.main:
             start = f"resuming {self.folder} at step {self.step}"
             print(start if found else f"{self.folder} holds no checkpoint yet: starting from step 0", flush=True)
-        world.broadcast([t for network in recipe.networks.values() for t in network.state_dict().values()])
+        tensors = [t for network in recipe.networks.values() for t in network.state_dict().values()]
+        world.broadcast([t for t in tensors if not shard.is_shard(t)])
         from fastgan.data import Loader
 
         self._loader = Loader(
@@ -270,25 +266,36 @@ class Trainer:
         item = to_float(item) if item.dtype == torch.uint8 else item
         return item.contiguous(memory_format=self._layout) if item.dim() == 4 else item
 
+    @property
+    def _takes_part(self) -> bool:
+        """In what rank 0 does for all: where the generator is split it needs everybody's part."""
+        return self.world.main or self._sharded
+
     def _save(self) -> None:
-        if not self.world.main or self._saved == self.step:
+        if self._saved == self.step or not self._takes_part:
             return
         tensors, rest = state.pack(self.recipe, self.ema, self._updater.scalers)
-        counters = {name: getattr(self, name) for name in ("step", "update", "images", "seconds")}
-        self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
+        tensors = shard.gather(tensors, keep=self.world.main)
+        if self.world.main:
+            counters = {name: getattr(self, name) for name in ("step", "update", "images", "seconds")}
+            self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
         self._saved = self.step
 
     def _sample(self, log: MetricsLog | None, progress: Progress | None) -> None:
+        if not self._takes_part:
+            return
+        torch.manual_seed(derive_seed(self.run.seed, "samples"))
+        samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
         if self.world.main:
-            torch.manual_seed(derive_seed(self.run.seed, "samples"))
-            samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
             path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
             log.show(self.step, path)
             progress.texts(samples)
             write_report(self.folder)
 
     def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
-        columns = self.recipe.evaluate(self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples)
+        networks, run = self.ema.networks, dataclasses.asdict(self.run)
+        with shard.whole(networks.values()):
+            columns = self.recipe.evaluate(networks, run, self.run.metrics_samples)
         if self.world.main:
             found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
             log.write(self.step, found)

@@ -30,6 +30,9 @@ What the engine expects
   `batch.gather(x)`; batch normalisation is synchronised by the engine.
 - A buffer that every process moves by its own part of the batch (the path length's mean, LeCam's means) is listed in
   `running`: the engine averages it over the processes, with the gradients.
+- A network in `averaged` may be split over processes (`--shard-generator`): outside `prepare` it is used through
+  `forward` alone, or through `mapping` and `synthesis`, and is not differentiated twice. Otherwise `whole_generator`
+  says why not.
 - The constructor depends on `config` and `data` alone (and torch's global generator for initial weights): `load_run`
   rebuilds the networks from config.json without the data set. What needs the data is done in `prepare`.
 """
@@ -84,6 +87,7 @@ class Recipe:
         processes: how many processes share each update; the engine sets it.
         run_defaults: options of `RunConfig` that `fastgan train` changes for this recipe, the data set among them.
         headline: beginnings of the names of those figures of `evaluate` that a run prints as it goes.
+        whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
         unit: what a batch counts, for the progress line ("images", "sentences").
 
     Raises ValueError for a `conditional` config where the data have no classes.
@@ -96,6 +100,7 @@ class Recipe:
     processes: int = 1
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
     headline: tuple[str, ...] = ("fd_",)
+    whole_generator: str = ""
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         if getattr(config, "conditional", False) and not data.get("num_classes"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastgan.training.recipe import Recipe
+from fastgan.training.recipe import Recipe, RecipeConfig
 
 
 @dataclass
@@ -44,6 +44,9 @@ class RunConfig:
     """Compile whole updates, penalties included, in a minute or so. For convolutions on a CPU eager is as fast."""
     channels_last: bool = False
     """Keep images and convolutions in channels_last order: faster without gradient penalties, hardly with them."""
+    shard_generator: bool = False
+    """Split the generator, its average and its optimiser's state over all processes (FSDP2): for one that does not fit a
+    device. Each makes a block whole while it computes, so it is slower; checkpoints are those of a plain run."""
     timeout: float = 600.0
     """Seconds without an answer after which another process counts as dead."""
     workers: int = 1
@@ -62,6 +65,17 @@ class RunConfig:
     """Checkpoints to keep."""
     samples: int = 64
     """Images in a sample grid: those of seeds 0, 1, 2, ..."""
+
+
+def check_options(config: RecipeConfig, run: RunConfig) -> None:
+    """ValueError that names the first number that makes no sense."""
+    values = {"steps": config.steps, "batch_size": config.batch_size}
+    names = ("log_every", "sample_every", "checkpoint_every", "keep", "samples", "grad_accum")
+    for name, value in {**values, **{name: getattr(run, name) for name in names}}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if config.batch_size % run.grad_accum:
+        raise ValueError(f"grad_accum is {run.grad_accum}, expected a divisor of batch_size, {config.batch_size}")
 
 
 def restarted() -> bool:

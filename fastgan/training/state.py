@@ -10,6 +10,7 @@ from fastgan.training.checkpoint import Checkpoint, load_network, pack_optimizer
 from fastgan.training.distributed import World
 from fastgan.training.ema import EMA
 from fastgan.training.recipe import Recipe
+from fastgan.training.shard import portion
 
 
 def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -27,14 +28,24 @@ def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tenso
 def unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
     """Inverse of `pack`. Raises CheckpointError that names what does not fit."""
     for name, network in recipe.networks.items():
-        load_network(network, loaded.under(f"network/{name}/"), name)
+        load_network(network, _parts(loaded.under(f"network/{name}/"), network), name)
     for name, network in ema.networks.items():
-        load_network(network, loaded.under(f"ema/{name}/"), f"the average of {name}")
+        load_network(network, _parts(loaded.under(f"ema/{name}/"), network), f"the average of {name}")
     for name, optimizer in recipe.optimizers.items():
-        unpack_optimizer(optimizer, loaded.under(f"optimizer/{name}/"), loaded.state["optimizers"][name])
+        parameters = {str(i): p for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+        tensors = {
+            key: portion(tensor, parameters.get(key.partition("/")[0], tensor))
+            for key, tensor in loaded.under(f"optimizer/{name}/").items()
+        }
+        unpack_optimizer(optimizer, tensors, loaded.state["optimizers"][name])
     for name, scaler in scalers.items():
         if name in loaded.state.get("scales", {}):
             scaler.load_state_dict(loaded.state["scales"][name])
+
+
+def _parts(tensors: dict[str, torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    held = network.state_dict()
+    return {name: portion(tensor, held.get(name, tensor)) for name, tensor in tensors.items()}
 
 
 def share(world: World, loaded: Checkpoint | None) -> Checkpoint:
@@ -47,6 +58,7 @@ def share(world: World, loaded: Checkpoint | None) -> Checkpoint:
     tensors = {}
     for name, (shape, dtype) in shapes.items():
         tensor = loaded.tensors[name] if world.main else torch.empty(shape, dtype=dtype)
-        tensors[name] = tensor.to(world.device)
-    world.broadcast(list(tensors.values()))
-    return Checkpoint(path, step, {name: tensor.cpu() for name, tensor in tensors.items()}, state)
+        tensor = tensor.to(world.device)
+        world.broadcast([tensor])
+        tensors[name] = tensor.cpu()  # one at a time: together they may not fit the device
+    return Checkpoint(path, step, tensors, state)

@@ -9,6 +9,7 @@ from fastgan.training.compiled import Step, compiled_step, gradient_step
 from fastgan.training.distributed import World
 from fastgan.training.recipe import Recipe, Update
 from fastgan.training.run import RunConfig
+from fastgan.training.shard import backward_step, is_shard, local
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -58,11 +59,17 @@ class Updater:
         values = self._backward(update, parameters, items, number)
         gradients = [p.grad for p in parameters if p.grad is not None]
         vote = torch.tensor(float(stop), device=self.world.device)
-        averaged = self.world.average(gradients, [*values.values(), vote], self.recipe.running)
+        # Shards are means already; the square of their norm travels with the rest.
+        shards = [local(g) for g in gradients if is_shard(g)]
+        gradients = [g for g in gradients if not is_shard(g)]
+        squares = [torch.nn.utils.get_total_norm(shards).square()] if shards else []
+        averaged = self.world.average(gradients, [*values.values(), *squares, vote], self.recipe.running)
         scaler = self.scalers.get(update.optimizer)
         if scaler:
             scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
+        if shards:
+            norm = (norm.square() + averaged[-2] * self.world.size).sqrt()
         logs = {f"{update.optimizer}/{name}": v for name, v in zip(values, averaged, strict=False)}
         logs[f"{update.optimizer}/gradient"] = norm
         self._health = self._health + averaged.sum() + (0 if scaler else norm)
@@ -93,22 +100,28 @@ class Updater:
         if update.optimizer in self.scalers:
             weight = self.scalers[update.optimizer].scale(weight)
         total: dict[str, torch.Tensor] = {}
+        summed: list[torch.Tensor | None] = []
         for i in range(pieces):
             batch = Batch(tuple(item[i::pieces] for item in items), self.world, self.run.seed, number, i, pieces)
             values, gradients = step(batch, weight=weight)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                if i == 0:
-                    parameter.grad = gradient
-                elif gradient is not None:
-                    parameter.grad += gradient
+            if i == 0:
+                summed = list(gradients)
+            else:
+                for have, more in zip(summed, gradients, strict=True):
+                    if more is not None:
+                        have += more
             for name, value in values.items():
                 total[name] = total.get(name, 0) + value / pieces
+        for parameter, gradient in zip(parameters, summed, strict=True):
+            parameter.grad = gradient
         return total
 
     def _step(self, update: Update, parameters: list[torch.Tensor]) -> Step:
         key = update.optimizer, update.loss
         if key not in self._steps:
             make = compiled_step if self.run.compile else gradient_step
+            if any(map(is_shard, parameters)):
+                make = backward_step
             self._steps[key] = make(self._loss(update), parameters)
         return self._steps[key]
 

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,29 @@ def tiny_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "bars.npz"
     np.savez(path, images=images)
     return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """22 images of 32x32 in colour; the label of each is its number."""
+    images = np.random.default_rng(0).integers(0, 256, (22, 3, 32, 32), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("data") / "pictures.npz"
+    np.savez(path, images=images, labels=np.arange(len(images)))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def torchrun():
+    """Run a script in a number of processes; returns what they printed."""
+
+    def run(processes: int, *argv) -> str:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*launch, *map(str, argv)], env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,15 @@
 """Several processes do what one does with their batches in turn."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from training.shared_runs import IMAGES, RUNS, normalise, train
 
+from fastgan.data import load
 from fastgan.training import load_checkpoint
 from fastgan.training.distributed import World
-
-SIZE = 22  # images in the data set: no multiple of a step's
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,23 +21,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """22 images of 32x32 in colour; the label of each is its number."""
-    images = np.random.default_rng(0).integers(0, 256, (SIZE, 3, 32, 32), dtype=np.uint8)
-    path = tmp_path_factory.mktemp("data") / "pictures.npz"
-    np.savez(path, images=images, labels=np.arange(SIZE))
-    return str(path)
-
-
-def torchrun(processes: int, *argv) -> str:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, *map(str, argv)], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
 def one(tmp_path_factory, pictures):
     """Every run by one process."""
     out = tmp_path_factory.mktemp("one")
@@ -50,20 +28,20 @@ def one(tmp_path_factory, pictures):
     return {name: train(pictures, out / name, name, 1) for name in RUNS} | {"normalise": normalise(whole)}
 
 
-def shared(processes, tmp_path_factory, pictures, *names):
+def shared(torchrun, processes, tmp_path_factory, pictures, *names):
     out = tmp_path_factory.mktemp(f"shared{processes}")
     text = torchrun(processes, Path(__file__).with_name("shared_runs.py"), pictures, out, *names)
     return out, text, [torch.load(out / f"{rank}.pt", weights_only=False) for rank in range(processes)]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, pictures):
-    return shared(2, tmp_path_factory, pictures)
+def two(torchrun, tmp_path_factory, pictures):
+    return shared(torchrun, 2, tmp_path_factory, pictures)
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory, pictures):
-    return shared(4, tmp_path_factory, pictures, "dcgan", "wgan-gp")
+def four(torchrun, tmp_path_factory, pictures):
+    return shared(torchrun, 4, tmp_path_factory, pictures, "dcgan", "wgan-gp")
 
 
 def whole_equals(theirs, ours):
@@ -109,13 +87,15 @@ def test_one_all_reduce_for_each_optimiser_step(runs, request):
 
 
 @pytest.mark.parametrize("runs", ["two", "four"])
-def test_no_image_is_lost_or_doubled(runs, request, one):
+def test_no_image_is_lost_or_doubled(runs, request, one, pictures):
     _, _, ranks = request.getfixturevalue(runs)
     labels = torch.stack([found["dcgan"]["labels"] for found in ranks], 2)
     assert labels.shape == (11, IMAGES // len(ranks), len(ranks))
     stream = labels.flatten()
-    for epoch in stream.view(-1, SIZE):
-        assert sorted(epoch.tolist()) == list(range(SIZE))
+    size = len(load(pictures))
+    assert size % IMAGES  # an epoch ends within a step
+    for epoch in stream.view(-1, size):
+        assert sorted(epoch.tolist()) == list(range(size))
     assert torch.equal(stream, one["dcgan"]["labels"].flatten())
 
 
