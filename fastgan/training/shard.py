@@ -97,9 +97,8 @@ def portion(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     parts = distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-    return torch.empty_like(like, requires_grad=False).copy_(
-        parts
-    )  # a copy: `parts` may be a view that keeps the whole
+    # A copy, as `parts` may be a view that keeps the whole.
+    return torch.empty_like(like, requires_grad=False).copy_(parts)
 
 
 def gather(tensors: dict[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
