@@ -94,6 +94,8 @@ class Trainer:
         if self.run.shard_generator:
             shard.check(self.recipe, self.run)
         self._sharded = self.run.shard_generator and self.world.size > 1
+        # Samples and checkpoints are rank 0's work; of a split generator they need everybody's part.
+        self._takes_part = self.world.main or self._sharded
         for name, network in self.recipe.networks.items():
             if not (self._sharded and name in recipe.averaged):
                 network.to(self.world.device, memory_format=self._layout)
@@ -266,11 +268,6 @@ class Trainer:
         item = to_float(item) if item.dtype == torch.uint8 else item
         return item.contiguous(memory_format=self._layout) if item.dim() == 4 else item
 
-    @property
-    def _takes_part(self) -> bool:
-        """In what rank 0 does for all: where the generator is split it needs everybody's part."""
-        return self.world.main or self._sharded
-
     def _save(self) -> None:
         if self._saved == self.step or not self._takes_part:
             return
@@ -293,9 +290,8 @@ class Trainer:
             write_report(self.folder)
 
     def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
-        networks, run = self.ema.networks, dataclasses.asdict(self.run)
-        with shard.whole(networks.values()):
-            columns = self.recipe.evaluate(networks, run, self.run.metrics_samples)
+        with shard.whole(self.ema.networks.values()):
+            columns = self.recipe.evaluate(self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples)
         if self.world.main:
             found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
             log.write(self.step, found)

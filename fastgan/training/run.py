@@ -45,8 +45,8 @@ class RunConfig:
     channels_last: bool = False
     """Keep images and convolutions in channels_last order: faster without gradient penalties, hardly with them."""
     shard_generator: bool = False
-    """Split the generator, its average and its optimiser's state over all processes (FSDP2): for one that does not fit a
-    device. Each makes a block whole while it computes, so it is slower; checkpoints are those of a plain run."""
+    """Keep 1/n of the generator, its average and its optimiser's state on each of n processes (FSDP2), for one that does
+    not fit a device; a block is whole only while it computes. Same results and checkpoints, slower."""
     timeout: float = 600.0
     """Seconds without an answer after which another process counts as dead."""
     workers: int = 1
