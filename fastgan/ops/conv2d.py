@@ -25,7 +25,7 @@ from fastgan.ops.conv_forms import convolution, convolution_backward
 aten = torch.ops.aten
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """All of a convolution but its tensors, in the order of `aten::convolution`."""
 
     stride: tuple[int, ...]
@@ -199,10 +199,10 @@ def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[i
     return values
 
 
-def _form(op, stride, padding, dilation, transposed, output_padding, groups) -> _Form:
+def _form(op, stride, padding, dilation, transposed, output_padding, groups) -> Form:
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f"{op}: groups={groups!r}; expected an integer >= 1")
-    return _Form(
+    return Form(
         _pair(op, "stride", stride, 1),
         _pair(op, "padding", padding, 0),
         _pair(op, "dilation", dilation, 1),

@@ -30,24 +30,31 @@ def _plain_stride(form) -> bool:
     return (form.stride, form.dilation, form.output_padding, form.groups) == ((1, 1), (1, 1), (0, 0), 1)
 
 
+def other_form(w, form) -> str:
+    """What such a convolution on the CPU may be computed by instead; "" where torch's form is as good."""
+    outputs, inputs, kh, kw = w.shape
+    if not _plain_stride(form):
+        return ""
+    if (kh, kw) == (3, 3) and form.padding[0] == form.padding[1] <= 2 and min(outputs, inputs) >= CHANNELS:
+        return "conv3x3" if _has_conv3x3() else ""
+    return "columns" if not form.transposed and kw >= 4 and outputs * kw <= FEW and inputs >= 16 else ""
+
+
 def _as_conv3x3(x, w, form) -> bool:
     return (
-        tuple(w.shape[2:]) == (3, 3)
-        and _plain_stride(form)
-        and form.padding[0] == form.padding[1] <= 2
-        and min(w.shape[:2]) >= CHANNELS
+        _ours(x)
+        and other_form(w, form) == "conv3x3"
         and x.shape[0] * x.shape[2] * x.shape[3] >= PIXELS
         and min(x.shape[2:]) >= 4
-        and x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and _has_conv3x3()
     )
 
 
 def _by_columns(x, w, form) -> bool:
-    outputs, inputs, _, kw = w.shape
-    wide = kw >= 4 and outputs * kw <= FEW and inputs >= 16 and not form.transposed and _plain_stride(form)
-    return wide and x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[3] + 2 * form.padding[1] >= kw
+    return _ours(x) and other_form(w, form) == "columns" and x.shape[3] + 2 * form.padding[1] >= w.shape[3]
+
+
+def _ours(x) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def _in_pixels(x) -> bool:

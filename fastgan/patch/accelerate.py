@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from fastgan.patch import rules
+from fastgan.patch import forms, rules
 from fastgan.patch.chain import LAID_OUT, PLAN, Accelerated, Chain, Straight, accelerated
 from fastgan.patch.report import MISSING, Assignment, Layout, Line, PatchReport
 from fastgan.patch.straight import Plan, make_plan
@@ -13,7 +13,8 @@ from fastgan.patch.straight import Plan, make_plan
 
 def accelerate(module: nn.Module, dry_run: bool = False) -> PatchReport:
     """Fuses layers of `module` in place: activations into the layer before them, instance norm with activation and residual,
-    depthwise filters that are not learnt, equalised layers; convolution weights are laid out as the CPU wants them.
+    depthwise filters that are not learnt, equalised layers; on the CPU some convolutions take a faster form, and weights are
+    laid out as the others want them.
 
     Args:
         module: any network. Its state_dict, parameters, submodules and hooks stay the same objects under the same names.
@@ -92,7 +93,12 @@ def _is_torchs(module: nn.Module) -> bool:
 
 def _wants_channels_last(module: nn.Module) -> bool:
     """Whether laying out the weight saves the CPU's convolution from reordering it, and nobody else holds its memory."""
-    if type(module) not in (nn.Conv2d, nn.ConvTranspose2d) or rules.hooks(module) or rules.other_form(module):
+    transposed = type(module) is nn.ConvTranspose2d
+    if (
+        not (transposed or type(module) is nn.Conv2d)
+        or rules.hooks(module)
+        or (transposed and forms.other_form(module))
+    ):
         return False
     weight = module.weight
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous() and weight.is_leaf

@@ -16,6 +16,7 @@ from torch.nn.modules import module as _module
 from fastgan import ops
 from fastgan.ops import _library
 from fastgan.ops._checks import FLOATS
+from fastgan.patch import forms
 
 
 class Act(NamedTuple):
@@ -34,13 +35,7 @@ class Rule(NamedTuple):
     what: str
 
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = {
-    nn.ConvTranspose1d: F.conv_transpose1d,
-    nn.ConvTranspose2d: F.conv_transpose2d,
-    nn.ConvTranspose3d: F.conv_transpose3d,
-}
-LINEAR_MAPS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+LINEAR_MAPS = (*forms.CONVOLUTIONS, *forms.TRANSPOSED, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
          nn.GroupNorm, nn.LayerNorm)  # fmt: skip
 INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # and the rank of their batches
@@ -132,7 +127,7 @@ def rule(modules: Sequence[nn.Module], i: int) -> Rule:
             return Rule(None, 1, why)
         return Rule(filtered, 1, f"depthwise {type(module).__name__} with a fixed filter -> upfirdn2d")
     kind = runs_as(module, (*LINEAR_MAPS, *NORMS))
-    other = "" if hooks(module) else other_form(module)
+    other = "" if hooks(module) else forms.other_form(module)
     if kind is None or act is None:
         return Rule(_alone if other else None, 1, other)
     if isinstance(act, str):
@@ -199,8 +194,8 @@ def _activated(modules, x):
     kernel = x.dtype in FLOATS and has_kernel("bias_act", x.device)
     if not kernel or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
         return _plain(modules, x)
-    if (_recorded(module, x) or x.device.type != "cpu") and type(module) in LINEAR_MAPS and not hooks(module):
-        y = _without_bias(module, x)
+    if (forms.recorded(module, x) or x.device.type != "cpu") and type(module) in LINEAR_MAPS and not hooks(module):
+        y = forms.without_bias(module, x)
         dim = y.dim() - 1 if type(module) is nn.Linear else y.dim() - 1 - len(module.kernel_size)
         return ops.bias_act(y, module.bias, dim, act.name, act.alpha, 1.0)
     return activated(after, _alone([module], x))
@@ -213,57 +208,9 @@ def activated(after, y):
     return after(y) if not free or act.inplace is None or hooks(after) else act.inplace(y)
 
 
-def _recorded(module, x):
-    return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters()))
-
-
-def _without_bias(module, x):
-    if type(module) is nn.Linear:
-        return F.linear(x, module.weight)
-    if type(module) in CONVOLUTIONS:
-        return module._conv_forward(x, module.weight, None)
-    options = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
-    return TRANSPOSED[type(module)](x, module.weight, None, *options)
-
-
-IMAGE_CHANNELS = (
-    4  # of a transposed convolution: up to here its convolution form wins (64 -> 3 at 32x32, batch 8: 1.7x)
-)
-
-
-def other_form(module: nn.Module) -> str:
-    """How a transposed convolution is computed on the CPU without gradients; "" for as ever."""
-    if type(module) is not nn.ConvTranspose2d or module.groups > 1 or tuple(module.dilation) != (1, 1):
-        return ""
-    (sy, sx), (ky, kx) = module.stride, module.kernel_size
-    if module.padding == (0, 0) and module.output_padding == (0, 0):
-        return "a matrix product where its input is 1x1"
-    whole = sy == sx > 1 and ky == kx and ky % sy == 0 and max(module.output_padding) <= min(module.padding)
-    return "a convolution and a pixel shuffle" if whole and module.out_channels <= IMAGE_CHANNELS else ""
-
-
 def _alone(modules, x):
     (module,) = modules
-    form = "" if hooks(module) else other_form(module)
-    ordinary = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
-    if not form or ordinary or x.dim() != 4 or x.device.type != "cpu" or _recorded(module, x):
-        return module(x)
-    weight, bias = module.weight, module.bias
-    outputs, (ky, kx) = module.out_channels, module.kernel_size
-    if module.padding == (0, 0):
-        if x.shape[2:] != (1, 1) or not weight.is_contiguous():
-            return module(x)
-        bias = None if bias is None else bias.repeat_interleave(ky * kx)
-        return F.linear(x.flatten(1), weight.flatten(1).t(), bias).view(-1, outputs, ky, kx)
-    # With k = s q + r, the full result y[s m + r] = sum_q w[s q + r] x[m - q]: a convolution per r, shuffled, then cropped.
-    (s, _), (py, px), (oy, ox) = module.stride, module.padding, module.output_padding
-    q = ky // s
-    weight = (
-        weight.view(-1, outputs, q, s, q, s).flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(outputs * s * s, -1, q, q)
-    )
-    bias = None if bias is None else bias.repeat_interleave(s * s)
-    y = F.pixel_shuffle(F.conv2d(x, weight, bias, padding=q - 1), s)
-    return y[:, :, py : y.shape[2] - py + oy, px : y.shape[3] - px + ox].contiguous()
+    return module(x) if hooks(module) else forms.run(module, x)
 
 
 def fixed_filter(module: nn.Module) -> bool:

@@ -1,0 +1,109 @@
+"""accelerate: convolutions that have a faster form on the CPU, float32: the same numbers and gradients, layouts and refusals."""
+
+import copy
+
+import pytest
+import torch
+from tolerances import assert_close
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import fastgan
+from fastgan.ops import available
+
+pytestmark = pytest.mark.skipif(not available()["conv3x3"]["cpp"], reason="not compiled")
+
+
+class Called(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def block(act=nn.ReLU):
+    return nn.Sequential(
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(64, 64, 3),
+        nn.InstanceNorm2d(64),
+        act(),
+        nn.Conv2d(64, 64, 3, padding=1),
+        act(),
+    )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_three_by_three(layout):
+    net = block()
+    twin = copy.deepcopy(net)
+    report = fastgan.accelerate(twin)
+    lines = dict(report.replaced)
+    assert "Winograd" in lines["1"] and "Winograd" in lines["4 + 5"]
+    x = torch.randn(2, 64, 17, 16).contiguous(memory_format=layout).requires_grad_()
+    with torch.no_grad(), Called() as called:
+        y = twin(x)
+    assert called.names.count("fastgan::conv3x3") == 2
+    assert_close(y, net(x))
+    assert y.is_contiguous(memory_format=layout)
+    for seen, wanted in zip(*(torch.autograd.grad(n(x).square().sum(), x) for n in (twin, net)), strict=True):
+        assert_close(seen, wanted, 1e-4)
+    fastgan.unpatch(report)
+    assert torch.equal(twin(x), net(x))
+
+
+def test_last_layer_by_columns():
+    net = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(32, 3, 7), nn.Tanh())
+    twin = copy.deepcopy(net)
+    assert "column" in dict(fastgan.accelerate(twin).replaced)["1 + 2"]
+    x = torch.randn(2, 32, 12, 11)
+    with torch.no_grad():
+        assert_close(twin(x), net(x))
+    for seen, wanted in zip(*(torch.autograd.grad(n(x).sum(), list(n.parameters())) for n in (twin, net)), strict=True):
+        assert_close(seen, wanted, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(64, 64, 3, stride=2, padding=1),
+        nn.Conv2d(64, 64, 3, groups=2),
+        nn.Conv2d(64, 64, 3, dilation=2),
+        nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(64, 64, 3, padding="same"),
+        nn.Conv2d(64, 64, 3).double(),
+        nn.Conv2d(8, 64, 3),
+        nn.Conv2d(64, 64, (3, 1)),
+    ],
+    ids=repr,
+)
+def test_others_stay(conv):
+    net = nn.Sequential(conv, nn.ReLU())
+    x = torch.randn(2, conv.in_channels, 18, 18, dtype=conv.weight.dtype)
+    with torch.no_grad():
+        wanted = net(x)
+        fastgan.accelerate(net)
+        with Called() as called:
+            found = net(x)
+    assert "fastgan::conv3x3" not in called.names
+    assert_close(found, wanted)
+
+
+def test_what_the_module_refuses_is_refused_alike():
+    net = block()
+    fastgan.accelerate(net)
+    for wrong in (torch.randn(2, 63, 17, 16), torch.randn(2, 64, 17, 16, dtype=torch.float64)):
+        with pytest.raises(RuntimeError):
+            net(wrong)
+
+
+def test_a_hook_sees_the_modules_own_call():
+    net = block()
+    fastgan.accelerate(net)
+    seen = []
+    net[1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    with torch.no_grad(), Called() as called:
+        net(torch.randn(2, 64, 17, 16))
+    assert len(seen) == 1 and called.names.count("fastgan::conv3x3") == 1
