@@ -3,6 +3,8 @@ process keeps one part in n, by torch's FSDP2 (`fully_shard`). A block is whole 
 
 FSDP2 averages gradients over processes in hooks that `backward` calls and `torch.autograd.grad` does not, and no gradient
 of a gradient passes through it. So networks that a penalty differentiates twice, all discriminators, stay whole.
+
+Checked with gloo between processes on CPUs; with NCCL it is not verified on hardware yet.
 """
 
 from __future__ import annotations
