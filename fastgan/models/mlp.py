@@ -73,7 +73,7 @@ class Generator(nn.Module):
         For tanh(b + w h) to have mean m and deviation s to first order: b = atanh(m), and row scale s / (1 - m^2).
         """
         last = self.inverse[-1]
-        m, s = mean.flatten().clamp(-0.98, 0.98), deviation.flatten()
+        m, s = (v.flatten().to(last.weight.device) for v in (mean.clamp(-0.98, 0.98), deviation))
         with torch.no_grad():
             last.bias.copy_(m.atanh())
             last.weight.mul_((s / (1 - m * m)).clamp(max=1)[:, None])
