@@ -36,6 +36,8 @@ ORACLE = {
         "widest": 4,
         "dropout": 0.5,
         "embedding_range": 0.17,
+        "discriminator_lr": 1e-3,
+        "ema_halflife": 0.0,
         "lr": 5e-3,
         "steps": 2000 + 300 + 40,
     },
@@ -53,7 +55,8 @@ ORACLE = {
     },
 }
 POEMS = {
-    "seqgan": {"pretrain": 1000, "discriminator_pretrain": 100, "rollouts": 4, "lr": 1e-3, "steps": 1140},
+    # The recipe's defaults, found with other seeds on another split of the poems (load_text's seed 1).
+    "seqgan": {"pretrain": 350, "discriminator_pretrain": 200, "steps": 650},
     "relgan": {"pretrain": 1000, "discriminator_steps": 2, "steps": 1150},
 }
 

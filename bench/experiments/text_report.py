@@ -81,11 +81,18 @@ def _curve(rows: dict, picture: Path) -> bool:
 
 
 def _poems(rows: dict) -> list[str]:
-    names = ("bleu-2", "bleu-3", "bleu-4", "self-bleu-2", "self-bleu-3", "self-bleu-4", "distinct-2", "nll-test")
+    names = [f"{kind}-{n}" for kind in ("bleu", "self-bleu") for n in (2, 3, 4)]
+    names += ["distinct-2", "embedding-similarity", "nll-test"]
     found = [key for key in sorted(rows) if key.startswith("tang-quatrains/")]
     if not found:
         return []
-    lines = ["", "## Tang quatrains (characters)", "", "| | phase | " + " | ".join(names) + " |", "|---" * 10 + "|"]
+    lines = [
+        "",
+        "## Tang quatrains (characters)",
+        "",
+        "| | phase | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 2) + "|",
+    ]
     for key in found:
         _, recipe, _, phase = key.split("/")
         for temperature in rows[key]["columns"] if phase == "mle" else ("1",):

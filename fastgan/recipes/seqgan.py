@@ -20,29 +20,37 @@ from fastgan.recipes.text import TextConfig, TextRecipe
 
 @dataclass
 class SeqGANConfig(TextConfig):
-    """SeqGAN: policy gradient with Monte Carlo rollouts, after maximum likelihood pretraining."""
+    """SeqGAN: policy gradient with Monte Carlo rollouts, after maximum likelihood pretraining.
 
-    steps: int = 1_900
+    The defaults suit a few thousand short sentences, which a discriminator soon knows by heart: after 200 steps it ranked
+    89% of training and 67% of held-out Tang quatrains above generated ones, after 500 steps 99% and 68%. Hence one step of
+    it, not the paper's 5, for each of the generator's, and a small and strongly regularised one.
+    """
+
+    steps: int = 650
     """Length of the run: pretraining of the generator and of the discriminator, then adversarial steps."""
-    pretrain: int = 1_500
-    """Steps of maximum likelihood."""
+    ema_halflife: float = 1_000.0
+    """Half-life of the generator's moving average, which samples are drawn from, in sentences: policy gradients are noisy,
+    and their average swings less than the generator. The paper has none. 0: no average."""
+    pretrain: int = 350
+    """Steps of maximum likelihood. On the Tang quatrains held-out likelihood is best here; larger corpora bear more."""
     discriminator_pretrain: int = 200
     """Steps of the discriminator alone, after that."""
-    discriminator_steps: int = 5
-    """Discriminator updates for each update of the generator."""
-    rollouts: int = 16
-    """Monte Carlo completions of every prefix."""
+    discriminator_steps: int = 1
+    """Discriminator updates for each update of the generator; the paper's is 5."""
+    rollouts: int = 4
+    """Monte Carlo completions of every prefix; the paper's is 16."""
     lr: float = 1e-3
     """Adam's learning rate for the policy gradient."""
-    discriminator_lr: float = 1e-3
+    discriminator_lr: float = 3e-3
     """Adam's learning rate for the discriminator."""
     filters: float = 0.25
     """Numbers of the discriminator's filters, as a share of the paper's."""
-    widest: int = 20
+    widest: int = 3
     """Widest filter of the discriminator, in tokens. Narrow ones memorise fewer sentences; the paper's go to 20."""
-    dropout: float = 0.25
-    """Share of the discriminator's features dropped in training."""
-    embedding_range: float = 1.0
+    dropout: float = 0.5
+    """Share of the discriminator's features dropped in training; the paper's is 0.25."""
+    embedding_range: float = 0.17
     """The discriminator's embeddings start from U(-r, r); the paper's r is 1."""
 
 

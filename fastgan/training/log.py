@@ -79,7 +79,7 @@ class Progress:
         self.total, self.unit = total, unit
         self._began, self._next_line = time.perf_counter(), 1.0
         # The estimate follows the last shows: phases of a run differ in the cost of a step.
-        self._recent = deque([(done, self._began)], maxlen=20)
+        self._recent = deque([(done, self._began)], maxlen=5)
         self._bar = None
         if sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
