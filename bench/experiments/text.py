@@ -36,7 +36,6 @@ ORACLE = {
         "widest": 4,
         "dropout": 0.5,
         "embedding_range": 0.17,
-        "discriminator_lr": 1e-3,
         "ema_halflife": 0.0,
         "lr": 5e-3,
         "steps": 2000 + 300 + 40,
@@ -56,9 +55,12 @@ ORACLE = {
 }
 POEMS = {
     # The recipe's defaults, found with other seeds on another split of the poems (load_text's seed 1).
-    "seqgan": {"pretrain": 350, "discriminator_pretrain": 200, "steps": 650},
+    "seqgan": {"pretrain": 350, "discriminator_pretrain": 400, "steps": 790},
     "relgan": {"pretrain": 1000, "discriminator_steps": 2, "steps": 1150},
 }
+
+
+POEM_SEEDS = {"seqgan": 3, "relgan": 0}  # 0 served to choose SeqGAN's settings
 
 
 class Results:
@@ -132,7 +134,7 @@ def main() -> None:
     results = Results(args.out / "results.jsonl")
     if not args.report:
         plan = [(name, "oracle", seed, ORACLE[name]) for seed in args.seeds for name in ORACLE]
-        plan += [(name, "tang-quatrains", 0, POEMS[name]) for name in POEMS]
+        plan += [(name, "tang-quatrains", POEM_SEEDS[name], POEMS[name]) for name in POEMS]
         for name, data, seed, options in plan:
             if f"{data}/{name}/{seed}".startswith(args.only or ""):
                 run(results, args.out, name, data, seed, options)
