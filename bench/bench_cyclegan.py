@@ -46,6 +46,8 @@ def plain(network: nn.Module) -> nn.Module:
                 setattr(parent, name, Normalised(child))
             elif isinstance(child, nn.Conv2d | nn.ConvTranspose2d):
                 child.__class__ = nn.Conv2d if isinstance(child, nn.Conv2d) else nn.ConvTranspose2d
+            elif isinstance(child, nn.ReflectionPad2d):
+                child.__class__ = nn.ReflectionPad2d
     return made
 
 

@@ -26,6 +26,41 @@ from fastgan.nn import Conv2d, ConvTranspose2d
 Norm = Literal["instance", "batch", "none"]
 
 
+class _Reflect(torch.autograd.Function):
+    """Reflection padding that keeps its input's shape for the backward pass, where torch's keeps the input."""
+
+    @staticmethod
+    def forward(ctx, x, padding):
+        ctx.shape, ctx.padding = x.shape, padding
+        return torch.ops.aten.reflection_pad2d(x, padding)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _Unreflect.apply(dy, ctx.shape, ctx.padding), None
+
+
+class _Unreflect(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, dy, shape, padding):
+        ctx.padding = padding
+        last = dy.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        input = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=layout)  # never read
+        return torch.ops.aten.reflection_pad2d_backward(dy, input, padding)
+
+    @staticmethod
+    def backward(ctx, v):
+        return _Reflect.apply(v, ctx.padding), None, None
+
+
+class ReflectionPad2d(nn.ReflectionPad2d):
+    """torch's, without what its graph keeps alive: 6% of the memory of a CycleGAN step."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        recorded = torch.is_grad_enabled() and x.requires_grad and x.dim() == 4
+        return _Reflect.apply(x, self.padding) if recorded and not torch.compiler.is_compiling() else super().forward(x)
+
+
 class InstanceAct(nn.Module):
     """Instance normalisation without parameters, activation, and the residual added after it."""
 
@@ -110,12 +145,12 @@ class ResnetBlock(nn.Module):
         super().__init__()
         bias, activation = norm != "batch", NORMS[norm]
         self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
+            ReflectionPad2d(1),
             Conv2d(channels, channels, 3, bias=bias),
             activation(channels),
             nn.Identity(),
             *([nn.Dropout(0.5)] if dropout else []),
-            nn.ReflectionPad2d(1),
+            ReflectionPad2d(1),
             Conv2d(channels, channels, 3, bias=bias),
             activation(channels, "linear"),
         )
@@ -138,7 +173,7 @@ class Generator(nn.Module):
         config = config or GeneratorConfig()
         check_norm("cyclegan.generator", config.norm)
         w, bias, activation = config.width, config.norm != "batch", NORMS[config.norm]
-        layers = [nn.ReflectionPad2d(3), Conv2d(config.in_channels, w, 7, bias=bias), activation(w), nn.Identity()]
+        layers = [ReflectionPad2d(3), Conv2d(config.in_channels, w, 7, bias=bias), activation(w), nn.Identity()]
         for inputs in (w, 2 * w):
             outputs = 2 * inputs
             layers += [Conv2d(inputs, outputs, 3, 2, 1, bias=bias), activation(outputs), nn.Identity()]
@@ -146,7 +181,7 @@ class Generator(nn.Module):
         for inputs in (4 * w, 2 * w):
             up = ConvTranspose2d(inputs, inputs // 2, 3, 2, 1, output_padding=1, bias=bias)
             layers += [up, activation(inputs // 2), nn.Identity()]
-        layers += [nn.ReflectionPad2d(3), Conv2d(w, config.out_channels, 7), nn.Tanh()]
+        layers += [ReflectionPad2d(3), Conv2d(w, config.out_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
         initialise(self)
 

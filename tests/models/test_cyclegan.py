@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fastgan import models
-from fastgan.models.cyclegan import NORMS
+from fastgan.models.cyclegan import NORMS, ReflectionPad2d
 
 
 def layout(network) -> dict[str, tuple[int, ...]]:
@@ -156,3 +156,17 @@ def test_wrong_sizes_are_named():
         models.build("cyclegan.discriminator", norm="layer")
     with pytest.raises(ValueError, match="at least 5"):
         models.build("pix2pix.generator", downs=4)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_reflection_is_torchs_to_any_order_and_keeps_no_input(layout):
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    pad, plain = ReflectionPad2d((1, 2, 3, 0)), torch.nn.ReflectionPad2d((1, 2, 3, 0))
+    assert torch.equal(pad(x), plain(x))
+    dy = torch.randn_like(plain(x))
+    assert torch.equal(*(torch.autograd.grad(f(x), x, dy)[0] for f in (pad, plain)))
+    assert torch.autograd.gradcheck(pad, x) and torch.autograd.gradgradcheck(pad, x)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda t: t):
+        pad(x)
+    assert not kept
