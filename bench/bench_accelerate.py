@@ -3,7 +3,7 @@
 Plain torch modules as everybody writes them, in evaluation mode without gradients, and a step with gradients of each.
 
 Two AVX-512 cores, default allocator, inference: CycleGAN 1.6x; DCGAN's generator 1.1x for 1 and 8 images, 1.36x for 64. Its
-discriminator for 1 and 8 images is its 4x4 convolutions of stride 2 (97%), which have no faster form: 0.97x to 1.06x from run to
+discriminator for 1 and 8 images is its 4x4 convolutions of stride 2 (97%), which have no faster form: 0.87x to 1.06x from run to
 run, 1.24x for 64. Gradients of a few images through DCGAN are 0.85x to 0.9x: weights that are laid out cost the backward pass.
 """
 
