@@ -90,18 +90,22 @@ def _poems(rows: dict) -> list[str]:
         "",
         "## Tang quatrains (characters)",
         "",
-        "| | phase | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 2) + "|",
+        "| | seed | phase | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 3) + "|",
     ]
     for key in found:
-        _, recipe, _, phase = key.split("/")
+        _, recipe, seed, phase = key.split("/")
         for temperature in rows[key]["columns"] if phase == "mle" else ("1",):
             values = _values(rows, key, temperature)
             cells = " | ".join(f"{values[name]:.3f}" for name in names)
-            lines.append(f"| {TITLE[recipe]} | {phase} T={temperature} | {cells} |")
+            lines.append(f"| {TITLE[recipe]} | {seed} | {phase} T={temperature} | {cells} |")
     for key in found:
-        _, recipe, _, phase = key.split("/")
-        lines += ["", f"{TITLE[recipe]}, {'before' if phase == 'mle' else 'after'} the adversarial phase:", ""]
+        _, recipe, seed, phase = key.split("/")
+        lines += [
+            "",
+            f"{TITLE[recipe]}, seed {seed}, {'before' if phase == 'mle' else 'after'} the adversarial phase:",
+            "",
+        ]
         lines += [f"    {poem}" for poem in rows[key]["columns"]["1"]["samples"][:5]]
     return lines
 

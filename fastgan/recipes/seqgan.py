@@ -24,7 +24,10 @@ class SeqGANConfig(TextConfig):
 
     The defaults suit a few thousand short sentences, which a discriminator soon knows by heart; its reward then says little of
     what is common to them. Hence one step of it, not the paper's 5, for each of the generator's, a small and strongly
-    regularised one, and few adversarial steps: more of them were seen to lose the gain again.
+    regularised one, and few adversarial steps.
+
+    On the Tang quatrains the adversarial phase is no sure gain: with the defaults BLEU-2 rose from 0.26 to 0.30 with seed 3
+    and fell from 0.27 to 0.21 with seed 0. Maximum likelihood sampled at temperature 0.9 reaches 0.32 with either.
     """
 
     steps: int = 790
