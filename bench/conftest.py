@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import fastgan
+from fastgan.ops import conv_forms
 
 BUDGET = 2.5  # seconds of measured time per case, over all implementations
 
@@ -164,6 +165,7 @@ def record(request, benchmark):
 @contextlib.contextmanager
 def _references():
     with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(conv_forms, "other_form", lambda w, form: ""))  # torch's convolutions
         for name in ("bias_act", "filtered_lrelu", "modulated_conv2d", "norm_act", "upfirdn2d", "grad_penalty"):
             op = getattr(fastgan.ops, name)
 
@@ -180,7 +182,7 @@ def _references():
 def by_references():
     """by_references(f): f() with impl="reference" in every op that has one, wherever in fastgan it was imported by name.
 
-    So a whole network runs on the references; a modulated convolution is then the grouped one.
+    So a whole network runs on the references and torch's convolutions; a modulated convolution is then the grouped one.
     """
 
     def run(f):

@@ -4,7 +4,7 @@
 - Few outputs of a wide kernel (the last layer, 7x7 to 3 channels): torch's kernels fill their vectors with outputs. So each
   column of taps makes outputs of its own, kw O of them by kernels [kh, 1], which are then summed along the diagonal.
 
-Float32 alone, and not within torch.compile. Two AVX-512 cores: bench/bench_conv2d.py.
+Float32 alone, and not within torch.compile. Two AVX-512 cores: bench/bench_conv3x3.py.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class SeqGANConfig(TextConfig):
     regularised one, and few adversarial steps.
 
     On the Tang quatrains the adversarial phase is no sure gain: with the defaults BLEU-2 rose from 0.26 to 0.30 with seed 3
-    and fell from 0.27 to 0.21 with seed 0. Maximum likelihood sampled at temperature 0.9 reaches 0.32 with either.
+    and fell from 0.26 to 0.21 with seed 0. Maximum likelihood sampled at temperature 0.9 reaches 0.32 with either.
     """
 
     steps: int = 790
