@@ -22,11 +22,13 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Structural similarity of images [N, C, H, W], H and W at least 11 -> [N], at most 1.
 
     Wang et al., "Image Quality Assessment", 2004, eq. 13: Gaussian window of 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03,
-    averaged over the positions where the window lies inside and over channels.
+    averaged over the positions where the window lies inside and over channels. Black counts as 0, as the paper demands:
+    eq. 6 compares brightness by the ratio of means, which says nothing where these may be negative.
     """
     _check(a, b)
     if min(a.shape[2:]) < 11:
         raise ValueError(f"ssim: images have shape {tuple(a.shape)}; expected at least 11 pixels a side")
+    a, b = a + RANGE / 2, b + RANGE / 2
     offsets = torch.arange(-5, 6, dtype=torch.float64)
     window = torch.exp(-offsets.square() / (2 * 1.5**2))
     window = (window / window.sum()).to(a)

@@ -29,7 +29,7 @@ def test_ssim_by_scipy():
     found = pairs.ssim(a, b)
     for i in range(3):
         values = []
-        for x, y in zip(a[i].numpy(), b[i].numpy(), strict=True):
+        for x, y in zip(a[i].numpy() + 1, b[i].numpy() + 1, strict=True):
 
             def blur(v):
                 return scipy.ndimage.gaussian_filter(v, 1.5, truncate=5 / 1.5)[5:-5, 5:-5]
@@ -40,6 +40,13 @@ def test_ssim_by_scipy():
             values.append(((2 * mx * my + c1) * (2 * cxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())
         assert found[i].item() == pytest.approx(np.mean(values), rel=1e-9)
     torch.testing.assert_close(pairs.ssim(a, a), torch.ones(3, dtype=torch.float64))
+
+
+def test_ssim_of_plain_images():
+    """Without structure only brightness is compared: white and grey as (2 * 2 * 1) / (2^2 + 1^2), black and white as 0."""
+    white, grey, black = (torch.full((1, 1, 12, 12), v, dtype=torch.float64) for v in (1.0, 0.0, -1.0))
+    assert pairs.ssim(white, grey).item() == pytest.approx(0.8, abs=1e-4)
+    assert pairs.ssim(white, black).item() == pytest.approx(0.0, abs=2e-4)
 
 
 def test_wrong_shapes_are_named():
