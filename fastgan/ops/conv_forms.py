@@ -41,7 +41,8 @@ def other_form(w, form) -> str:
     return "columns" if not form.transposed and kw >= 4 and outputs * kw <= FEW and inputs >= 16 else ""
 
 
-def _as_conv3x3(x, w, form) -> bool:
+def as_conv3x3(x, w, form) -> bool:
+    """Whether `convolution(x, w, bias, form)` is computed by `conv3x3`."""
     return (
         _ours(x)
         and other_form(w, form) == "conv3x3"
@@ -68,7 +69,7 @@ def _channels_last(x, if_so):
 
 def convolution(x, w, bias, form):
     """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
-    if _as_conv3x3(x, w, form):
+    if as_conv3x3(x, w, form):
         return torch.ops.fastgan.conv3x3(_channels_last(x, w), w, bias, form.padding[0], form.transposed)
     if not _by_columns(x, w, form):
         return aten.convolution(x, w, bias, *form)
@@ -84,7 +85,7 @@ def convolution(x, w, bias, form):
 
 def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
     """Of aten::convolution: dx or None, dw or None."""
-    if not _as_conv3x3(x, w, form):
+    if not as_conv3x3(x, w, form):
         return aten.convolution_backward(dy, x, w, None, *form, [by_x, by_w, False])[:2]
     x = _channels_last(x, w)
     dy = _channels_last(dy, x)

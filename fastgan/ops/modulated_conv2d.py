@@ -16,9 +16,12 @@ import torch
 
 from fastgan.ops import _library
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_rank
+from fastgan.ops.conv2d import Form
 from fastgan.ops.conv2d_resample import conv2d_resample
+from fastgan.ops.conv_forms import as_conv3x3
 
 EPSILON = 1e-8
+_SHARED_FORM = Form((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
 
 
 def modulated_conv2d(
@@ -95,7 +98,7 @@ def modulated_conv2d(
     resampling = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
     make_weights = _reference if impl == "reference" else _library.select("modulated_conv2d_weight", impl, x)
     matrix = weight.shape[2:] == (1, 1) and up == down == 1 and padding in (0, (0, 0), [0, 0])
-    if impl == "auto" and not _prefers_per_sample(x, weight, styles, matrix):
+    if impl == "auto" and not _prefers_per_sample(x, weight, styles, matrix, up == down == 1):
         y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
     else:
         w = make_weights(weight, styles, gain, demodulate)[0]
@@ -122,15 +125,20 @@ def _as_gain(gain: torch.Tensor | float | None, x: torch.Tensor) -> torch.Tensor
     return gain.to(x.dtype).expand(x.shape[:2])
 
 
-def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: bool) -> bool:
+def _prefers_per_sample(
+    x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: bool, plain: bool
+) -> bool:
     """Whether weights per sample cost less than the shared form's two passes over activations. The rule is measured on two
     cores in float32 (bench/bench_modulated_conv2d.py): yes, if they are at most half as many as the elements of input and
-    output. A grouped convolution copies a channels_last input, and under `no_weight_gradients` it would lose the
+    output, unless the convolution is `plain`, of several samples, and such that `conv3x3` computes it, which knows no groups
+    and takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input, and under `no_weight_gradients` it would lose the
     gradient of the styles, so it serves neither that layout nor where gradients are recorded; the product serves both.
     Not measured on a GPU, where the shared form is taken.
     """
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
+        return False
+    if plain and len(x) > 1 and not torch.compiler.is_compiling() and as_conv3x3(x, weight, _SHARED_FORM):
         return False
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, styles))
     return matrix or (x.is_contiguous() and not recorded)

@@ -13,8 +13,9 @@ from fastgan.patch.straight import Plan, make_plan
 
 def accelerate(module: nn.Module, dry_run: bool = False) -> PatchReport:
     """Fuses layers of `module` in place: activations into the layer before them, instance norm with activation and residual,
-    depthwise filters that are not learnt, equalised layers; on the CPU some convolutions take a faster form, and weights are
-    laid out as the others want them.
+    depthwise filters that are not learnt, equalised layers; on the CPU some convolutions take a faster form. Of transposed ones
+    in evaluation mode the weights are laid out channels last, which is faster (a DCGAN generator: 1.15 to 1.3 times), though
+    not with gradients (0.86 times for 2 images): to train, accelerate in training mode.
 
     Args:
         module: any network. Its state_dict, parameters, submodules and hooks stay the same objects under the same names.
@@ -92,13 +93,9 @@ def _is_torchs(module: nn.Module) -> bool:
 
 
 def _wants_channels_last(module: nn.Module) -> bool:
-    """Whether laying out the weight saves the CPU's convolution from reordering it, and nobody else holds its memory."""
-    transposed = type(module) is nn.ConvTranspose2d
-    if (
-        not (transposed or type(module) is nn.Conv2d)
-        or rules.hooks(module)
-        or (transposed and forms.other_form(module))
-    ):
+    """Whether laying out the weight speeds up the CPU's convolution, and nobody else holds its memory. Not where gradients
+    will be taken, nor of convolutions: 4x4 with stride 2 takes 0.87 to 1.2 times as long, 3x3 has `conv3x3`."""
+    if type(module) is not nn.ConvTranspose2d or module.training or rules.hooks(module) or forms.other_form(module):
         return False
     weight = module.weight
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous() and weight.is_leaf

@@ -136,6 +136,9 @@ def rule(modules: Sequence[nn.Module], i: int) -> Rule:
         return Rule(None, 1, f"{kind.__name__} + {act.name} with {seen} between or after them")
     if act.name == "softplus" and kind in NORMS:
         return Rule(None, 1, f"{kind.__name__} + softplus, which torch cannot compute in place")
+    in_place = getattr(after, "inplace", False)
+    if in_place and not other and (kind in NORMS or module.bias is None):
+        return Rule(None, 1, f"{kind.__name__} + {act.name} in place: nothing to gain")
     fused = "bias_act, in place without gradients" if kind in LINEAR_MAPS else "in place without gradients"
     return Rule(_activated, 2, f"{kind.__name__} + {act.name} -> {fused}" + f"; {other}" * bool(other))
 

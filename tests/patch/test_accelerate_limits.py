@@ -215,17 +215,30 @@ def test_autocast_and_other_types(dtype):
 
 
 def test_weights_are_laid_out():
-    net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
-    alias = net[2].weight.detach()
+    net = nn.Sequential(*(nn.ConvTranspose2d(8, 8, 4, 2, 1) for _ in range(2)))
+    alias = net[1].weight.detach()
     x = torch.randn(2, 8, 5, 5)
     expected, weight = net(x), net[0].weight
+    assert not fastgan.accelerate(net).replaced and weight.is_contiguous()  # in training mode gradients would lose
+    net.eval()
     report = fastgan.accelerate(net)
-    assert dict(report.replaced)["0"] == "weight channels last" and "2" not in dict(report.replaced)
+    assert dict(report.replaced)["0"] == "weight channels last" and "1" not in dict(report.replaced)
     assert net[0].weight is weight and weight.is_contiguous(memory_format=torch.channels_last)
-    assert net[2].weight.data_ptr() == alias.data_ptr()  # memory that somebody else holds stays
+    assert net[1].weight.data_ptr() == alias.data_ptr()  # memory that somebody else holds stays
     y = net(x)
     assert y.is_contiguous() and net(x.contiguous(memory_format=torch.channels_last)).shape == y.shape
     assert_close(y, expected)
-    weight.data.copy_(torch.ones(8, 8, 3, 3))
+    weight.data.copy_(torch.ones(8, 8, 4, 4))
     fastgan.unpatch(report)
     assert weight.is_contiguous() and (weight == 1).all()
+
+
+def test_nothing_to_gain_is_left_alone():
+    """A plain DCGAN discriminator: no bias, activations in place already."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, inplace=True),
+    )  # fmt: skip
+    report = fastgan.accelerate(net)
+    assert not report.replaced and type(net) is nn.Sequential
+    assert sum("nothing to gain" in why for _, why in report.refused) == 2
