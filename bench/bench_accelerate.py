@@ -65,7 +65,9 @@ NETWORKS = {
 CASES = [(name, batch) for name, (_, _, batches) in NETWORKS.items() for batch in batches]
 
 
-def pair(name: str, batch: int, device: torch.device, training: bool = False) -> tuple[nn.Module, nn.Module, torch.Tensor]:
+def pair(
+    name: str, batch: int, device: torch.device, training: bool = False
+) -> tuple[nn.Module, nn.Module, torch.Tensor]:
     """The network, its accelerated copy, and an input."""
     torch.manual_seed(0)
     build, shape, _ = NETWORKS[name]

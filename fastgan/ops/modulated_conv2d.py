@@ -125,15 +125,13 @@ def _as_gain(gain: torch.Tensor | float | None, x: torch.Tensor) -> torch.Tensor
     return gain.to(x.dtype).expand(x.shape[:2])
 
 
-def _prefers_per_sample(
-    x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: bool, plain: bool
-) -> bool:
+def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: bool, plain: bool) -> bool:
     """Whether weights per sample cost less than the shared form's two passes over activations. The rule is measured on two
     cores in float32 (bench/bench_modulated_conv2d.py): yes, if they are at most half as many as the elements of input and
-    output, unless the convolution is `plain`, of several samples, and such that `conv3x3` computes it, which knows no groups
-    and takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input, and under `no_weight_gradients` it would lose the
-    gradient of the styles, so it serves neither that layout nor where gradients are recorded; the product serves both.
-    Not measured on a GPU, where the shared form is taken.
+    output, unless the convolution is `plain`, of several samples, and one that `conv3x3` computes, which knows no groups and
+    takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input, and under
+    `no_weight_gradients` it would lose the gradient of the styles, so it serves neither that layout nor where gradients are
+    recorded; the product serves both. Not measured on a GPU, where the shared form is taken.
     """
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
