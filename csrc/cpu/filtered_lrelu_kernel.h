@@ -13,6 +13,8 @@ using filtered::Plan;
 #include "cpu/filtered_lrelu_vector.h"
 #include "cpu/filtered_lrelu_combine.h"
 
+constexpr int64_t kRowsAhead = 4;
+
 // Memory of one thread: everything a plane needs, zero where nothing is ever written (margins, rows outside of the image).
 template <class T>
 struct Scratch {
@@ -22,15 +24,16 @@ struct Scratch {
   int64_t bit_plane, bit_row;
   int64_t first_group, first_t;
   std::vector<T*> x_table, t_table;  // where row i (from first_group on) and row m (from first_t on) are kept
-  std::vector<const T*> x_across, t_across, in;  // samples of the passes across, where they are separable
+  std::vector<const T*> x_across[2], t_across[2], in;  // samples of the passes across, where they are separable, of two rows
+  Windows<T> x_windows, t_windows;
 
-  explicit Scratch(const Plan<T>& plan) {
-    const int64_t ring = plan.down_rows + plan.up - 1;
+  explicit Scratch(const Plan<T>& plan) : x_windows(plan.x_place, plan.x_phases), t_windows(plan.t_place, plan.phases) {
+    const int64_t ring = plan.down_rows + plan.down + plan.up - 1;  // for two rows of y
     bit_plane = plan.columns / 8 + 8;  // word-wise reading of the last plane stays inside
     bit_row = plan.phases * bit_plane;
     const int64_t line_size = std::max(plan.x_w, plan.out_w);
-    const int64_t sizes[] = {line_size, (plan.up_separable ? 1 : plan.up_rows) * plan.x_row(),
-                             plan.up_separable ? plan.up_rows * plan.t_row() : 0, ring * plan.t_row(), plan.t_row(), plan.t_row(),
+    const int64_t sizes[] = {line_size, (plan.up_separable ? 2 : plan.up_rows) * plan.x_row(),
+                             plan.up_separable ? plan.up_rows * plan.t_row() : 0, ring * plan.t_row(), 2 * plan.t_row(), plan.t_row(),
                              std::max(plan.x_row(), plan.t_row()), plan.y_phases * plan.out_columns};
     T** const places[] = {&line, &x_rows, &wide_rows, &t_rows, &row, &dump, &zeros, &y};
     int64_t total = 0;
@@ -50,13 +53,22 @@ struct Scratch {
     first_t = std::min<int64_t>(0, -plan.qy);
     for (int64_t m = first_t; m < std::max(plan.mid_h, plan.out_h * plan.down - plan.qy + plan.down_rows); ++m)
       t_table.push_back(m < 0 || m >= plan.mid_h ? zeros : t_rows + m % ring * plan.t_row());
-    for (int64_t place : plan.x_place) x_across.push_back(x_rows + place);
-    for (int64_t place : plan.t_place) t_across.push_back(row + place);
+    for (int64_t i = 0; i < 2; ++i) {
+      for (int64_t place : plan.x_place) x_across[i].push_back(x_rows + i * plan.x_row() + place);
+      for (int64_t place : plan.t_place) t_across[i].push_back(row + i * plan.t_row() + place);
+    }
     in.resize(std::max(plan.up_rows * plan.up_columns, plan.down_rows * plan.down_samples));
   }
   T* const* x_from(int64_t i) const { return x_table.data() + (i - first_group); }
   T* const* t_from(int64_t m) const { return t_table.data() + (m - first_t); }
 };
+
+// Brings a row that is needed soon into the cache: the passes leave the memory idle, and a row of x takes as long to arrive
+// as it takes to use. It may lie beyond the tensor: nothing is read.
+template <bool kWrite, class S>
+inline void expect(const S* row, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / sizeof(S)) __builtin_prefetch(row + i, kWrite);
+}
 
 // Row i of x as planes, in the type sums are kept in, with the bias.
 template <class S, class T>
@@ -125,10 +137,10 @@ inline void clear_beyond(const Plan<T>& plan, T* row) {
   }
 }
 
-// Row o of y from the ring of t. `spare`: numbers after the row that may be overwritten.
+// Across to a row of y from row `which` of the two that have been filtered along, or from the ring of t if the filter is 2-D.
+// `spare`: numbers after the row that may be overwritten.
 template <class S, class T>
-inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y, int64_t spare) {
-  T* const* rows = scratch.t_from(o * plan.down - plan.qy);
+inline void across_row(const Plan<T>& plan, Scratch<T>& scratch, T* const* rows, int64_t which, S* y, int64_t spare) {
   T* out[4];
   for (int64_t e = 0; e < plan.y_phases; ++e) out[e] = scratch.y + e * plan.out_columns;
   bool direct = false;
@@ -137,10 +149,9 @@ inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y, 
     if (direct) out[0] = y;
   }
   if (plan.down_separable) {
-    for (int64_t r = 0; r < plan.phases; ++r)
-      combine<1, Pass::plain>(rows, plan.along_down.data(), plan.down_rows, &scratch.row, r * plan.t_stride + plan.t_margin, plan.columns, Act<T>{}, 0);
-    clear_beyond(plan, scratch.row);
-    combine_plain(plan.y_phases, scratch.t_across.data(), plan.across_down.data(), plan.down_samples, out, 0, plan.out_columns);
+    T* row = scratch.row + which * plan.t_row();
+    clear_beyond(plan, row);
+    across(scratch.t_windows, row, scratch.t_across[which].data(), plan.y_phases, plan.across_down.data(), plan.down_samples, out, plan.out_columns);
   } else {
     for (int64_t a = 0, k = 0; a < plan.down_rows; ++a)
       for (int64_t place : plan.t_place) scratch.in[k++] = rows[a] + place;
@@ -149,24 +160,41 @@ inline void down_row(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, S* y, 
   if (!direct) give_y<S>(plan, scratch, y);
 }
 
+// Rows o and, if `two`, o + 1 of y from the ring of t, whose rows both read: together they load them once.
+template <class S, class T>
+inline void down_rows(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, bool two, S* y, int64_t spare) {
+  T* const* rows = scratch.t_from(o * plan.down - plan.qy);
+  if (plan.down_separable)
+    for (int64_t r = 0; r < plan.phases; ++r) {
+      const int64_t at = r * plan.t_stride + plan.t_margin;
+      if (two) combine_two(rows, plan.along_down.data(), plan.down_rows, plan.down, scratch.row, scratch.row + plan.t_row(), at, plan.columns);
+      else combine<1, Pass::plain>(rows, plan.along_down.data(), plan.down_rows, &scratch.row, at, plan.columns, Act<T>{}, 0);
+    }
+  across_row(plan, scratch, rows, 0, y, spare);
+  if (two) across_row(plan, scratch, rows, 1, y + plan.out_w, spare - plan.out_w);
+}
+
 // Rows [first, last) of y of one plane. A band writes the rows of the mask that its own rows of y read first.
 template <Pass kPass, class S, class T>
 void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, uint8_t* mask, int64_t first, int64_t last) {
   const bool marks = kPass == Pass::activate_and_mark;
   const int64_t own_first = first == 0 ? 0 : first * plan.down, own_last = last == plan.out_h ? plan.mid_h : last * plan.down;
   const int64_t row_bytes = plan.mask_row();
-  int64_t u = INT64_MIN, next_x = 0;  // next group, next row of x
+  int64_t u = INT64_MIN, next_x = 0, taken = -1;  // next group, next row of x, the last of which a copy was made
+  const auto copied = [&](int64_t i) { return scratch.x_rows + i % 2 * plan.x_row(); };
   const auto group = [&] {
     T* const* rows = scratch.x_from(u);
     for (int64_t i = std::max(next_x, std::max<int64_t>(0, u)); i < std::min(u + plan.up_rows, plan.x_h); ++i, next_x = i) {
+      expect<false>(x + (i + kRowsAhead) * plan.x_w, plan.x_w);
       if (!plan.up_separable) {
         take_x(plan, x + i * plan.x_w, bias, scratch, rows[i - u]);
         continue;
       }
-      take_x(plan, x + i * plan.x_w, bias, scratch, scratch.x_rows);
+      // One row ahead: what has just been stored is not yet there to be loaded across its vectors.
+      for (taken = std::max(taken, i - 1); taken < std::min(i + 1, plan.x_h - 1);) ++taken, take_x(plan, x + taken * plan.x_w, bias, scratch, copied(taken));
       T* wide[4];
       for (int64_t r = 0; r < plan.phases; ++r) wide[r] = rows[i - u] + r * plan.t_stride + plan.t_margin;
-      combine_plain(plan.phases, scratch.x_across.data(), plan.across_up.data(), plan.across_samples, wide, 0, plan.columns);
+      across(scratch.x_windows, copied(i), scratch.x_across[i % 2].data(), plan.phases, plan.across_up.data(), plan.across_samples, wide, plan.columns);
     }
     T* out[4];
     for (int64_t j = 0; j < plan.up; ++j) {
@@ -193,14 +221,16 @@ void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, u
     }
     ++u;
   };
-  for (int64_t o = first; o < last; ++o) {
+  for (int64_t o = first, step = 1; o < last; o += step) {
+    step = plan.down_separable && o + 1 < last ? 2 : 1;
     const int64_t from = std::max<int64_t>(0, o * plan.down - plan.qy);
-    const int64_t to = std::min(plan.mid_h, o * plan.down - plan.qy + plan.down_rows);
+    const int64_t to = std::min(plan.mid_h, (o + step - 1) * plan.down - plan.qy + plan.down_rows);
     // Without a mask to write, rows of t that no output reads are passed over.
     const int64_t needed = filtered::ceil_div((marks && o == first ? own_first : from) - plan.py, plan.up);
     if (u == INT64_MIN || (!marks && u < needed)) u = needed;
     while (plan.py + (u - 1) * plan.up < to - 1) group();
-    down_row(plan, scratch, o, y + o * plan.out_w, (last - o - 1) * plan.out_w);
+    expect<true>(y + (o + kRowsAhead) * plan.out_w, step * plan.out_w);
+    down_rows(plan, scratch, o, step == 2, y + o * plan.out_w, (last - o - 1) * plan.out_w);
   }
   if (marks)
     while (plan.py + (u - 1) * plan.up < own_last - 1) group();

@@ -33,6 +33,17 @@ inline void store(T* p, typename Lanes<T>::vector v) { *reinterpret_cast<typenam
 template <class T>
 inline typename Lanes<T>::vector splat(T value) { return value - typename Lanes<T>::vector{}; }
 
+#if defined(FASTGAN_AVX512)
+// Elements by .. by + lanes - 1 of the two vectors.
+template <int by, class T>
+inline typename Lanes<T>::vector shifted(typename Lanes<T>::vector low, typename Lanes<T>::vector high) {
+  if constexpr (std::is_same_v<T, float>)
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), by));
+  else
+    return _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(high), _mm512_castpd_si512(low), by));
+}
+#endif
+
 // a > b ? a : b and a < b ? a : b: b where one is NaN. GCC 12 makes compares and blends of the operators, not these.
 template <class T>
 inline typename Lanes<T>::vector larger(typename Lanes<T>::vector a, typename Lanes<T>::vector b) {
