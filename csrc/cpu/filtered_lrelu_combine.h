@@ -150,7 +150,7 @@ struct Windows {
   Windows(const std::vector<int64_t>& found, int64_t planes) {
     if (!kFast || (static_cast<int64_t>(found.size()) + planes - 1) / planes > kLanes<T>) return;
     for (int64_t k = 0; k < static_cast<int64_t>(found.size()); ++k)
-      if (found[k] != found[k % planes] + k / planes || found[k % planes] % Plan<T>::kAlign != 0) return;
+      if (found[k] != found[k % planes] + k / planes) return;
     for (count = 0; count < planes; ++count) {
       places[count] = count < static_cast<int64_t>(found.size()) ? found[count] : 0;
       sizes[count] = (static_cast<int64_t>(found.size()) - count + planes - 1) / planes;
@@ -159,7 +159,7 @@ struct Windows {
 };
 
 #if defined(FASTGAN_AVX512)
-// out[j][i] = sum_k taps[k][j] sample k of element i, for kVectors vectors: each aligned vector is loaded once, and a sample is
+// out[j][i] = sum_k taps[k][j] sample k of element i, for kVectors vectors: each vector is loaded once, and a sample is
 // cut out of two. A load that straddles two cache lines takes 2.5 to 4 cycles (Zen 4), a cut one, beside the multiply-adds.
 template <int kRows, int kVectors, class T>
 inline __attribute__((always_inline)) void block_across(const Windows<T>& windows, const T* row, const T* taps, T* const* out, int64_t i) {

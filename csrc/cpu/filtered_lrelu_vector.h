@@ -139,53 +139,73 @@ inline uint32_t get_bits(const uint8_t* bytes, int64_t i) {
   }
 }
 
-// Bit i of a 32 / phases bit number to bit i * phases, and back.
-inline uint32_t spread(uint32_t bits, int64_t phases) {
+// Bit i of a 64 / phases bit number to bit i * phases, and back.
+template <int phases>
+inline uint64_t spread(uint64_t bits) {
+  if constexpr (phases == 1) return bits;
 #if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
-  return phases == 1 ? bits : _pdep_u32(bits, phases == 2 ? 0x55555555u : 0x11111111u);
+  return _pdep_u64(bits, phases == 2 ? 0x5555555555555555u : 0x1111111111111111u);
 #else
-  if (phases == 1) return bits;
-  uint32_t result = 0;
-  for (int64_t i = 0; i < 32 / phases; ++i) result |= ((bits >> i) & 1) << (i * phases);
+  uint64_t result = 0;
+  for (int64_t i = 0; i < 64 / phases; ++i) result |= ((bits >> i) & 1) << (i * phases);
   return result;
 #endif
 }
 
-inline uint32_t gather(uint32_t bits, int64_t phases) {
+template <int phases>
+inline uint64_t gather(uint64_t bits) {
+  if constexpr (phases == 1) return bits;
 #if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
-  return phases == 1 ? bits : _pext_u32(bits, phases == 2 ? 0x55555555u : 0x11111111u);
+  return _pext_u64(bits, phases == 2 ? 0x5555555555555555u : 0x1111111111111111u);
 #else
-  if (phases == 1) return bits;
-  uint32_t result = 0;
-  for (int64_t i = 0; i < 32 / phases; ++i) result |= ((bits >> (i * phases)) & 1) << i;
+  uint64_t result = 0;
+  for (int64_t i = 0; i < 64 / phases; ++i) result |= ((bits >> (i * phases)) & 1) << i;
   return result;
 #endif
 }
 
-// A row of the mask from its planes; `plane` bytes apart. Bits from `width` on are 0.
-inline void mask_from_planes(const uint8_t* planes, int64_t plane, int64_t phases, int64_t width, uint8_t* mask) {
-  const int64_t bytes = 4 / phases;
-  for (int64_t w = 0; w * 32 < width; ++w) {
-    uint32_t word = 0;
-    for (int64_t r = 0; r < phases; ++r) {
-      uint32_t bits = 0;
-      std::memcpy(&bits, planes + r * plane + w * bytes, 4);
-      word |= spread(phases == 1 ? bits : bits & ((1u << (8 * bytes)) - 1), phases) << r;
+// A row of the mask from its planes, `plane` bytes apart; a row is a whole number of 4 bytes. Bits from `width` on are 0.
+template <int phases>
+inline void mask_from_planes(const uint8_t* planes, int64_t plane, int64_t width, uint8_t* mask) {
+  constexpr int64_t bytes = 8 / phases;
+  for (int64_t w = 0; w * 64 < width; ++w) {
+    uint64_t word = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < phases; ++r) {
+      uint64_t bits = 0;
+      std::memcpy(&bits, planes + r * plane + w * bytes, bytes);
+      word |= spread<phases>(bits) << r;
     }
-    const int64_t left = width - w * 32;
-    if (left < 32) word &= (1u << left) - 1;
-    std::memcpy(mask + 4 * w, &word, 4);
+    const int64_t left = width - w * 64;
+    if (left < 64) word &= (uint64_t{1} << left) - 1;
+    if (left > 32) std::memcpy(mask + 8 * w, &word, 8);
+    else std::memcpy(mask + 8 * w, &word, 4);
   }
 }
 
-inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t phases, int64_t width, uint8_t* planes) {
-  const int64_t bytes = 4 / phases;
-  for (int64_t w = 0; w * 32 < width; ++w) {
-    uint32_t word;
-    std::memcpy(&word, mask + 4 * w, 4);
-    for (int64_t r = 0; r < phases; ++r) {
-      const uint32_t bits = gather(word >> r, phases);
+template <int phases>
+inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t width, uint8_t* planes) {
+  constexpr int64_t bytes = 8 / phases;
+  for (int64_t w = 0; w * 64 < width; ++w) {
+    uint64_t word = 0;
+    if (width - w * 64 > 32) std::memcpy(&word, mask + 8 * w, 8);
+    else std::memcpy(&word, mask + 8 * w, 4);
+#pragma GCC unroll 4
+    for (int r = 0; r < phases; ++r) {
+      const uint64_t bits = gather<phases>(word >> r);
       std::memcpy(planes + r * plane + w * bytes, &bits, bytes);
     }
   }
+}
+
+inline void mask_from_planes(const uint8_t* planes, int64_t plane, int64_t phases, int64_t width, uint8_t* mask) {
+  if (phases == 1) mask_from_planes<1>(planes, plane, width, mask);
+  else if (phases == 2) mask_from_planes<2>(planes, plane, width, mask);
+  else mask_from_planes<4>(planes, plane, width, mask);
+}
+
+inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t phases, int64_t width, uint8_t* planes) {
+  if (phases == 1) planes_from_mask<1>(mask, plane, width, planes);
+  else if (phases == 2) planes_from_mask<2>(mask, plane, width, planes);
+  else planes_from_mask<4>(mask, plane, width, planes);
 }
