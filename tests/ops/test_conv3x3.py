@@ -68,6 +68,17 @@ def test_neither_threads_nor_the_batch_change_a_number(threads):
 
 
 @compiled
+def test_images_whose_layout_changes_in_turns():
+    """NCHW is turned 16 MiB at a time: here two of three images, then the last."""
+    x, weight, bias, *rest = operands(((3, 34, 201, 203), 35, 1, False), torch.float32)
+    wanted = torch.ops.fastgan.conv3x3(x.contiguous(memory_format=torch.channels_last), weight, bias, *rest)
+    found = torch.ops.fastgan.conv3x3(x, weight, bias, *rest)
+    assert found.is_contiguous() and torch.equal(found, wanted)
+    gradient = torch.ops.fastgan.conv3x3_weight(wanted, x.contiguous(memory_format=torch.channels_last), 1)
+    assert torch.equal(torch.ops.fastgan.conv3x3_weight(found, x, 1), gradient)
+
+
+@compiled
 def test_errors_are_those_of_summing_in_another_order():
     x, weight, bias, *rest = operands(((1, 256, 18, 18), 64, 0, False))
     wanted = torchs(x, weight, bias, *rest)

@@ -1,10 +1,12 @@
+from unittest.mock import Mock, patch
+
 import pytest
 import torch
 from derivatives import derivatives
 from golden import golden_cases
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import _library, modulated_conv2d, no_weight_gradients
+from fastgan.ops import _library, conv_forms, modulated_conv2d, no_weight_gradients
 
 GROUPED, SHARED = "reference", "auto"
 IMPLS = [GROUPED, SHARED, *(["cuda"] if _library.availability("modulated_conv2d_weight", "cuda") else [])]
@@ -62,6 +64,18 @@ def test_every_form_that_is_chosen_gives_the_same_numbers(recorded, size, k, lay
         for g, e in zip(torch.autograd.grad(y.sin().sum(), inputs),
                         torch.autograd.grad(expected.sin().sum(), inputs), strict=True):  # fmt: skip
             assert_close(g, e)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.skipif(not conv_forms._has_conv3x3(), reason="no fast conv3x3")
+def test_several_samples_share_the_weight_where_conv3x3_computes_it(n):
+    x, weight, styles = torch.randn(n, 64, 40, 40), torch.randn(64, 64, 3, 3), torch.randn(n, 64)
+    options = dict(padding=1, noise=torch.randn(n, 1, 40, 40))
+    own = modulated_conv2d.__globals__
+    with torch.no_grad(), patch.dict(own, _shared=Mock(wraps=own["_shared"])):
+        found = modulated_conv2d(x, weight, styles, **options)
+        assert own["_shared"].called == (n > 1)  # one sample: its weight is a plain convolution's
+        assert_close(found, modulated_conv2d(x, weight, styles, impl="reference", **options))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -109,12 +109,22 @@ def test_three_phases_and_resume_repeats_an_unbroken_run(small_run, tmp_path):
     whole = small_run("seqgan", tmp_path / "whole", steps=10, **options)
     rows = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     phases = [{key.split("/")[0] for key in row if key.endswith("/loss")} for row in rows]
-    assert phases == [{"pretrain"}] * 4 + [{"discriminator"}] * 3 + [{"generator", "discriminator"}] * 3
+    assert phases == [{"pretrain"}] * 4 + [{"discriminator"}] * 3 + [{"generator", "pretrain", "discriminator"}] * 3
     small_run("seqgan", tmp_path / "parts", steps=8, **options)
     parts = small_run("seqgan", tmp_path / "parts", resume=True, steps=10, **options)
     for name, network in whole.recipe.networks.items():
         for a, b in zip(network.parameters(), parts.recipe.networks[name].parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_maximum_likelihood_is_interleaved_at_its_own_rate(small_run, tmp_path):
+    options = {"pretrain": 2, "discriminator_pretrain": 1, "filters": 0.02, "rollouts": 2}
+    recipe = small_run("seqgan", tmp_path / "a", steps=4, **options).recipe
+    rate = recipe.optimizers["pretrain"].param_groups[0]
+    assert rate["lr"] == recipe.config.interleave_lr == 2e-3
+    assert [u.optimizer for u in recipe.updates(3)] == ["generator", "pretrain", "discriminator"]
+    alone = small_run("seqgan", tmp_path / "b", steps=4, interleave_lr=0.0, **options).recipe
+    assert [u.optimizer for u in alone.updates(3)] == ["generator", "discriminator"]
 
 
 def test_a_run_shows_sentences_and_figures_over_time(corpus, tmp_path, capsys):
