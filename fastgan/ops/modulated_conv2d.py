@@ -129,7 +129,7 @@ def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Ten
     """Whether weights per sample cost less than the shared form's two passes over activations. The rule is measured on two
     cores in float32 (bench/bench_modulated_conv2d.py): yes, if they are at most half as many as the elements of input and
     output, unless the convolution is `plain`, of several samples, and one that `conv3x3` computes, which knows no groups and
-    takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input, and under
+    takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input of several samples, and under
     `no_weight_gradients` it would lose the gradient of the styles, so it serves neither that layout nor where gradients are
     recorded; the product serves both. Not measured on a GPU, where the shared form is taken.
     """
@@ -139,7 +139,7 @@ def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Ten
     if plain and len(x) > 1 and not torch.compiler.is_compiling() and as_conv3x3(x, weight, _SHARED_FORM):
         return False
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, styles))
-    return matrix or (x.is_contiguous() and not recorded)
+    return matrix or ((x.is_contiguous() or len(x) == 1) and not recorded)
 
 
 def _shared(x, weight, styles, gain, demodulate, noise, resampling):
@@ -151,7 +151,10 @@ def _shared(x, weight, styles, gain, demodulate, noise, resampling):
     q = torch.ops.fastgan.modulated_conv2d_squares(weight)
     d = (styles.to(dtype).square() @ q.t() + EPSILON).rsqrt()
     d = d.to(x.dtype)[:, :, None, None]
-    return y * d if noise is None else torch.addcmul(noise, y, d)
+    if noise is not None:
+        return torch.addcmul(noise, y, d)
+    recorded = torch.is_grad_enabled() and (y.requires_grad or d.requires_grad)
+    return y * d if recorded else y.mul_(d)  # y is this function's own
 
 
 def _product(x, w):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fastgan.patch import forms, rules
-from fastgan.patch.chain import LAID_OUT, PLAN, Accelerated, Chain, Straight, accelerated
+from fastgan.patch.chain import LAID_OUT, PLAN, Accelerated, Chain, Steps, Straight, accelerated
 from fastgan.patch.report import MISSING, Assignment, Layout, Line, PatchReport
 from fastgan.patch.straight import Plan, make_plan
 
@@ -74,6 +74,7 @@ def _chain(sequence: nn.Sequential, names: dict[nn.Module, str], report: PatchRe
         report.replaced.append(Line(names[m], "weight channels last"))
     if fused or laid_out:
         report.change(Assignment(vars(sequence), LAID_OUT, MISSING, bool(laid_out)))
+        report.change(Assignment(vars(sequence), PLAN, MISSING, Steps()))
         report.change(Assignment(sequence, "__class__", type(sequence), accelerated(Chain, type(sequence))))
 
 

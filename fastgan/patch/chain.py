@@ -16,6 +16,18 @@ from fastgan.patch.straight import Plan, make_plan
 PLAN, LAID_OUT = "_fastgan_plan", "_fastgan_laid_out"
 
 
+class Steps:
+    """A chain's plan: where `rules.rule` found a step among its modules; found anew where these have changed."""
+
+    def __init__(self):
+        self.modules, self.places = [], set()
+
+    def of(self, modules: list[nn.Module]) -> set[int]:
+        if self.modules != modules:
+            self.modules, self.places = modules, rules.candidates(modules)
+        return self.places
+
+
 class Accelerated:
     """What both forms share: one class per original class, found again by pickle and deepcopy."""
 
@@ -38,12 +50,17 @@ def _rebuild(form: type, base: type) -> nn.Module:
 
 
 class Chain(Accelerated):
-    """A Sequential that runs neighbours as one step where `rules.rule` allows it, asked anew at every call."""
+    """A Sequential that runs neighbours as one step where `rules.rule` allows it, asked anew at every call of those that
+    allowed it when they were first called together."""
 
     runs_in_order = True
 
     def forward(self, input):
-        y = rules.run(rules.flat(self._modules.values()), input)
+        plan = vars(self).get(PLAN)
+        if plan is None:  # a copy
+            plan = vars(self)[PLAN] = Steps()
+        modules = rules.flat(self._modules.values())
+        y = rules.run(modules, input, steps=plan.of(modules))
         # Weights that are laid out pass their layout on; whoever looks at the result finds it in that of the input.
         plain = vars(self).get(LAID_OUT) and isinstance(input, torch.Tensor) and input.is_contiguous()
         return y.contiguous() if plain else y

@@ -157,10 +157,28 @@ def flat(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return found
 
 
-def run(modules: Sequence[nn.Module], x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-    """modules[-1](... modules[0](x)) + residual, step by step."""
+def candidates(modules: Sequence[nn.Module]) -> set[int]:
+    """Where `modules` have a step now. Elsewhere a call is just the module's: asking `rule` of all 13 of a DCGAN's
+    discriminator costs 3% of its time for one image."""
+    i, found = 0, set()
+    while i < len(modules):
+        step, count, _ = rule(modules, i)
+        if step is not None:
+            found.add(i)
+        i += count
+    return found
+
+
+def run(
+    modules: Sequence[nn.Module], x: torch.Tensor, residual: torch.Tensor | None = None, steps: set[int] | None = None
+) -> torch.Tensor:
+    """modules[-1](... modules[0](x)) + residual, step by step. `steps`: `candidates`, if known."""
     i = 0
     while i < len(modules):
+        if steps is not None and i not in steps:
+            x = modules[i](x)
+            i += 1
+            continue
         step, count, _ = rule(modules, i)
         if step is norm and i + count == len(modules):
             return norm(modules[i:], x, residual)
