@@ -26,7 +26,7 @@ def gumbel_softmax(logits: Tensor, temperature: float = 1.0, *, seed: int | None
         logits: [..., V]; float16, bfloat16, float32 or float64 (16-bit types are computed in float32).
         temperature: above 0; the smaller, the nearer to one-hot.
         seed: 63-bit number that decides the noise. None: drawn from torch's global CPU generator.
-        impl: "auto", "reference" or "cpp" (CPU). On a GPU the reference runs: there is no kernel yet.
+        impl: "auto", "reference", "cpp" (CPU) or "triton" (CUDA).
 
     Returns: [..., V], rows that sum to 1. Differentiable to any order in `logits`, the noise held fixed.
 
@@ -90,5 +90,5 @@ _library.define(
     fake=lambda logits, temperature, seed: torch.empty_like(logits, memory_format=torch.contiguous_format),
     setup_context=_setup,
     backward=_backward,
-    kernels=("cpp",),
+    kernels=("cpp", "triton"),
 )

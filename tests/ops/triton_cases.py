@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-NUMBERS = {"alpha": "fp32", "gain": "fp32", "clamp": "fp32", "target": "fp32", "eps": "fp32"}
+NUMBERS = {"alpha": "fp32", "gain": "fp32", "clamp": "fp32", "target": "fp32", "eps": "fp32", "temperature": "fp32"}
 INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "parts",
-            "stride_n", "stride_c", "stride_p")  # fmt: skip
+            "stride_n", "stride_c", "stride_p", "low", "high")  # fmt: skip
 WIDE_POINTERS = ("sums", "partial", "penalty", "sumsq", "dp", "means", "squares", "mean", "rstd", "mean_out", "rstd_out",
                  "sums_g", "sums_gx", "sum_g_out", "sum_gx_out")  # fmt: skip
 BIAS_ROWS = {"ACT": "lrelu", "CLAMP": True, "BY_ROW": True, "TILE_R": 1, "TILE_C": 2048, "WIDE": False}
@@ -35,6 +35,8 @@ CASES = {
     "grad_penalty finish": ("grad_penalty", "finish_kernel", "fp32", {"KIND": "wgan-gp", "PARTS": 64}, ()),
     "grad_penalty backward": ("grad_penalty", "backward_kernel", "fp32",
                               {"KIND": "wgan-gp", "TILE": 2048, "WIDE": False}, BOTH),
+    "gumbel_softmax": ("gumbel_softmax", "forward_kernel", "fp32", {"DOUBLE": False, "TILE": 2048}, BOTH),
+    "gumbel_softmax fp16": ("gumbel_softmax", "forward_kernel", "fp16", {"DOUBLE": False, "TILE": 2048}, ()),
     "norm_act statistics": ("norm_act", "statistics_kernel", "fp32", NORM, BOTH[:1]),
     "norm_act": ("norm_act", "forward_kernel", "fp32", {**NORM, "PARTS": 16}, BOTH),
     "norm_act channels_last": ("norm_act", "forward_kernel", "fp32", {**NORM_LAST, "PARTS": 16}, BOTH),

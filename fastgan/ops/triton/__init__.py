@@ -17,6 +17,7 @@ INTERPRETED = "fastgan_triton"
 MODULES = {
     "bias_act": ("bias_act", "bias_act_backward"),
     "grad_penalty": ("grad_penalty", "grad_penalty_backward"),
+    "gumbel_softmax": ("gumbel_softmax",),
     "norm_act": ("norm_act", "norm_act_backward"),
 }
 
