@@ -59,27 +59,35 @@ inline __attribute__((always_inline)) void block(const T* const* in, const T* ta
   }
 }
 
-// The same for elements [first, first + count), a whole number of vectors, in equal blocks of as many as leave the sums in
-// registers. Bit `bit + i` of act belongs to element i.
-template <int kRows, Pass kPass, class T>
-__attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count,
-                                       const Act<T>& act, int64_t bit) {
-  constexpr int kMost = kBytes == 64 ? (kRows == 4 ? 6 : 8) : (kRows == 4 ? 2 : kRows == 2 ? 5 : 8);
+// body<n>(i): n vectors from element i on, for [first, first + count), a whole number of vectors, in equal blocks of at most kMost.
+template <int kMost, class T, class Body>
+inline __attribute__((always_inline)) void in_blocks(int64_t first, int64_t count, const Body& body) {
   int64_t left = count / kLanes<T>, i = first;
   for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
     const int64_t size = blocks == 1 ? left : (left + blocks - 1) / blocks;  // a division takes as long as 20 multiply-adds
     switch (size) {
-      case 1: block<kRows, 1, kPass>(in, taps, n, out, i, act, bit); break;
-      case 2: block<kRows, 2, kPass>(in, taps, n, out, i, act, bit); break;
-      case 3: if constexpr (kMost >= 3) block<kRows, 3, kPass>(in, taps, n, out, i, act, bit); break;
-      case 4: if constexpr (kMost >= 3) block<kRows, 4, kPass>(in, taps, n, out, i, act, bit); break;
-      case 5: if constexpr (kMost >= 5) block<kRows, 5, kPass>(in, taps, n, out, i, act, bit); break;
-      case 6: if constexpr (kMost >= 6) block<kRows, 6, kPass>(in, taps, n, out, i, act, bit); break;
-      case 7: if constexpr (kMost >= 7) block<kRows, 7, kPass>(in, taps, n, out, i, act, bit); break;
-      case 8: if constexpr (kMost >= 7) block<kRows, 8, kPass>(in, taps, n, out, i, act, bit); break;
+      case 1: body.template operator()<1>(i); break;
+      case 2: body.template operator()<2>(i); break;
+      case 3: if constexpr (kMost >= 3) body.template operator()<3>(i); break;
+      case 4: if constexpr (kMost >= 4) body.template operator()<4>(i); break;
+      case 5: if constexpr (kMost >= 5) body.template operator()<5>(i); break;
+      case 6: if constexpr (kMost >= 6) body.template operator()<6>(i); break;
+      case 7: if constexpr (kMost >= 7) body.template operator()<7>(i); break;
+      case 8: if constexpr (kMost >= 8) body.template operator()<8>(i); break;
     }
     left -= size, i += size * kLanes<T>;
   }
+}
+
+// The same for elements [first, first + count), in blocks of as many vectors as leave the sums in registers. Bit `bit + i` of act
+// belongs to element i.
+template <int kRows, Pass kPass, class T>
+__attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count,
+                                       const Act<T>& act, int64_t bit) {
+  constexpr int kMost = kBytes == 64 ? (kRows == 4 ? 6 : 8) : (kRows == 4 ? 2 : kRows == 2 ? 5 : 8);
+  in_blocks<kMost, T>(first, count, [&]<int size>(int64_t i) __attribute__((always_inline)) {
+    block<kRows, size, kPass>(in, taps, n, out, i, act, bit);
+  });
 }
 
 // first_out[i] = sum_k taps[k] in[k][i] and second_out[i] = sum_k taps[k] in[k + apart][i], apart < n, which share most rows.
@@ -117,20 +125,9 @@ __attribute__((noinline)) void combine_two(const T* const* in, const T* taps, in
     combine<1, Pass::plain>(in + apart, taps, n, &second_out, first, count, Act<T>{}, 0);
     return;
   }
-  constexpr int kMost = kBytes == 64 ? 6 : 4;
-  int64_t left = count / kLanes<T>, i = first;
-  for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const int64_t size = blocks == 1 ? left : (left + blocks - 1) / blocks;
-    switch (size) {
-      case 1: block_two<1>(in, taps, n, apart, first_out, second_out, i); break;
-      case 2: block_two<2>(in, taps, n, apart, first_out, second_out, i); break;
-      case 3: block_two<3>(in, taps, n, apart, first_out, second_out, i); break;
-      case 4: block_two<4>(in, taps, n, apart, first_out, second_out, i); break;
-      case 5: if constexpr (kMost >= 5) block_two<5>(in, taps, n, apart, first_out, second_out, i); break;
-      case 6: if constexpr (kMost >= 5) block_two<6>(in, taps, n, apart, first_out, second_out, i); break;
-    }
-    left -= size, i += size * kLanes<T>;
-  }
+  in_blocks<kBytes == 64 ? 6 : 4, T>(first, count, [&]<int size>(int64_t i) __attribute__((always_inline)) {
+    block_two<size>(in, taps, n, apart, first_out, second_out, i);
+  });
 }
 
 template <class T>
@@ -143,18 +140,15 @@ inline void combine_plain(int64_t rows, const T* const* in, const T* taps, int64
 // Samples of a pass across that lie one after the other in `count` planes: sample k is element k / count of plane k % count.
 template <class T>
 struct Windows {
-  static constexpr bool kFast = kBytes == 64;
-  int64_t count = 0;            // 0: they do not lie so, or a vector shifted by two others is no faster
+  int64_t count = 0;            // 0: they do not lie so, or two vectors make no shifted one in one instruction
   int64_t places[4], sizes[4];  // of planes: where sample p lies, how many samples it has
 
   Windows(const std::vector<int64_t>& found, int64_t planes) {
-    if (!kFast || (static_cast<int64_t>(found.size()) + planes - 1) / planes > kLanes<T>) return;
-    for (int64_t k = 0; k < static_cast<int64_t>(found.size()); ++k)
+    const int64_t n = found.size();
+    if (kBytes != 64 || n < planes || (n + planes - 1) / planes > kLanes<T>) return;
+    for (int64_t k = 0; k < n; ++k)
       if (found[k] != found[k % planes] + k / planes) return;
-    for (count = 0; count < planes; ++count) {
-      places[count] = count < static_cast<int64_t>(found.size()) ? found[count] : 0;
-      sizes[count] = (static_cast<int64_t>(found.size()) - count + planes - 1) / planes;
-    }
+    for (; count < planes; ++count) places[count] = found[count], sizes[count] = (n - count + planes - 1) / planes;
   }
 };
 
@@ -195,20 +189,9 @@ inline __attribute__((always_inline)) void block_across(const Windows<T>& window
 
 template <int kRows, class T>
 __attribute__((noinline)) void across_rows(const Windows<T>& windows, const T* row, const T* taps, T* const* out, int64_t count) {
-  constexpr int kMost = kRows == 4 ? 4 : 6;
-  int64_t left = count / kLanes<T>, i = 0;
-  for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const int64_t size = blocks == 1 ? left : (left + blocks - 1) / blocks;
-    switch (size) {
-      case 1: block_across<kRows, 1>(windows, row, taps, out, i); break;
-      case 2: block_across<kRows, 2>(windows, row, taps, out, i); break;
-      case 3: block_across<kRows, 3>(windows, row, taps, out, i); break;
-      case 4: if constexpr (kMost >= 4) block_across<kRows, 4>(windows, row, taps, out, i); break;
-      case 5: if constexpr (kMost >= 5) block_across<kRows, 5>(windows, row, taps, out, i); break;
-      case 6: if constexpr (kMost >= 6) block_across<kRows, 6>(windows, row, taps, out, i); break;
-    }
-    left -= size, i += size * kLanes<T>;
-  }
+  in_blocks<kRows == 4 ? 4 : 6, T>(0, count, [&]<int size>(int64_t i) __attribute__((always_inline)) {
+    block_across<kRows, size>(windows, row, taps, out, i);
+  });
 }
 #endif
 
