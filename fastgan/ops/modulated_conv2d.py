@@ -18,7 +18,7 @@ from fastgan.ops import _library
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_rank
 from fastgan.ops.conv2d import Form
 from fastgan.ops.conv2d_resample import conv2d_resample
-from fastgan.ops.conv_forms import as_conv3x3
+from fastgan.ops.conv_forms import form_of
 
 EPSILON = 1e-8
 _SHARED_FORM = Form((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
@@ -136,7 +136,7 @@ def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Ten
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
         return False
-    if plain and len(x) > 1 and not torch.compiler.is_compiling() and as_conv3x3(x, weight, _SHARED_FORM):
+    if plain and len(x) > 1 and not torch.compiler.is_compiling() and form_of(x, weight, _SHARED_FORM) == "conv3x3":
         return False
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, styles))
     return matrix or ((x.is_contiguous() or len(x) == 1) and not recorded)
