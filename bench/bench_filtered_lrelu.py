@@ -4,33 +4,11 @@ The floor is arithmetic: the multiply-adds that remain without inserted zeros an
 rate of a loop of nothing but multiply-adds on the same threads.
 """
 
-import ctypes
-import functools
-import shutil
-import subprocess
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import pytest
 import torch
+from machine import fma_peak
 
 from fastgan.ops import filtered_lrelu
-
-FMA_LOOP = """
-typedef float V __attribute__((vector_size(64)));
-float run(long n) {
-  V s[12];
-  const V a = {1e-3f}, b = {1e-6f};
-  for (int i = 0; i < 12; ++i) s[i] = a * (float)i;
-  for (long k = 0; k < n; ++k)
-    for (int i = 0; i < 12; ++i) s[i] = s[i] * a + b;
-  V t = s[0];
-  for (int i = 1; i < 12; ++i) t += s[i];
-  return t[0];
-}
-"""
 
 SHAPES = {  # input, taps of fu and fd, up, down, padding
     "up2 down2 2x512x86x86": ((2, 512, 86, 86), (12,), (12,), 2, 2, [9, 8, 9, 8]),
@@ -40,28 +18,6 @@ SHAPES = {  # input, taps of fu and fd, up, down, padding
     "radial up2 down2 2x128x86x86": ((2, 128, 86, 86), (12,), (12, 12), 2, 2, [9, 8, 9, 8]),
 }
 shapes = pytest.mark.parametrize("name", SHAPES)
-
-
-@functools.cache
-def fma_peak(threads: int) -> float | None:
-    """float32 flops per second of `threads` threads; None without gcc."""
-    if not shutil.which("gcc"):
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "fma.c"), Path(folder, "fma.so")
-        source.write_text(FMA_LOOP)
-        options = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC"]
-        subprocess.run(["gcc", *options, "-o", library, source], check=True)
-        loop = ctypes.CDLL(str(library)).run  # ctypes lets go of the interpreter lock
-    loop.argtypes, loop.restype = [ctypes.c_long], ctypes.c_float
-    steps = 10_000_000
-    with ThreadPoolExecutor(threads) as pool:
-        best = float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            list(pool.map(loop, [steps] * threads))
-            best = min(best, time.perf_counter() - start)
-    return threads * steps * 12 * 16 * 2 / best
 
 
 def useful_flops(shape, fu, fd, up, down, padding) -> int:

@@ -3,11 +3,9 @@
 The floor of a forward is x read and y written once at the rate of `torch.Tensor.copy_` between tensors that exist already.
 """
 
-import functools
-import time
-
 import pytest
 import torch
+from machine import copy_rate
 
 from fastgan.ops import setup_filter, upfirdn2d
 
@@ -18,20 +16,6 @@ CASES = {  # input; up, down, padding
     "up2 8x3x128x128": ((8, 3, 128, 128), 2, 1, [2, 1, 2, 1]),
 }
 cases = pytest.mark.parametrize("name", CASES)
-
-
-@functools.cache
-def copy_rate(device: torch.device) -> float:
-    """Bytes read and written per second by a copy far beyond the caches."""
-    source = torch.ones(2**24, device=device)
-    target, best = torch.empty_like(source), float("inf")
-    for _ in range(10):
-        start = time.perf_counter()
-        target.copy_(source)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.nbytes / best
 
 
 def filtering(name, device, impl):

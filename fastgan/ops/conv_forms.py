@@ -18,6 +18,9 @@ from fastgan.ops import _library, conv3x3  # noqa: F401 - defines torch.ops.fast
 aten = torch.ops.aten
 
 CHANNELS, PIXELS = 64, 256  # at least, for conv3x3: fewer do not repay its transforms
+WEIGHT_CHANNELS = (
+    128  # at least, for its gradient by weight, which keeps more of them: 64 take up to 1.25 times as long as torch
+)
 FEW = 32  # outputs at most, taps of a row times outputs: as many as two vectors hold
 
 
@@ -87,6 +90,8 @@ def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
     dx = dw = None
     if by_x:
         dx = torch.ops.fastgan.conv3x3(dy, w, None, form.padding[0], not form.transposed)
-    if by_w:
+    if by_w and min(w.shape[:2]) < WEIGHT_CHANNELS:
+        dw = aten.convolution_backward(dy, x, w, None, *form, [False, True, False])[1]
+    elif by_w:
         dw = torch.ops.fastgan.conv3x3_weight(*((x, dy) if form.transposed else (dy, x)), form.padding[0])
     return dx, dw

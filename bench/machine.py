@@ -1,0 +1,62 @@
+"""What this machine can do at most, measured once per run: the floors of the benches."""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+FMA_LOOP = """
+typedef float V __attribute__((vector_size(64)));
+float run(long n) {
+  V s[12];
+  const V a = {1e-3f}, b = {1e-6f};
+  for (int i = 0; i < 12; ++i) s[i] = a * (float)i;
+  for (long k = 0; k < n; ++k)
+    for (int i = 0; i < 12; ++i) s[i] = s[i] * a + b;
+  V t = s[0];
+  for (int i = 1; i < 12; ++i) t += s[i];
+  return t[0];
+}
+"""
+
+
+@functools.cache
+def fma_peak(threads: int) -> float | None:
+    """float32 flops per second of `threads` threads; None without gcc."""
+    if not shutil.which("gcc"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "fma.c"), Path(folder, "fma.so")
+        source.write_text(FMA_LOOP)
+        options = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC"]
+        subprocess.run(["gcc", *options, "-o", library, source], check=True)
+        loop = ctypes.CDLL(str(library)).run  # ctypes lets go of the interpreter lock
+    loop.argtypes, loop.restype = [ctypes.c_long], ctypes.c_float
+    steps = 10_000_000
+    with ThreadPoolExecutor(threads) as pool:
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            list(pool.map(loop, [steps] * threads))
+            best = min(best, time.perf_counter() - start)
+    return threads * steps * 12 * 16 * 2 / best
+
+
+@functools.cache
+def copy_rate(device: torch.device) -> float:
+    """Bytes read and written per second by a copy far beyond the caches."""
+    source = torch.ones(2**24, device=device)
+    target, best = torch.empty_like(source), float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.nbytes / best
