@@ -1,8 +1,8 @@
 """3x3 convolutions of stride 1 by Winograd's algorithm, against torch's (oneDNN, direct) and its gradients; and the last layer of
 an image generator, 7x7 to 3 channels, by columns.
 
-Floor: 2 * 9 / 2.25 products per output and input channel at the peak of the FMA units. Times it, on two cores: Zen 4 (232 GFLOP/s)
-1.2 to 1.4 for 256 channels, 1.4 to 2.5 for 64 channels or few tiles; Xeon (430 GFLOP/s) 1.8 for 256 channels, else 2 to 2.8. The
+Floor: 2 * 9 / 2.25 products per output and input channel at the peak of the FMA units. Times it, on two cores: Zen 4 (232 GFLOPS)
+1.2 to 1.4 for 256 channels, 1.4 to 2.5 for 64 channels or few tiles; Xeon (430 GFLOPS) 1.8 for 256 channels, else 2 to 2.8. The
 rest is the transforms and, on the Xeon, the kernels from the L3 cache.
 """
 
