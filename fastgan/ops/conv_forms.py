@@ -18,9 +18,7 @@ from fastgan.ops import _library, conv3x3  # noqa: F401 - defines torch.ops.fast
 aten = torch.ops.aten
 
 CHANNELS, PIXELS = 64, 256  # at least, for conv3x3: fewer do not repay its transforms
-WEIGHT_CHANNELS = (
-    128  # at least, for its gradient by weight, which keeps more of them: 64 take up to 1.25 times as long as torch
-)
+WEIGHT_CHANNELS = 128  # at least, for its gradient by weight: 64 took up to 1.25 times as long as torch
 FEW = 32  # outputs at most, taps of a row times outputs: as many as two vectors hold
 
 

@@ -69,10 +69,8 @@ def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 def recorded(module: nn.Module, x: torch.Tensor) -> bool:
     """Whether autograd records module(x)."""
-    if not torch.is_grad_enabled() or x.requires_grad:
-        return torch.is_grad_enabled()
-    own = module._parameters.values() if not module._modules else module.parameters()  # which takes 10 us
-    return any(p is not None and p.requires_grad for p in own)
+    own = module.parameters() if module._modules else module._parameters.values()  # the former takes 10 us
+    return torch.is_grad_enabled() and (x.requires_grad or any(p is not None and p.requires_grad for p in own))
 
 
 def without_bias(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.I
          nn.GroupNorm, nn.LayerNorm)  # fmt: skip
 INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # and the rank of their batches
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.SELU, nn.Softplus, nn.SiLU)
-SMALL = 4  # channels of an image, or of a discriminator's result
+
 
 PLAIN_ACTIVATIONS = {
     nn.ReLU: Act("relu", 0.0, torch.relu_),
@@ -139,7 +139,7 @@ def rule(modules: Sequence[nn.Module], i: int) -> Rule:
     if not other and (kind in NORMS or module.bias is None):  # then all there is to gain is a large result's memory
         if getattr(after, "inplace", False):
             return Rule(None, 1, f"{kind.__name__} + {act.name} in place: nothing to gain")
-        if getattr(module, "out_channels", SMALL + 1) <= SMALL:
+        if kind in (*forms.CONVOLUTIONS, *forms.TRANSPOSED) and module.out_channels <= forms.IMAGE_CHANNELS:
             return Rule(None, 1, f"{kind.__name__} to {module.out_channels} channels + {act.name}: nothing to gain")
     fused = "bias_act, in place without gradients" if kind in LINEAR_MAPS else "in place without gradients"
     return Rule(_activated, 2, f"{kind.__name__} + {act.name} -> {fused}" + f"; {other}" * bool(other))
@@ -218,9 +218,8 @@ def _activated(modules, x):
     recorded = forms.recorded(module, x)
     if module.bias is None and recorded and type(module) is not nn.Conv2d:  # nothing may be written over
         return _plain(modules, x)
-    if x.dtype not in FLOATS or not has_kernel("bias_act", x.device) or torch.compiler.is_compiling():
-        return _plain(modules, x)
-    if torch.is_autocast_enabled(x.device.type):
+    kernel = x.dtype in FLOATS and has_kernel("bias_act", x.device)
+    if not kernel or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
         return _plain(modules, x)
     linear = type(module) in LINEAR_MAPS and module.bias is not None and not hooks(module)
     if linear and (recorded or x.device.type != "cpu"):

@@ -139,7 +139,8 @@ def test_a_wrong_call_raises():
 THREE, COLUMNS = "fastgan::conv3x3", "aten::convolution"
 CHOSEN = {
     "3x3": (conv2d, (1, 64, 17, 16), (80, 64, 3, 3), dict(padding=1), (THREE, (80, 64, 3, 3))),
-    "gradient by weight too": (conv2d, (1, 128, 16, 17), (144, 128, 3, 3), {}, (THREE, (144, 128, 3, 3))),
+    "3x3, by weight too": (conv2d, (1, 128, 16, 17), (144, 128, 3, 3), {}, (THREE, (144, 128, 3, 3))),
+    "transposed, by weight too": (conv_transpose2d, (1, 144, 16, 17), (144, 128, 3, 3), {}, (THREE, (144, 128, 3, 3))),
     "transposed": (conv_transpose2d, (1, 80, 16, 17), (80, 64, 3, 3), dict(padding=1), (THREE, (80, 64, 3, 3))),
     "to an image": (conv2d, (2, 16, 13, 12), (3, 16, 7, 7), dict(padding=(0, 2)), (COLUMNS, (21, 16, 7, 1))),
     "few outputs": (conv2d, (2, 17, 9, 10), (5, 17, 3, 5), {}, (COLUMNS, (25, 17, 3, 1))),
