@@ -12,7 +12,14 @@ from pathlib import Path
 import torch
 
 FMA_LOOP = """
+#ifdef __AVX512F__
 typedef float V __attribute__((vector_size(64)));
+#elif defined(__AVX__)
+typedef float V __attribute__((vector_size(32)));
+#else
+typedef float V __attribute__((vector_size(16)));
+#endif
+const long flops = 12 * sizeof(V) / sizeof(float) * 2;
 float run(long n) {
   V s[12];
   const V a = {1e-3f}, b = {1e-6f};
@@ -36,7 +43,8 @@ def fma_peak(threads: int) -> float | None:
         source.write_text(FMA_LOOP)
         options = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC"]
         subprocess.run(["gcc", *options, "-o", library, source], check=True)
-        loop = ctypes.CDLL(str(library)).run  # ctypes lets go of the interpreter lock
+        compiled = ctypes.CDLL(str(library))
+    loop, flops = compiled.run, ctypes.c_long.in_dll(compiled, "flops").value  # ctypes lets go of the interpreter lock
     loop.argtypes, loop.restype = [ctypes.c_long], ctypes.c_float
     steps = 10_000_000
     with ThreadPoolExecutor(threads) as pool:
@@ -45,7 +53,7 @@ def fma_peak(threads: int) -> float | None:
             start = time.perf_counter()
             list(pool.map(loop, [steps] * threads))
             best = min(best, time.perf_counter() - start)
-    return threads * steps * 12 * 16 * 2 / best
+    return threads * steps * flops / best
 
 
 @functools.cache

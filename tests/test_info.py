@@ -38,3 +38,10 @@ def test_says_why_a_kernel_is_missing():
 
 def test_a_lower_level_can_be_asked_for():
     assert "level portable" in info(FASTGAN_CPU_LEVEL="portable")
+
+
+def test_a_reader_that_leaves_gets_no_traceback():
+    command = [sys.executable, "-m", "fastgan", "info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 1

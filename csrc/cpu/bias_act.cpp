@@ -33,7 +33,10 @@ std::vector<T> bias_vector(const std::optional<Tensor>& b, const Units& units) {
   std::vector<T> bias(units.vector_bias() ? units.piece : units.channels, T(0));
   if (b) {
     const Tensor values = torch::stable::contiguous(*b);
-    for (size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<T>(pointer<S>(values)[i % units.channels]);
+    const S* from = pointer<S>(values);
+    const size_t once = std::min<size_t>(units.channels, bias.size());
+    std::copy_n(from, once, bias.begin());
+    for (size_t i = once; i < bias.size(); ++i) bias[i] = bias[i - once];
   }
   return bias;
 }

@@ -30,7 +30,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0 if known and argv else 2
     try:
-        return COMMANDS[command](rest)
+        code = COMMANDS[command](rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader is gone, as in `fastgan info | head -1`; the interpreter's last flush must not fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (UsageError, ValueError, FileNotFoundError, ImportError) as error:
         if os.environ.get("FASTGAN_TRACEBACK") == "1":
             raise
