@@ -1,4 +1,5 @@
-"""What every test shares: uninitialised memory is NaN, so that an element a kernel leaves unwritten shows. With
+"""What every test shares: the same random numbers in every run, in which no value lies by chance so near a kink that rounding
+decides its gradient; uninitialised memory is NaN, so that an element a kernel leaves unwritten shows. With
 FASTGAN_EMULATE_CUDA=1 (or address, thread: under that sanitizer) the CUDA kernels run on CPU tensors as impl="cuda"."""
 
 import os
@@ -10,6 +11,11 @@ if emulation := os.environ.get("FASTGAN_EMULATE_CUDA"):
     from cuda_emulation import emulated
 
     emulated.load(sanitize=None if emulation == "1" else emulation)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

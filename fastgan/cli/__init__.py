@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         code = COMMANDS[command](rest)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader is gone, as in `fastgan info | head -1`; the interpreter's last flush must not fail
+    except BrokenPipeError:  # the reader is gone, as in `fastgan info | head -1`
+        # Else the interpreter's last flush fails too, and says so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (UsageError, ValueError, FileNotFoundError, ImportError) as error:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from fastgan.ops import bias_act, conv2d, pixel_norm
+from fastgan.ops import bias_act, conv2d, conv_transpose2d, pixel_norm
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Up(nn.Module):
         self.act = act
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.conv_transpose2d(x, self.weight, stride=2, padding=1)
+        x = conv_transpose2d(x, self.weight, stride=2, padding=1)
         return pixel_norm(bias_act(x, self.bias, act="lrelu")) if self.act else bias_act(x, self.bias)
 
 

@@ -3,8 +3,10 @@
 - 3x3, stride 1, many channels: `conv3x3`, 16 products where torch takes 36.
 - Few outputs of a wide kernel (the last layer, 7x7 to 3 channels): torch's kernels fill their vectors with outputs. So each
   column of taps makes outputs of its own, kw O of them by kernels [kh, 1], which are then summed along the diagonal.
+- Transposed, with a stride, to an image (a generator's last layer; the gradient by an image of a discriminator's first): one
+  matrix product for all taps, then `fold` adds each where it belongs.
 
-Float32 alone, and not within torch.compile. Two AVX-512 cores: bench/bench_conv3x3.py.
+Float32 alone, and not within torch.compile. Measured: bench/bench_conv3x3.py.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from __future__ import annotations
 import functools
 
 import torch
+import torch.nn.functional as F
 
 from fastgan.ops import _library, conv3x3  # noqa: F401 - defines torch.ops.fastgan.conv3x3
 
 aten = torch.ops.aten
 
-CHANNELS, PIXELS = 64, 256  # at least, for conv3x3: fewer do not repay its transforms
+CHANNELS, PIXELS = 64, 256  # at least: fewer do not repay conv3x3's transforms
 WEIGHT_CHANNELS = 128  # at least, for its gradient by weight: 64 took up to 1.25 times as long as torch
 FEW = 32  # outputs at most, taps of a row times outputs: as many as two vectors hold
+IMAGE_CHANNELS, TAPS = 4, 64  # at most, to fold: channels, and taps times channels; each is written, read and added
 
 
 @functools.cache
@@ -35,6 +39,8 @@ def _plain_stride(form) -> bool:
 def other_form(w, form) -> str:
     """What such a convolution on the CPU may be computed by instead; "" where torch's form is as good."""
     outputs, inputs, kh, kw = w.shape
+    if form.transposed and min(form.stride) > 1 and form.dilation == (1, 1) and form.groups == 1:
+        return "fold" if inputs <= IMAGE_CHANNELS and inputs * kh * kw <= TAPS and outputs >= 16 else ""
     if not _plain_stride(form):
         return ""
     if (kh, kw) == (3, 3) and form.padding[0] == form.padding[1] <= 2 and min(outputs, inputs) >= CHANNELS:
@@ -48,10 +54,10 @@ def form_of(x, w, form) -> str:
         return ""
     other = other_form(w, form)
     n, _, height, width = x.shape
-    if other == "conv3x3":
-        return other if n * height * width >= PIXELS and min(height, width) >= 4 else ""
-    # On narrow images most columns are of no output: a discriminator's last layer, 4x4 to 1x1, took 0.4 ms longer.
-    return other if width + 2 * form.padding[1] >= 2 * w.shape[3] else ""
+    if other == "columns":
+        # On narrow images most columns are of no output: a discriminator's last layer, 4x4 to 1x1, took 0.4 ms longer.
+        return other if width + 2 * form.padding[1] >= 2 * w.shape[3] else ""
+    return other if n * height * width >= PIXELS and (other == "fold" or min(height, width) >= 4) else ""
 
 
 def _in_pixels(x) -> bool:
@@ -62,6 +68,11 @@ def _channels_last(x, if_so):
     return x.contiguous(memory_format=torch.channels_last) if _in_pixels(if_so) else x
 
 
+def _fold(x, w, form, size):
+    """The transposed convolution [N, C, *size] of x [N, O, h, w'] with w [O, C, kh, kw]."""
+    return F.fold(w.flatten(1).t() @ x.flatten(2), size, w.shape[2:], padding=form.padding, stride=form.stride)
+
+
 def convolution(x, w, bias, form):
     """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
     taken = form_of(x, w, form)
@@ -70,6 +81,10 @@ def convolution(x, w, bias, form):
     if not taken:
         return aten.convolution(x, w, bias, *form)
     x = _channels_last(x, w)
+    if taken == "fold":
+        parts = zip(x.shape[2:], form.stride, form.padding, w.shape[2:], form.output_padding, strict=True)
+        y = _fold(x, w, form, [(n - 1) * stride - 2 * pad + k + more for n, stride, pad, k, more in parts])
+        return _channels_last(y if bias is None else y + bias[:, None, None], x)
     outputs, inputs, kh, kw = w.shape
     columns = w.permute(0, 3, 1, 2).reshape(outputs * kw, inputs, kh, 1)
     z = aten.convolution(x, columns, None, *form).contiguous()
@@ -81,6 +96,9 @@ def convolution(x, w, bias, form):
 
 def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
     """Of aten::convolution: dx or None, dw or None."""
+    if by_x and form_of(dy, w, turned := form._replace(transposed=not form.transposed)) == "fold":
+        dx = _channels_last(_fold(dy, w, turned, x.shape[2:]), _channels_last(x, w))
+        return dx, convolution_backward(dy, x, w, form, False, True)[1] if by_w else None
     if form_of(x, w, form) != "conv3x3":
         return aten.convolution_backward(dy, x, w, None, *form, [by_x, by_w, False])[:2]
     x = _channels_last(x, w)

@@ -1,14 +1,9 @@
-"""What the tests of operations share: the same random numbers in every run, and a choice of the CPU kernels' level."""
+"""What the tests of operations share: a choice of the CPU kernels' level."""
 
 import pytest
 import torch
 
 import fastgan.ops  # noqa: F401 - defines torch.ops.fastgan
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
 
 
 @pytest.fixture

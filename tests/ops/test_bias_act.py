@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpu_levels import LEVELS
 from golden import golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,6 @@ SMOOTH = ("tanh", "sigmoid", "softplus", "swish")
 # Without a compiled kernel "auto" is the reference under the formulas of the derivatives.
 KERNELS = [impl for impl in ("cpp", "triton") if available()["bias_act"][impl]] or ["auto"]
 IMPLS = ["reference", *KERNELS]
-LEVELS = ("portable", "avx2", "avx512")
 
 
 def formula(x, b, dim, act, alpha, gain, clamp):
@@ -51,11 +51,6 @@ def away_from_kinks(shape, generator=None, dtype=torch.float64):
     magnitude = torch.rand(shape, generator=generator, dtype=torch.float64) * 1.45 + 0.05
     sign = torch.randint(0, 2, shape, generator=generator) * 2 - 1
     return (magnitude * sign).to(dtype)
-
-
-def levels_here() -> list[str]:
-    best = torch.ops.fastgan.cpu_level("")
-    return list(LEVELS[: LEVELS.index(best) + 1]) if best in LEVELS else []
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -282,7 +277,7 @@ def test_generated_arguments(impl, a):
 def test_every_cpu_level(act, dtype, cpu_level):
     x, b = (torch.randn(3, 5, 173) * 3).to(dtype), torch.randn(5).to(dtype)
     y64 = bias_act(x.double(), b.double(), act=act, clamp=2.5, impl="reference")
-    for level in levels_here():
+    for level in LEVELS:
         assert cpu_level(level) == level
         for layout in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
             leaf = layout.clone().requires_grad_()

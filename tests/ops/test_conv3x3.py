@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cpu_levels import LEVELS
 from tolerances import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -34,7 +35,7 @@ def torchs(x, weight, bias, padding, transposed):
     return (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, padding=padding)
 
 
-@pytest.mark.parametrize("level", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 @compiled
@@ -136,7 +137,7 @@ def test_a_wrong_call_raises():
 
 
 # What conv_forms computes in a form of its own: function, x, weight, options, and the call that shows it
-THREE, COLUMNS = "fastgan::conv3x3", "aten::convolution"
+THREE, COLUMNS, FOLD = "fastgan::conv3x3", "aten::convolution", "aten::col2im"
 CHOSEN = {
     "3x3": (conv2d, (1, 64, 17, 16), (80, 64, 3, 3), dict(padding=1), (THREE, (80, 64, 3, 3))),
     "3x3, by weight too": (conv2d, (1, 128, 16, 17), (144, 128, 3, 3), {}, (THREE, (144, 128, 3, 3))),
@@ -144,19 +145,24 @@ CHOSEN = {
     "transposed": (conv_transpose2d, (1, 80, 16, 17), (80, 64, 3, 3), dict(padding=1), (THREE, (80, 64, 3, 3))),
     "to an image": (conv2d, (2, 16, 13, 12), (3, 16, 7, 7), dict(padding=(0, 2)), (COLUMNS, (21, 16, 7, 1))),
     "few outputs": (conv2d, (2, 17, 9, 10), (5, 17, 3, 5), {}, (COLUMNS, (25, 17, 3, 1))),
-}
+    "to a larger image": (conv_transpose2d, (2, 17, 11, 13), (17, 3, 4, 4), dict(stride=2, padding=1), (FOLD, None)),
+    "to an odd size": (
+        conv_transpose2d, (1, 16, 16, 17), (16, 2, 5, 3), dict(stride=(2, 3), padding=(1, 0), output_padding=(1, 2)),
+        (FOLD, None),
+    ),
+}  # fmt: skip
 
 
 class Calls(TorchDispatchMode):
-    """Names and weights' shapes of what is called with a weight."""
+    """Names of what is called, and the shape of a second tensor, which is a weight's."""
 
     def __init__(self):
         super().__init__()
         self.seen = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if len(args) > 1 and isinstance(args[1], torch.Tensor):
-            self.seen.append((func.name().removesuffix(".default"), tuple(args[1].shape)))
+        weight = tuple(args[1].shape) if len(args) > 1 and isinstance(args[1], torch.Tensor) else None
+        self.seen.append((func.name().removesuffix(".default"), weight))
         return func(*args, **(kwargs or {}))
 
 
@@ -180,4 +186,25 @@ def test_conv2d_in_another_form_is_torchs(case, layout, weight_layout):
         assert torch.equal(f(x, weight, bias, **options), found)
     dy = torch.randn_like(wanted)
     for a, b in zip(*(torch.autograd.grad(y, (x, weight, bias), dy) for y in (found, wanted)), strict=True):
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("height", [34, 35])
+def test_gradient_by_an_image_is_torchs(layout, height):
+    x = torch.randn(2, 3, height, 36).contiguous(memory_format=layout).requires_grad_()
+    weight = (torch.randn(16, 3, 4, 4) * 0.1).contiguous(memory_format=layout).requires_grad_()
+    found = []
+    for f in (conv2d, F.conv2d):
+        y = f(x, weight, stride=2, padding=1)
+        torch.manual_seed(0)
+        dy = torch.randn_like(y).requires_grad_()
+        with Calls() as calls:
+            first = torch.autograd.grad(y, (x, weight), dy, create_graph=True)
+        assert ((FOLD, None) in calls.seen) == (f is conv2d)
+        assert first[0].stride() == x.stride()
+        second = torch.autograd.grad(first[0].square().sum(), (dy, weight))
+        unrecorded = torch.autograd.grad(f(x, weight, stride=2, padding=1), (x, weight), dy.detach())
+        found.append((*first, *second, *unrecorded))
+    for a, b in zip(*found, strict=True):
         assert_close(a, b)

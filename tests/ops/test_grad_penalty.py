@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpu_levels import LEVELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
@@ -18,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("r1", "wgan-gp", "one-sided")
 KERNELS = [impl for impl in ("cpp", "triton") if available()["grad_penalty"][impl]]
 IMPLS = ["auto", "reference", *KERNELS]
-LEVELS = ("portable", "avx2", "avx512")
 needs_cpp = pytest.mark.skipif(not available()["grad_penalty"]["cpp"], reason="not compiled")
 
 
@@ -222,21 +222,17 @@ def test_generated_arguments(impl, a):
 
 @needs_cpp
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_every_cpu_level(dtype):
-    best = torch.ops.fastgan.cpu_level("")
+def test_every_cpu_level(dtype, cpu_level):
     g = (torch.randn(3, 1173) / 10).to(dtype)
     g64 = g.double().requires_grad_()
     expected = formula(g64, "wgan-gp", 2.0)
     (dg64,) = torch.autograd.grad(expected.sum(), g64)
-    try:
-        for level in LEVELS[: LEVELS.index(best) + 1]:
-            assert torch.ops.fastgan.cpu_level(level) == level
-            leaf = g.clone().requires_grad_()
-            p = grad_penalty(leaf, "wgan-gp", 2.0, impl="cpp")
-            assert_close(p, expected)
-            assert_close(torch.autograd.grad(p.sum(), leaf)[0], dg64)
-    finally:
-        torch.ops.fastgan.cpu_level(best)
+    for level in LEVELS:
+        assert cpu_level(level) == level
+        leaf = g.clone().requires_grad_()
+        p = grad_penalty(leaf, "wgan-gp", 2.0, impl="cpp")
+        assert_close(p, expected)
+        assert_close(torch.autograd.grad(p.sum(), leaf)[0], dg64)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cpu_levels import LEVELS
 from golden import golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,19 +14,14 @@ from fastgan.ops import _library, setup_filter, upfirdn2d
 COMPILED = bool(_library.availability("upfirdn2d", "cpp"))
 KERNELS = ["auto", *(["cuda"] if _library.availability("upfirdn2d", "cuda") else [])]
 IMPLS = ["reference", *KERNELS[0 if COMPILED else 1 :]]
-LEVELS = ["portable", "avx2", "avx512"]
 
 
-@pytest.fixture(params=[*(LEVELS if COMPILED else []), *(impl for impl in IMPLS if impl != "auto")])
-def level(request):
-    """The kernel at each CPU level (the best of this machine where it has less), then the others; gives the impl."""
-    if request.param not in LEVELS:
-        yield request.param
-        return
-    before = torch.ops.fastgan.cpu_level("")
-    torch.ops.fastgan.cpu_level(min(request.param, before, key=LEVELS.index))
-    yield "cpp"
-    torch.ops.fastgan.cpu_level(before)
+@pytest.fixture(params=[*LEVELS, *(impl for impl in IMPLS if impl != "auto")])
+def level(request, cpu_level):
+    """The kernel at each CPU level of this machine, then the others; gives the impl."""
+    if request.param in LEVELS:
+        cpu_level(request.param)
+    return "cpp" if request.param in LEVELS else request.param
 
 
 def by_definition(x, f, up, down, padding, flip, gain):

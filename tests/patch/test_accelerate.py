@@ -105,7 +105,7 @@ def test_convolution_and_activation(act):
         (nn.Conv3d(2, 3, 2), (1, 2, 3, 4, 3)),
         (nn.ConvTranspose1d(3, 4, 4, 2, 1), (2, 3, 5)),
         (nn.ConvTranspose2d(6, 3, 4, 2, 1), (2, 6, 5, 4)),
-        (nn.ConvTranspose2d(6, 3, 4, 2, 1, output_padding=1, bias=False), (2, 6, 5, 4)),
+        (nn.ConvTranspose2d(6, 5, 4, 2, 1, output_padding=1, bias=False), (2, 6, 5, 4)),
         (nn.ConvTranspose2d(6, 2, 6, 3, 2), (1, 6, 2, 3)),
         (nn.ConvTranspose2d(6, 8, 4), (3, 6, 1, 1)),
         (nn.ConvTranspose2d(6, 8, 4), (3, 6, 2, 1)),

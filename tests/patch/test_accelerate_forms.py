@@ -65,6 +65,28 @@ def test_last_layer_by_columns():
         assert_close(seen, wanted, 1e-4)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "options", [{"padding": 1}, {"padding": 1, "output_padding": 1, "bias": False}, {"padding": 0}]
+)
+def test_last_layer_of_a_generator(options, layout):
+    net = nn.Sequential(nn.ConvTranspose2d(16, 3, 4, stride=2, **options), nn.Tanh())
+    twin = copy.deepcopy(net)
+    report = fastgan.accelerate(twin)
+    x = torch.randn(3, 16, 11, 13).contiguous(memory_format=layout)
+    with torch.no_grad(), Called() as called:
+        y = twin(x)
+    folds = options["padding"] > 0  # else it may be the first layer
+    assert ("aten::col2im" in called.names) == folds
+    assert ("fold" in dict(report.replaced)["0 + 1"]) == folds
+    assert_close(y, net(x))
+    assert y.stride() == net(x).stride()
+    with Called() as called:
+        recorded = twin(x)
+    assert "aten::col2im" not in called.names
+    assert_close(recorded, net(x))
+
+
 @pytest.mark.parametrize(
     "conv",
     [
