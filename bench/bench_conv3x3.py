@@ -1,5 +1,5 @@
-"""3x3 convolutions of stride 1 by Winograd's algorithm, against torch's (oneDNN, direct) and its gradients; and the last layers of
-image generators: 7x7 to 3 channels by columns, transposed 4x4 of stride 2 by a fold (also the gradient by the images of a
+"""3x3 convolutions of stride 1 by Winograd's algorithm, against torch's (oneDNN, direct) and its gradients; last layers of image
+generators: 7x7 to 3 channels by columns, transposed 4x4 of stride 2 by a fold (also the gradient by the images of a
 discriminator's first layer).
 
 Floor: 2 * 9 / 2.25 products per output and input channel at the peak of the FMA units. Times it, on two cores: Zen 4 (232 GFLOPS)
