@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-_ROWS = 2048  # rows of the distance matrix held at once: 2048 x 50,000 float32 are 410 MB
+_ROWS = 1024  # rows of the distance matrix held at once: 1024 x 50,000 float64 are 410 MB
 
 
 class PRDC(NamedTuple):
@@ -30,7 +30,8 @@ def prdc(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> PRDC:
         raise ValueError(
             f"features have shapes {list(real.shape)} and {list(fake.shape)}, expected [N > {k}, D] and [M > {k}, D]"
         )
-    real, fake = (x if x.dtype == torch.float64 else x.float() for x in (real, fake))
+    center = real.double().mean(0)  # which `_distance` would take for digits
+    real, fake = real.double() - center, fake.double() - center
     real_radius, fake_radius = _radius(real, k), _radius(fake, k)
     precise = inside = 0
     recalled = torch.zeros(len(real), dtype=torch.bool, device=real.device)
@@ -52,11 +53,14 @@ def prdc(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> PRDC:
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    # The product form loses the digits of small distances: duplicates would not be at distance 0.
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+    """Squared distances by a product: a seventh of torch.cdist's time without one, whose float32 product loses the digits of
+    small distances. In float64 equal rows come within 1e-13 of their norms, and are put at distance 0."""
+    norms = a.square().sum(1)[:, None] + b.square().sum(1)
+    squared = torch.addmm(norms, a, b.T, alpha=-2)
+    return squared.where(squared > 1e-13 * norms, 0)
 
 
 def _radius(x: torch.Tensor, k: int) -> torch.Tensor:
-    """Distance of each row to its k-th nearest other row."""
+    """Squared distance of each row to its k-th nearest other row."""
     parts = [_distance(part, x).kthvalue(k + 1, 1).values for part in x.split(_ROWS)]
     return torch.cat(parts)

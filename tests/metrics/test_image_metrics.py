@@ -118,6 +118,16 @@ def test_prdc_by_definition(monkeypatch, k):
     assert prdc.prdc(real, fake, k) == pytest.approx(prdc_by_loops(real.numpy(), fake.numpy(), k), rel=1e-12)
 
 
+def test_prdc_of_equal_and_nearly_equal_rows():
+    """Balls of radius 0 hold what equals their centre and nothing else; a common offset costs no digits."""
+    apart = features(12, 1280, 9).float() + 1000
+    real = apart.repeat(6, 1)
+    fake = torch.cat([apart[:5], apart[5:9] + 1e-3, apart[9:] + 10])
+    found = prdc.prdc(real, fake, 5)
+    assert found == pytest.approx(prdc_by_loops(real.double().numpy(), fake.double().numpy(), 5), rel=1e-12)
+    assert found.precision == 5 / 12 and found.coverage == 5 / 12
+
+
 def test_prdc_extremes():
     x = features(50, 3, 8).float()
     assert prdc.prdc(x, x) == pytest.approx((1, 1, prdc.prdc(x, x).density, 1))
