@@ -37,6 +37,9 @@ class CycleGAN(nn.Module):
         loss: adversarial loss, `least_squares` in the paper.
         lambda_a, lambda_b: weights of the cycles A-B-A and B-A-B.
         identity: weight of the identity terms as a share of lambda; 0 leaves them out (domains of different shape).
+        noise: standard deviation of what is added to a translation before it is translated back, so that nothing can be
+            hidden in it (Chu et al., "CycleGAN, a Master of Steganography", 2017; Bashkirova et al., "Adversarial
+            Self-Defense for Cycle-Consistent GANs", 2019). 0 in the paper.
         joint: let each generator translate and reproduce in one pass over both batches, which changes no number unless
             the generators mix samples (batch normalisation).
     """
@@ -52,10 +55,12 @@ class CycleGAN(nn.Module):
         lambda_b: float = 10.0,
         identity: float = 0.5,
         joint: bool = True,
+        noise: float = 0.0,
     ):
         super().__init__()
         self.ab, self.ba, self.a, self.b = ab, ba, a, b
-        self.loss, self.lambda_a, self.lambda_b, self.identity, self.joint = loss, lambda_a, lambda_b, identity, joint
+        self.loss, self.lambda_a, self.lambda_b, self.identity = loss, lambda_a, lambda_b, identity
+        self.joint, self.noise = joint, noise
         # Mao et al.'s factor 1/2 is not in the paper's equations, where the weights lambda are measured against 1.
         self.scale = 2 if loss is adversarial.least_squares else 1
 
@@ -69,7 +74,10 @@ class CycleGAN(nn.Module):
             fake_b, fake_a = self.ab(a), self.ba(b)
             if self.identity:
                 same_b, same_a = self.ab(b), self.ba(a)
-        return Cycle(fake_b, fake_a, self.ba(fake_b), self.ab(fake_a), same_b, same_a)
+        sent_b, sent_a = (
+            fake + self.noise * torch.randn_like(fake) if self.noise else fake for fake in (fake_b, fake_a)
+        )
+        return Cycle(fake_b, fake_a, self.ba(sent_b), self.ab(sent_a), same_b, same_a)
 
     def generator_loss(self, a: torch.Tensor, b: torch.Tensor, out: Cycle) -> dict[str, torch.Tensor]:
         """Scalars: "loss", what the generators minimise, and its parts. `out`: what `forward` made of a and b."""

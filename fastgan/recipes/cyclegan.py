@@ -37,6 +37,8 @@ class CycleGANConfig(TranslationConfig):
     """Weight of the cycle B to A to B."""
     identity: float = 0.5
     """Weight of the identity terms, as a share of lambda. 0: none, and a third less work."""
+    noise: float = 0.0
+    """Deviation of noise on a translation before it is translated back (images: -1 to 1), against details hidden in it."""
     pool: int = 50
     """Older translations that the discriminators see again."""
 
@@ -70,6 +72,7 @@ class CycleGANRecipe(Translation):
             lambda_a=config.lambda_a,
             lambda_b=config.lambda_b,
             identity=config.identity,
+            noise=config.noise,
             joint=config.norm != "batch",
         )
         self._made: deque = deque()  # what the pieces of the generators' update made, for the discriminators'
