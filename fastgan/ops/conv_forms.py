@@ -73,24 +73,28 @@ def _fold(x, w, form, size):
     return F.fold(w.flatten(1).t() @ x.flatten(2), size, w.shape[2:], padding=form.padding, stride=form.stride)
 
 
-def convolution(x, w, bias, form):
-    """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
-    taken = form_of(x, w, form)
-    if taken == "conv3x3":
-        return torch.ops.fastgan.conv3x3(_channels_last(x, w), w, bias, form.padding[0], form.transposed)
-    if not taken:
-        return aten.convolution(x, w, bias, *form)
-    x = _channels_last(x, w)
-    if taken == "fold":
-        parts = zip(x.shape[2:], form.stride, form.padding, w.shape[2:], form.output_padding, strict=True)
-        y = _fold(x, w, form, [(n - 1) * stride - 2 * pad + k + more for n, stride, pad, k, more in parts])
-        return _channels_last(y if bias is None else y + bias[:, None, None], x)
+def _columns(x, w, form):
     outputs, inputs, kh, kw = w.shape
     columns = w.permute(0, 3, 1, 2).reshape(outputs * kw, inputs, kh, 1)
     z = aten.convolution(x, columns, None, *form).contiguous()
     n, _, height, width = z.shape
     size = (n, outputs, height, width - kw + 1, kw)
-    y = z.as_strided(size, (z.stride(0), kw * height * width, width, 1, height * width + 1)).sum(-1)
+    return z.as_strided(size, (z.stride(0), kw * height * width, width, 1, height * width + 1)).sum(-1)
+
+
+def convolution(x, w, bias, form):
+    """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
+    taken = form_of(x, w, form)
+    if not taken:
+        return aten.convolution(x, w, bias, *form)
+    x = _channels_last(x, w)
+    if taken == "conv3x3":
+        return torch.ops.fastgan.conv3x3(x, w, bias, form.padding[0], form.transposed)
+    if taken == "fold":
+        parts = zip(x.shape[2:], form.stride, form.padding, w.shape[2:], form.output_padding, strict=True)
+        y = _fold(x, w, form, [(n - 1) * stride - 2 * pad + k + more for n, stride, pad, k, more in parts])
+    else:
+        y = _columns(x, w, form)
     return _channels_last(y if bias is None else y + bias[:, None, None], x)
 
 
