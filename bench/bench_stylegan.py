@@ -4,11 +4,11 @@ references of all ops, with grouped modulated convolutions.
 The floor of StyleGAN3 is the arithmetic of its convolutions and matrix products at the rate of torch.mm, measured here.
 """
 
-import time
 from unittest.mock import patch
 
 import pytest
 import torch
+from machine import gemm_rate
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastgan.losses import adversarial, penalty
@@ -24,17 +24,6 @@ def network(name: str, small: bool, resolution: int = 256):
         else dict(resolution=resolution, channel_base=16384)
     )
     return build(name, **sizes).eval()
-
-
-def gemm_rate() -> float:
-    """Floating-point operations per second of the fastest of ten products of 1024x1024 matrices."""
-    a, b = torch.randn(2, 1024, 1024)
-    seconds = []
-    for _ in range(10):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * 1024**3 / min(seconds)
 
 
 def inference(compare, by_references, benchmark, name, batch, floor=False):

@@ -57,6 +57,18 @@ def fma_peak(threads: int) -> float | None:
 
 
 @functools.cache
+def gemm_rate() -> float:
+    """float32 flops per second of the fastest of ten products of 1024x1024 matrices, on torch's threads."""
+    a, b = torch.randn(2, 1024, 1024)
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(seconds)
+
+
+@functools.cache
 def copy_rate(device: torch.device) -> float:
     """Bytes read and written per second by a copy far beyond the caches."""
     source = torch.ones(2**24, device=device)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from fastgan.losses import adversarial, cycle
+from fastgan.losses import adversarial, cycle, penalty
 
 
 class Cycle(NamedTuple):
@@ -37,9 +37,8 @@ class CycleGAN(nn.Module):
         loss: adversarial loss, `least_squares` in the paper.
         lambda_a, lambda_b: weights of the cycles A-B-A and B-A-B.
         identity: weight of the identity terms as a share of lambda; 0 leaves them out (domains of different shape).
-        noise: standard deviation of what is added to a translation before it is translated back, so that nothing can be
-            hidden in it (Chu et al., "CycleGAN, a Master of Steganography", 2017; Bashkirova et al., "Adversarial
-            Self-Defense for Cycle-Consistent GANs", 2019). 0 in the paper.
+        gamma: weight of R1 (`losses.penalty.r1`) on the discriminators at real samples, averaged over the patches that a
+            discriminator judges, as its loss is. 0 in the paper. Not with batch normalisation in the discriminators.
         joint: let each generator translate and reproduce in one pass over both batches, which changes no number unless
             the generators mix samples (batch normalisation).
     """
@@ -55,12 +54,12 @@ class CycleGAN(nn.Module):
         lambda_b: float = 10.0,
         identity: float = 0.5,
         joint: bool = True,
-        noise: float = 0.0,
+        gamma: float = 0.0,
     ):
         super().__init__()
         self.ab, self.ba, self.a, self.b = ab, ba, a, b
         self.loss, self.lambda_a, self.lambda_b, self.identity = loss, lambda_a, lambda_b, identity
-        self.joint, self.noise = joint, noise
+        self.joint, self.gamma = joint, gamma
         # Mao et al.'s factor 1/2 is not in the paper's equations, where the weights lambda are measured against 1.
         self.scale = 2 if loss is adversarial.least_squares else 1
 
@@ -74,10 +73,7 @@ class CycleGAN(nn.Module):
             fake_b, fake_a = self.ab(a), self.ba(b)
             if self.identity:
                 same_b, same_a = self.ab(b), self.ba(a)
-        sent_b, sent_a = (
-            fake + self.noise * torch.randn_like(fake) if self.noise else fake for fake in (fake_b, fake_a)
-        )
-        return Cycle(fake_b, fake_a, self.ba(sent_b), self.ab(sent_a), same_b, same_a)
+        return Cycle(fake_b, fake_a, self.ba(fake_b), self.ab(fake_a), same_b, same_a)
 
     def generator_loss(self, a: torch.Tensor, b: torch.Tensor, out: Cycle) -> dict[str, torch.Tensor]:
         """Scalars: "loss", what the generators minimise, and its parts. `out`: what `forward` made of a and b."""
@@ -95,12 +91,16 @@ class CycleGAN(nn.Module):
     def discriminator_loss(
         self, a: torch.Tensor, b: torch.Tensor, fake_a: torch.Tensor, fake_b: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Scalars: "loss", half the sum of both discriminators' losses (section 4), and each. The fakes are constants."""
+        """Scalars: "loss", half the sum of both discriminators' losses (section 4) and their penalties, and each of these.
+        The fakes are constants."""
         parts = {}
         for name, discriminator, real, fake in (("a", self.a, a, fake_a), ("b", self.b, b, fake_b)):
-            losses = self.loss.d_loss(discriminator(real), discriminator(fake.detach()))
-            parts[name] = losses.mean() * (self.scale / 2)
-        return {"loss": parts["a"] + parts["b"], **parts}
+            real = real.detach().requires_grad_(self.gamma > 0)
+            logits = discriminator(real)
+            parts[name] = self.loss.d_loss(logits, discriminator(fake.detach())).mean() * (self.scale / 2)
+            if self.gamma:  # |grad of the sum of P patches|^2 / P
+                parts[f"r1_{name}"] = penalty.r1(logits / logits[0].numel() ** 0.5, real, self.gamma).mean()
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
 class Pool(nn.Module):

@@ -37,8 +37,8 @@ class CycleGANConfig(TranslationConfig):
     """Weight of the cycle B to A to B."""
     identity: float = 0.5
     """Weight of the identity terms, as a share of lambda. 0: none, and a third less work."""
-    noise: float = 0.0
-    """Deviation of noise on a translation before it is translated back (images: -1 to 1), against details hidden in it."""
+    gamma: float = 0.0
+    """Weight of R1 on the discriminators: smoother translations, and nearer to the true ones on emoji. 0 in the paper."""
     pool: int = 50
     """Older translations that the discriminators see again."""
 
@@ -53,6 +53,10 @@ class CycleGANRecipe(Translation):
     def __init__(self, config: CycleGANConfig, data: dict):
         super().__init__(config, data)
         channels, resolution = data["channels"], data["resolution"]
+        if config.gamma and config.norm == "batch":
+            raise ValueError(
+                "cyclegan: --gamma penalises each image's own gradient, and --norm batch mixes images; take instance or none"
+            )
         blocks = config.blocks or (9 if resolution >= 256 else 6)
         sizes = cyclegan.GeneratorConfig(channels, channels, config.width, blocks, config.norm)
         judge = cyclegan.DiscriminatorConfig(channels, config.width, config.layers, config.norm)
@@ -72,7 +76,7 @@ class CycleGANRecipe(Translation):
             lambda_a=config.lambda_a,
             lambda_b=config.lambda_b,
             identity=config.identity,
-            noise=config.noise,
+            gamma=config.gamma,
             joint=config.norm != "batch",
         )
         self._made: deque = deque()  # what the pieces of the generators' update made, for the discriminators'

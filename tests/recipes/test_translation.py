@@ -60,11 +60,12 @@ def test_grids_show_both_directions(tmp_path):
     torch.testing.assert_close(strip[..., 64:96], networks["generator_ba"](networks["generator_ab"](a)))
 
 
-def test_gradients_in_pieces_change_nothing(tmp_path):
+@pytest.mark.parametrize("gamma", [0.0, 3.0])
+def test_gradients_in_pieces_change_nothing(tmp_path, gamma):
     recipe = recipes.get("cyclegan")
 
     def gradients(pieces):
-        config = recipe.Config(**SMALL["cyclegan"], steps=1, pool=0, jitter=False)
+        config = recipe.Config(**SMALL["cyclegan"], steps=1, pool=0, jitter=False, gamma=gamma)
         settings = RunConfig(
             data=("emoji:google:base:flags", "emoji:twitter:base:flags"), out=str(tmp_path / str(pieces))
         )
@@ -81,6 +82,14 @@ def test_gradients_in_pieces_change_nothing(tmp_path):
         )
 
     torch.testing.assert_close(gradients(1), gradients(2), rtol=1e-4, atol=1e-6)
+
+
+def test_r1_moves_the_discriminators_alone_and_refuses_batch_normalisation(tmp_path):
+    without, with_it = (weights(run("cyclegan", tmp_path / str(gamma), 1, gamma=gamma)) for gamma in (0.0, 100.0))
+    changed = {key.split(".")[0] for key in without if not torch.equal(without[key], with_it[key])}
+    assert changed == {"discriminator_a", "discriminator_b"}
+    with pytest.raises(ValueError, match="--norm batch mixes images"):
+        run("cyclegan", tmp_path / "batch", 1, gamma=1.0, norm="batch")
 
 
 def test_the_learning_rate_is_constant_then_falls():
