@@ -23,11 +23,11 @@ class Loud(DCGAN):
         return values | {"loss": values["loss"] * self.factor}
 
 
-def trainer(data, folder, precision, steps, recipe=DCGAN, **options):
+def trainer(data, folder, precision, steps, recipe=DCGAN, lr=1e-3, **options):
     run = RunConfig(
         data=data, out=str(folder), resolution=32, samples=1, log_every=1, device="cpu", precision=precision, **options
     )
-    return Trainer(recipe, recipe.Config(steps=steps, **SIZES), run)
+    return Trainer(recipe, recipe.Config(steps=steps, lr=lr, **SIZES), run)
 
 
 def rows(trainer):
@@ -36,14 +36,17 @@ def rows(trainer):
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_near_float32(pictures, tmp_path, precision, dtype):
-    """R1 and R2 included, in two pieces: the gradients that are logged have no scale in them."""
-    expected = rows(trainer(pictures, tmp_path / "fp32", "fp32", 3, grad_accum=2))
-    half, seen = trainer(pictures, tmp_path / precision, precision, 3, grad_accum=2), set()
+    """R1 and R2 included, in two pieces: the gradients that are logged have no scale in them. The weights stand still, as
+    Adam's first step is the gradients' sign. 20 roundings: in 12 seeds of 3 steps the worst was 11 (bf16) and 13 (fp16)."""
+    expected = rows(trainer(pictures, tmp_path / "fp32", "fp32", 3, lr=0.0, grad_accum=2))
+    half, seen = trainer(pictures, tmp_path / precision, precision, 3, lr=0.0, grad_accum=2), set()
     half.recipe.networks["discriminator"].down[0].register_forward_hook(lambda m, x, y: seen.add(y.dtype))
     found = rows(half)
     assert dtype in seen
     for name in ("discriminator/loss", "discriminator/r1", "discriminator/gradient", "generator/gradient"):
-        assert [row[name] for row in found] == pytest.approx([row[name] for row in expected], rel=0.05, abs=1e-3), name
+        assert [row[name] for row in found] == pytest.approx(
+            [row[name] for row in expected], rel=20 * torch.finfo(dtype).eps
+        ), name
     for network in half.recipe.networks.values():
         assert all(p.dtype == torch.float32 for p in network.parameters())
 
