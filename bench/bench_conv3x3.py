@@ -75,7 +75,7 @@ def bench_to_an_image(compare, size):
 
 @pytest.mark.parametrize("batch", [1, 32])
 def bench_transposed_to_an_image(compare, batch):
-    x, weight = torch.randn(batch, 64, 32, 32), torch.randn(64, 3, 4, 4)
+    x, weight = torch.randn(batch, 64, 32, 32), torch.randn(64, 3, 4, 4, requires_grad=True)
     compare(
         f"forward {batch}x64x32x32, transposed 4x4 to 3 channels",
         lambda f: f(x, weight, stride=2, padding=1),
