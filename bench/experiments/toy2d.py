@@ -89,7 +89,7 @@ def grid(steps: int) -> Data:
     return mixture(torch.cartesian_prod(line, line), 0.05, steps)
 
 
-DATA = {"grid": grid(7_000), "ring": ring(3_000), "swiss-roll": swiss_roll(3_000)}
+DATA = {"grid": grid(7_000), "ring": ring(7_000), "swiss-roll": swiss_roll(3_000)}
 METHODS = {"GAN": ("non_saturating", False), "RpGAN+R1+R2": ("rpgan", True)}  # adversarial loss, penalties
 
 

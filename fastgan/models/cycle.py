@@ -95,11 +95,11 @@ class CycleGAN(nn.Module):
         The fakes are constants."""
         parts = {}
         for name, discriminator, real, fake in (("a", self.a, a, fake_a), ("b", self.b, b, fake_b)):
-            real = real.detach().requires_grad_(self.gamma > 0)
+            real = real.detach().requires_grad_(self.gamma != 0)
             logits = discriminator(real)
             parts[name] = self.loss.d_loss(logits, discriminator(fake.detach())).mean() * (self.scale / 2)
             if self.gamma:  # |grad of the sum of P patches|^2 / P
-                parts[f"r1_{name}"] = penalty.r1(logits / logits[0].numel() ** 0.5, real, self.gamma).mean()
+                parts[f"r1_{name}"] = penalty.r1(logits / logits.shape[1:].numel() ** 0.5, real, self.gamma).mean()
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 

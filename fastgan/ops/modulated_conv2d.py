@@ -3,8 +3,9 @@
     W[n,o,i,k] = weight[o,i,k] styles[n,i] d[n,o] gain[n,i],    d[n,o] = (sum_ik (weight[o,i,k] styles[n,i])^2 + 1e-8)^-1/2
 
 Two forms of one result. Per sample: the N weights W are written out; they convolve in one grouped convolution or, for 1x1
-kernels, in one batched matrix product. Shared: since W is an outer product around one shared weight, y = d conv(x styles gain,
-weight): no weights per sample, two passes over activations. `_prefers_per_sample` chooses, by measurement.
+kernels of few outputs, in one batched matrix product. Shared: since W is an outer product around one shared weight,
+y = d conv(x styles gain, weight): no weights per sample, two passes over activations. `_prefers_per_sample` chooses, by
+measurement.
 
 Of the shared form, a CPU kernel takes q[o,i] = sum_k weight^2, all that d needs of the weight (d^-2 = styles^2 q^T): one read of
 the weight, 0.24 ms for 512x512x3x3 in float32 (two cores) where torch's square and sum take 0.80 ms.
@@ -21,6 +22,7 @@ from fastgan.ops.conv2d_resample import conv2d_resample
 from fastgan.ops.conv_forms import form_of
 
 EPSILON = 1e-8
+MATRIX_OUTPUTS = 32  # at most, for the matrix product: with 512 it took twice as long as the convolution on a Zen 5
 _SHARED_FORM = Form((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
 
 
@@ -98,6 +100,7 @@ def modulated_conv2d(
     resampling = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
     make_weights = _reference if impl == "reference" else _library.select("modulated_conv2d_weight", impl, x)
     matrix = weight.shape[2:] == (1, 1) and up == down == 1 and padding in (0, (0, 0), [0, 0])
+    matrix = matrix and len(weight) <= MATRIX_OUTPUTS
     if impl == "auto" and not _prefers_per_sample(x, weight, styles, matrix, up == down == 1):
         y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
     else:
@@ -129,9 +132,10 @@ def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Ten
     """Whether weights per sample cost less than the shared form's two passes over activations. The rule is measured on two
     cores in float32 (bench/bench_modulated_conv2d.py): yes, if they are at most half as many as the elements of input and
     output, unless the convolution is `plain`, of several samples, and one that `conv3x3` computes, which knows no groups and
-    takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input of several samples, and under
-    `no_weight_gradients` it would lose the gradient of the styles, so it serves neither that layout nor where gradients are
-    recorded; the product serves both. Not measured on a GPU, where the shared form is taken.
+    takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input of several samples (a 1x1
+    one takes twice as long for a single sample too), and under `no_weight_gradients` it would lose the gradient of the styles,
+    so it serves neither that layout nor where gradients are recorded; the product (`matrix`: 1x1, few outputs) serves both.
+    Not measured on a GPU, where the shared form is taken.
     """
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
@@ -139,7 +143,8 @@ def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Ten
     if plain and len(x) > 1 and not torch.compiler.is_compiling() and form_of(x, weight, _SHARED_FORM) == "conv3x3":
         return False
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, styles))
-    return matrix or ((x.is_contiguous() or len(x) == 1) and not recorded)
+    served = x.is_contiguous() or (len(x) == 1 and weight.shape[2:] != (1, 1))
+    return matrix or (served and not recorded)
 
 
 def _shared(x, weight, styles, gain, demodulate, noise, resampling):
