@@ -99,8 +99,8 @@ def modulated_conv2d(
 
     resampling = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
     make_weights = _reference if impl == "reference" else _library.select("modulated_conv2d_weight", impl, x)
-    matrix = weight.shape[2:] == (1, 1) and up == down == 1 and padding in (0, (0, 0), [0, 0])
-    matrix = matrix and len(weight) <= MATRIX_OUTPUTS
+    pointwise = weight.shape[2:] == (1, 1) and up == down == 1 and padding in (0, (0, 0), [0, 0])
+    matrix = pointwise and len(weight) <= MATRIX_OUTPUTS
     if impl == "auto" and not _prefers_per_sample(x, weight, styles, matrix, up == down == 1):
         y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
     else:
