@@ -1,12 +1,13 @@
 """bias_act: fused against its reference in eager mode and under torch.compile.
 
-Floors are bytes moved (8 per element forward, 12 backward, in float32) at the copy rate of the machine, where known.
+Floors are bytes moved (8 per element forward, 12 backward, in float32) at the copy rate of the machine.
 """
 
 from functools import partial
 
 import pytest
 import torch
+from machine import copy_rate
 
 from fastgan.ops import available, bias_act
 
@@ -30,7 +31,8 @@ def bench_forward(compare, device, shape):
     """`clone` copies x and computes nothing: no kernel of one pass is much faster."""
     x, b = tensors(SHAPES[shape], device)
     copy = {"clone": lambda x, b: x.clone()}
-    compare(f"forward {shape}", lambda f: f(x, b), reference=reference, fastgan=fused, unchecked=copy)
+    compare(f"forward {shape}", lambda f: f(x, b), reference=reference, fastgan=fused, unchecked=copy,
+            floor=2 * x.nbytes / copy_rate(device))  # fmt: skip
 
 
 def bench_forward_channels_last(compare, device):
@@ -43,6 +45,7 @@ def bench_forward_channels_last(compare, device):
         reference=reference,
         fastgan=fused,
         others={"NCHW": lambda _, b: fused(planes, b)},
+        floor=2 * x.nbytes / copy_rate(device),
     )
 
 
@@ -54,7 +57,8 @@ def bench_forward_backward(compare, device, shape):
     def step(f):
         return torch.autograd.grad(f(x, b), (x, b), dy)
 
-    compare(f"forward + backward {shape}", step, reference=reference, fastgan=fused)
+    floor = 5 * x.nbytes / copy_rate(device)
+    compare(f"forward + backward {shape}", step, reference=reference, fastgan=fused, floor=floor)
 
 
 def bench_double_backward(compare, device):

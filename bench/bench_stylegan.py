@@ -26,16 +26,16 @@ def network(name: str, small: bool, resolution: int = 256):
     return build(name, **sizes).eval()
 
 
-def inference(compare, by_references, benchmark, name, batch, floor=False):
-    g = network(name, benchmark.disabled)
-    z = torch.randn(batch, g.z_dim)
+def inference(compare, by_references, benchmark, device, name, batch, floor=False):
+    g = network(name, benchmark.disabled).to(device)
+    z = torch.randn(batch, g.z_dim, device=device)
 
     def image():
         return g(z, noise_mode="const")
 
     with torch.no_grad():
         seconds = None
-        if floor and not benchmark.disabled:
+        if floor and device.type == "cpu" and not benchmark.disabled:
             # of torch's convolutions: the counter does not know ours
             with patch.object(conv_forms, "other_form", lambda w, form: ""), FlopCounterMode(display=False) as counter:
                 image()
@@ -53,26 +53,27 @@ def inference(compare, by_references, benchmark, name, batch, floor=False):
 
 
 @pytest.mark.parametrize("batch", [2, 8])
-def bench_stylegan2(compare, by_references, benchmark, batch):
-    inference(compare, by_references, benchmark, "stylegan2", batch)
+def bench_stylegan2(compare, by_references, benchmark, device, batch):
+    inference(compare, by_references, benchmark, device, "stylegan2", batch)
 
 
-def bench_stylegan3(compare, by_references, benchmark):
+def bench_stylegan3(compare, by_references, benchmark, device):
     """Batch 2 alone: its reference takes 13 s."""
-    inference(compare, by_references, benchmark, "stylegan3", 2, floor=True)
+    inference(compare, by_references, benchmark, device, "stylegan3", 2, floor=True)
 
 
-def bench_stylegan2_step(compare, by_references, benchmark):
+def bench_stylegan2_step(compare, by_references, benchmark, device):
     """Gradients of the discriminator's loss with R1, and of the generator's with the path length."""
     small = benchmark.disabled
     g, d = (network(f"stylegan2.{part}", small, 64) for part in ("generator", "discriminator"))
     dtype = (
         torch.float64 if small else torch.float32
     )  # in float32 a kink decides by rounding, and moves a gradient by 1%
-    g, d = g.to(dtype).train(), d.to(dtype).train()
+    g, d = g.to(device, dtype).train(), d.to(device, dtype).train()
     batch = 2 if small else 8
     z, real = (
-        torch.randn(batch, *shape, dtype=dtype) for shape in ((g.z_dim,), (3, g.img_resolution, g.img_resolution))
+        torch.randn(batch, *shape, dtype=dtype, device=device)
+        for shape in ((g.z_dim,), (3, g.img_resolution, g.img_resolution))
     )
 
     def train():
@@ -86,7 +87,7 @@ def bench_stylegan2_step(compare, by_references, benchmark):
         by_d = torch.autograd.grad(loss, list(d.parameters()))
         ws = g.mapping(z)
         fake = g.synthesis(ws)
-        lengths, _ = penalty.path_length(fake, ws, torch.zeros((), dtype=dtype))
+        lengths, _ = penalty.path_length(fake, ws, torch.zeros((), dtype=dtype, device=device))
         loss = adversarial.non_saturating.g_loss(torch.zeros_like(real_logits), d(fake)).mean() + lengths.mean()
         by_g = torch.autograd.grad(loss, list(g.parameters()))
         return [gradient for gradient in (*by_d, *by_g) if gradient.dim() > 1]

@@ -4,6 +4,8 @@
     pytest bench/ -k bias_act                  one op
     pytest bench/ --benchmark-disable          no timing: the correctness gates alone
     pytest bench/ --benchmark-json=bench.json  then: python bench/report.py bench.json
+    pytest bench/ --device cuda                on a GPU, each case twice: "graph", replays of a CUDA graph, which is the time of
+                                               the kernels alone, from memory; "eager", with what the calls cost the CPU
 
 Ratios are medians of the other over the median of fastgan: above 1, fastgan is faster.
 """
@@ -18,6 +20,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from machine import Replay, seconds_on_gpu
 
 import fastgan
 from fastgan.ops import conv_forms
@@ -45,9 +48,12 @@ def pytest_report_header(config):
 def pytest_generate_tests(metafunc):
     if "compare" in metafunc.fixturenames:
         wanted = metafunc.config.getoption("--allocator")
-        once = metafunc.config.getoption("--benchmark-disable") or metafunc.config.getoption("--device") != "cpu"
-        settings = ["default"] if once else ["default", "tuned"] if wanted == "both" else [wanted]
-        metafunc.parametrize("allocator", settings, indirect=True)
+        if metafunc.config.getoption("--device") != "cpu":
+            settings = ["graph", "eager"]
+        else:
+            settings = ["default", "tuned"] if wanted == "both" else [wanted]
+        once = metafunc.config.getoption("--benchmark-disable")
+        metafunc.parametrize("allocator", settings[:1] if once else settings, indirect=True)
 
 
 def pytest_collection_modifyitems(items):
@@ -97,6 +103,7 @@ def compare(request, benchmark, record, allocator, device):
     floor: seconds that the memory traffic or arithmetic needs at this machine's measured peak, if known.
     """
     torch.set_num_threads(request.config.getoption("--threads"))
+    torch.backends.cudnn.allow_tf32 = False  # for the comparison; timed is torch's default
 
     def run(
         case: str,
@@ -110,18 +117,25 @@ def compare(request, benchmark, record, allocator, device):
         tolerance: float = 2e-5,
         floor: float | None = None,
     ) -> None:
+        replays: dict[Callable, Replay] = {}
+
         def timed(f) -> float:
+            if allocator == "graph":
+                if f not in replays:
+                    replays[f] = Replay(lambda: step(f))
+                return replays[f].seconds()
             step(f)  # else a call pays for the caches and the heap that another implementation left behind
+            if device.type == "cuda":
+                return seconds_on_gpu(lambda: step(f))
             start = time.perf_counter()
             result = step(f)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
             del result
             return time.perf_counter() - start
 
         expected = step(reference)
         for name, f in {"fastgan": fastgan, **(others or {})}.items():
             _check(f"{case}, {name}", step(f), expected, tolerance)
+        torch.backends.cudnn.allow_tf32 = True
         if benchmark.disabled:
             benchmark.pedantic(lambda: None, rounds=1)
             return

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def gemm_rate() -> float:
 @functools.cache
 def copy_rate(device: torch.device) -> float:
     """Bytes read and written per second by a copy far beyond the caches."""
-    source = torch.ones(2**24, device=device)
+    source = torch.ones(2**24 if device.type == "cpu" else 2**28, device=device)
     target, best = torch.empty_like(source), float("inf")
     for _ in range(10):
         start = time.perf_counter()
@@ -80,3 +81,44 @@ def copy_rate(device: torch.device) -> float:
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * source.nbytes / best
+
+
+@functools.cache
+def _flood() -> torch.Tensor:
+    """256 MiB: more than any L2 cache holds."""
+    return torch.empty(2**26, device="cuda")
+
+
+class Replay:
+    """A CUDA graph of one call of `function`: what the GPU does for it, without the CPU's part."""
+
+    def __init__(self, function: Callable):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                function()
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._results = function()
+
+    def seconds(self) -> float:
+        """Of one replay that finds nothing in the caches."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        _flood().zero_()
+        start.record()
+        self._graph.replay()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+def seconds_on_gpu(function: Callable, calls: int = 10) -> float:
+    """Of one of `calls` calls in a row, launches included."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / calls

@@ -1,12 +1,17 @@
 """What every test shares: the same random numbers in every run, in which no value lies by chance so near a kink that rounding
 decides its gradient; uninitialised memory is NaN, so that an element a kernel leaves unwritten shows. With
-FASTGAN_EMULATE_CUDA=1 (or address, thread: under that sanitizer) the CUDA kernels run on CPU tensors as impl="cuda"."""
+FASTGAN_EMULATE_CUDA=1 (or address, thread: under that sanitizer) the CUDA kernels run on CPU tensors as impl="cuda"; with
+FASTGAN_TEST_DEVICE=cuda all tensors are on a GPU."""
 
 import os
 
 import pytest
 import torch
+from device import DEVICE
 
+if DEVICE.type != "cpu":
+    torch.set_default_device(DEVICE)
+    torch.backends.cudnn.allow_tf32 = False  # the tolerances are those of float32
 if emulation := os.environ.get("FASTGAN_EMULATE_CUDA"):
     from cuda_emulation import emulated
 

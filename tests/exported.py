@@ -17,6 +17,6 @@ def check_export(network: torch.nn.Module, *args: torch.Tensor, tolerance: float
     assert not any(str(node.target).startswith("fastgan") for node in plain.graph.nodes)
     model = torch.onnx.export(plain, verbose=False).model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    feed = {i.name: t.numpy() for i, t in zip(session.get_inputs(), args, strict=True)}
+    feed = {i.name: t.cpu().numpy() for i, t in zip(session.get_inputs(), args, strict=True)}
     (actual,) = session.run(None, feed)
-    assert_close(torch.from_numpy(actual), expected, tolerance)
+    assert_close(torch.from_numpy(actual).to(expected.device), expected, tolerance)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device import DEVICE
 
 GOLDEN = Path(os.environ.get("FASTGAN_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
 
@@ -21,7 +22,9 @@ def golden_cases(file: str, *ops: str) -> list:
     cases = [json.loads(text) for text in arrays["meta"]]
     return [
         pytest.param(
-            case, {n: torch.from_numpy(arrays[f"{case['id']}.{n}"]) for n in case.get("tensors", [])}, id=case["id"]
+            case,
+            {n: torch.from_numpy(arrays[f"{case['id']}.{n}"]).to(DEVICE) for n in case.get("tensors", [])},
+            id=case["id"],
         )
         for case in cases
         if not ops or case["op"] in ops
@@ -34,4 +37,6 @@ def golden_model(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     if not path.exists():
         pytest.skip(f"no golden vectors in {GOLDEN}")
     arrays = np.load(path)
-    return json.loads(str(arrays["meta"])), {n: torch.from_numpy(arrays[n]) for n in arrays.files if n != "meta"}
+    return json.loads(str(arrays["meta"])), {
+        n: torch.from_numpy(arrays[n]).to(DEVICE) for n in arrays.files if n != "meta"
+    }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from device import seeded
 from torch import nn
 
 MODULE_SRC = "raise RuntimeError('the source text of the pickle was executed')"
@@ -92,7 +93,7 @@ def write_snapshot(path: Path, **networks) -> Path:
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Biases and strengths too, so that every tensor matters."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)

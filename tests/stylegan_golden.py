@@ -1,6 +1,7 @@
 """Comparison of a network with a golden model: names, outputs, and gradients of gradients."""
 
 import torch
+from device import seeded
 from golden import golden_model
 
 SHARE = 2e-5  # of max|expected|: float32 rounding of the recorded outputs and ours
@@ -69,7 +70,7 @@ def check_path_length(
     ws = model.mapping(arrays["in/z"], None if c is None else c.to(dtype))
     if dtype == torch.float64:  # the recorded w itself, with our mapping's derivative
         ws = ws + (arrays["out/ws_psi1"] - ws).detach()
-    ws = ws * (1 + size * torch.randn(ws.shape, generator=torch.Generator().manual_seed(seed)))
+    ws = ws * (1 + size * torch.randn(ws.shape, generator=seeded(seed)))
     images = model.synthesis(ws, **synthesis)
     (g,) = torch.autograd.grad((images * arrays["in/pl_noise"]).sum(), ws, create_graph=True)
     close(g, arrays["out/pl_grads"], NORMS)

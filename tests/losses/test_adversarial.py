@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from device import seeded
 
 from fastgan.losses import adversarial
 
@@ -29,7 +30,7 @@ EQUATIONS = {
 
 
 def logits(*shape, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return [(2 * torch.randn(shape, dtype=torch.float64, generator=generator)).to(dtype) for _ in range(2)]
 
 

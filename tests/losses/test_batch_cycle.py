@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from device import seeded
 
 from fastgan.losses import batch, cycle
 
 
 def draws(*shape, count=2, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     return [torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype) for _ in range(count)]
 
 

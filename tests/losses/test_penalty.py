@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from device import DEVICE, seeded
 
 from fastgan.losses import penalty
 
@@ -12,7 +13,7 @@ SHAPE = (4, 2, 3, 3)
 
 
 def images(count=2, shape=SHAPE, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(5)
+    generator = seeded(5)
     return [torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype) for _ in range(count)]
 
 
@@ -100,8 +101,8 @@ def test_mix_is_drawn_from_the_generator_and_images_get_no_gradient():
     critic, (real, fake) = Quadratic(), images()
     real.requires_grad_()
     fake.requires_grad_()
-    mix = torch.rand(4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    drawn = penalty.wgan_gp(critic, real, fake, generator=torch.Generator().manual_seed(1))
+    mix = torch.rand(4, dtype=torch.float64, generator=seeded(1))
+    drawn = penalty.wgan_gp(critic, real, fake, generator=seeded(1))
     assert torch.equal(drawn, penalty.wgan_gp(critic, real, fake, mix=mix))
     assert torch.autograd.grad(drawn.sum(), (real, fake), allow_unused=True) == (None, None)
 
@@ -115,12 +116,12 @@ def test_a_patch_map_is_summed():
 @pytest.mark.parametrize("layers", [0, 3])
 def test_path_length_equals_its_equation(layers):
     """G(w) = M w with the same M in every layer: J^T y = M^T y, in each."""
-    generator = torch.Generator().manual_seed(2)
+    generator = seeded(2)
     matrix = torch.randn(2 * 4 * 4, 5, dtype=torch.float64, generator=generator).requires_grad_()
     w = torch.randn((6, *([layers] if layers else []), 5), dtype=torch.float64, generator=generator).requires_grad_()
     made = ((w.sum(1) if layers else w) @ matrix.T).view(6, 2, 4, 4)
-    got, mean = penalty.path_length(made, w, torch.tensor(0.5), decay=0.25, generator=torch.Generator().manual_seed(9))
-    y = torch.randn(6, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(9)) / 4
+    got, mean = penalty.path_length(made, w, torch.tensor(0.5), decay=0.25, generator=seeded(9))
+    y = torch.randn(6, 2, 4, 4, dtype=torch.float64, generator=seeded(9)) / 4
     lengths = (y.flatten(1) @ matrix).square().sum(1).sqrt()
     expected = 0.5 + 0.25 * (lengths.mean().detach() - 0.5)
     torch.testing.assert_close(mean, expected)
@@ -153,7 +154,7 @@ def test_penalties_run_in_full_precision_under_autocast():
     real, fake = images(dtype=torch.float32)
     mix = torch.rand(4)
     expected = penalty.wgan_gp(critic, real, fake, mix=mix)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         got = penalty.wgan_gp(critic, real.bfloat16().float(), fake, mix=mix)
     assert got.dtype == torch.float32
     assert torch.equal(penalty.wgan_gp(critic, real.bfloat16().float(), fake, mix=mix), got)

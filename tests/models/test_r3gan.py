@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from device import DEVICE
 from golden import GOLDEN, golden_cases
 from tolerances import assert_close
 
@@ -42,7 +43,7 @@ def nets(**changes):
 
 @pytest.mark.parametrize("path", sorted((GOLDEN / "models").glob("r3gan_*.npz")), ids=lambda path: path.stem)
 def test_golden_models(path):
-    arrays = {key: torch.from_numpy(value) for key, value in np.load(path).items() if key != "meta"}
+    arrays = {key: torch.from_numpy(value).to(DEVICE) for key, value in np.load(path).items() if key != "meta"}
     meta = json.loads(str(np.load(path)["meta"]))
     network = NETWORKS[meta["model"]].from_reference(**meta["constructor_kwargs"])
     network.load_state_dict(part(arrays, "sd/"), strict=True)

@@ -91,7 +91,7 @@ def test_golden_input(case, tensors):
     ("taps", "cutoff", "width", "rate"), [(12, 2, 2.3, 16), (24, 7, 4, 64), (6, 1, 9, 16), (5, 1, 2, 8)]
 )
 def test_filter_is_the_kaiser_window_design(taps, cutoff, width, rate):
-    expected = torch.from_numpy(signal.firwin(taps, cutoff, width=width, fs=rate)).float()
+    expected = torch.tensor(signal.firwin(taps, cutoff, width=width, fs=rate)).float()
     assert_close(lowpass_filter(taps, cutoff, width, rate), expected, 1e-7)
     radial = lowpass_filter(2 * taps, cutoff, width, rate, radial=True)
     assert torch.equal(radial, radial.t()) and torch.equal(radial, radial.flip(0))

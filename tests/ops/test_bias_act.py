@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from cpu_levels import LEVELS
+from device import DEVICE, kernels, seeded
 from golden import golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import available, bias_act
+from fastgan.ops import bias_act
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
 SMOOTH = ("tanh", "sigmoid", "softplus", "swish")
 # Without a compiled kernel "auto" is the reference under the formulas of the derivatives.
-KERNELS = [impl for impl in ("cpp", "triton") if available()["bias_act"][impl]] or ["auto"]
+KERNELS = kernels("bias_act") or ["auto"]
 IMPLS = ["reference", *KERNELS]
 
 
@@ -98,7 +99,7 @@ def test_values_and_gradients(act, dtype, impl):
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("clamp", [None, 0.9])
 def test_gradcheck_of_both_orders(act, clamp, impl):
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     x, b = away_from_kinks((2, 3, 4), generator), torch.tensor([0.01, -0.02, 0.015], dtype=torch.float64)
     if clamp is not None:
         y = formula(x, b, 1, act, None, 1.3, None)
@@ -249,7 +250,7 @@ def arguments(draw):
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(a=arguments())
 def test_generated_arguments(impl, a):
-    generator = torch.Generator().manual_seed(a["seed"])
+    generator = seeded(a["seed"])
     order = a["order"]
     x = (torch.randn([a["shape"][i] for i in order], generator=generator) * 2).to(a["dtype"])
     x = x.permute([order.index(i) for i in range(len(order))]).requires_grad_()
@@ -271,7 +272,7 @@ def test_generated_arguments(impl, a):
         assert_close(got[1], wanted[1], 4 * limit)
 
 
-@pytest.mark.skipif(not available()["bias_act"]["cpp"], reason="not compiled")
+@pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("act", ACTS)
 def test_every_cpu_level(act, dtype, cpu_level):
@@ -290,13 +291,13 @@ def test_every_cpu_level(act, dtype, cpu_level):
             assert_close(torch.where(at_the_limit, e, g), e, 4 * TOLERANCE[dtype])
 
 
-@pytest.mark.skipif(not available()["bias_act"]["cpp"], reason="not compiled")
+@pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
 def test_cpu_level_refuses_an_unknown_name():
     with pytest.raises(RuntimeError, match="none of portable, avx2, avx512"):
         torch.ops.fastgan.cpu_level("avx9000")
 
 
-@pytest.mark.skipif(not available()["bias_act"]["cpp"], reason="not compiled")
+@pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_same_bits_at_any_thread_count(layout):
     x, b = layouts((5, 24, 65, 33))[layout].requires_grad_(), torch.randn(24, requires_grad=True)
@@ -311,7 +312,7 @@ def test_same_bits_at_any_thread_count(layout):
     assert all(torch.equal(t, u) for other in results[1:] for t, u in zip(results[0], other, strict=True))
 
 
-@pytest.mark.skipif(not available()["bias_act"]["cpp"] or not shutil.which("g++"), reason="needs g++")
+@pytest.mark.skipif("cpp" not in KERNELS or not shutil.which("g++"), reason="needs g++")
 def test_index_arithmetic_beyond_2_to_the_31(tmp_path):
     """Executes the kernel's own cutting into units for tensors of up to 2^33 elements, without their memory."""
     source = tmp_path / "units.cpp"
@@ -345,7 +346,7 @@ int main() {
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(not available()["bias_act"]["cpp"], reason="this is the run without kernels")
+@pytest.mark.skipif("cpp" not in KERNELS, reason="this is the run without kernels")
 def test_without_compiled_kernels():
     """The same tests where nothing was compiled: the registered references of op and backward."""
     chosen = "golden or gradcheck or third or layouts or empty or rank or generated or autocast"
@@ -382,7 +383,7 @@ def test_compiles_without_a_graph_break(layout, impl):
 
 def test_autocast_casts_the_bias_and_keeps_its_gradient():
     x, b = torch.randn(2, 3, dtype=torch.bfloat16), torch.randn(3, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         y = bias_act(x, b, act="lrelu")
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
@@ -400,7 +401,7 @@ BAD = {
     "b too long": ((X, torch.zeros(4)), {}, ValueError, r"b has shape \(4,\); expected \(3,\)"),
     "b of rank 2": ((X, torch.zeros(1, 3)), {}, ValueError, r"b has shape \(1, 3\); expected \(3,\)"),
     "b of another dtype": ((X, torch.zeros(3).double()), {}, TypeError, "b has dtype torch.float64; expected torch.fl"),
-    "b elsewhere": ((X, torch.zeros(3, device="meta")), {}, ValueError, "b is on meta; expected cpu"),
+    "b elsewhere": ((X, torch.zeros(3, device="meta")), {}, ValueError, f"b is on meta; expected {DEVICE.type}"),
     "negative dim": ((X, torch.zeros(3), -1), {}, ValueError, r"dim=-1; expected 0 <= dim < 2"),
     "dim too large": ((X, torch.zeros(3), 2), {}, ValueError, r"dim=2; expected 0 <= dim < 2"),
     "unknown act": ((X,), {"act": "gelu"}, ValueError, r"act='gelu'; expected one of \['linear', 'relu'"),
@@ -422,7 +423,7 @@ def test_refuses(name):
 
 
 def test_an_unavailable_impl_names_those_that_are_here():
-    impl = "triton" if not available()["bias_act"]["triton"] else "cpp"
+    impl = "triton" if "triton" not in KERNELS else "cpp"
     x = X if impl == "triton" else X.to("meta")
     with pytest.raises(RuntimeError, match=rf"impl='{impl}' is not available .*available here: \['auto', 'reference'"):
         bias_act(x, impl=impl)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from derivatives import derivatives
+from device import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
@@ -217,7 +218,7 @@ def test_compiles_without_a_graph_break(case):
 
 def test_autocast_casts_and_keeps_the_gradients_of_float32():
     x, w, b = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3, requires_grad=True), torch.randn(4, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         y = conv2d(x, w, b)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
@@ -235,7 +236,7 @@ BAD = {
         TypeError,
         "weight has dtype torch.float64; expected torch.float32",
     ),
-    "weight elsewhere": ((X, W.to("meta")), {}, ValueError, "weight is on meta; expected cpu"),
+    "weight elsewhere": ((X, W.to("meta")), {}, ValueError, "weight is on meta; expected c"),
     "channels": ((X[:, :3], W), {}, ValueError, "expected one for the 3 channels"),
     "groups": ((X, W), {"groups": 2}, ValueError, "with groups=2; expected one for the 4 channels"),
     "no groups": ((X, W), {"groups": 0}, ValueError, "groups=0; expected an integer >= 1"),

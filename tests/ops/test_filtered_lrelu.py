@@ -1,12 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from device import DEVICE, kernels, seeded
 from golden import golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import assert_close
 
-from fastgan.ops import _library, available, filtered_lrelu
+from fastgan.ops import _library, filtered_lrelu
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.filtered_lrelu import _backward_reference, _reference
 
@@ -14,8 +15,8 @@ OPS = ("filtered_lrelu", "filtered_lrelu_backward")
 PLAIN = "fastgan_filtered_lrelu_plain"  # the dispatcher ops with their references as kernels, whatever else is loaded
 _library.twin(PLAIN, OPS)
 for _name, _kernel in zip(OPS, (_reference, _backward_reference), strict=True):
-    _library.implement(_name, _kernel, "CPU", PLAIN)
-KERNELS = [k for k, found in available()["filtered_lrelu"].items() if found and k != "reference"]
+    _library.implement(_name, _kernel, DEVICE.type.upper(), PLAIN)
+KERNELS = kernels("filtered_lrelu")
 IMPLS = ["reference", "plain", *KERNELS]
 
 
@@ -32,12 +33,12 @@ def impl(request, monkeypatch):
 
 
 def tensor(*shape, dtype=torch.float64, seed=0, **kwargs):
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(**kwargs)
 
 
 def fir(*shape, seed=7):
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return torch.rand(shape, generator=generator) / shape[0] + 0.02
 
 
@@ -341,7 +342,7 @@ def test_compiled():
 def test_autocast():
     x, b = tensor(1, 2, 9, 9, dtype=torch.bfloat16), tensor(2, dtype=torch.float32, seed=1, requires_grad=True)
     fu, fd, options = CASES["up2 down2"]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         y = filtered_lrelu(x, fu, fd, b, **options)
     assert y.dtype == torch.bfloat16
     assert_close(y, naive(x.double(), fu, fd, b.double(), **options))

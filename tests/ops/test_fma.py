@@ -54,7 +54,7 @@ BAD = {
     "no tensor": ((X, 2.0, X), TypeError, "b is float"),
     "integer": ((X, X, X.long()), TypeError, "c has dtype torch.int64"),
     "another dtype": ((X, X.double(), X), TypeError, "b has dtype torch.float64; expected torch.float32"),
-    "elsewhere": ((X, X, X.to("meta")), ValueError, "c is on meta; expected cpu"),
+    "elsewhere": ((X, X, X.to("meta")), ValueError, "c is on meta; expected c"),
     "shapes": ((X, torch.zeros(2), X), ValueError, r"shapes \(2, 3\), \(2,\), \(2, 3\); expected broadcastable ones"),
 }
 

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from cpu_levels import LEVELS
+from device import DEVICE, kernels, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import available, grad_penalty
+from fastgan.ops import grad_penalty
 from fastgan.ops.grad_penalty import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("r1", "wgan-gp", "one-sided")
-KERNELS = [impl for impl in ("cpp", "triton") if available()["grad_penalty"][impl]]
+KERNELS = kernels("grad_penalty")
 IMPLS = ["auto", "reference", *KERNELS]
-needs_cpp = pytest.mark.skipif(not available()["grad_penalty"]["cpp"], reason="not compiled")
+needs_cpp = pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
 
 
 def formula(g, kind, target):
@@ -35,7 +36,7 @@ def formula(g, kind, target):
 
 def of_norms(norms, shape, dtype=torch.float64, seed=0):
     """Samples of the given norms, in random directions."""
-    g = torch.randn(len(norms), *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    g = torch.randn(len(norms), *shape, dtype=torch.float64, generator=seeded(seed))
     scale = torch.tensor(norms, dtype=torch.float64) / g.flatten(1).norm(dim=1)
     return (g * scale.reshape([-1] + [1] * len(shape))).to(dtype)
 
@@ -206,7 +207,7 @@ def arguments(draw):
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(a=arguments())
 def test_generated_arguments(impl, a):
-    generator, order = torch.Generator().manual_seed(a["seed"]), a["order"]
+    generator, order = seeded(a["seed"]), a["order"]
     g = torch.randn([a["shape"][i] for i in order], generator=generator).to(a["dtype"])
     g = g.permute([order.index(i) for i in range(len(order))]).requires_grad_()
     results = []
@@ -315,7 +316,7 @@ def test_compiles_without_a_graph_break(size, kind):
 
 def test_autocast_leaves_it_in_float32():
     g = torch.full((2, 70000), 3.0, dtype=torch.float16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         p = grad_penalty(g)
     assert p.dtype == torch.float32 and torch.equal(p, torch.full((2,), 630000.0))  # float16 ends at 65504
 
@@ -363,7 +364,7 @@ def test_refuses(name):
 
 
 def test_an_unavailable_impl_names_those_that_are_here():
-    impl = "triton" if not available()["grad_penalty"]["triton"] else "cpp"
+    impl = "triton" if "triton" not in KERNELS else "cpp"
     g = G if impl == "triton" else G.to("meta")
     with pytest.raises(RuntimeError, match=rf"impl='{impl}' is not available .*available here: \['auto', 'reference'"):
         grad_penalty(g, impl=impl)

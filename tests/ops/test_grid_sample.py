@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from derivatives import derivatives
+from device import DEVICE, seeded
 from golden import golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ def formula(image, grid):
 
 def points(n, rows, columns, h, w, reach=1.3, seed=0):
     """Points up to outside the image, at least 0.05 pixels from the centre lines, where the derivative jumps."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     size = torch.tensor([w, h], dtype=torch.float64)
     pixels = (
         ((torch.rand(n, rows, columns, 2, generator=generator, dtype=torch.float64) * 2 - 1) * reach + 1) * size / 2
@@ -110,7 +111,7 @@ def test_points_far_outside_and_not_a_number():
 @given(sizes=st.lists(st.integers(1, 6), min_size=6, max_size=6), reach=st.floats(0.1, 3), seed=st.integers(0, 99))
 def test_generated_arguments(sizes, reach, seed):
     n, c, h, w, rows, columns = sizes
-    image = torch.randn(n, c, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    image = torch.randn(n, c, h, w, generator=seeded(seed), dtype=torch.float64)
     grid = points(n, rows, columns, h, w, reach, seed)
     assert_close(grid_sample(image, grid), formula(image, grid))
 
@@ -126,7 +127,7 @@ def test_compiles_without_a_graph_break():
 
 
 def test_autocast_takes_the_wider_of_both():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         y = grid_sample(torch.randn(1, 2, 4, 4).bfloat16(), points(1, 3, 3, 4, 4).float())
     assert y.dtype == torch.float32
 
@@ -136,7 +137,7 @@ BAD = {
     "input is no tensor": (([1.0], G), TypeError, "input is list"),
     "integer input": ((X.long(), G), TypeError, "input has dtype torch.int64"),
     "grid of another dtype": ((X, G.double()), TypeError, "grid has dtype torch.float64; expected torch.float32"),
-    "grid elsewhere": ((X, G.to("meta")), ValueError, "grid is on meta; expected cpu"),
+    "grid elsewhere": ((X, G.to("meta")), ValueError, "grid is on meta; expected c"),
     "three dimensions": ((X[0], G), ValueError, r"input has shape \(3, 4, 4\); expected 4 dimensions"),
     "another batch": ((X, G[:1]), ValueError, r"grid has shape \(1, 5, 5, 2\); expected \(2, H', W', 2\)"),
     "points in space": ((X, torch.zeros(2, 5, 5, 3)), ValueError, r"grid has shape \(2, 5, 5, 3\)"),

@@ -3,13 +3,14 @@ from unittest.mock import Mock, patch
 import pytest
 import torch
 from derivatives import derivatives
+from device import kernels
 from golden import golden_cases
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import _library, conv_forms, modulated_conv2d, no_weight_gradients
+from fastgan.ops import conv_forms, modulated_conv2d, no_weight_gradients
 
 GROUPED, SHARED = "reference", "auto"
-IMPLS = [GROUPED, SHARED, *(["cuda"] if _library.availability("modulated_conv2d_weight", "cuda") else [])]
+IMPLS = [GROUPED, SHARED, *kernels("modulated_conv2d_weight")]
 
 
 def stylegan2(impl, case, tensors):

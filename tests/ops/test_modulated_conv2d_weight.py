@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from device import kernels
 from tolerances import assert_close
 
 from fastgan.ops import _library
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.modulated_conv2d import _backward_reference, _reference
 
-KERNELS = ["auto", *(["cuda"] if _library.availability("modulated_conv2d_weight", "cuda") else [])]
+KERNELS = ["auto", *kernels("modulated_conv2d_weight")]
 kernel = pytest.mark.parametrize("kernel", KERNELS)
 # samples, outputs, channels, kernel: rows of whole packs and not, several chunks of channels, kernels too large to stage
 SIZES = [

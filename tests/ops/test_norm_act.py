@@ -11,17 +11,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cpu_levels import LEVELS
+from device import DEVICE, kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import available, norm_act
+from fastgan.ops import norm_act
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
-KERNELS = ["cpp"] if available()["norm_act"]["cpp"] else ["auto"]
+# Interpreted, norm_act is tested in test_triton_norm_act.py alone.
+KERNELS = [k for k in kernels("norm_act") if k == "cpp" or DEVICE.type == "cuda"] or ["auto"]
 IMPLS = ["reference", *KERNELS]
-needs_kernel = pytest.mark.skipif(not available()["norm_act"]["cpp"], reason="not compiled")
+needs_kernel = pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
 
 
 def formula(x, weight, bias, residual, act, alpha, eps):
@@ -302,7 +304,7 @@ def test_compiles_without_a_graph_break(layout, impl, backend):
 
 def test_autocast_casts_the_parameters_and_keeps_their_gradient():
     x, weight = torch.randn(2, 3, 4, dtype=torch.bfloat16), torch.randn(3, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         y = norm_act(x, weight)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
@@ -317,7 +319,7 @@ BAD = {
     "weight is no tensor": ((X, 1.0), {}, TypeError, "weight is float"),
     "weight too long": ((X, torch.zeros(4)), {}, ValueError, r"weight has shape \(4,\); expected \(3,\)"),
     "bias of another dtype": ((X, None, C.double()), {}, TypeError, "bias has dtype torch.float64; expected torch.fl"),
-    "bias elsewhere": ((X, None, C.to("meta")), {}, ValueError, "bias is on meta; expected cpu"),
+    "bias elsewhere": ((X, None, C.to("meta")), {}, ValueError, "bias is on meta; expected c"),
     "residual of another shape": ((X, None, None, X[:1]), {}, ValueError, r"residual has shape \(1, 3, 4\); expected"),
     "residual of another dtype": ((X, None, None, X.half()), {}, TypeError, "residual has dtype torch.float16"),
     "unknown act": ((X,), {"act": "gelu"}, ValueError, r"act='gelu'; expected one of \['linear'"),

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from device import kernels
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import available, norm_act
+from fastgan.ops import norm_act
 
-pytestmark = pytest.mark.skipif(not available()["norm_act"]["triton"], reason="runs with TRITON_INTERPRET=1")
+pytestmark = pytest.mark.skipif("triton" not in kernels("norm_act"), reason="runs with TRITON_INTERPRET=1")
 ACTS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
 
 

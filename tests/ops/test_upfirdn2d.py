@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cpu_levels import LEVELS
+from device import DEVICE, kernels
 from golden import golden_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,8 @@ from tolerances import TOLERANCE, assert_close
 from fastgan import ops
 from fastgan.ops import _library, setup_filter, upfirdn2d
 
-COMPILED = bool(_library.availability("upfirdn2d", "cpp"))
-KERNELS = ["auto", *(["cuda"] if _library.availability("upfirdn2d", "cuda") else [])]
+COMPILED = "cpp" in kernels("upfirdn2d")
+KERNELS = ["auto", *(["cuda"] if "cuda" in kernels("upfirdn2d") else [])]
 IMPLS = ["reference", *KERNELS[0 if COMPILED else 1 :]]
 
 
@@ -283,7 +284,7 @@ def test_same_result_at_any_thread_count(channels):
 def test_autocast_keeps_the_type_of_x():
     x, f = torch.randn(1, 2, 8, 8), setup_filter([1, 3, 3, 1])
     for impl in IMPLS:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
             assert torch.equal(ops.upsample2d(x, f, impl=impl), ops.upsample2d(x, f, impl=impl).float())
             assert ops.upsample2d(x.bfloat16(), f, impl=impl).dtype == torch.bfloat16
 
