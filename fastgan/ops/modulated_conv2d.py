@@ -4,7 +4,7 @@
 
 Two forms of one result. Per sample: the N weights W are written out; they convolve in one grouped convolution or, for 1x1
 kernels of few outputs, in one batched matrix product. Shared: since W is an outer product around one shared weight,
-y = d conv(x styles gain, weight): no weights per sample, two passes over activations. `_prefers_per_sample` chooses, by
+y = d conv(x styles gain, weight): no weights per sample, two passes over activations. `_form` chooses, by
 measurement.
 
 Of the shared form, a CPU kernel takes q[o,i] = sum_k weight^2, all that d needs of the weight (d^-2 = styles^2 q^T): one read of
@@ -23,6 +23,9 @@ from fastgan.ops.conv_forms import form_of
 
 EPSILON = 1e-8
 MATRIX_OUTPUTS = 32  # at most, for the matrix product: with 512 it took twice as long as the convolution on a Zen 5
+# From so many elements of several samples on, the grouped convolution beats the batched product: 0.82 to 0.65 of its time at
+# 2^21 to 2^25 elements on a Zen 5, 0.69 at 2^23 on a Xeon; at 2^19 it takes twice as long.
+LARGE_BATCH = 2**21
 _SHARED_FORM = Form((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
 
 
@@ -101,11 +104,12 @@ def modulated_conv2d(
     make_weights = _reference if impl == "reference" else _library.select("modulated_conv2d_weight", impl, x)
     pointwise = weight.shape[2:] == (1, 1) and up == down == 1 and padding in (0, (0, 0), [0, 0])
     matrix = pointwise and len(weight) <= MATRIX_OUTPUTS
-    if impl == "auto" and not _prefers_per_sample(x, weight, styles, matrix, up == down == 1):
+    form = _form(x, weight, styles, matrix, up == down == 1) if impl == "auto" else "grouped"
+    if form == "shared":
         y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
     else:
         w = make_weights(weight, styles, gain, demodulate)[0]
-        y = _product(x, w) if matrix and impl == "auto" else _grouped(x, w, resampling)
+        y = _product(x, w) if form == "product" else _grouped(x, w, resampling)
         y = y if noise is None else y + noise
     if noise is not None and y.shape[2:] != noise.shape[-2:]:
         raise ValueError(
@@ -128,23 +132,26 @@ def _as_gain(gain: torch.Tensor | float | None, x: torch.Tensor) -> torch.Tensor
     return gain.to(x.dtype).expand(x.shape[:2])
 
 
-def _prefers_per_sample(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: bool, plain: bool) -> bool:
-    """Whether weights per sample cost less than the shared form's two passes over activations. The rule is measured on two
-    cores in float32 (bench/bench_modulated_conv2d.py): yes, if they are at most half as many as the elements of input and
+def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: bool, plain: bool) -> str:
+    """Which form costs least: "shared" (scaled activations, one weight) or weights per sample, in one "grouped" convolution
+    or, 1x1 with few outputs (`matrix`), a "product". The rule is measured on two cores in float32
+    (bench/bench_modulated_conv2d.py): per sample, if the weights are at most half as many as the elements of input and
     output, unless the convolution is `plain`, of several samples, and one that `conv3x3` computes, which knows no groups and
     takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input of several samples (a 1x1
     one takes twice as long for a single sample too), and under `no_weight_gradients` it would lose the gradient of the styles,
-    so it serves neither that layout nor where gradients are recorded; the product (`matrix`: 1x1, few outputs) serves both.
+    so it serves neither that layout nor where gradients are recorded; the product serves both.
     Not measured on a GPU, where the shared form is taken.
     """
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
-        return False
+        return "shared"
     if plain and len(x) > 1 and not torch.compiler.is_compiling() and form_of(x, weight, _SHARED_FORM) == "conv3x3":
-        return False
+        return "shared"
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, styles))
-    served = x.is_contiguous() or (len(x) == 1 and weight.shape[2:] != (1, 1))
-    return matrix or (served and not recorded)
+    grouped = not recorded and (x.is_contiguous() or (len(x) == 1 and weight.shape[2:] != (1, 1)))
+    if matrix and not (grouped and len(x) > 1 and x.numel() >= LARGE_BATCH):
+        return "product"
+    return "grouped" if grouped else "shared"
 
 
 def _shared(x, weight, styles, gain, demodulate, noise, resampling):

@@ -67,6 +67,19 @@ def test_every_form_that_is_chosen_gives_the_same_numbers(recorded, size, k, lay
             assert_close(g, e)
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "recorded", "form"),
+    [(2, 256, False, "_grouped"), (1, 256, False, "_product"), (2, 16, False, "_product"), (2, 256, True, "_product")],
+)
+def test_few_outputs_of_a_large_batch_are_a_grouped_convolution(n, size, recorded, form):
+    x, weight, styles = torch.randn(n, 16, size, size), torch.randn(3, 16, 1, 1), torch.randn(n, 16)
+    own = modulated_conv2d.__globals__
+    with torch.set_grad_enabled(recorded), patch.dict(own, {form: Mock(wraps=own[form])}):
+        found = modulated_conv2d(x, weight, styles.requires_grad_(recorded))
+        assert own[form].called
+        assert_close(found, modulated_conv2d(x, weight, styles, impl="reference"))
+
+
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.skipif(not conv_forms._has_conv3x3(), reason="no fast conv3x3")
 def test_several_samples_share_the_weight_where_conv3x3_computes_it(n):
