@@ -59,7 +59,7 @@ int64_t grain(const Units& units) { return std::max<int64_t>(1, 32768 / std::max
 Tensor bias_act(Tensor x, std::optional<Tensor> b, int64_t dim, std::string act, double alpha, double gain, double clamp) {
   check_arguments(x, b, dim);
   x = dense(x);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = new_output_like(x);
   if (x.numel() == 0) return y;
   const Units units = units_of(x, b.has_value(), dim);
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
@@ -67,7 +67,6 @@ Tensor bias_act(Tensor x, std::optional<Tensor> b, int64_t dim, std::string act,
     const auto bias = bias_vector<scalar_t, T>(b, units);
     const scalar_t* from = pointer<scalar_t>(x);
     scalar_t* to = mutable_pointer<scalar_t>(y);
-    advise_huge_pages(to, units.numel * sizeof(scalar_t));
     const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
     const bool known = with_activation(act.c_str(), [&]<Activation A>() {
       torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
@@ -95,7 +94,7 @@ std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> sa
   }
   FASTGAN_CHECK(saved || (act == "linear" && clamp < 0), "only an unclamped linear needs no saved tensor");
   dy = dense(dy);
-  Tensor dx = torch::stable::empty_like(dy);
+  Tensor dx = new_output_like(dy);
   Tensor db = torch::stable::new_zeros(dy, {bias_grad ? dy.size(dim) : 0});
   if (dy.numel() == 0) return {dx, db};
   const Units units = units_of(dy, b.has_value() || bias_grad, dim);
@@ -105,7 +104,6 @@ std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> sa
     const scalar_t* from = pointer<scalar_t>(dy);
     const scalar_t* with = saved ? pointer<scalar_t>(*saved) : nullptr;
     scalar_t* to = mutable_pointer<scalar_t>(dx);
-    advise_huge_pages(to, units.numel * sizeof(scalar_t));
     const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
     std::vector<T> sums(bias_grad ? units.count * units.sums_per_unit() : 0, T(0));
     const bool known = with_activation(act.c_str(), [&]<Activation A>() {

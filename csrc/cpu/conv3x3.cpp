@@ -17,6 +17,7 @@
 
 #include "check.h"
 #include "cpu/level.h"
+#include "cpu/memory.h"
 
 namespace fastgan {
 constexpr int64_t kPanel = 32;  // channels per block of the products
@@ -118,7 +119,7 @@ template <class T>
 Tensor pixels_of(Tensor x) {
   if (channels_last(x)) return torch::stable::contiguous(torch::stable::transpose(torch::stable::transpose(x, 1, 2), 2, 3));
   x = torch::stable::contiguous(x);
-  Tensor pixels = torch::stable::new_empty(x, {x.size(0), x.size(2), x.size(3), x.size(1)});
+  Tensor pixels = new_output(x, {x.size(0), x.size(2), x.size(3), x.size(1)});
   turn<T>(pointer<T>(x), mutable_pointer<T>(pixels), x.size(0), x.size(1), x.size(2) * x.size(3));
   return pixels;
 }
@@ -308,8 +309,7 @@ Tensor conv3x3(Tensor x, Tensor weight, std::optional<Tensor> bias, int64_t padd
   FASTGAN_CHECK(height > 0 && width > 0, "conv3x3: x is smaller than the kernel");
   if (bias) bias = torch::stable::contiguous(*bias);
   const bool last = channels_last(x);
-  Tensor y = torch::stable::new_empty(x, last ? std::vector<int64_t>{x.size(0), height, width, outputs} : std::vector<int64_t>{x.size(0), outputs, height, width});
-  if (last) y = images_of(y);
+  Tensor y = new_images(x, x.size(0), outputs, height, width, last);
   if (y.numel() == 0) return y;
   at_precision(x, [&]<class T>(T) { forward<T>(last ? images_of(pixels_of<T>(x)) : torch::stable::contiguous(x), weight, bias, y, border, transposed); });
   return y;

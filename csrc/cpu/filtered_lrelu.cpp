@@ -56,7 +56,7 @@ Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Ten
   const bool last = channels_last(x);
   x = torch::stable::contiguous(x);
   const int64_t n = x.size(0), c = x.size(1);
-  Tensor y = torch::stable::new_empty(x, {n, c, sizes.out_h, sizes.out_w});
+  Tensor y = new_images(x, n, c, sizes.out_h, sizes.out_w, false);
   if (y.numel() > 0) {
     const int64_t planes = n * c;
     const int64_t wanted = planes >= kLeastUnits ? 1 : (kLeastUnits + planes - 1) / planes;
@@ -72,15 +72,13 @@ Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Ten
       const scalar_t* from = pointer<scalar_t>(x);
       scalar_t* to = mutable_pointer<scalar_t>(y);
       uint8_t* bits = mask ? static_cast<uint8_t*>(read_mask ? const_cast<void*>(mask->const_data_ptr()) : mask->mutable_data_ptr()) : nullptr;
-      advise_huge_pages(to, y.numel() * sizeof(scalar_t));
       torch::stable::parallel_for(0, planes * bands, 1, [&](int64_t first, int64_t end) {
         FASTGAN_AT_LEVEL(filtered_bands<scalar_t, T>(plan, from, b ? bias.data() : nullptr, c, to, bits, read_mask, bands, first, end));
       });
     });
   }
   if (!last) return y;
-  Tensor in_last = torch::stable::new_empty(y, {n, sizes.out_h, sizes.out_w, c});
-  in_last = torch::stable::transpose(torch::stable::transpose(in_last, 2, 3), 1, 2);
+  Tensor in_last = new_images(y, n, c, sizes.out_h, sizes.out_w, true);
   torch::stable::copy_(in_last, y);
   return in_last;
 }
@@ -103,7 +101,7 @@ std::tuple<Tensor, Tensor> filtered_lrelu(Tensor x, std::optional<Tensor> b, Ten
   sizes.out_w = (sizes.mid_w - taps_x(fd)) / down + 1, sizes.out_h = (sizes.mid_h - taps_y(fd)) / down + 1;
   sizes.px = padding[0], sizes.py = padding[2];
   const auto bytes = torch::headeronly::ScalarType::Byte;
-  Tensor mask = save_mask ? torch::stable::new_empty(x, {x.size(0), x.size(1), sizes.mid_h, 2, (sizes.mid_w + 31) / 32 * 4}, bytes)
+  Tensor mask = save_mask ? new_output(x, {x.size(0), x.size(1), sizes.mid_h, 2, (sizes.mid_w + 31) / 32 * 4}, bytes)
                           : torch::stable::new_empty(x, {0}, bytes);
   Tensor y = run(x, b, fu, fd, up, down, sizes, gain * up * up, slope, clamp, flip_filter, save_mask ? &mask : nullptr, false);
   return {y, mask};

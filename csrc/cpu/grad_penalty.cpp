@@ -12,6 +12,7 @@
 #include "check.h"
 #include "cpu/grad_penalty_units.h"
 #include "cpu/level.h"
+#include "cpu/memory.h"
 
 #define FASTGAN_KERNEL "cpu/grad_penalty_kernel.h"
 #include "cpu/each_level.h"
@@ -100,7 +101,7 @@ Tensor grad_penalty_backward(Tensor dp, Tensor grad, Tensor sumsq, std::string k
   const Tensor g = rows_of(grad);
   dp = torch::stable::contiguous(dp);
   sumsq = torch::stable::contiguous(sumsq);
-  Tensor dg = torch::stable::empty_like(g);
+  Tensor dg = new_output_like(g);
   const RowUnits units = units_of(g);
   FASTGAN_DISPATCH(g.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;

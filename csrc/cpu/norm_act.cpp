@@ -218,7 +218,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> 
   check_arguments(input, weight, bias);
   if (residual) check_same_size(input, *residual, "residual");
   const Tensor x = planes_or_pixels(input);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = new_output_like(x);
   Tensor mean = torch::stable::new_empty(x, {x.size(0), x.size(1)}, statistics_type(x));
   Tensor rstd = torch::stable::empty_like(mean);
   if (x.numel() == 0) {
@@ -232,7 +232,6 @@ std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> 
     const scalar_t* from = pointer<scalar_t>(x);
     const scalar_t* with = residual ? pointer<scalar_t>(*residual) : nullptr;
     scalar_t* to = mutable_pointer<scalar_t>(y);
-    advise_huge_pages(to, y.numel() * sizeof(scalar_t));
     const bool known = with_activation(act.c_str(), [&]<Activation A>() {
       if (work.shape.planes) forward_planes<A, scalar_t, T>(work, from, with, to, eps);
       else forward_pixels<A, scalar_t, T>(work, from, with, to, eps);
@@ -254,7 +253,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward(Tensor dy, Tensor input, st
   dy = in_layout_of(dy, x);
   mean = torch::stable::contiguous(mean);
   rstd = torch::stable::contiguous(rstd);
-  Tensor dx = torch::stable::empty_like(x), sum_g = torch::stable::empty_like(mean), sum_gx = torch::stable::empty_like(mean);
+  Tensor dx = new_output_like(x), sum_g = torch::stable::empty_like(mean), sum_gx = torch::stable::empty_like(mean);
   if (x.numel() == 0) return {dx, torch::stable::fill_(sum_g, 0), torch::stable::fill_(sum_gx, 0)};
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
@@ -262,7 +261,6 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward(Tensor dy, Tensor input, st
     const scalar_t *upstream = pointer<scalar_t>(dy), *from = pointer<scalar_t>(x);
     scalar_t* to = mutable_pointer<scalar_t>(dx);
     T *g = mutable_pointer<T>(sum_g), *gx = mutable_pointer<T>(sum_gx);
-    advise_huge_pages(to, dx.numel() * sizeof(scalar_t));
     const bool known = with_activation(act.c_str(), [&]<Activation A>() {
       if (work.shape.planes) backward_planes<A, scalar_t, T>(work, upstream, from, to, g, gx);
       else backward_pixels<A, scalar_t, T>(work, upstream, from, to, g, gx);

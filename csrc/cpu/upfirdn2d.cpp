@@ -39,12 +39,6 @@ Tensor dense_like(const Tensor& x, bool last) {
   return torch::stable::contiguous(x, last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
 }
 
-Tensor new_images(const Tensor& x, int64_t height, int64_t width, bool last) {
-  if (!last) return torch::stable::new_empty(x, {x.size(0), x.size(1), height, width});
-  const Tensor y = torch::stable::new_empty(x, {x.size(0), height, width, x.size(1)});
-  return torch::stable::transpose(torch::stable::transpose(y, 1, 3), 2, 3);
-}
-
 template <class S>
 Images<S> images(const Tensor& x, bool last) {
   if (last) return {pointer<S>(x), 1, x.stride(0), 0, x.stride(2), x.size(1)};
@@ -86,7 +80,7 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
   arguments.check(x);
   const bool last = channels_last(x);
   const Axis ax = arguments.axis(x, 0), ay = arguments.axis(x, 1);
-  Tensor y = new_images(x, ay.out, ax.out, last);
+  Tensor y = new_images(x, x.size(0), x.size(1), ay.out, ax.out, last);
   if (y.numel() == 0) return y;
   x = with_dense_rows(x, last);
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
@@ -98,7 +92,6 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
     const Plan<T> plan(ax, ay, h, hy);
     const Images<scalar_t> from = images<scalar_t>(x, last);
     scalar_t* to = mutable_pointer<scalar_t>(y);
-    advise_huge_pages(to, y.numel() * sizeof(scalar_t));
     const int64_t rows = y.numel() / (ax.out * from.group), grain = std::max<int64_t>(1, kGrain / (ax.out * from.group));
     torch::stable::parallel_for(0, rows, grain, [&](int64_t first, int64_t end) {
       if (from.group >= kPixelChannels) FASTGAN_AT_LEVEL(filter_pixels<scalar_t, T>(plan, from, to, first, end));

@@ -80,6 +80,13 @@ void join_as(T* __restrict row, const T* const* parts, int64_t count, int64_t co
     const T *p0 = parts[0], *p1 = parts[1], *p2 = parts[2], *p3 = parts[3];
 #pragma omp simd
     for (int64_t i = 0; i < whole; ++i) row[4 * i] = p0[i], row[4 * i + 1] = p1[i], row[4 * i + 2] = p2[i], row[4 * i + 3] = p3[i];
+  } else if constexpr (kGroup == 3) {
+    // Four numbers in one move: what is too much, the next column overwrites. The last columns are copied as they are.
+    const int64_t safe = std::max<int64_t>(0, whole - 1);
+    for (int64_t i = 0; i < safe; ++i)
+      for (int64_t r = 0; r < parts_count; ++r) std::memcpy(row + (i * parts_count + r) * 3, parts[r] + i * 3, 4 * sizeof(T));
+    for (int64_t i = safe; i < whole; ++i)
+      for (int64_t r = 0; r < parts_count; ++r) copy_group<3>(parts[r] + i * 3, row + (i * parts_count + r) * 3, 3);
   } else {
     for (int64_t i = 0; i < whole; ++i)
       for (int64_t r = 0; r < parts_count; ++r) copy_group<kGroup>(parts[r] + i * size, row + (i * parts_count + r) * size, size);
@@ -97,7 +104,8 @@ void split(const T* row, T* const* parts, int64_t count, int64_t columns, int64_
 template <class T>
 void join(T* row, const T* const* parts, int64_t count, int64_t columns, int64_t group) {
   if (group == 1) return (count == 2 ? join_as<2, 1, T> : count == 4 ? join_as<4, 1, T> : join_as<0, 1, T>)(row, parts, count, columns, group);
-  return (group == 3 ? join_as<0, 3, T> : join_as<0, 0, T>)(row, parts, count, columns, group);
+  if (group == 3) return (count == 2 ? join_as<2, 3, T> : join_as<0, 3, T>)(row, parts, count, columns, group);
+  return join_as<0, 0, T>(row, parts, count, columns, group);
 }
 
 // The input rows of one image in T, each converted once. Rows must be asked for in ascending order, at most `size` apart.
