@@ -153,15 +153,22 @@ def compare(request, benchmark, record, allocator, device):
             baselines["torch.compile"] = torch.compile(reference)
             _check(f"{case}, torch.compile", step(baselines["torch.compile"]), expected, tolerance)
         del expected
-        once = sum(timed(f) for f in [*baselines.values(), fastgan])
+        theirs, ours = sum(map(timed, baselines.values())), timed(fastgan)
+        once = theirs + ours
         rounds = int(min(60, max(3 if once > SLOW else 5, budget / once / 2)))
+        # A page that the hypervisor has to find again makes a call of 10 ms one of 60: few samples of a short call are none.
+        repeats = 3 if rounds < 20 and 10 * ours < theirs else 1
         times: dict[str, list[float]] = {name: [] for name in [*baselines, "fastgan"]}
 
         def baselines_first():
-            for name, f in baselines.items():
-                times[name].append(timed(f))
+            if len(times["fastgan"]) % repeats == 0:
+                for name, f in baselines.items():
+                    times[name].append(timed(f))
 
-        benchmark.pedantic(lambda: times["fastgan"].append(timed(fastgan)), setup=baselines_first, rounds=rounds)
+        def ours_then():
+            times["fastgan"].append(timed(fastgan))
+
+        benchmark.pedantic(ours_then, setup=baselines_first, rounds=rounds * repeats)
         record(case, times, allocator=allocator, floor=floor)
 
     return run

@@ -18,28 +18,35 @@ namespace fastgan {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
-// torch.empty_strided of a dense tensor, on the device of `like`, and in its dtype unless another is given. From 8 MiB on it begins where a page of 2 MiB does, and asks for
-// such pages: one fault for 512. The two ends of a block that malloc gives lie in small pages, up to 511 each: to fill 33.5 MB
-// for the first time, which is at each call where malloc gives blocks of that size back to the system, two threads take 2.5 ms
-// as it comes and 1.5 ms so (Zen 5, Linux 6.18). What the tensor's storage is larger by is never touched.
+// Asks for large pages under [first, first + bytes), as far as it holds whole ones. It is advice: nothing depends on it.
+inline void advise_huge_pages(uintptr_t first, int64_t bytes) {
+#if defined(__linux__)
+  const uintptr_t from = (first + kHugePage - 1) / kHugePage * kHugePage, end = (first + bytes) / kHugePage * kHugePage;
+  if (end > from) madvise(reinterpret_cast<void*>(from), end - from, MADV_HUGEPAGE);
+#else
+  (void)first, (void)bytes;
+#endif
+}
+
+// torch.empty_strided of a dense tensor, on the device of `like`, and in its dtype unless another is given. From 8 MiB on it asks
+// for pages of 2 MiB: one fault for 512. From 32 MiB on, where glibc maps a block anew for each call and starts it anywhere, it
+// begins where such a page does: the two ends would lie in small pages, up to 511 each. To fill 33.5 MB for the first time two
+// threads take 2.5 ms as it comes and 1.5 ms so (Zen 5, Linux 6.18). What the storage is larger by is never touched.
 inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
                          std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
   int64_t numel = 1;
   for (int64_t n : sizes) numel *= n;
   const int64_t element = dtype == torch::headeronly::ScalarType::Byte ? 1 : like.element_size(), bytes = numel * element;
-  Tensor block = like;
+  const bool mapped = bytes >= 16 * kHugePage;
+  Tensor block = torch::stable::new_empty(like, {numel + (mapped ? 2 * kHugePage / element : 0)}, dtype);
   int64_t offset = 0;
-#if defined(__linux__)
   if (bytes >= 4 * kHugePage) {
-    block = torch::stable::new_empty(like, {(bytes + 2 * kHugePage) / element}, dtype);
-    const uintptr_t start = reinterpret_cast<uintptr_t>(block.mutable_data_ptr()), first = (start + kHugePage - 1) / kHugePage * kHugePage;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(block.mutable_data_ptr());
+    const uintptr_t first = mapped ? (start + kHugePage - 1) / kHugePage * kHugePage : start;
     const int64_t tail = bytes % kHugePage;  // in a large page of its own only if it fills a good part of it
-    const int64_t length = bytes - tail + (4 * tail >= kHugePage ? kHugePage : 0);
-    madvise(reinterpret_cast<void*>(first), length, MADV_HUGEPAGE);  // advice: nothing depends on it
+    advise_huge_pages(first, mapped && 4 * tail >= kHugePage ? bytes - tail + kHugePage : bytes);
     offset = (first - start) / element;
-  } else
-#endif
-    block = torch::stable::new_empty(like, {numel}, dtype);
+  }
   AtenTensorHandle view;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(block.get(), sizes.size(), sizes.data(), strides.data(), offset, &view));
   return Tensor(view);
