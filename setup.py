@@ -18,7 +18,16 @@ DEFAULT_CUDA_ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030a0000"]
 # -fno-trapping-math lets GCC turn a leaky ReLU into a blend; -fopenmp-simd honours `omp simd` without a runtime.
 # -g0: with the debug information that Python asks for, the library has 43 MB instead of 7.
-CXX = ["-O3", "-g0", "-std=c++20", "-fno-trapping-math", "-fno-math-errno", "-fopenmp-simd", "-fvisibility=hidden", "-Wall"]
+CXX = [
+    "-O3",
+    "-g0",
+    "-std=c++20",
+    "-fno-trapping-math",
+    "-fno-math-errno",
+    "-fopenmp-simd",
+    "-fvisibility=hidden",
+    "-Wall",
+]
 # GCC 12 warns about its own half-precision intrinsics.
 CXX += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 

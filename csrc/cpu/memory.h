@@ -3,7 +3,7 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
-#include <cstddef>
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -55,7 +55,7 @@ inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes, 
 inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes,
                          std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
   std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * sizes[d];
+  for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(sizes[d], 1);  // as torch has it
   return new_output(like, sizes, strides, dtype);
 }
 
@@ -68,8 +68,9 @@ inline Tensor new_output_like(const Tensor& x) {
 
 // [n, c, height, width], contiguous or channels_last.
 inline Tensor new_images(const Tensor& like, int64_t n, int64_t c, int64_t height, int64_t width, bool last) {
-  if (last) return new_output(like, {n, c, height, width}, {height * width * c, 1, width * c, c});
-  return new_output(like, {n, c, height, width});
+  if (!last) return new_output(like, {n, c, height, width});
+  const int64_t pixel = std::max<int64_t>(c, 1), row = std::max<int64_t>(width, 1) * pixel;
+  return new_output(like, {n, c, height, width}, {std::max<int64_t>(height, 1) * row, 1, row, pixel});
 }
 
 }  // namespace fastgan

@@ -155,6 +155,11 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
 
 
 def _shared(x, weight, styles, gain, demodulate, noise, resampling):
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if last and x.device.type == "cpu" and x.numel() < weight.numel() and weight.is_contiguous():
+        # Else torch turns the weight: 512x512x3x3 on 4x4 pixels took 1.8 ms instead of 0.8 (two cores).
+        y = _shared(x.contiguous(), weight, styles, gain, demodulate, noise, resampling)
+        return y.contiguous(memory_format=torch.channels_last)
     scale = styles if gain is None else styles * gain
     y = conv2d_resample(x * scale[:, :, None, None], weight, **resampling)
     if not demodulate:

@@ -49,7 +49,8 @@ def test_golden(case, tensors, impl):
 @pytest.mark.parametrize("size", [3, 16])
 @pytest.mark.parametrize("recorded", [False, True])
 def test_every_form_that_is_chosen_gives_the_same_numbers(recorded, size, k, layout):
-    """size 3: more weights than pixels, shared; 16: per sample, as a grouped convolution or (k = 1) a product."""
+    """size 3: more weights than pixels, shared, and turned where they are fewer yet (k = 3); 16: per sample, as a grouped
+    convolution or (k = 1) a product."""
     torch.manual_seed(0)
     x = torch.randn(2, 8, size, size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_(recorded)
     weight = torch.randn(12, 8, k, k, dtype=torch.float64, requires_grad=recorded)
