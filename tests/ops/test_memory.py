@@ -1,4 +1,4 @@
-"""Outputs of 32 MiB and more, which begin at a large page (csrc/cpu/memory.h): the numbers, the layout, and no sign of it else."""
+"""Outputs of 32 MiB and more, which begin at a large page (csrc/cpu/memory.h): numbers, layout, and no other sign of it."""
 
 import sys
 
