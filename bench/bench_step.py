@@ -4,7 +4,7 @@
 penalty. "no penalty" is fastgan's step without one; its ratio is what the penalty costs. Counted in convolutions of 32
 images, a step without a penalty makes 6 (forward, by inputs, by weights), WGAN-GP 4 more, R1 on the adversarial forward
 3 more, R1 and R2 6 more: 1.67, 1.5 and 2 are the floors of those ratios. `compiled_step` is no faster than fastgan
-uncompiled, 0.93 to 1.0 times on two Zen 5 cores: convolutions are nearly all of the step, and it differentiates them by torch's
+uncompiled, 0.91 to 1.0 times on two Zen 5 cores: convolutions are nearly all of the step, and it differentiates them by torch's
 formulas. Of `reference`, plain eager torch, it is 1.24 to 1.65 times as fast.
 """
 
