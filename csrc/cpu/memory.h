@@ -31,7 +31,8 @@ inline void advise_huge_pages(uintptr_t first, int64_t bytes) {
 // torch.empty_strided of a dense tensor, on the device of `like`, and in its dtype unless another is given. From 8 MiB on it asks
 // for pages of 2 MiB: one fault for 512. From 32 MiB on, where glibc maps a block anew for each call and starts it anywhere, it
 // begins where such a page does: the two ends would lie in small pages, up to 511 each. To fill 33.5 MB for the first time two
-// threads take 2.5 ms as it comes and 1.5 ms so (Zen 5, Linux 6.18). What the storage is larger by is never touched.
+// threads take 2.5 ms as it comes and 1.5 ms so (Zen 5, Linux 6.18). The 4 MiB that the storage is larger by are never touched, but
+// torch.save of such an output writes them.
 inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides,
                          std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
   int64_t numel = 1;
