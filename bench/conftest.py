@@ -26,8 +26,10 @@ import fastgan
 from fastgan.ops import conv_forms
 
 BUDGET = 2.5  # seconds of measured time per case, over all implementations
-QUICK = 5e-3  # seconds: a call that takes less is warmed up three times
-SLOW = 5.0  # seconds: a call that takes longer is not warmed up before each measurement, and measured three times
+QUICK, SLOW = (
+    5e-3,
+    5.0,
+)  # seconds: a call that takes less is warmed up three times; more, not at all, and measured three times
 
 
 def pytest_addoption(parser):
@@ -51,7 +53,7 @@ def pytest_generate_tests(metafunc):
     if "compare" in metafunc.fixturenames:
         wanted = metafunc.config.getoption("--allocator")
         if metafunc.config.getoption("--device") != "cpu":
-            settings = ["graph", "eager"]
+            settings = ["graph", "eager"]  # no allocators there, but ways to launch
         else:
             settings = ["default", "tuned"] if wanted == "both" else [wanted]
         once = metafunc.config.getoption("--benchmark-disable")
@@ -122,33 +124,28 @@ def compare(request, benchmark, record, allocator, device):
         budget: float = BUDGET,
     ) -> None:
         replays: dict[Callable, Replay] = {}
-        slow: set[Callable] = set()
-        quick: set[Callable] = set()
+        last: dict[Callable, float] = {}  # seconds that a call took
 
         def timed(f) -> float:
             if allocator == "graph":
                 if f not in replays:
                     replays[f] = Replay(lambda: step(f))
                 return replays[f].seconds()
-            if f not in slow:  # else a call pays for the caches and the heap that another implementation left behind
-                for _ in range(3 if f in quick else 1):
-                    step(f)
+            before = last.get(f, 1.0)
+            # Else a call pays for the caches and the heap that another implementation left behind.
+            for _ in range(3 if before < QUICK else int(before < SLOW)):
+                step(f)
             if device.type == "cuda":
                 return seconds_on_gpu(lambda: step(f))
             start = time.perf_counter()
             result = step(f)
             del result
-            seconds = time.perf_counter() - start
-            if seconds > SLOW:
-                slow.add(f)
-            if seconds < QUICK:
-                quick.add(f)
-            return seconds
+            last[f] = time.perf_counter() - start
+            return last[f]
 
         expected = step(reference)
         for name, f in {"fastgan": fastgan, **(others or {})}.items():
             _check(f"{case}, {name}", step(f), expected, tolerance)
-        torch.backends.cudnn.allow_tf32 = True
         if benchmark.disabled:
             benchmark.pedantic(lambda: None, rounds=1)
             return
@@ -158,6 +155,7 @@ def compare(request, benchmark, record, allocator, device):
             baselines["torch.compile"] = torch.compile(reference)
             _check(f"{case}, torch.compile", step(baselines["torch.compile"]), expected, tolerance)
         del expected
+        torch.backends.cudnn.allow_tf32 = True
         theirs, ours = sum(map(timed, baselines.values())), timed(fastgan)
         once = theirs + ours
         rounds = int(min(60, max(3 if once > SLOW else 5, budget / once / 2)))

@@ -114,11 +114,11 @@ class Replay:
         return start.elapsed_time(end) / 1e3
 
 
-def seconds_on_gpu(function: Callable, calls: int = 10) -> float:
-    """Of one of `calls` calls in a row, launches included."""
+def seconds_on_gpu(function: Callable) -> float:
+    """Of one of ten calls in a row, launches included."""
     torch.cuda.synchronize()
     start = time.perf_counter()
-    for _ in range(calls):
+    for _ in range(10):
         function()
     torch.cuda.synchronize()
-    return (time.perf_counter() - start) / calls
+    return (time.perf_counter() - start) / 10

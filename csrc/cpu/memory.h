@@ -2,6 +2,7 @@
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -49,7 +50,7 @@ inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes, 
     offset = (first - start) / element;
   }
   AtenTensorHandle view;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(block.get(), sizes.size(), sizes.data(), strides.data(), offset, &view));
+  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(block.get(), sizes.size(), sizes.data(), strides.data(), offset, &view));
   return Tensor(view);
 }
 

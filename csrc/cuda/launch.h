@@ -20,6 +20,7 @@
 #else
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/headeronly/util/shim_utils.h>
 #define FASTGAN_UNROLL _Pragma("unroll")
 #endif
 
@@ -110,7 +111,7 @@ inline cudaStream_t current_stream(const Tensor& x) {
   return nullptr;
 #else
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 #endif
 }

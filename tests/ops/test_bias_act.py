@@ -272,7 +272,7 @@ def test_generated_arguments(impl, a):
         assert_close(got[1], wanted[1], 4 * limit)
 
 
-@pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
+@pytest.mark.skipif("cpp" not in KERNELS, reason="no CPU kernel under test")
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("act", ACTS)
 def test_every_cpu_level(act, dtype, cpu_level):
@@ -291,13 +291,13 @@ def test_every_cpu_level(act, dtype, cpu_level):
             assert_close(torch.where(at_the_limit, e, g), e, 4 * TOLERANCE[dtype])
 
 
-@pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
+@pytest.mark.skipif("cpp" not in KERNELS, reason="no CPU kernel under test")
 def test_cpu_level_refuses_an_unknown_name():
     with pytest.raises(RuntimeError, match="none of portable, avx2, avx512"):
         torch.ops.fastgan.cpu_level("avx9000")
 
 
-@pytest.mark.skipif("cpp" not in KERNELS, reason="not compiled")
+@pytest.mark.skipif("cpp" not in KERNELS, reason="no CPU kernel under test")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_same_bits_at_any_thread_count(layout):
     x, b = layouts((5, 24, 65, 33))[layout].requires_grad_(), torch.randn(24, requires_grad=True)

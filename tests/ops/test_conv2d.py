@@ -236,7 +236,7 @@ BAD = {
         TypeError,
         "weight has dtype torch.float64; expected torch.float32",
     ),
-    "weight elsewhere": ((X, W.to("meta")), {}, ValueError, "weight is on meta; expected c"),
+    "weight elsewhere": ((X, W.to("meta")), {}, ValueError, f"weight is on meta; expected {DEVICE.type}"),
     "channels": ((X[:, :3], W), {}, ValueError, "expected one for the 3 channels"),
     "groups": ((X, W), {"groups": 2}, ValueError, "with groups=2; expected one for the 4 channels"),
     "no groups": ((X, W), {"groups": 0}, ValueError, "groups=0; expected an integer >= 1"),

@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cpu_levels import LEVELS
+from device import kernels
 from tolerances import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastgan.ops import _library, conv2d, conv_transpose2d
+from fastgan.ops import conv2d, conv_transpose2d
 
-compiled = pytest.mark.skipif(not _library.availability("conv3x3", "cpp"), reason="no compiled kernels")
+compiled = pytest.mark.skipif("cpp" not in kernels("conv3x3"), reason="no CPU kernel under test")
 # x, outputs, padding, transposed: odd and prime sizes, one tile, panels of 32 channels and what is left of them
 CASES = [
     ((2, 3, 5, 4), 2, 1, False),

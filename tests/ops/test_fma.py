@@ -1,5 +1,6 @@
 import pytest
 import torch
+from device import DEVICE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
@@ -54,7 +55,7 @@ BAD = {
     "no tensor": ((X, 2.0, X), TypeError, "b is float"),
     "integer": ((X, X, X.long()), TypeError, "c has dtype torch.int64"),
     "another dtype": ((X, X.double(), X), TypeError, "b has dtype torch.float64; expected torch.float32"),
-    "elsewhere": ((X, X, X.to("meta")), ValueError, "c is on meta; expected c"),
+    "elsewhere": ((X, X, X.to("meta")), ValueError, f"c is on meta; expected {DEVICE.type}"),
     "shapes": ((X, torch.zeros(2), X), ValueError, r"shapes \(2, 3\), \(2,\), \(2, 3\); expected broadcastable ones"),
 }
 

@@ -137,7 +137,7 @@ BAD = {
     "input is no tensor": (([1.0], G), TypeError, "input is list"),
     "integer input": ((X.long(), G), TypeError, "input has dtype torch.int64"),
     "grid of another dtype": ((X, G.double()), TypeError, "grid has dtype torch.float64; expected torch.float32"),
-    "grid elsewhere": ((X, G.to("meta")), ValueError, "grid is on meta; expected c"),
+    "grid elsewhere": ((X, G.to("meta")), ValueError, f"grid is on meta; expected {DEVICE.type}"),
     "three dimensions": ((X[0], G), ValueError, r"input has shape \(3, 4, 4\); expected 4 dimensions"),
     "another batch": ((X, G[:1]), ValueError, r"grid has shape \(1, 5, 5, 2\); expected \(2, H', W', 2\)"),
     "points in space": ((X, torch.zeros(2, 5, 5, 3)), ValueError, r"grid has shape \(2, 5, 5, 3\)"),

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 import torch
-from device import DEVICE, kernels
+from device import kernels
 from tolerances import assert_close
 
 from fastgan.ops import bias_act, filtered_lrelu, norm_act, setup_filter, upfirdn2d
 
-pytestmark = pytest.mark.skipif(DEVICE.type != "cpu" or "cpp" not in kernels("bias_act"), reason="no compiled kernels")
+pytestmark = pytest.mark.skipif("cpp" not in kernels("bias_act"), reason="no CPU kernel under test")
 F = setup_filter([1, 3, 3, 1])
 OPS = {
     "bias_act": lambda x, impl: bias_act(x, act="lrelu", impl=impl),

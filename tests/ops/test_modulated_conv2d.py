@@ -3,7 +3,7 @@ from unittest.mock import Mock, patch
 import pytest
 import torch
 from derivatives import derivatives
-from device import kernels
+from device import DEVICE, kernels
 from golden import golden_cases
 from tolerances import TOLERANCE, assert_close
 
@@ -72,6 +72,7 @@ def test_every_form_that_is_chosen_gives_the_same_numbers(recorded, size, k, lay
     ("n", "size", "recorded", "form"),
     [(2, 256, False, "_grouped"), (1, 256, False, "_product"), (2, 16, False, "_product"), (2, 256, True, "_product")],
 )
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="a rule for the CPU")
 def test_few_outputs_of_a_large_batch_are_a_grouped_convolution(n, size, recorded, form):
     x, weight, styles = torch.randn(n, 16, size, size), torch.randn(3, 16, 1, 1), torch.randn(n, 16)
     own = modulated_conv2d.__globals__
@@ -82,7 +83,7 @@ def test_few_outputs_of_a_large_batch_are_a_grouped_convolution(n, size, recorde
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.skipif(not conv_forms._has_conv3x3(), reason="no fast conv3x3")
+@pytest.mark.skipif(DEVICE.type != "cpu" or not conv_forms._has_conv3x3(), reason="no fast conv3x3")
 def test_several_samples_share_the_weight_where_conv3x3_computes_it(n):
     x, weight, styles = torch.randn(n, 64, 40, 40), torch.randn(64, 64, 3, 3), torch.randn(n, 64)
     options = dict(padding=1, noise=torch.randn(n, 1, 40, 40))
