@@ -1,6 +1,6 @@
 """3x3 convolutions of stride 1 by Winograd's algorithm, against torch's (oneDNN, direct) and its gradients; last layers of image
 generators: 7x7 to 3 channels by columns, transposed 4x4 of stride 2 by a fold (also the gradient by the images of a
-discriminator's first layer).
+discriminator's first layer); the first layer of stride 2 of a DCGAN generator by rows.
 
 Floor: 2 * 9 / 2.25 products per output and input channel at the peak of the FMA units. Times it, on two cores: Zen 4 (232 GFLOPS)
 1.2 to 1.4 for 256 channels, 1.4 to 2.5 for 64 channels or few tiles; Xeon (430 GFLOPS) 1.8 for 256 channels, else 2 to 2.8; Zen 3
@@ -81,4 +81,17 @@ def bench_transposed_to_an_image(compare, batch):
         lambda f: f(x, weight, stride=2, padding=1),
         reference=F.conv_transpose2d,
         fastgan=conv_transpose2d,
+    )
+
+
+@pytest.mark.parametrize(("batch", "channels"), [(1, 512), (8, 512), (32, 512), (8, 1024)])
+def bench_transposed_of_small_images(compare, batch, channels):
+    x, weight = torch.randn(batch, channels, 4, 4), torch.randn(channels, channels // 2, 4, 4)
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    compare(
+        f"forward {batch}x{channels}x4x4, transposed 4x4 to {channels // 2} channels",
+        lambda f: f(x, weight, stride=2, padding=1),
+        reference=F.conv_transpose2d,
+        fastgan=conv_transpose2d,
+        tolerance=1e-4,
     )

@@ -20,6 +20,7 @@ OTHER_FORMS = {
     "conv3x3": "3x3 by Winograd's algorithm",
     "columns": "column by column",
     "fold": "a matrix product and a fold",
+    "rows": "a matrix product where its input is 4x4 or smaller",
 }
 
 

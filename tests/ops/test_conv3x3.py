@@ -4,11 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cpu_levels import LEVELS
-from device import kernels
+from device import DEVICE, kernels
 from tolerances import assert_close
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastgan.ops import conv2d, conv_transpose2d
+from fastgan.ops import conv2d, conv_forms, conv_transpose2d
 
 compiled = pytest.mark.skipif("cpp" not in kernels("conv3x3"), reason="no CPU kernel under test")
 # x, outputs, padding, transposed: odd and prime sizes, one tile, panels of 32 channels and what is left of them
@@ -209,3 +210,62 @@ def test_gradient_by_an_image_is_torchs(layout, height):
         found.append((*first, *second, *unrecorded))
     for a, b in zip(*found, strict=True):
         assert_close(a, b)
+
+
+ROWS = "aten::_embedding_bag_forward_only"
+SMALL = {  # of images up to 4x4, by weights that are channels_last
+    "4x4, stride 2": ((3, 256, 4, 4), (256, 128, 4, 4), dict(stride=2, padding=1)),
+    "odd": ((2, 257, 3, 5), (257, 137, 5, 3), dict(stride=(2, 3), padding=(1, 0), output_padding=(1, 2))),
+    "holes between the taps": ((1, 512, 2, 1), (512, 257, 2, 2), dict(stride=3)),
+}
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu" or not conv_forms._has_linear(), reason="torch without oneDNN's linear layer")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("case", SMALL)
+def test_small_images_by_rows_are_torchs(case, layout):
+    shape, weight_shape, options = SMALL[case]
+    x = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
+    weight = (torch.randn(weight_shape) * 0.1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    bias = torch.randn(weight_shape[1], requires_grad=True)
+    wanted = F.conv_transpose2d(x, weight, bias, **options)
+    with torch.inference_mode():
+        conv_transpose2d(x, weight, bias, **options)  # the places it remembers serve training too
+    with Calls() as calls:
+        found = conv_transpose2d(x, weight, bias, **options)
+    assert ROWS in [name for name, _ in calls.seen]
+    assert_close(found, wanted)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    dy = torch.randn_like(wanted)
+    for a, b in zip(*(torch.autograd.grad(y, (x, weight, bias), dy) for y in (found, wanted)), strict=True):
+        assert_close(a, b)
+    for other in (weight.contiguous(), weight[:, :3]):  # another layout, and few outputs
+        with Calls() as calls:
+            conv_transpose2d(x, other, **options)
+        assert ROWS not in [name for name, _ in calls.seen]
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu" or not conv_forms._has_linear(), reason="torch without oneDNN's linear layer")
+def test_gradient_by_a_larger_image_by_rows_is_torchs():
+    x = torch.randn(2, 128, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = (torch.randn(256, 128, 4, 4) * 0.1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = []
+    for f in (conv2d, F.conv2d):
+        y = f(x, weight, stride=2, padding=1)
+        with Calls() as calls:
+            first = torch.autograd.grad(y.square().sum(), (x, weight), create_graph=True)
+        assert (ROWS in [name for name, _ in calls.seen]) == (f is conv2d)
+        found.append((*first, *torch.autograd.grad(first[0].square().sum(), (x, weight))))
+    for a, b in zip(*found, strict=True):
+        assert_close(a, b, 1e-4)
+
+
+def test_rows_need_real_numbers_and_that_torch_has_the_product(monkeypatch):
+    weight = torch.randn(256, 128, 4, 4).contiguous(memory_format=torch.channels_last)
+    with FakeTensorMode() as mode:
+        y = conv_transpose2d(torch.empty(1, 256, 4, 4), mode.from_tensor(weight), stride=2, padding=1)
+    assert y.shape == (1, 128, 8, 8)
+    monkeypatch.setattr(conv_forms, "_has_linear", lambda: False)
+    with Calls() as calls:
+        conv_transpose2d(torch.randn(1, 256, 4, 4), weight, stride=2, padding=1)
+    assert ROWS not in [name for name, _ in calls.seen]

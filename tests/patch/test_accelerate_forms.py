@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
-from fastgan.ops import available
+from fastgan.ops import available, conv_forms
 
 pytestmark = pytest.mark.skipif(not available()["conv3x3"]["cpp"], reason="not compiled")
 
@@ -85,6 +85,26 @@ def test_last_layer_of_a_generator(options, layout):
         recorded = twin(x)
     assert "aten::col2im" not in called.names
     assert_close(recorded, net(x))
+
+
+@pytest.mark.skipif(not conv_forms._has_linear(), reason="torch without oneDNN's linear layer")
+def test_small_images_by_rows():
+    def layer():
+        return nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False)
+
+    net = nn.Sequential(layer(), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 256, 1), layer(), nn.ReLU()).eval()
+    twin = copy.deepcopy(net)
+    report = fastgan.accelerate(twin)
+    assert ("0", "weight channels last") in report.replaced
+    x = torch.randn(3, 256, 4, 4)
+    with torch.no_grad(), Called() as called:
+        y = twin(x)
+    assert called.names.count("aten::_embedding_bag_forward_only") == 1  # the second layer's images are 8x8
+    assert_close(y, net(x))
+    assert y.is_contiguous()
+    assert "4x4 or smaller" in dict(fastgan.accelerate(nn.Sequential(*twin), dry_run=True).replaced)["0"]
+    fastgan.unpatch(report)
+    assert torch.equal(twin(x), net(x))
 
 
 @pytest.mark.parametrize(
