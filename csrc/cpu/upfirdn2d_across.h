@@ -27,18 +27,62 @@ void across(T* __restrict to, const T* const* row, const T* const* weights, int6
   else range(whole, n);
 }
 
+// The same of columns of 3 numbers (an image in channels_last), for kPhases 2 and kStep 1: kColumns of them fill most of a vector.
+template <int kTaps, class T>
+void across_pixels(T* __restrict to, const T* const* row, const T* const* weights, int64_t n) {
+#if defined(FASTGAN_AVX512)
+  constexpr int kBytes = 64;
+#elif defined(FASTGAN_AVX2)
+  constexpr int kBytes = 32;
+#else
+  constexpr int kBytes = sizeof(T) * 4;
+#endif
+  constexpr int kLanes = kBytes / sizeof(T), kColumns = kLanes / 3, kNumbers = 3 * kColumns;
+  typedef T V __attribute__((vector_size(kBytes)));
+  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> I __attribute__((vector_size(kBytes)));
+  I place[2];  // of the outputs among both phases' numbers: column, phase, channel
+  for (int k = 0; k < 2 * kLanes; ++k) place[k / kLanes][k % kLanes] = k < 2 * kNumbers ? k / 6 * 3 + k % 3 + k / 3 % 2 * kLanes : 0;
+  const T *r0 = row[0], *r1 = row[1];
+  int64_t i = 0;
+  for (; 6 * i + 2 * kLanes <= 6 * n; i += kColumns) {  // what is too much, the next ones overwrite
+    V sum[2] = {}, x;
+    for (int j = 0; j < kTaps; ++j) {
+      std::memcpy(&x, r0 + 3 * (i + j), sizeof x), sum[0] += weights[0][j] * x;
+      std::memcpy(&x, r1 + 3 * (i + j), sizeof x), sum[1] += weights[1][j] * x;
+    }
+    for (int half = 0; half < 2; ++half) {
+      const V y = __builtin_shuffle(sum[0], sum[1], place[half]);
+      std::memcpy(to + 6 * i + half * kLanes, &y, sizeof y);
+    }
+  }
+  for (; i < n; ++i)
+    for (int q = 0; q < 2; ++q)
+      for (int g = 0; g < 3; ++g) {
+        T sum = 0;
+        for (int j = 0; j < kTaps; ++j) sum += weights[q][j] * row[q][3 * (i + j) + g];
+        to[6 * i + 3 * q + g] = sum;
+      }
+}
+
 template <int kPhases, int kStep, class T, int... kTaps>
 constexpr std::array<Across<T>, sizeof...(kTaps)> across_by_taps(std::integer_sequence<int, kTaps...>) {
   return {across<kTaps + 1, kPhases, kStep, T>...};
 }
 
+template <class T, int... kTaps>
+constexpr std::array<Across<T>, sizeof...(kTaps)> across_pixels_by_taps(std::integer_sequence<int, kTaps...>) {
+  return {across_pixels<kTaps + 1, T>...};
+}
+
 // The loop for an axis, null where there is none: the phases must have as many taps and, but for an odd end, as many outputs.
 template <class T>
-Across<T> across_for(const Axis& x) {
+Across<T> across_for(const Axis& x, int64_t group) {
   static constexpr auto doubling = across_by_taps<2, 1, T>(std::make_integer_sequence<int, kDirect / 2>());
   static constexpr auto halving = across_by_taps<1, 2, T>(std::make_integer_sequence<int, kDirect>());
   if (x.most < 1 || x.count[0] != x.most || x.count[x.phases - 1] != x.most) return nullptr;
-  if (x.phases == 2 && x.step == 1 && x.most <= kDirect / 2) return doubling[x.most - 1];
-  if (x.phases == 1 && x.step == 2 && x.most <= kDirect) return halving[x.most - 1];
+  static constexpr auto pixels = across_pixels_by_taps<T>(std::make_integer_sequence<int, kDirect / 2>());
+  if (x.phases == 2 && x.step == 1 && x.most <= kDirect / 2)
+    return group == 1 ? doubling[x.most - 1] : group == 3 ? pixels[x.most - 1] : nullptr;
+  if (group == 1 && x.phases == 1 && x.step == 2 && x.most <= kDirect) return halving[x.most - 1];
   return nullptr;
 }

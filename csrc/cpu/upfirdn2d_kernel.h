@@ -104,7 +104,7 @@ void split(const T* row, T* const* parts, int64_t count, int64_t columns, int64_
 template <class T>
 void join(T* row, const T* const* parts, int64_t count, int64_t columns, int64_t group) {
   if (group == 1) return (count == 2 ? join_as<2, 1, T> : count == 4 ? join_as<4, 1, T> : join_as<0, 1, T>)(row, parts, count, columns, group);
-  if (group == 3) return (count == 2 ? join_as<2, 3, T> : join_as<0, 3, T>)(row, parts, count, columns, group);
+  if (group == 3) return join_as<0, 3, T>(row, parts, count, columns, group);
   return join_as<0, 0, T>(row, parts, count, columns, group);
 }
 
@@ -139,8 +139,8 @@ struct PaddedRows {
   std::vector<T> parts, whole;
   std::vector<T*> of;  // [slots][step]
 
-  PaddedRows(const Axis& x, int64_t group, int64_t slots)
-      : low(x.low), step(x.step), group(group), columns(x.high - x.low), part(round_up((columns + step - 1) / step * group + 16)),
+  PaddedRows(const Axis& x, int64_t step, int64_t group, int64_t slots)
+      : low(x.low), step(step), group(group), columns(x.high - x.low), part(round_up((columns + step - 1) / step * group + 16)),
         parts(slots * step * part + 32), whole(step > 1 ? columns * group : 0), of(slots * step) {
     for (size_t i = 0; i < of.size(); ++i) of[i] = &parts[i * part];
   }
@@ -149,7 +149,6 @@ struct PaddedRows {
   void written(int64_t slot) {
     if (step > 1) split(whole.data(), &of[slot * step], step, columns, group);
   }
-  const T* unsplit(int64_t c) const { return (step > 1 ? whole.data() : of[0]) + (c - low) * group; }
   const T* at(int64_t slot, int64_t c) const { return of[slot * step + (c - low) % step] + (c - low) / step * group; }
 };
 
@@ -160,14 +159,29 @@ void filter_rows(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, in
   const Axis &ax = plan.x, &ay = plan.y;
   const int64_t group = x.group, length = ax.out * group, left = std::max<int64_t>(ax.low, 0);
   const int64_t read = std::max<int64_t>(0, std::min(ax.high, ax.in) - left) * group;
-  PaddedRows<T> padded(ax, group, plan.separable ? 1 : ay.most);
+  const Across<T> whole_row = plan.separable ? across_for<T>(ax, group) : nullptr;
+  PaddedRows<T> padded(ax, whole_row ? 1 : ax.step, group, whole_row ? 2 : plan.separable ? 1 : ay.most);
   InputRows<S, T> input(x.row_stride, ax.in * group, ay.most);
   std::vector<const T*> rows(ay.most), shifted(ay.most * ax.most), parts(ax.phases);
   const int64_t part = round_up(ax.outputs(0) * group);
   std::vector<T> phase(ax.phases > 1 ? ax.phases * part : 0), line(kSame ? 0 : round_up(length));
   for (int64_t q = 0; q < ax.phases && ax.phases > 1; ++q) parts[q] = &phase[q * part];
-  const Across<T> whole_row = plan.separable && group == 1 ? across_for<T>(ax) : nullptr;
-  const T* const whole_weights[] = {plan.wx.data(), plan.wx.data() + (ax.phases - 1) * ax.most};
+  const int64_t pairs = ax.out / ax.phases, odd = ax.out % ax.phases;
+  const T* const weights_of[] = {plan.wx.data(), plan.wx.data() + (ax.phases - 1) * ax.most};
+  // Row r a row late: what has just been stored in vectors cannot be read at another offset without waiting for it.
+  const auto along_x = [&](int64_t r) {
+    T* result;
+    if constexpr (kSame) result = y + r * length;
+    else result = line.data();
+    const T* const starts[] = {padded.column(r % 2, ax.first[0]), padded.column(r % 2, ax.first[ax.phases - 1])};
+    whole_row(result, starts, weights_of, pairs);
+    for (int64_t g = 0; g < odd * group; ++g) {
+      T sum = 0;
+      for (int64_t j = 0; j < ax.most; ++j) sum += weights_of[0][j] * starts[0][(pairs + j) * group + g];
+      result[pairs * 2 * group + g] = sum;
+    }
+    if constexpr (!kSame) narrow(line.data(), y + r * length, length);
+  };
 
   int64_t image = -1, ready = 0;  // rows before `ready` are in `padded`
   for (int64_t r = from, o = from % ay.out; r < to; ++r, o = o + 1 == ay.out ? 0 : o + 1) {
@@ -177,8 +191,13 @@ void filter_rows(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, in
     const int64_t count = std::max<int64_t>(0, last - first);
     if (plan.separable) {
       for (int64_t i = 0; i < count; ++i) rows[i] = input(first + i) + left * group;
-      combine(padded.column(0, left), rows.data(), plan.wy.data() + py * ay.most + (first - start), count, read);
-      if (!whole_row) padded.written(0);
+      combine(padded.column(whole_row ? r % 2 : 0, left), rows.data(), plan.wy.data() + py * ay.most + (first - start), count, read);
+      if (whole_row) {
+        if (r > from) along_x(r - 1);
+        if (r + 1 == to) along_x(r);
+        continue;
+      }
+      padded.written(0);
     } else {
       for (int64_t i = std::max(first, ready); i < last; ++i) {
         widen(x.image(image) + i * x.row_stride + left * group, padded.column(i % ay.most, left), read);
@@ -190,17 +209,6 @@ void filter_rows(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, in
     T* result;
     if constexpr (kSame) result = row;
     else result = line.data();
-    if (whole_row) {
-      const T* const start_of[] = {padded.unsplit(ax.first[0]), padded.unsplit(ax.first[ax.phases - 1])};
-      whole_row(result, start_of, whole_weights, ax.out / ax.phases);
-      if (ax.out % ax.phases) {
-        T sum = 0;
-        for (int64_t j = 0; j < ax.most; ++j) sum += whole_weights[0][j] * start_of[0][ax.out / 2 + j];
-        result[ax.out - 1] = sum;
-      }
-      if constexpr (!kSame) narrow(line.data(), row, length);
-      continue;
-    }
     for (int64_t q = 0; q < ax.phases; ++q) {
       const int64_t taps = ax.count[q], n = ax.outputs(q) * group;
       int64_t terms = 0;
@@ -283,7 +291,7 @@ template <class S, class T>
 void correlate_rows(const Axis& ax, const Axis& ay, const Images<S>& x, const S* dy, int64_t from, int64_t to, double* sums) {
   const int64_t group = x.group, length = ax.out * group, left = std::max<int64_t>(ax.low, 0);
   const int64_t read = std::max<int64_t>(0, std::min(ax.high, ax.in) - left) * group;
-  PaddedRows<T> padded(ax, group, ay.most);
+  PaddedRows<T> padded(ax, ax.step, group, ay.most);
   const int64_t part = round_up(ax.outputs(0) * group);
   std::vector<T> line(length), phase(ax.phases * part);
   std::vector<T*> parts(ax.phases);

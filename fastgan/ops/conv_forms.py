@@ -114,7 +114,8 @@ def _places(images: int, size, kernel, stride, padding, out):
         for by_x in xs
     ]
     with torch.inference_mode(False):
-        rows, counts = torch.tensor(sum(bags, [])), torch.tensor([len(bag) for bag in bags]).repeat(images)
+        rows = torch.tensor([row for bag in bags for row in bag])
+        counts = torch.tensor([len(bag) for bag in bags]).repeat(images)
         of_image = torch.arange(images)[:, None] * (size[0] * size[1] * kernel[0] * kernel[1])
         return (of_image + rows).flatten(), counts.cumsum(0) - counts
 

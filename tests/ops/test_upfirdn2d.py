@@ -81,6 +81,10 @@ def test_golden_setup_filter(case, t):
         ((1, 2, 17, 33), (4,), [2, 2], [1, 1], [2, 1, 2, 1]),
         ((1, 2, 18, 35), (4, 4), [1, 1], [2, 2], [1, 1, 1, 1]),
         ((1, 3, 9, 11), (12,), [4, 2], [2, 4], [7, 5, 8, 6]),
+        ((2, 3, 3, 1), (4,), [2, 2], [1, 1], [2, 1, 2, 1]),
+        ((1, 3, 5, 23), (4,), [2, 2], [1, 1], [2, 2, 2, 1]),
+        ((1, 3, 4, 40), (12,), [2, 1], [1, 1], [-3, 8, 6, 5]),
+        ((1, 3, 4, 17), (2,), [2, 2], [1, 1], [0, 1, 1, 0]),
         ((1, 1, 11, 13), (3, 5), [3, 2], [2, 5], [4, -1, -2, 6]),
         ((1, 2, 40, 7), (24,), [4, 4], [1, 3], [12, 12, 11, 11]),
         ((1, 37, 6, 5), (3, 4), [1, 2], [2, 1], [1, 2, 0, 3]),
@@ -105,7 +109,7 @@ def test_definition(shape, taps, up, down, padding, channels_last, level):
 
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("channels", [2, 48])
+@pytest.mark.parametrize("channels", [2, 3, 48])
 @pytest.mark.parametrize("taps", [(4,), (3, 5)])
 def test_half_precision_accumulates_in_float32(dtype, channels, taps, impl):
     torch.manual_seed(1)
