@@ -1,32 +1,13 @@
 // Loops of conv3x3. Included once per instruction set by each_level.h.
 
-// One vector; a product of kRows x 2 of them stays in registers.
+#include "cpu/vectors.h"
+
+// A product of kRows x 2 vectors stays in registers.
 #if defined(FASTGAN_AVX512)
-constexpr int kBytes = 64, kRows = 12;
-#elif defined(FASTGAN_AVX2)
-constexpr int kBytes = 32, kRows = 4;
+constexpr int kRows = 12;
 #else
-constexpr int kBytes = 16, kRows = 4;
+constexpr int kRows = 4;
 #endif
-
-template <class T>
-struct Vector {
-  typedef T type __attribute__((vector_size(kBytes)));
-};
-template <class T>
-using vector_t = typename Vector<T>::type;
-template <class T>
-constexpr int kLanes = kBytes / sizeof(T);
-
-// V: a vector, or one number where the channels that are left do not fill one.
-template <class V, class T>
-inline V load(const T* from) {
-  V v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-template <class V, class T>
-inline void store(T* to, V v) { std::memcpy(to, &v, sizeof v); }
 
 // body(V{}, c): each group of lanes among n, then what is left.
 template <class T, class Body>
@@ -34,38 +15,6 @@ inline void each_lane(int64_t n, const Body& body) {
   int64_t c = 0;
   for (; c + kLanes<T> <= n; c += kLanes<T>) body(vector_t<T>{}, c);
   for (; c < n; ++c) body(T{}, c);
-}
-
-// to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns, in squares of 8x8 that are turned in registers: a
-// square's diagonal blocks of 1, 2 and 4 numbers stay, the others change places.
-template <class T>
-void transpose(const T* from, int64_t from_row, T* to, int64_t to_row, int64_t rows, int64_t columns) {
-  typedef T V __attribute__((vector_size(8 * sizeof(T))));
-  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> M __attribute__((vector_size(8 * sizeof(T))));
-  const auto square = [&](int64_t i, int64_t j) {
-    V a[8];
-    for (int k = 0; k < 8; ++k) a[k] = load<V>(from + (i + k) * from_row + j);
-    const auto exchange = [&](int step, M upper, M lower) {
-#pragma GCC unroll 8
-      for (int k = 0; k < 8; ++k)
-        if (!(k & step)) {
-          const V first = a[k], second = a[k + step];
-          a[k] = __builtin_shuffle(first, second, upper), a[k + step] = __builtin_shuffle(first, second, lower);
-        }
-    };
-    exchange(1, M{0, 8, 2, 10, 4, 12, 6, 14}, M{1, 9, 3, 11, 5, 13, 7, 15});
-    exchange(2, M{0, 1, 8, 9, 4, 5, 12, 13}, M{2, 3, 10, 11, 6, 7, 14, 15});
-    exchange(4, M{0, 1, 2, 3, 8, 9, 10, 11}, M{4, 5, 6, 7, 12, 13, 14, 15});
-    for (int k = 0; k < 8; ++k) store(to + (j + k) * to_row + i, a[k]);
-  };
-  // Of 16x16, so that both sides use whole cache lines while these are near.
-  const int64_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
-  for (int64_t top = 0; top < whole_rows; top += 16)
-    for (int64_t left = 0; left < whole_columns; left += 16)
-      for (int64_t i = top; i < std::min(top + 16, whole_rows); i += 8)
-        for (int64_t j = left; j < std::min(left + 16, whole_columns); j += 8) square(i, j);
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j) to[j * to_row + i] = from[i * from_row + j];
 }
 
 // B^T d B for the pixels from[4][4] of one tile; number e of the 16 goes to to[e * apart + place(c)].

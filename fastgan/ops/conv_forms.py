@@ -3,8 +3,9 @@
 - 3x3, stride 1, many channels: `conv3x3`, 16 products where torch takes 36.
 - Few outputs of a wide kernel (the last layer, 7x7 to 3 channels): torch's kernels fill their vectors with outputs. So each
   column of taps makes outputs of its own, kw O of them by kernels [kh, 1], which are then summed along the diagonal.
-- Transposed, with a stride, to an image (a generator's last layer; the gradient by an image of a discriminator's first): one
-  matrix product for all taps, then `fold` adds each where it belongs.
+- Transposed, with a stride, to an image (a generator's last layer; the gradient by an image of a discriminator's first):
+  `conv_to_image` for stride 2 and 2 or 4 columns of taps; else one matrix product for all taps, then `fold` adds each where it
+  belongs.
 - Transposed, with a stride and channels_last weights, of images of up to 4x4 (a generator's first layer of stride 2): one
   matrix product for all taps ("rows": one per pixel and tap), then `embedding_bag` adds the rows of each output's pixel.
 
@@ -18,7 +19,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from fastgan.ops import _library, conv3x3  # noqa: F401 - defines torch.ops.fastgan.conv3x3
+from fastgan.ops import _library, conv3x3, conv_to_image  # noqa: F401 - these define torch.ops.fastgan.*
 
 aten = torch.ops.aten
 
@@ -32,9 +33,9 @@ SMALL_IMAGE, ALL_IMAGES, ROW_INPUTS, ROW_WEIGHTS = 16, 1024, 256, 1 << 19
 
 
 @functools.cache
-def _has_conv3x3() -> bool:
-    # The portable build takes 1.4 to 1.8 times as long as oneDNN, the AVX2 build 0.6 to 1 times.
-    return _library.availability("conv3x3", "cpp").loaded and torch.ops.fastgan.cpu_level("") != "portable"
+def is_fast(op: str) -> bool:
+    # The portable builds take 1.4 to 1.8 times as long as oneDNN (conv3x3) or the fold (conv_to_image), the AVX2 builds 0.6 to 1.
+    return _library.availability(op, "cpp").loaded and torch.ops.fastgan.cpu_level("") != "portable"
 
 
 @functools.cache
@@ -66,7 +67,7 @@ def other_form(w, form) -> str:
     if not _plain_stride(form):
         return ""
     if (kh, kw) == (3, 3) and form.padding[0] == form.padding[1] <= 2 and min(outputs, inputs) >= CHANNELS:
-        return "conv3x3" if _has_conv3x3() else ""
+        return "conv3x3" if is_fast("conv3x3") else ""
     return "columns" if not form.transposed and kw >= 4 and outputs * kw <= FEW and inputs >= 16 else ""
 
 
@@ -94,7 +95,9 @@ def _channels_last(x, if_so):
 
 
 def _fold(x, w, form, size):
-    """The transposed convolution [N, C, *size] of x [N, O, h, w'] with w [O, C, kh, kw]."""
+    """The transposed convolution [N, C, *size] of x [N, O, h, w'] with w [O, C, kh, kw], C <= IMAGE_CHANNELS."""
+    if form.stride == (2, 2) and w.shape[3] in (2, 4) and is_fast("conv_to_image"):
+        return torch.ops.fastgan.conv_to_image(x, w, form.padding, size)
     # bmm, as matmul copies x and the product, 4 times the work, where w requires gradients. A transposed w cost 1.6 times.
     taps = torch.bmm(w.flatten(1).t().contiguous().expand(len(x), -1, -1), x.flatten(2))
     return F.fold(taps, size, w.shape[2:], padding=form.padding, stride=form.stride)

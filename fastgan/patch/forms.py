@@ -19,7 +19,7 @@ OTHER_FORMS = {
     "": "",
     "conv3x3": "3x3 by Winograd's algorithm",
     "columns": "column by column",
-    "fold": "a matrix product and a fold",
+    "fold": "all taps to few channels at once",
     "rows": "a matrix product where its input is 4x4 or smaller",
 }
 

@@ -139,7 +139,7 @@ def test_a_wrong_call_raises():
 
 
 # What conv_forms computes in a form of its own: function, x, weight, options, and the call that shows it
-THREE, COLUMNS, FOLD = "fastgan::conv3x3", "aten::convolution", "aten::col2im"
+THREE, COLUMNS, FOLD, IMAGE = "fastgan::conv3x3", "aten::convolution", "aten::col2im", "fastgan::conv_to_image"
 CHOSEN = {
     "3x3": (conv2d, (1, 64, 17, 16), (80, 64, 3, 3), dict(padding=1), (THREE, (80, 64, 3, 3))),
     "3x3, by weight too": (conv2d, (1, 128, 16, 17), (144, 128, 3, 3), {}, (THREE, (144, 128, 3, 3))),
@@ -147,7 +147,7 @@ CHOSEN = {
     "transposed": (conv_transpose2d, (1, 80, 16, 17), (80, 64, 3, 3), dict(padding=1), (THREE, (80, 64, 3, 3))),
     "to an image": (conv2d, (2, 16, 13, 12), (3, 16, 7, 7), dict(padding=(0, 2)), (COLUMNS, (21, 16, 7, 1))),
     "few outputs": (conv2d, (2, 17, 9, 10), (5, 17, 3, 5), {}, (COLUMNS, (25, 17, 3, 1))),
-    "to a larger image": (conv_transpose2d, (2, 17, 11, 13), (17, 3, 4, 4), dict(stride=2, padding=1), (FOLD, None)),
+    "to a larger image": (conv_transpose2d, (2, 17, 11, 13), (17, 3, 4, 4), dict(stride=2, padding=1), (IMAGE, (17, 3, 4, 4))),
     "to an odd size": (
         conv_transpose2d, (1, 16, 16, 17), (16, 2, 5, 3), dict(stride=(2, 3), padding=(1, 0), output_padding=(1, 2)),
         (FOLD, None),
@@ -203,7 +203,7 @@ def test_gradient_by_an_image_is_torchs(layout, height):
         dy = torch.randn_like(y).requires_grad_()
         with Calls() as calls:
             first = torch.autograd.grad(y, (x, weight), dy, create_graph=True)
-        assert ((FOLD, None) in calls.seen) == (f is conv2d)
+        assert ((IMAGE, (16, 3, 4, 4)) in calls.seen) == (f is conv2d)
         assert first[0].stride() == x.stride()
         second = torch.autograd.grad(first[0].square().sum(), (dy, weight))
         unrecorded = torch.autograd.grad(f(x, weight, stride=2, padding=1), (x, weight), dy.detach())

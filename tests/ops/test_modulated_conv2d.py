@@ -83,7 +83,7 @@ def test_few_outputs_of_a_large_batch_are_a_grouped_convolution(n, size, recorde
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.skipif(DEVICE.type != "cpu" or not conv_forms._has_conv3x3(), reason="no fast conv3x3")
+@pytest.mark.skipif(DEVICE.type != "cpu" or not conv_forms.is_fast("conv3x3"), reason="no fast conv3x3")
 def test_several_samples_share_the_weight_where_conv3x3_computes_it(n):
     x, weight, styles = torch.randn(n, 64, 40, 40), torch.randn(64, 64, 3, 3), torch.randn(n, 64)
     options = dict(padding=1, noise=torch.randn(n, 1, 40, 40))
