@@ -51,7 +51,7 @@ void across_pixels(T* __restrict to, const T* const* row, const T* const* weight
       std::memcpy(&x, r1 + 3 * (i + j), sizeof x), sum[1] += weights[1][j] * x;
     }
     for (int half = 0; half < 2; ++half) {
-      const V y = __builtin_shuffle(sum[0], sum[1], place[half]);
+      const V y = shuffle(sum[0], sum[1], place[half]);
       std::memcpy(to + 6 * i + half * kLanes, &y, sizeof y);
     }
   }

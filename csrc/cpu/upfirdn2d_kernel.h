@@ -7,6 +7,7 @@
 
 constexpr int kDirect = 12;  // rows that one pass adds up: their weights and the sum stay in registers
 
+#include "cpu/vectors.h"
 #include "cpu/upfirdn2d_across.h"
 
 template <int kRows, bool kAdd, class T>

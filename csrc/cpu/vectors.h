@@ -28,6 +28,19 @@ inline V load(const T* from) {
 template <class V, class T>
 inline void store(T* to, V v) { std::memcpy(to, &v, sizeof v); }
 
+// The numbers of a, and of b after them, at `places`. clang shuffles by constants alone.
+template <class V, class I>
+inline __attribute__((always_inline)) V shuffle(V a, V b, I places) {
+#if defined(__clang__)
+  constexpr int n = sizeof(I) / sizeof(places[0]);
+  V y;
+  for (int k = 0; k < n; ++k) y[k] = places[k] < n ? a[places[k]] : b[places[k] - n];
+  return y;
+#else
+  return __builtin_shuffle(a, b, places);
+#endif
+}
+
 // to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns, in squares of 8x8 that are turned in registers: a
 // square's diagonal blocks of 1, 2 and 4 numbers stay, the others change places.
 template <class T>
@@ -42,7 +55,7 @@ void transpose(const T* from, int64_t from_row, T* to, int64_t to_row, int64_t r
       for (int k = 0; k < 8; ++k)
         if (!(k & step)) {
           const V first = a[k], second = a[k + step];
-          a[k] = __builtin_shuffle(first, second, upper), a[k + step] = __builtin_shuffle(first, second, lower);
+          a[k] = shuffle(first, second, upper), a[k + step] = shuffle(first, second, lower);
         }
     };
     exchange(1, M{0, 8, 2, 10, 4, 12, 6, 14}, M{1, 9, 3, 11, 5, 13, 7, 15});

@@ -14,8 +14,8 @@ from fastgan.patch.straight import Plan, make_plan
 def accelerate(module: nn.Module, dry_run: bool = False) -> PatchReport:
     """Fuses layers of `module` in place: activations into the layer before them, instance norm with activation and residual,
     depthwise filters that are not learnt, equalised layers; on the CPU some convolutions take a faster form. Of transposed ones
-    in evaluation mode the weights are laid out channels last, which is faster (a DCGAN generator in all: 1.25 to 1.7 times), though
-    not with gradients (0.86 times for 2 images): to train, accelerate in training mode.
+    in evaluation mode the weights are laid out channels last, which is faster (a DCGAN generator in all: 1.25 to 1.7 times),
+    though not with gradients (0.86 times for 2 images): to train, accelerate in training mode.
 
     Args:
         module: any network. Its state_dict, parameters, submodules and hooks stay the same objects under the same names.
