@@ -30,7 +30,7 @@ constexpr int64_t kWorth = 1 << 18;          // products that are worth a thread
 
 int64_t round_up(int64_t n) { return (n + kRound - 1) / kRound * kRound; }
 
-// weight [inputs, channels, kh, kw] as [ky][input][parity of x][tap][channel], and how far left of its output each tap reads
+// weight [inputs, channels, kh, kw] as [ky][input][parity of x][tap][channel], and how far right of its output's column each tap reads
 template <class T>
 struct Taps {
   int64_t inputs, channels, rows, of_parity;
@@ -69,7 +69,8 @@ void convolve(const Tensor& x, const Taps<T>& taps, Tensor& y, int64_t padding) 
   const int64_t room = (strip + taps.rows) / 2 + 1, apart = room * row;
   const T* from = pointer<T>(x);
   T* to = mutable_pointer<T>(y);
-  const int64_t products = strip * width * inputs * channels * taps.rows * taps.of_parity / 2, grain = std::max<int64_t>(1, kWorth / products);
+  const int64_t products = strip * width * inputs * channels * taps.rows * taps.of_parity;  // half of them, by parity of y
+  const int64_t grain = std::max<int64_t>(1, 2 * kWorth / products);
   torch::stable::parallel_for(0, x.size(0) * strips, grain, [&](int64_t begin, int64_t end) {
     const Buffer<T> near = buffer<T>(inputs * apart), parts = buffer<T>(2 * channels * part);
     std::fill(&near[0], &near[inputs * apart], T(0));  // what is left and right of the rows stays so
