@@ -42,8 +42,9 @@ def is_fast(op: str) -> bool:
 def _has_linear() -> bool:
     """Whether torch's oneDNN multiplies by a matrix that lies turned in memory: torch.mm (MKL) takes 2.1 times as long on AMD's
     processors. What the compiler calls for nn.Linear is the one way to it, and no public one: so it is tried first."""
+    x, w = torch.ones(1, 2, device="cpu"), torch.ones(2, 3, device="cpu")
     try:
-        return torch.ops.mkldnn._linear_pointwise(torch.ones(1, 2), torch.ones(2, 3).t(), *LINEAR).sum().item() == 6
+        return torch.ops.mkldnn._linear_pointwise(x, w.t(), *LINEAR).sum().item() == 6
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
 
@@ -117,9 +118,9 @@ def _places(images: int, size, kernel, stride, padding, out):
         for by_x in xs
     ]
     with torch.inference_mode(False):
-        rows = torch.tensor([row for bag in bags for row in bag])
-        counts = torch.tensor([len(bag) for bag in bags]).repeat(images)
-        of_image = torch.arange(images)[:, None] * (size[0] * size[1] * kernel[0] * kernel[1])
+        rows = torch.tensor([row for bag in bags for row in bag], device="cpu")
+        counts = torch.tensor([len(bag) for bag in bags], device="cpu").repeat(images)
+        of_image = torch.arange(images, device="cpu")[:, None] * (size[0] * size[1] * kernel[0] * kernel[1])
         return (of_image + rows).flatten(), counts.cumsum(0) - counts
 
 
