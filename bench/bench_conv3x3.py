@@ -1,6 +1,5 @@
 """3x3 convolutions of stride 1 by Winograd's algorithm, against torch's (oneDNN, direct) and its gradients; last layers of image
-generators: 7x7 to 3 channels by columns, transposed 4x4 of stride 2 by a fold (also the gradient by the images of a
-discriminator's first layer); the first layer of stride 2 of a DCGAN generator by rows.
+generators: 7x7 to 3 channels by columns; the first layer of stride 2 of a DCGAN generator by rows.
 
 Floor: 2 * 9 / 2.25 products per output and input channel at the peak of the FMA units. Times it, on two cores: Zen 4 (232 GFLOPS)
 1.2 to 1.4 for 256 channels, 1.4 to 2.5 for 64 channels or few tiles; Xeon (430 GFLOPS) 1.8 for 256 channels, else 2 to 2.8; Zen 3
@@ -71,17 +70,6 @@ def bench_to_an_image(compare, size):
     x, weight, bias = torch.randn(1, 64, size + 6, size + 6), torch.randn(3, 64, 7, 7), torch.randn(3)
     case = f"forward 1x64x{size + 6}x{size + 6}, 7x7 to 3 channels"
     compare(case, lambda f: f(x, weight, bias), reference=F.conv2d, fastgan=conv2d)
-
-
-@pytest.mark.parametrize("batch", [1, 32])
-def bench_transposed_to_an_image(compare, batch):
-    x, weight = torch.randn(batch, 64, 32, 32), torch.randn(64, 3, 4, 4, requires_grad=True)
-    compare(
-        f"forward {batch}x64x32x32, transposed 4x4 to 3 channels",
-        lambda f: f(x, weight, stride=2, padding=1),
-        reference=F.conv_transpose2d,
-        fastgan=conv_transpose2d,
-    )
 
 
 @pytest.mark.parametrize(("batch", "channels"), [(1, 512), (8, 512), (32, 512), (8, 1024)])

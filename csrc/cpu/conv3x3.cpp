@@ -51,8 +51,6 @@ void in_parallel(int64_t count, int64_t grain, const Body& body) {
   torch::stable::parallel_for(0, count, std::max<int64_t>(1, grain), [&](int64_t first, int64_t last) { body(first, last); });
 }
 
-bool channels_last(const Tensor& x) { return x.stride(1) == 1 && x.size(1) > 1; }
-
 // [n][rows][columns] -> [n][columns][rows]. torch's copy takes 3 to 5 times as long.
 template <class T>
 void turn(const T* from, T* to, int64_t n, int64_t rows, int64_t columns) {
@@ -71,7 +69,7 @@ Tensor images_of(const Tensor& pixels) { return torch::stable::transpose(torch::
 // [N, C, H, W] -> [N, H, W, C], contiguous; the same memory where it is channels_last.
 template <class T>
 Tensor pixels_of(Tensor x) {
-  if (channels_last(x)) return torch::stable::contiguous(torch::stable::transpose(torch::stable::transpose(x, 1, 2), 2, 3));
+  if (in_pixels(x)) return torch::stable::contiguous(torch::stable::transpose(torch::stable::transpose(x, 1, 2), 2, 3));
   x = torch::stable::contiguous(x);
   Tensor pixels = new_output(x, {x.size(0), x.size(2), x.size(3), x.size(1)});
   turn<T>(pointer<T>(x), mutable_pointer<T>(pixels), x.size(0), x.size(1), x.size(2) * x.size(3));
@@ -171,7 +169,7 @@ void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
   const auto images = [&](const T* from, T* to, int64_t count) {
     products<T>(from, height, width, inputs, &u[0], &added[0], to, outputs, Tiles(count, rows, columns, padding));
   };
-  if (channels_last(x)) return images(pointer<T>(x), mutable_pointer<T>(y), n);
+  if (in_pixels(x)) return images(pointer<T>(x), mutable_pointer<T>(y), n);
   const int64_t turn_of = std::clamp<int64_t>(kTurnedBytes / sizeof(T) / std::max(in, out), 1, n);
   const Buffer<T> a = buffer<T>(turn_of * in), b = buffer<T>(turn_of * out);
   for (int64_t i = 0; i < n; i += turn_of) {
@@ -262,7 +260,7 @@ Tensor conv3x3(Tensor x, Tensor weight, std::optional<Tensor> bias, int64_t padd
   const int64_t height = x.size(2) + 2 * border - 2, width = x.size(3) + 2 * border - 2;
   FASTGAN_CHECK(height > 0 && width > 0, "conv3x3: x is smaller than the kernel");
   if (bias) bias = torch::stable::contiguous(*bias);
-  const bool last = channels_last(x);
+  const bool last = in_pixels(x);
   Tensor y = new_images(x, x.size(0), outputs, height, width, last);
   if (y.numel() == 0) return y;
   at_precision(x, [&]<class T>(T) { forward<T>(last ? images_of(pixels_of<T>(x)) : torch::stable::contiguous(x), weight, bias, y, border, transposed); });

@@ -59,7 +59,7 @@ struct Taps {
 template <class T>
 void convolve(const Tensor& x, const Taps<T>& taps, Tensor& y, int64_t padding) {
   const int64_t inputs = x.size(1), h = x.size(2), w = x.size(3), channels = y.size(1), height = y.size(2), width = y.size(3);
-  const bool pixels = x.stride(1) == 1 && inputs > 1;
+  const bool pixels = in_pixels(x);
   const auto [least, most] = std::minmax_element(taps.shift.begin(), taps.shift.end());
   const int64_t part = round_up((width + 1) / 2), left = round_up(std::max<int64_t>(0, -*least));
   const int64_t row = left + round_up(std::max(w, part + std::max<int64_t>(0, *most)));
@@ -116,8 +116,7 @@ Tensor conv_to_image(Tensor x, Tensor weight, std::vector<int64_t> padding, std:
   Tensor y = new_output(x, {x.size(0), weight.size(1), size[0], size[1]});
   if (y.numel() == 0) return y;
   if (x.numel() == 0) return torch::stable::fill_(y, 0);
-  const bool last = x.stride(1) == 1 && x.size(1) > 1;
-  x = torch::stable::contiguous(x, last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
+  x = torch::stable::contiguous(x, in_pixels(x) ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
   if (x.scalar_type() == ScalarType::Float) convolve<float>(x, Taps<float>(weight, padding[1]), y, padding[0]);
   else convolve<double>(x, Taps<double>(weight, padding[1]), y, padding[0]);
   return y;

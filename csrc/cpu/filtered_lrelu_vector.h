@@ -1,13 +1,7 @@
 // One vector of filtered_lrelu, and the bits that go with it. Included inside a namespace by filtered_lrelu_kernel.h, once per
 // instruction set: no include guard.
 
-#if defined(FASTGAN_AVX512)
-constexpr int kBytes = 64;
-#elif defined(FASTGAN_AVX2)
-constexpr int kBytes = 32;
-#else
-constexpr int kBytes = 16;
-#endif
+#include "cpu/vector_bytes.h"
 
 template <class T>
 struct Lanes;
@@ -23,8 +17,6 @@ struct Lanes<double> {
   typedef double loose __attribute__((vector_size(kBytes), aligned(8), may_alias));
   typedef int64_t integers __attribute__((vector_size(kBytes)));
 };
-template <class T>
-constexpr int kLanes = kBytes / sizeof(T);
 
 template <class T>
 inline typename Lanes<T>::vector load(const T* p) { return *reinterpret_cast<const typename Lanes<T>::loose*>(p); }

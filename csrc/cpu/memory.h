@@ -68,6 +68,9 @@ inline Tensor new_output_like(const Tensor& x) {
   return new_output(x, sizes, strides);
 }
 
+// Whether the channels of a pixel of x [N, C, H, W] lie side by side.
+inline bool in_pixels(const Tensor& x) { return x.stride(1) == 1 && x.size(1) > 1; }
+
 // [n, c, height, width], contiguous or channels_last.
 inline Tensor new_images(const Tensor& like, int64_t n, int64_t c, int64_t height, int64_t width, bool last) {
   if (!last) return new_output(like, {n, c, height, width});

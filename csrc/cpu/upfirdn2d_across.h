@@ -30,16 +30,10 @@ void across(T* __restrict to, const T* const* row, const T* const* weights, int6
 // The same of columns of 3 numbers (an image in channels_last), for kPhases 2 and kStep 1: kColumns of them fill most of a vector.
 template <int kTaps, class T>
 void across_pixels(T* __restrict to, const T* const* row, const T* const* weights, int64_t n) {
-#if defined(FASTGAN_AVX512)
-  constexpr int kBytes = 64;
-#elif defined(FASTGAN_AVX2)
-  constexpr int kBytes = 32;
-#else
-  constexpr int kBytes = sizeof(T) * 4;
-#endif
-  constexpr int kLanes = kBytes / sizeof(T), kColumns = kLanes / 3, kNumbers = 3 * kColumns;
-  typedef T V __attribute__((vector_size(kBytes)));
-  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> I __attribute__((vector_size(kBytes)));
+  constexpr int kWide = std::max<int>(kBytes, 4 * sizeof(T));  // one column or more
+  constexpr int kLanes = kWide / sizeof(T), kColumns = kLanes / 3, kNumbers = 3 * kColumns;
+  typedef T V __attribute__((vector_size(kWide)));
+  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> I __attribute__((vector_size(kWide)));
   I place[2];  // of the outputs among both phases' numbers: column, phase, channel
   for (int k = 0; k < 2 * kLanes; ++k) place[k / kLanes][k % kLanes] = k < 2 * kNumbers ? k / 6 * 3 + k % 3 + k / 3 % 2 * kLanes : 0;
   const T *r0 = row[0], *r1 = row[1];

@@ -1,13 +1,7 @@
 // Vectors of numbers, and the transposition of a matrix in their registers. Included inside a namespace, once per instruction set: no
 // include guard.
 
-#if defined(FASTGAN_AVX512)
-constexpr int kBytes = 64;
-#elif defined(FASTGAN_AVX2)
-constexpr int kBytes = 32;
-#else
-constexpr int kBytes = 16;
-#endif
+#include "cpu/vector_bytes.h"
 
 template <class T>
 struct Vector {
@@ -15,8 +9,6 @@ struct Vector {
 };
 template <class T>
 using vector_t = typename Vector<T>::type;
-template <class T>
-constexpr int kLanes = kBytes / sizeof(T);
 
 // V: a vector, or one number where the channels that are left do not fill one.
 template <class V, class T>

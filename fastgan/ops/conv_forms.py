@@ -38,6 +38,9 @@ def is_fast(op: str) -> bool:
     return _library.availability(op, "cpp").loaded and torch.ops.fastgan.cpu_level("") != "portable"
 
 
+LINEAR = (None, "none", [], "")  # no bias, nothing after it
+
+
 @functools.cache
 def _has_linear() -> bool:
     """Whether torch's oneDNN multiplies by a matrix that lies turned in memory: torch.mm (MKL) takes 2.1 times as long on AMD's
@@ -45,11 +48,8 @@ def _has_linear() -> bool:
     x, w = torch.ones(1, 2, device="cpu"), torch.ones(2, 3, device="cpu")
     try:
         return torch.ops.mkldnn._linear_pointwise(x, w.t(), *LINEAR).sum().item() == 6
-    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+    except (AttributeError, RuntimeError, TypeError):
         return False
-
-
-LINEAR = (None, "none", [], "")  # no bias, nothing after it
 
 
 def _plain_stride(form) -> bool:

@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
-from fastgan.ops import available, conv_forms
+from fastgan.ops import conv_forms
 
-pytestmark = pytest.mark.skipif(not available()["conv3x3"]["cpp"], reason="not compiled")
+pytestmark = pytest.mark.skipif(not conv_forms.is_fast("conv3x3"), reason="no AVX2 or AVX-512 kernels")
 
 
 class Called(TorchDispatchMode):
