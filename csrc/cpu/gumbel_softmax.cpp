@@ -19,15 +19,18 @@
 namespace fastgan {
 namespace {
 
-Tensor gumbel_softmax(Tensor logits, double temperature, int64_t seed) {
+Tensor gumbel_softmax(Tensor logits, double temperature, Tensor seed) {
   FASTGAN_CHECK(logits.dim() >= 1, "logits has no dimensions");
   FASTGAN_CHECK(temperature > 0, "temperature is ", temperature, ", expected a number above 0");
+  FASTGAN_CHECK(seed.numel() == 1 && seed.scalar_type() == torch::headeronly::ScalarType::Long && seed.is_cpu(),
+                "seed must be one int64 number in memory of the CPU");
   logits = torch::stable::contiguous(logits);
   Tensor y = torch::stable::empty_like(logits);
   const int64_t columns = logits.size(logits.dim() - 1);
   if (logits.numel() == 0) return y;
   const int64_t rows = logits.numel() / columns;
-  const uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(static_cast<uint64_t>(seed) >> 32);
+  const uint64_t key = static_cast<uint64_t>(*pointer<int64_t>(seed));
+  const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
   FASTGAN_DISPATCH(logits.scalar_type(), [&] {
     using T = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
     const scalar_t* from = pointer<scalar_t>(logits);

@@ -19,13 +19,17 @@ from fastgan.ops._checks import accumulation_dtype, check_floating
 _LOW = 0xFFFFFFFF
 
 
-def gumbel_softmax(logits: Tensor, temperature: float = 1.0, *, seed: int | None = None, impl: str = "auto") -> Tensor:
+def gumbel_softmax(
+    logits: Tensor, temperature: float = 1.0, *, seed: int | Tensor | None = None, impl: str = "auto"
+) -> Tensor:
     """A relaxed draw from softmax(logits) for each row; its argmax is an exact draw at every temperature.
 
     Args:
         logits: [..., V]; float16, bfloat16, float32 or float64 (16-bit types are computed in float32).
         temperature: above 0; the smaller, the nearer to one-hot.
-        seed: 63-bit number that decides the noise. None: drawn from torch's global CPU generator.
+        seed: 63-bit number that decides the noise, or an int64 tensor [1] on the device of `logits` that holds it (its
+            value is not checked: nothing waits for the device). None: drawn by torch.randint on that device, so that each
+            replay of a captured CUDA graph draws anew.
         impl: "auto", "reference", "cpp" (CPU) or "triton" (CUDA).
 
     Returns: [..., V], rows that sum to 1. Differentiable to any order in `logits`, the noise held fixed.
@@ -37,15 +41,29 @@ def gumbel_softmax(logits: Tensor, temperature: float = 1.0, *, seed: int | None
         raise ValueError("gumbel_softmax: logits has no dimensions; expected rank >= 1")
     if not temperature > 0:
         raise ValueError(f"gumbel_softmax: temperature={temperature}; expected a number above 0")
-    seed = int(torch.randint(2**62, ())) if seed is None else int(seed)
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"gumbel_softmax: seed={seed}; expected 0 <= seed < 2^63")
+    seed = _as_tensor(seed, logits.device)
     if impl == "reference":
         return _reference(logits, float(temperature), seed)
     return _library.select("gumbel_softmax", impl, logits)(logits, float(temperature), seed)
 
 
-def _uniform(rows: int, columns: int, seed: int, device: torch.device) -> Tensor:
+def _as_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
+    if seed is None:
+        return torch.randint(2**62, (1,), device=device)
+    if not isinstance(seed, Tensor):
+        if not 0 <= int(seed) < 2**63:
+            raise ValueError(f"gumbel_softmax: seed={seed}; expected 0 <= seed < 2^63")
+        return torch.full((1,), int(seed), dtype=torch.int64, device=device)
+    if seed.dtype != torch.int64 or seed.shape != (1,):
+        raise ValueError(
+            f"gumbel_softmax: seed is {seed.dtype} {tuple(seed.shape)}; expected a number or an int64 tensor [1]"
+        )
+    if seed.device != device:
+        raise ValueError(f"gumbel_softmax: seed is on {seed.device}; expected {device}, the device of the input")
+    return seed
+
+
+def _uniform(rows: int, columns: int, seed: int | Tensor, device: torch.device) -> Tensor:
     """float64 [rows, columns] in (0, 1), multiples of 2^-24."""
     block = torch.arange(-(-columns // 4), device=device).expand(rows, -1)
     words = [block, torch.arange(rows, device=device)[:, None].expand_as(block) & _LOW]
@@ -65,7 +83,7 @@ def _uniform(rows: int, columns: int, seed: int, device: torch.device) -> Tensor
     return ((drawn >> 9).double() + 0.5) * 2.0**-23
 
 
-def _reference(logits: Tensor, temperature: float, seed: int) -> Tensor:
+def _reference(logits: Tensor, temperature: float, seed: Tensor) -> Tensor:
     columns = logits.shape[-1]
     rows = logits.numel() // max(columns, 1)
     u = _uniform(rows, columns, seed, logits.device).to(accumulation_dtype(logits.dtype)).view(logits.shape)
@@ -85,7 +103,7 @@ def _backward(ops, ctx, dy):
 
 # The gradient y (dy - sum(y dy)) / temperature is in torch operations of dy and y, so higher orders follow through y.
 _library.define(
-    "gumbel_softmax(Tensor logits, float temperature, int seed) -> Tensor",
+    "gumbel_softmax(Tensor logits, float temperature, Tensor seed) -> Tensor",
     reference=_reference,
     fake=lambda logits, temperature, seed: torch.empty_like(logits, memory_format=torch.contiguous_format),
     setup_context=_setup,

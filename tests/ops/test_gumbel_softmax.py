@@ -78,9 +78,29 @@ def test_without_a_seed_torch_decides():
     assert not torch.equal(first, second)
 
 
+def test_a_seed_in_a_tensor_is_the_number_it_holds(impl):
+    logits, number = torch.randn(5, 33), 2**62 + 12345678901
+    y = gumbel_softmax(logits, seed=torch.tensor([number]), impl=impl)
+    assert torch.equal(y, gumbel_softmax(logits, seed=number, impl=impl))
+
+
+def test_the_seed_is_drawn_on_the_device_of_the_logits():
+    """As a tensor, which no `.item()` reads: on a GPU nothing waits, and a captured graph draws anew at each replay."""
+    with torch.random.fork_rng(), torch._subclasses.FakeTensorMode() as fakes:
+        logits = fakes.from_tensor(torch.empty(3, 7, device="cpu"))
+        assert gumbel_softmax(logits).shape == (3, 7)  # an .item() would raise here
+    assert gumbel_softmax(torch.empty(3, 7, device="meta")).device.type == "meta"
+
+
+def test_compiles_without_a_graph_break_and_draws_anew():
+    compiled = torch.compile(lambda x: gumbel_softmax(x), backend="aot_eager", fullgraph=True)
+    logits = torch.zeros(3, 7)
+    assert not torch.equal(compiled(logits), compiled(logits))
+
+
 def test_opcheck():
     logits = torch.randn(3, 7, requires_grad=True)
-    torch.library.opcheck(torch.ops.fastgan.gumbel_softmax.default, (logits, 0.5, 9))
+    torch.library.opcheck(torch.ops.fastgan.gumbel_softmax.default, (logits, 0.5, torch.tensor([9])))
 
 
 @pytest.mark.parametrize(
@@ -97,3 +117,8 @@ def test_wrong_arguments_are_named(arguments, error, message):
         gumbel_softmax(*arguments)
     with pytest.raises(ValueError, match="seed=-1"):
         gumbel_softmax(torch.zeros(3), seed=-1)
+    for seed in (torch.zeros(1), torch.zeros(2, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="seed is torch"):
+            gumbel_softmax(torch.zeros(3), seed=seed)
+    with pytest.raises(ValueError, match="seed is on meta"):
+        gumbel_softmax(torch.zeros(3), seed=torch.zeros(1, dtype=torch.int64, device="meta"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 NUMBERS = {"alpha": "fp32", "gain": "fp32", "clamp": "fp32", "target": "fp32", "eps": "fp32", "temperature": "fp32"}
 INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "parts",
-            "stride_n", "stride_c", "stride_p", "low", "high")  # fmt: skip
+            "stride_n", "stride_c", "stride_p")  # fmt: skip
 WIDE_POINTERS = ("sums", "partial", "penalty", "sumsq", "dp", "means", "squares", "mean", "rstd", "mean_out", "rstd_out",
                  "sums_g", "sums_gx", "sum_g_out", "sum_gx_out")  # fmt: skip
 BIAS_ROWS = {"ACT": "lrelu", "CLAMP": True, "BY_ROW": True, "TILE_R": 1, "TILE_C": 2048, "WIDE": False}
@@ -62,6 +62,8 @@ def machine_code(case: str, arch: int) -> tuple[str, str]:
             signature[argument] = "i64" if argument == "columns" and constants.get("WIDE") else "i32"
         elif argument.removesuffix("_low") in NUMBERS:
             signature[argument] = "fp32"
+        elif argument == "seed":
+            signature[argument] = "*i64"
         else:
             signature[argument] = "*fp32" if argument in WIDE_POINTERS else f"*{element}"
     aligned = [i for i, a in enumerate(kernel.arg_names) if signature[a][0] in "*i" and a != "parts"]

@@ -19,7 +19,7 @@ TILE = 2048
 @triton.jit
 def _words(block, row, low, high):
     """Philox4x32-10 (Salmon et al., 2011) at counters (block, row, 0, 0): one word per column, in order."""
-    a, k0, k1 = block.to(tl.uint32), tl.cast(low, tl.uint32), tl.cast(high, tl.uint32)
+    a, k0, k1 = block.to(tl.uint32), low, high
     b = tl.zeros_like(a) + row.to(tl.uint32)
     c = tl.zeros_like(a)
     d = tl.zeros_like(a)
@@ -45,11 +45,13 @@ def _noisy(logits, start, columns, row, low, high, temperature, temperature_low,
     return tl.where(at < columns, v / wide(temperature, temperature_low, v), float("-inf"))
 
 
-@triton.jit(do_not_specialize=["low", "high"])
+@triton.jit
 def forward_kernel(
-    logits, y, columns, low, high, temperature, temperature_low, DOUBLE: tl.constexpr, TILE: tl.constexpr
+    logits, y, seed, columns, temperature, temperature_low, DOUBLE: tl.constexpr, TILE: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0)
+    key = tl.load(seed)
+    low, high = key.to(tl.uint32), (key >> 32).to(tl.uint32)
     T: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     logits += row.to(tl.int64) * columns
     y += row.to(tl.int64) * columns
@@ -72,11 +74,9 @@ def gumbel_softmax(logits, temperature, seed):
     if not y.numel():
         return y
     columns = logits.shape[-1]
-    low, high = seed & 0xFFFFFFFF, seed >> 32
-    low -= (low >> 31) << 32  # the same bits as int32
     with torch.cuda.device_of(logits):
         forward_kernel[(logits.numel() // columns,)](
-            logits, y, columns, low, high, *two_floats(temperature), DOUBLE=logits.dtype == torch.float64,
+            logits, y, seed, columns, *two_floats(temperature), DOUBLE=logits.dtype == torch.float64,
             TILE=min(TILE, max(16, triton.next_power_of_2(columns))), num_warps=WARPS,
         )  # fmt: skip
     return y

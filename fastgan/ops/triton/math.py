@@ -16,7 +16,8 @@ def wide(high, low, like):
     high) gives float64 kernels 48 bits of it."""
     if like.dtype == tl.float64:
         return tl.cast(high, tl.float64) + tl.cast(low, tl.float64)
-    return tl.cast(high, tl.float32)
+    else:  # not after the `if`: Triton joins the types of all returns it reads
+        return tl.cast(high, tl.float32)
 
 
 @triton.jit
