@@ -1,11 +1,7 @@
-import json
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from device import DEVICE
-from golden import GOLDEN, golden_cases
+from golden import golden_cases, golden_model
 from tolerances import assert_close
 
 from fastgan.losses import adversarial, penalty
@@ -41,10 +37,11 @@ def nets(**changes):
     return r3gan.Generator(config), r3gan.Discriminator(config)
 
 
-@pytest.mark.parametrize("path", sorted((GOLDEN / "models").glob("r3gan_*.npz")), ids=lambda path: path.stem)
-def test_golden_models(path):
-    arrays = {key: torch.from_numpy(value).to(DEVICE) for key, value in np.load(path).items() if key != "meta"}
-    meta = json.loads(str(np.load(path)["meta"]))
+@pytest.mark.golden
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+@pytest.mark.parametrize("classes", ["cond", "uncond"])
+def test_golden_models(classes, kind):
+    meta, arrays = golden_model(f"r3gan_{kind}_{classes}")
     network = NETWORKS[meta["model"]].from_reference(**meta["constructor_kwargs"])
     network.load_state_dict(part(arrays, "sd/"), strict=True)
     assert [[name, list(p.shape)] for name, p in network.named_parameters()] == meta["params"]

@@ -31,6 +31,7 @@ def discriminator(**options):
     return Discriminator(DiscriminatorConfig(**SMALL | options))
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", ["orig", "skip", "resnet", "skip_cond_clamp"])
 def test_golden_generator(name):
     model, meta, arrays, c = build(Generator, f"sg2_generator_{name}")
@@ -38,6 +39,7 @@ def test_golden_generator(name):
     check_calls(model, meta, arrays, c)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", ["orig", "skip", "resnet", "resnet_cond"])
 def test_golden_discriminator(name):
     model, meta, arrays, c = build(Discriminator, f"sg2_discriminator_{name}")

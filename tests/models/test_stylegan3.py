@@ -30,11 +30,13 @@ NUDGES = {
 }
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", NUDGES)
 def test_golden_generator(name):
     check_calls(*build(Generator, name))
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", NUDGES)
 def test_golden_path_length(name):
     check_path_length(*build(Generator, name), NUDGES[name], torch.float64)

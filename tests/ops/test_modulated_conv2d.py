@@ -44,6 +44,48 @@ def test_golden(case, tensors, impl):
         assert_close(found[f"ds_{name}"], tensors[f"ds_{style}__{name}"], tolerance)
 
 
+def by_definition(x, weight, styles, demodulate=True, prenormalize=False, input_gain=None):
+    """One sample after the other: its weight is w s, divided by the root of its sum of squares over inputs and taps (Karras
+    et al., 2020, eq. 1 and 3); `prenormalize` first divides w by its root mean square per output, s by its own."""
+    if prenormalize:
+        weight = weight / weight.square().mean((1, 2, 3), keepdim=True).sqrt()
+        styles = styles / styles.square().mean().sqrt()
+    made = []
+    for image, style in zip(x, styles, strict=True):
+        w = weight * style[None, :, None, None]
+        if demodulate:
+            w = w / (w.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        if input_gain is not None:
+            w = w * input_gain[None, :, None, None]
+        made.append(torch.nn.functional.conv2d(image[None], w, padding=weight.shape[2] // 2))
+    return torch.cat(made)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, dict(demodulate=False), dict(prenormalize=True), dict(prenormalize=True, input_gain=0.7)],
+    ids=lambda options: "-".join(options) or "plain",
+)
+@pytest.mark.parametrize(("n", "out", "k", "size"), [(2, 5, 3, 7), (3, 3, 1, 6)])
+@pytest.mark.parametrize("by", ["x", "weight", "styles"])
+def test_definition(by, n, out, k, size, options, impl):
+    inputs = {"x": torch.randn(n, 3, size, size), "weight": torch.randn(out, 3, k, k), "styles": torch.randn(n, 3)}
+    inputs = {name: t.double() for name, t in inputs.items()}
+    gy, v = torch.randn(n, out, size, size).double(), torch.randn_like(inputs[by])
+    gain = {"input_gain": torch.rand(3).double() + 0.5} if "input_gain" in options else {}
+
+    def ours(x, weight, styles):
+        return modulated_conv2d(x, weight, styles, padding=k // 2, impl=impl, **options | gain)
+
+    def defined(x, weight, styles):
+        return by_definition(x, weight, styles, **options | gain)
+
+    found, expected = (derivatives(f, inputs, gy, v, by) for f in (ours, defined))
+    for name, value in expected.items():
+        assert_close(found[name], value)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("size", [3, 16])
