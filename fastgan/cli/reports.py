@@ -36,7 +36,7 @@ def evaluate(argv: list[str]) -> int:
         recipe, networks = load_run(options.run, options.device)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
-    run = json.loads((options.run / "config.json").read_text())["run"]
+    run = json.loads((options.run / "config.json").read_text(encoding="utf-8"))["run"]
     columns = recipe.evaluate(networks, run, options.samples, extractor=options.extractor, weights=options.weights)
     names = list(next(iter(columns.values())))
     wanted = tuple(options.metrics.split(",")) if options.metrics else ("",)
@@ -48,7 +48,9 @@ def evaluate(argv: list[str]) -> int:
     print(" " * width + "".join(f"{label:>{room}}" for label in columns))
     for name in chosen:
         print(f"{name:{width}}" + "".join(f"{values[name]:{room}.4f}" for values in columns.values()))
-    (options.run / "metrics.json").write_text(json.dumps({"samples": options.samples, **columns}, indent=1) + "\n")
+    (options.run / "metrics.json").write_text(
+        json.dumps({"samples": options.samples, **columns}, indent=1) + "\n", encoding="utf-8"
+    )
     return 0
 
 

@@ -128,6 +128,6 @@ def convert(argv: list[str]) -> int:
     options = parse(Options, None, argv, "fastgan convert", convert.__doc__.partition(":")[0])
     arguments = json.loads(options.config) if options.config else None
     out = fastgan.convert.convert(options.source, options.out, options.network, arguments)
-    about = json.loads(out.with_suffix(".json").read_text())
+    about = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     print(f"{out}: {about['model']} {about['arguments']}\nnext: fastgan sample {out} --seeds 0-15")
     return 0

@@ -61,7 +61,7 @@ def _saved_options(recipe, run, options):
     from fastgan.training.run import RunConfig, find_folder
 
     folder = find_folder(recipe.name, run)
-    saved = json.loads((folder / "config.json").read_text())
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if saved["recipe"] != recipe.name:
         raise UsageError(f"{folder} is a run of recipe {saved['recipe']}, not {recipe.name}")
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["config"].items()}

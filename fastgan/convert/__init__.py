@@ -159,7 +159,7 @@ def convert(
     tensors = {name: tensor.contiguous().clone() for name, tensor in built.state_dict().items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out, metadata={"fastgan": json.dumps(about)})
-    out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return out
 
 

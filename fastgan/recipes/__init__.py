@@ -60,7 +60,7 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Re
     """
     folder = Path(folder)
     try:
-        saved = json.loads((folder / "config.json").read_text())
+        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is no run folder: {error}") from error
     recipe_class = get(saved["recipe"])

@@ -66,6 +66,10 @@ class TextRecipe(Recipe):
 
     @classmethod
     def load_data(cls, name: str, config: TextConfig, **options) -> TextData:
+        if options.get("split") is not None:
+            raise ValueError(
+                f"{name}: split={options['split']!r} is not offered for texts: a tenth of the lines is held out"
+            )
         return _load(name, config)
 
     @classmethod

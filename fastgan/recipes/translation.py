@@ -78,14 +78,15 @@ class Translation(Recipe):
 
     @classmethod
     def load_pair(
-        cls, name: str | tuple[str, str], split: str = "train", paired: bool | None = None, **options
+        cls, name: str | tuple[str, str], split: str | None = None, paired: bool | None = None, **options
     ) -> PairDataset:
-        """`paired`: whether a.images[i] must belong to b.images[i]; None: as training needs it."""
+        """`split`: None is train of one folder of both sides and of named sets, and the whole of two folders.
+        `paired`: whether a.images[i] must belong to b.images[i]; None: as training needs it."""
         a, b = (name, None) if isinstance(name, str) else name
         if (a, b) == ("emoji", None):
             a, b = "emoji:google", "emoji:twitter"
-        if b is not None and not a.startswith(("emoji:", "fashion-mnist")):
-            split = None
+        if split is None and (b is None or a.startswith(("emoji:", "fashion-mnist"))):
+            split = "train"
         return load_pair(a, b, paired=cls.paired if paired is None else paired, split=split, **options)
 
     @classmethod
@@ -129,10 +130,10 @@ class Translation(Recipe):
 
     def _held_out(self, name: str | tuple[str, str], options: dict[str, Any]) -> tuple[PairDataset, bool]:
         """Images to judge by, and whether each has its counterpart: the test split where there is one, paired if it can be."""
-        for split in ("test", "train"):
+        for split in ("test", options["split"]):
             for paired in (True, False):
                 try:
-                    return self.load_pair(name, split=split, paired=paired, **options), paired
+                    return self.load_pair(name, paired=paired, **{**options, "split": split}), paired
                 except ValueError:  # no such split, or nothing matches
                     continue
         raise ValueError(f"{name}: no images to evaluate on")
@@ -151,7 +152,7 @@ class Translation(Recipe):
     ) -> dict[str, dict[str, float]]:
         """Both directions against the true counterparts (where file names or code points match), the identity map and the
         nearest training image, on the test split where the data have one; at most `count` images of each side."""
-        options = {key: run[key] for key in ("resolution", "crop", "strict")}
+        options = {key: run.get(key) for key in ("split", "resolution", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
         training = self.load_pair(run["data"], paired=False, **options)
         held_out, truth = self._held_out(run["data"], options)

@@ -55,7 +55,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     from safetensors.torch import load
 
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         content = {}
         for name in (TENSORS, STATE):
             content[name] = (path / name).read_bytes()

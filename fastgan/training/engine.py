@@ -82,7 +82,7 @@ class Trainer:
         self.config, self.run = self.world.agree((config, run))
         check_options(self.config, self.run)
         if dataset is None:
-            options = ("resolution", "crop", "flip", "strict")
+            options = ("split", "resolution", "crop", "flip", "strict")
             dataset = recipe.load_data(self.run.data, self.config, **{k: getattr(self.run, k) for k in options})
         self.dataset = dataset
         torch.manual_seed(derive_seed(self.run.seed, "weights"))
@@ -129,8 +129,8 @@ class Trainer:
                 if self.world.main:
                     log = MetricsLog(self.folder, self.step)
                     progress = Progress(self.config.steps, self.step, self.recipe.unit)
-                    items = f"{len(self.dataset)} items of {self.recipe.data.get('name')}"
-                    progress.say(f"{self.recipe.name}: {items}, {self.folder}")
+                    items = getattr(self.dataset, "about", f"{len(self.dataset)} items")
+                    progress.say(f"{self.recipe.name}: {self.recipe.data.get('name')}, {items}, {self.folder}")
                 with listening():
                     self._loop(log, progress)
             except NotFinite as error:

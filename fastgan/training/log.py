@@ -27,9 +27,9 @@ class MetricsLog:
         if self.path.exists():
             kept = [row for row in read_metrics(self.path) if row["step"] <= step]
             temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
             os.replace(temporary, self.path)
-        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - open for the whole run
+        self._file = open(self.path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - open for the whole run
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -40,7 +40,7 @@ class MetricsLog:
     def show(self, step: int, path: Path) -> None:
         """Show a sample grid, or sample texts, in TensorBoard."""
         if path.suffix == ".txt":
-            self._board.add_text("samples", path.read_text().replace("\n", "  \n"), step)
+            self._board.add_text("samples", path.read_text(encoding="utf-8").replace("\n", "  \n"), step)
             return
         import numpy as np
         from PIL import Image
@@ -62,7 +62,7 @@ def memory_mib(device: torch.device) -> float:
 def read_metrics(path: Path) -> list[dict]:
     """The rows of a metrics.jsonl; a last line that was cut off by a kill is left out."""
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -160,7 +160,7 @@ def save_samples(samples: torch.Tensor | list[str], path: Path) -> Path:
     path = path if path.suffix else path.with_suffix(".txt" if texts else ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     if texts:
-        path.write_text("\n".join(samples) + "\n")
+        path.write_text("\n".join(samples) + "\n", encoding="utf-8")
     else:
         save_grid(samples, path)
     return path

@@ -125,8 +125,8 @@ class Recipe:
     def load_data(cls, name: str, config: RecipeConfig, **options):
         """The data set called `name`: anything `fastgan.data.Loader` takes, with `len` and items.
 
-        `options` are `resolution`, `crop`, `flip` and `strict` of `fastgan.data.load`. Replace it for other data: an
-        item is a tuple of tensors, which arrive in `batch.items`; uint8 images arrive as float32 in [-1, 1].
+        `options` are `split`, `resolution`, `crop`, `flip` and `strict` of `fastgan.data.load`. Replace it for other data:
+        an item is a tuple of tensors, which arrive in `batch.items`; uint8 images arrive as float32 in [-1, 1].
         """
         from fastgan.data import load
 
@@ -204,7 +204,7 @@ class Recipe:
         from fastgan.metrics import images, latent
         from fastgan.metrics.processes import share
 
-        options = {key: run[key] for key in ("resolution", "crop", "strict")}
+        options = {key: run.get(key) for key in ("split", "resolution", "crop", "strict")}
         dataset = self.load_data(run["data"], self.config, flip=False, **options)
         network = images.load_extractor(extractor, next(networks["generator"].parameters()).device, weights)
         with torch.no_grad():

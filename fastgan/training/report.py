@@ -63,7 +63,8 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def _figure(path: Path) -> str:
     caption = html.escape(path.stem.replace("-", " "))
     if path.suffix == ".txt":
-        return f"<figure><pre>{html.escape(path.read_text())}</pre><figcaption>{caption}</figcaption></figure>"
+        text = html.escape(path.read_text(encoding="utf-8"))
+        return f"<figure><pre>{text}</pre><figcaption>{caption}</figcaption></figure>"
     data = base64.b64encode(path.read_bytes()).decode()
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
@@ -77,7 +78,7 @@ def _table(values: dict) -> str:
 
 def write_report(folder: Path) -> Path:
     """Write `report.html` from a run folder's config.json, metrics.jsonl and samples/; returns its path."""
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     metrics = folder / "metrics.jsonl"
     rows = read_metrics(metrics) if metrics.exists() else []
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -107,6 +108,6 @@ def write_report(folder: Path) -> Path:
     ]
     path = folder / "report.html"
     temporary = folder / ".report.html"
-    temporary.write_text("\n".join(body))
+    temporary.write_text("\n".join(body), encoding="utf-8")
     os.replace(temporary, path)
     return path

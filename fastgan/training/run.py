@@ -24,6 +24,8 @@ class RunConfig:
     """Run folder. Default: runs/RECIPE-DATA, with a number added if it exists."""
     resume: bool = False
     """Continue a run from its newest whole checkpoint, with the options it was started with."""
+    split: str | None = None
+    """The part of the data set to train on: train or test of a named set, or a sub-folder's name (train, val, ...)."""
     resolution: int | None = None
     """Resize images to this many pixels a side. Default: as they are."""
     crop: Literal["center", "stretch"] = "center"
@@ -115,5 +117,5 @@ def write_config(folder: Path, recipe: Recipe, run: RunConfig) -> None:
         "data": recipe.data,
     }
     temporary = folder / ".config.json"
-    temporary.write_text(json.dumps(saved, indent=1))
+    temporary.write_text(json.dumps(saved, indent=1), encoding="utf-8")
     os.replace(temporary, folder / "config.json")
