@@ -2,7 +2,7 @@
 
 Every run is a run folder that resumes from its last checkpoint, and every finished measurement is a line of
 OUT/results.jsonl, so the command may be killed and repeated at will. When all is measured (or with --report) it writes
-text.md beside this file and .readme/text-quality-diversity.png.
+text.md beside this file and docs/images/text-quality-diversity.png.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def main() -> None:
                 run(results, args.out, name, data, seed, options)
     from text_report import write
 
-    write(results.rows, HERE / "text.md", HERE.parents[1] / ".readme", os.cpu_count())
+    write(results.rows, HERE / "text.md", HERE.parents[1] / "docs" / "images", os.cpu_count())
 
 
 if __name__ == "__main__":
