@@ -2,17 +2,23 @@
 
 import os
 import sys
+import tempfile
+import traceback
 
-from fastgan.cli.options import UsageError
+from fastgan.cli.options import UsageError, as_options
 from fastgan.cli.reports import data, evaluate, info
 from fastgan.cli.sample import convert, sample
 from fastgan.cli.train import train
+from fastgan.names import did_you_mean
 
 COMMANDS = {"train": train, "sample": sample, "eval": evaluate, "convert": convert, "data": data, "info": info}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 1 for a failure, 2 for a wrong command line, 128 + n for signal n."""
+    for stream in (sys.stdout, sys.stderr):  # a sample, or a file's name, may have letters that the terminal has not
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
     command, *rest = argv or ["--help"]
     if command == "--version":
@@ -23,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         known = command in ("-h", "--help")
         if not known:
-            print(f"fastgan: unknown command {command!r}", file=sys.stderr)
+            print(f"fastgan: unknown command {command!r}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
         lines = "\n".join(f"  {name:8}{function.__doc__}" for name, function in COMMANDS.items())
         print(
             f"fastgan COMMAND ...\n\n{lines}\n\nfastgan COMMAND --help says more.", file=None if known else sys.stderr
@@ -37,8 +43,31 @@ def main(argv: list[str] | None = None) -> int:
         # Else the interpreter's last flush fails too, and says so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (UsageError, ValueError, FileNotFoundError, ImportError) as error:
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
         if os.environ.get("FASTGAN_TRACEBACK") == "1":
             raise
-        print(f"fastgan {command}: {error}", file=sys.stderr)
+        print(f"fastgan {command}: {as_options(_explain(error))}", file=sys.stderr)
         return 1
+
+
+def _explain(error: Exception) -> str:
+    """What is shown of an error; of one that nobody foresaw, also where its traceback lies."""
+    if isinstance(error, OSError) and error.filename is not None:
+        other = f" -> {error.filename2}" if error.filename2 is not None else ""
+        return f"{error.filename}{other}: {error.strerror}"
+    # Errors of our own classes are raised with a sentence for the user.
+    if isinstance(error, (UsageError, ValueError, OSError, ImportError)) or type(error).__module__.startswith(
+        "fastgan."
+    ):
+        return str(error)
+    what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", prefix="fastgan-", suffix=".txt", delete=False
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return f"{what} (FASTGAN_TRACEBACK=1 shows where)"
+    return f"{what}\nThe traceback is in {file.name}"

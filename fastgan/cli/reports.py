@@ -15,6 +15,7 @@ def evaluate(argv: list[str]) -> int:
 
     from fastgan.recipes import load_run
     from fastgan.training.checkpoint import CheckpointError
+    from fastgan.training.distributed import find_device
 
     @dataclass
     class Options:
@@ -28,12 +29,12 @@ def evaluate(argv: list[str]) -> int:
         """Features of images: efflite0 (works offline), or inception, which FID is named for."""
         weights: Path | None = None
         """A local file of the Inception weights, instead of a download."""
-        device: str = "cpu"
-        """cpu, cuda or cuda:N."""
+        device: str = "auto"
+        """auto, cpu, cuda or cuda:N."""
 
     options = parse(Options, None, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
     try:
-        recipe, networks = load_run(options.run, options.device)
+        recipe, networks = load_run(options.run, find_device(options.device))
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     run = json.loads((options.run / "config.json").read_text(encoding="utf-8"))["run"]

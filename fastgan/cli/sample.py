@@ -8,7 +8,7 @@ from typing import Literal
 from fastgan.cli.options import UsageError, need_extra, parse, seed_list
 
 
-def _load_generator(path: Path, device: str):
+def _load_generator(path: Path, device):
     """(recipe, networks) of a run folder or of a file that `fastgan convert` wrote."""
     from fastgan import convert, recipes
     from fastgan.training.checkpoint import CheckpointError
@@ -30,7 +30,9 @@ def sample(argv: list[str]) -> int:
     import tyro
 
     from fastgan import sampling
+    from fastgan.training.distributed import find_device
     from fastgan.training.engine import draw
+    from fastgan.training.files import writable
     from fastgan.training.log import save_grid, save_samples
 
     @dataclass
@@ -54,9 +56,10 @@ def sample(argv: list[str]) -> int:
         direction: Literal["AtoB", "BtoA"] = "AtoB"
         """Translation: from the first set to the second, or back."""
         out: Path | None = None
-        """File to write: .png, .txt for texts, .gif or .mp4 with --interpolate; a folder with --input. Default: beside RUN."""
-        device: str = "cpu"
-        """cpu, cuda or cuda:N."""
+        """File to write: .png or another picture, .txt for texts, .gif or .mp4 with --interpolate; a folder with --input.
+        Default: beside RUN, or in the working directory where RUN may not be written to."""
+        device: str = "auto"
+        """auto, cpu, cuda or cuda:N."""
 
     options = parse(Options, None, argv, "fastgan sample", sample.__doc__.partition(":")[0])
     if sum(x is not None for x in (options.interpolate, options.mix, options.input)) > 1:
@@ -64,7 +67,7 @@ def sample(argv: list[str]) -> int:
     if options.interpolate is not None and options.interpolate < 1:
         raise UsageError(f"--interpolate is {options.interpolate}, expected at least 1 frame from seed to seed")
     seeds = seed_list(options.seeds)
-    recipe, networks = _load_generator(options.run, options.device)
+    recipe, networks = _load_generator(options.run, find_device(options.device))
     label = options.class_label
     if label is not None:
         if recipe.labels([0]) is None:
@@ -73,14 +76,17 @@ def sample(argv: list[str]) -> int:
         if not 0 <= label < classes:
             raise UsageError(f"--class-label is {label}, expected 0 to {classes - 1}")
         label = torch.tensor([label])
-    at = options.run.with_suffix("") if options.run.is_file() else options.run / "samples"
-    name = f"{at.name}-" if options.run.is_file() else ""
-    folder = at.parent if options.run.is_file() else at
+    of_file = options.run.is_file()
+    title = options.run.stem if of_file else options.run.resolve().name
+    folder, name = (options.run.parent, f"{title}-") if of_file else (options.run / "samples", "")
+    translated = options.out or options.run / "translated"
+    if options.out is None and not writable(folder):
+        folder, name, translated = Path(), f"{title}-", Path(f"{title}-translated")
+        print(f"{options.run} may not be written to: writing to the working directory")
     with torch.no_grad():
         if options.input is not None:
-            out = options.out or options.run / "translated"
-            count = sampling.translate_folder(recipe, networks, options.input, options.direction, out)
-            print(f"{out}: {count} images")
+            count = sampling.translate_folder(recipe, networks, options.input, options.direction, translated)
+            print(f"{translated}: {count} images")
         elif options.interpolate is not None:
             frames = sampling.interpolate(recipe, networks, seeds, options.interpolate, label, options.truncation)
             print(sampling.save_video(frames, options.out or folder / f"{name}walk-{options.seeds}.gif"))
@@ -89,8 +95,7 @@ def sample(argv: list[str]) -> int:
             table, columns = sampling.mix(recipe, networks, seeds, seed_list(options.mix), layers, options.truncation)
             out = options.out or folder / f"{name}mix-{options.seeds}-{options.mix}.png"
             out.parent.mkdir(parents=True, exist_ok=True)
-            save_grid(table, out, columns)
-            print(out)
+            print(save_grid(table, out, columns))
         elif options.truncation != 1.0 or label is not None:
             images = [
                 recipe.generate(

@@ -16,6 +16,7 @@ from fastgan.data.decode import resize_array
 from fastgan.data.emoji import STYLES, load_emoji
 from fastgan.data.files import Progress, folder_source, read_images, zip_source
 from fastgan.data.idx import is_idx_folder, load_fashion_mnist, load_idx
+from fastgan.names import did_you_mean
 
 CROPS = ("center", "stretch")
 SPLITS = ("train", "test")
@@ -85,8 +86,8 @@ def load(
         path = Path(name_or_path).expanduser()
         if not path.exists():
             raise FileNotFoundError(
-                f"{name_or_path}: no such file or folder, and no data set of that name. "
-                f"Names: {', '.join(names())}, each also with :CLASS"
+                f"{name_or_path}: no such file or folder, and no data set of that name"
+                f"{did_you_mean(str(name_or_path), names())}; names: {', '.join(names())}, each also with :CLASS"
             )
         if path.is_dir() and is_idx_folder(path):
             data = load_idx(path, split, name=str(path))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastgan.data.oracle import Oracle
+from fastgan.names import did_you_mean
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -221,7 +222,10 @@ def load_text(
         content = files("fastgan.data").joinpath("assets", file).read_text(encoding="utf-8")
     else:
         if not Path(name).is_file():
-            raise FileNotFoundError(f"{name}: no such file, and no corpus of that name ({', '.join(TEXT_NAMES)})")
+            raise FileNotFoundError(
+                f"{name}: no such file, and no corpus of that name "
+                f"({', '.join(TEXT_NAMES)}){did_you_mean(name, TEXT_NAMES)}"
+            )
         content, usual = Path(name).read_text(encoding="utf-8"), "word"
     lines = [line for line in dict.fromkeys(line.strip() for line in content.splitlines()) if line]
     if not 0 < test_fraction < 1 or len(lines) < 2:

@@ -10,6 +10,8 @@ import importlib
 
 from torch import nn
 
+from fastgan.names import did_you_mean
+
 # name -> "module:class"
 MODELS = {
     "mlp.generator": "fastgan.models.mlp:Generator",
@@ -49,7 +51,9 @@ def network_class(name: str) -> type[nn.Module]:
     if f"{name}.generator" in MODELS:
         name = f"{name}.generator"
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(list_models())}")
+        raise ValueError(
+            f"unknown model {name!r}{did_you_mean(name, list_models())}; known: {', '.join(list_models())}"
+        )
     module, _, attribute = MODELS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 

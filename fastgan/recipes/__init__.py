@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fastgan.names import did_you_mean
 from fastgan.training.checkpoint import CheckpointError, load_checkpoint, load_network
 from fastgan.training.recipe import Recipe, RecipeConfig, Update
 
@@ -46,7 +47,7 @@ RECIPES = {
 def get(name: str) -> type[Recipe]:
     """The class of recipe `name`. Raises ValueError that lists the known names."""
     if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+        raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES)}; known: {', '.join(RECIPES)}")
     module, _, attribute = RECIPES[name][0].partition(":")
     return getattr(importlib.import_module(module), attribute)
 

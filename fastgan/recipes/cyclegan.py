@@ -17,29 +17,30 @@ from fastgan.models import cyclegan
 from fastgan.models.cycle import CycleGAN, Pool
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
+from fastgan.training.options import Count, Natural, NonNegative
 
 
 @dataclass
 class CycleGANConfig(TranslationConfig):
     """CycleGAN between two sets of images, for example --data emoji:google emoji:twitter. The defaults are the paper's."""
 
-    steps: int = 200_000
+    steps: Count = 200_000
     """Length of the run, in generator updates."""
-    blocks: int | None = None
+    blocks: Count | None = None
     """Residual blocks of the generators. Default: 9 from 256 pixels on, else 6."""
     norm: Literal["instance", "batch", "none"] = "instance"
     """Normalisation of generators and discriminators."""
     loss: Literal["least-squares", "non-saturating", "hinge"] = "least-squares"
     """Adversarial loss."""
-    lambda_a: float = 10.0
+    lambda_a: NonNegative = 10.0
     """Weight of the cycle A to B to A."""
-    lambda_b: float = 10.0
+    lambda_b: NonNegative = 10.0
     """Weight of the cycle B to A to B."""
-    identity: float = 0.5
+    identity: NonNegative = 0.5
     """Weight of the identity terms, as a share of lambda. 0: none, and a third less work."""
-    gamma: float = 0.0
+    gamma: NonNegative = 0.0
     """Weight of R1 on the discriminators: smoother translations, and nearer to the true ones on emoji. 0 in the paper."""
-    pool: int = 50
+    pool: Natural = 50
     """Older translations that the discriminators see again."""
 
 

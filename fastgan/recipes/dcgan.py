@@ -15,37 +15,38 @@ from fastgan.losses import adversarial, penalty
 from fastgan.models import dcgan
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
+from fastgan.training.options import Count, Decay, NonNegative
 
 
 @dataclass
 class DCGANConfig(RecipeConfig):
     """DCGAN for any power-of-two size from 32 to 256. The defaults suit small images on two CPU cores."""
 
-    steps: int = 2_500
+    steps: Count = 2_500
     """Length of the run, in generator updates."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images per update and process."""
-    ema_halflife: float = 5_000.0
+    ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
     loss: Literal["rpgan", "ragan", "non-saturating", "least-squares", "hinge"] = "rpgan"
     """Adversarial loss."""
-    gamma: float = 0.5
+    gamma: NonNegative = 0.5
     """Weight of the penalties R1 (on real images) and R2 (on generated ones). 0: none, half the cost."""
     augment: Literal["none", "ada", "ada-full", "diffaugment"] = "none"
     """Augmentation of what the discriminator sees, for small data sets; ada adapts its strength to overfitting."""
     conditional: bool = False
     """Generate by class: give both networks the data set's labels."""
-    width: int = 32
+    width: Count = 32
     """Channels at half resolution; they double with every halving."""
-    max_width: int = 256
+    max_width: Count = 256
     """Upper bound of the channels."""
-    latent: int = 64
+    latent: Count = 64
     """Dimensions of the latent."""
-    lr: float = 1e-3
+    lr: NonNegative = 1e-3
     """Learning rate of both Adam optimisers."""
-    beta1: float = 0.0
+    beta1: Decay = 0.0
     """Adam's decay rate of the mean gradient."""
-    beta2: float = 0.99
+    beta2: Decay = 0.99
     """Adam's decay rate of the mean squared gradient."""
 
 

@@ -15,29 +15,30 @@ from fastgan.losses import adversarial
 from fastgan.models import fewshot
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
+from fastgan.training.options import Count, NonNegative
 
 
 @dataclass
 class FewShotConfig(RecipeConfig):
     """FastGAN: light networks for few images, any power-of-two size from 32."""
 
-    steps: int = 5_000
+    steps: Count = 5_000
     """Length of the run, in generator updates."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Images per update and process."""
-    ema_halflife: float = 5_000.0
+    ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
-    reconstruction: float = 1.0
+    reconstruction: NonNegative = 1.0
     """Weight of the decoders' L1 losses."""
     augment: Literal["none", "ada", "ada-full", "diffaugment"] = "diffaugment"
     """Augmentation of what the discriminator sees; ada adapts its strength to overfitting."""
-    width: int = 32
+    width: Count = 32
     """Channels at 64x64; they double with every halving and halve with every doubling. The paper's networks have 128."""
-    max_width: int = 256
+    max_width: Count = 256
     """Upper bound of the channels."""
-    latent: int = 128
+    latent: Count = 128
     """Dimensions of the latent."""
-    lr: float = 2e-4
+    lr: NonNegative = 2e-4
     """Learning rate of both Adam optimisers."""
 
 

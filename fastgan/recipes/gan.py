@@ -20,31 +20,32 @@ from fastgan.losses import adversarial
 from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
 from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.training.options import Count, Decay, Natural, NonNegative
 
 
 @dataclass
 class GANConfig(RecipeConfig):
     """The founding article's GAN: fully connected networks, minimax or non-saturating loss, batch loss."""
 
-    steps: int = 5_000
+    steps: Count = 5_000
     """Length of the run, in generator updates."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Images per update and process."""
-    ema_halflife: float = 20_000.0
+    ema_halflife: NonNegative = 20_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
     loss: Literal["non-saturating", "minimax"] = "non-saturating"
     """Adversarial loss; "minimax" is equation 1 of the article, as it stands."""
-    batch_loss: float = 1.0
+    batch_loss: NonNegative = 1.0
     """Weight of the batch loss (feature matching over the minibatch). 0: adversarial loss alone."""
-    stddev_group: int = 4
+    stddev_group: Natural = 4
     """Group size of the minibatch standard deviation shown to the discriminator. 0: not shown."""
-    units: tuple[int, int] = (512, 256)
+    units: tuple[Count, Count] = (512, 256)
     """Widths of the two fully connected layers; the two mirrored ones repeat them in reverse."""
-    latent: int = 64
+    latent: Count = 64
     """Dimensions of the latent."""
-    lr: float = 2e-4
+    lr: NonNegative = 2e-4
     """Learning rate of both Adam optimisers."""
-    beta1: float = 0.5
+    beta1: Decay = 0.5
     """Adam's decay rate of the mean gradient."""
 
 

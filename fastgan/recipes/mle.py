@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
+from fastgan.training.options import Count, Positive
 
 
 @dataclass
 class MLEConfig(TextConfig):
     """Maximum likelihood training of a text generator; evaluation sweeps the sampling temperature."""
 
-    steps: int = 350
+    steps: Count = 350
     """Length of the run, in updates. On the Tang quatrains held-out likelihood is best here; larger corpora bear more."""
-    sweep: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+    sweep: tuple[Positive, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
     """Sampling temperatures that `fastgan eval` compares."""
 
 

@@ -16,19 +16,20 @@ from fastgan.losses import adversarial, cycle
 from fastgan.models import cyclegan, pix2pix
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
+from fastgan.training.options import Count, NonNegative
 
 
 @dataclass
 class Pix2PixConfig(TranslationConfig):
     """pix2pix from pairs of images, for example --data emoji:google emoji:twitter. The defaults are the paper's."""
 
-    steps: int = 80_000
+    steps: Count = 80_000
     """Length of the run, in generator updates."""
     norm: Literal["instance", "batch", "none"] = "batch"
     """Normalisation of generator and discriminator."""
     loss: Literal["non-saturating", "least-squares", "hinge"] = "non-saturating"
     """Adversarial loss."""
-    weight: float = 100.0
+    weight: NonNegative = 100.0
     """Weight of the L1 distance to the true counterpart."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """Which side is translated into which."""

@@ -18,41 +18,42 @@ from fastgan.losses import adversarial, penalty
 from fastgan.models import r3gan
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
+from fastgan.training.options import Count, Decay, NonNegative, Share
 
 
 @dataclass
 class R3GANConfig(RecipeConfig):
     """R3GAN for any power-of-two size. Pairs are the values at the start and from `burn_in` images on."""
 
-    steps: int = 2_500
+    steps: Count = 2_500
     """Length of the run, in generator updates."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images per update and process."""
-    ema_halflife: float = 5_000.0
+    ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average after the burn-in, in images; it begins at 0. 0: no average."""
-    burn_in: int = 40_000
+    burn_in: Count = 40_000
     """Images during which the rates move from their first value to their last."""
-    lr: tuple[float, float] = (5e-4, 1.5e-4)
+    lr: tuple[NonNegative, NonNegative] = (5e-4, 1.5e-4)
     """Learning rate of both Adam optimisers."""
-    beta2: tuple[float, float] = (0.9, 0.99)
+    beta2: tuple[Decay, Decay] = (0.9, 0.99)
     """Adam's decay rate of the mean squared gradient; that of the mean gradient is 0."""
-    gamma: tuple[float, float] = (1.0, 0.1)
+    gamma: tuple[NonNegative, NonNegative] = (1.0, 0.1)
     """Weight of the penalties R1 (on real images) and R2 (on generated ones)."""
     augment: Literal["none", "ada", "ada-full", "diffaugment"] = "none"
     """Augmentation of what the discriminator sees, for small data sets."""
-    augment_p: float = 0.3
+    augment_p: Share = 0.3
     """Probability of each of ada's augmentations after the burn-in; it begins at 0 and is not adapted."""
     conditional: bool = False
     """Generate by class: give both networks the data set's labels."""
-    width: int = 64
+    width: Count = 64
     """Channels at full resolution; they double with every halving."""
-    max_width: int = 256
+    max_width: Count = 256
     """Upper bound of the channels."""
-    group_width: int = 16
+    group_width: Count = 16
     """Channels per group of a block's middle convolution."""
-    blocks: int = 1
+    blocks: Count = 1
     """Residual blocks per resolution; the paper has 2."""
-    latent: int = 64
+    latent: Count = 64
     """Dimensions of the latent."""
 
 

@@ -15,6 +15,7 @@ from fastgan.models import build
 from fastgan.models.text_discriminator import RELGAN_FILTERS
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
+from fastgan.training.options import Count, Natural, NonNegative, Positive
 
 # Inverse temperature at share t of the adversarial phase, from 1 (constant: from its maximum) to the maximum b.
 SCHEDULES = {
@@ -31,33 +32,33 @@ SCHEDULES = {
 class RelGANConfig(TextConfig):
     """RelGAN: relational memory, Gumbel-softmax and a relativistic loss, after maximum likelihood pretraining."""
 
-    steps: int = 2_000
+    steps: Count = 2_000
     """Length of the run: pretraining, then adversarial steps."""
-    pretrain: int = 1_500
+    pretrain: Natural = 1_500
     """Steps of maximum likelihood."""
     generator: Literal["lstm", "relational", "transformer"] = "relational"
     """Generator network; the paper's is relational, with a hidden width of 512 or 1024."""
-    pretrain_lr: float = 1e-3
+    pretrain_lr: NonNegative = 1e-3
     """Adam's learning rate for maximum likelihood."""
-    discriminator_steps: int = 3
+    discriminator_steps: Count = 3
     """Discriminator updates for each update of the generator; the paper's is 5."""
     schedule: Literal["exponential", "linear", "quadratic", "sqrt", "sigmoid", "constant"] = "exponential"
     """How the inverse temperature grows over the adversarial phase."""
-    inverse_temperature: float = 100.0
+    inverse_temperature: Positive = 100.0
     """Its maximum; the paper uses 100 for quality and 1000 for diversity."""
     loss: Literal["rpgan", "ragan", "non-saturating", "hinge"] = "rpgan"
     """Adversarial loss; "rpgan" is the paper's RSGAN."""
     discriminator: Literal["cnn", "lstm"] = "cnn"
     """The paper's multi-representation CNN, or one LSTM with derivatives of every order."""
-    representations: int = 64
+    representations: Count = 64
     """Embedded representations that the CNN judges separately."""
-    filters: float = 0.25
+    filters: Positive = 0.25
     """Numbers of the CNN's filters, as a share of the paper's 1,200."""
-    penalty: float = 0.0
+    penalty: NonNegative = 0.0
     """Weight of a zero-centred gradient penalty on embedded sentences between real and generated ones. 0: none."""
-    lr: float = 1e-4
+    lr: NonNegative = 1e-4
     """Adam's learning rate for the generator's adversarial updates."""
-    discriminator_lr: float = 1e-4
+    discriminator_lr: NonNegative = 1e-4
     """Adam's learning rate for the discriminator."""
 
 

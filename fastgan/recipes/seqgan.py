@@ -16,6 +16,7 @@ from fastgan.models.text import Generator
 from fastgan.models.text_discriminator import SEQGAN_FILTERS
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
+from fastgan.training.options import Count, Decay, Natural, NonNegative, Positive
 
 
 @dataclass
@@ -27,33 +28,33 @@ class SeqGANConfig(TextConfig):
     regularised one, few adversarial steps of a low learning rate, and maximum likelihood in between.
     """
 
-    steps: int = 600
+    steps: Count = 600
     """Length of the run: pretraining of the generator and of the discriminator, then adversarial steps."""
-    ema_halflife: float = 1_000.0
+    ema_halflife: NonNegative = 1_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in sentences: policy gradients are noisy,
     and their average swings less than the generator. The paper has none. 0: no average."""
-    pretrain: int = 300
+    pretrain: Natural = 300
     """Steps of maximum likelihood. On the Tang quatrains held-out likelihood is best here; larger corpora bear more."""
-    discriminator_pretrain: int = 200
+    discriminator_pretrain: Natural = 200
     """Steps of the discriminator alone, after that."""
-    discriminator_steps: int = 1
+    discriminator_steps: Count = 1
     """Discriminator updates for each update of the generator; the paper's is 5."""
-    rollouts: int = 4
+    rollouts: Count = 4
     """Monte Carlo completions of every prefix; the paper's is 16."""
-    lr: float = 5e-4
+    lr: NonNegative = 5e-4
     """Adam's learning rate for the policy gradient."""
-    interleave_lr: float = 2e-3
+    interleave_lr: NonNegative = 2e-3
     """Adam's learning rate for one step of maximum likelihood after each step of the policy gradient, LeakGAN's interleaved
     training (Guo et al., 2018, section 3.3); it keeps the generator from forgetting the text. 0: none, as in the paper."""
-    discriminator_lr: float = 1e-3
+    discriminator_lr: NonNegative = 1e-3
     """Adam's learning rate for the discriminator."""
-    filters: float = 0.25
+    filters: Positive = 0.25
     """Numbers of the discriminator's filters, as a share of the paper's."""
-    widest: int = 3
+    widest: Count = 3
     """Widest filter of the discriminator, in tokens. Narrow ones memorise fewer sentences; the paper's go to 20."""
-    dropout: float = 0.5
+    dropout: Decay = 0.5
     """Share of the discriminator's features dropped in training; the paper's is 0.25."""
-    embedding_range: float = 0.17
+    embedding_range: Positive = 0.17
     """The discriminator's embeddings start from U(-r, r); the paper's r is 1."""
 
 

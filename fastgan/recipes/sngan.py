@@ -11,21 +11,22 @@ import torch
 from fastgan.losses import adversarial
 from fastgan.models import biggan, resnet
 from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.training.options import Count, NonNegative
 
 
 @dataclass
 class SNGANConfig(RecipeConfig):
     """SNGAN with the paper's residual networks, for any power-of-two size. The paper's width is 128 at 32x32."""
 
-    d_steps: int = 5
+    d_steps: Count = 5
     """Discriminator updates for each generator update."""
     conditional: bool = False
     """Generate by class: class-conditional batch normalisation, projection discriminator, self-attention."""
-    width: int = 64
+    width: Count = 64
     """Channels at full resolution: of every block up to 32x32, and doubling with every halving above."""
-    latent: int = 128
+    latent: Count = 128
     """Dimensions of the latent."""
-    lr: float = 2e-4
+    lr: NonNegative = 2e-4
     """Learning rate of both Adam optimisers."""
 
 

@@ -24,6 +24,7 @@ from fastgan.models import stylegan2
 from fastgan.ops import no_weight_gradients
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
+from fastgan.training.options import Count, Decay, Natural, NonNegative
 from fastgan.training.recipe import lazy_adam
 
 
@@ -31,31 +32,31 @@ from fastgan.training.recipe import lazy_adam
 class StyleGANConfig(RecipeConfig):
     """What StyleGAN2 and StyleGAN3 have in common. The defaults suit small images on two CPU cores."""
 
-    steps: int = 2_500
+    steps: Count = 2_500
     """Length of the run, in generator updates."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images per update and process: a multiple of 4, the group whose standard deviation the discriminator sees."""
-    gamma: float | None = None
+    gamma: NonNegative | None = None
     """Weight of R1, gamma / 2 |grad D|^2. Default: 0.0002 resolution^2 / batch, the batch of all processes."""
-    r1_interval: int = 16
+    r1_interval: Count = 16
     """Steps from one update of R1 to the next."""
     augment: Literal["none", "ada", "ada-full", "diffaugment"] = "ada"
     """Augmentation of what the discriminator sees, for small data sets; ada adapts its strength to overfitting."""
     conditional: bool = False
     """Generate by class: give both networks the data set's labels."""
-    width: int = 32
+    width: Count = 32
     """Channels at full resolution; they double with every halving. The papers' networks have 32768 / resolution."""
-    max_width: int = 256
+    max_width: Count = 256
     """Upper bound of the channels; the papers' is 512."""
-    latent: int = 64
+    latent: Count = 64
     """Dimensions of z and w; the papers have 512."""
-    mapping_layers: int = 2
+    mapping_layers: Count = 2
     """Layers from z to w."""
-    lr: float = 2.5e-3
+    lr: NonNegative = 2.5e-3
     """Learning rate of both Adam optimisers."""
-    beta2: float = 0.99
+    beta2: Decay = 0.99
     """Adam's decay rate of the mean squared gradient; that of the mean gradient is 0."""
-    num_fp16_res: int = 0
+    num_fp16_res: Natural = 0
     """How many of the highest resolutions are computed in `half`; the papers have 4."""
     half: Literal["bfloat16", "float16"] = "bfloat16"
     """Type of those; float16 is used on CUDA alone."""

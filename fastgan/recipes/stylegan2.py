@@ -15,6 +15,7 @@ from fastgan.losses import penalty
 from fastgan.models import stylegan2
 from fastgan.recipes import Update
 from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
+from fastgan.training.options import Count, NonNegative, Share
 from fastgan.training.recipe import lazy_adam
 
 
@@ -22,13 +23,13 @@ from fastgan.training.recipe import lazy_adam
 class StyleGAN2Config(StyleGANConfig):
     """StyleGAN2 for any power-of-two size. The defaults suit small images on two CPU cores."""
 
-    mixing: float = 0.9
+    mixing: Share = 0.9
     """Probability that an image takes its styles from a second latent, from a layer on that is drawn at random."""
-    path_weight: float = 2.0
+    path_weight: NonNegative = 2.0
     """Weight of the path length regularisation. 0: none."""
-    path_interval: int = 4
+    path_interval: Count = 4
     """Steps from one update of the path length regularisation to the next."""
-    path_shrink: int = 2
+    path_shrink: Count = 2
     """It sees the batch divided by this."""
 
 

@@ -16,6 +16,7 @@ from fastgan.models import stylegan3
 from fastgan.ops import filter2d
 from fastgan.recipes import Update
 from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
+from fastgan.training.options import Count, NonNegative
 
 MAGNITUDE_IMAGES = 20_000  # half-life of the mean squares of the layers' inputs
 
@@ -26,16 +27,16 @@ class StyleGAN3Config(StyleGANConfig):
 
     variant: Literal["T", "R"] = "T"
     """T: equivariant to translation; R: to rotation too, with 1x1 convolutions, radial filters and twice the channels."""
-    width: int = 16
+    width: Count = 16
     """Channels at full resolution; they double with every halving. The paper's networks have 32768 / resolution."""
-    max_width: int = 128
+    max_width: Count = 128
     """Upper bound of the channels; the paper's is 512."""
-    layers: int = 8
+    layers: Count = 8
     """Layers of the generator before its output; the paper has 14 at every resolution."""
-    blur: float | None = None
+    blur: NonNegative | None = None
     """Standard blur of what the discriminator sees at first, sigma in pixels. Default: none for T; for R the paper's 10, or
     resolution / 25.6 below 256 pixels."""
-    blur_images: int = 20_000
+    blur_images: Count = 20_000
     """Images over which the blur fades; the paper's 200,000 are of 25 million."""
 
 

@@ -12,31 +12,32 @@ from fastgan import models
 from fastgan.data.text import UNK, TextData, Vocabulary, load_text
 from fastgan.metrics.evaluate_text import evaluate
 from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.training.options import Count, NonNegative
 
 
 @dataclass
 class TextConfig(RecipeConfig):
     """Options of every text recipe."""
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """Sentences per update and process."""
-    ema_halflife: float = 0.0
+    ema_halflife: NonNegative = 0.0
     """Half-life of the generator's moving average, which samples are drawn from, in sentences. 0: no average."""
     level: str | None = None
     """char, word or the path of a tokenizers .json file. Default: characters for the poems, words elsewhere."""
-    length: int | None = None
+    length: Count | None = None
     """Tokens per sentence; longer ones are cut. Default: the longest sentence."""
-    max_vocabulary: int | None = None
+    max_vocabulary: Count | None = None
     """Keep this many tokens, the most frequent; the others become unknown. Default: all."""
     oracle: str | None = None
     """Weights of an oracle of your own (.safetensors or torch.save) for --data oracle."""
     generator: Literal["lstm", "relational", "transformer"] = "lstm"
     """Generator network."""
-    embedding: int = 64
+    embedding: Count = 64
     """Width of the token embedding (lstm, relational)."""
-    hidden: int = 128
+    hidden: Count = 128
     """Width of the LSTM, the relational memory (two heads of half of it) or the Transformer."""
-    pretrain_lr: float = 5e-3
+    pretrain_lr: NonNegative = 5e-3
     """Adam's learning rate for maximum likelihood."""
 
 

@@ -13,6 +13,7 @@ from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import evaluate
+from fastgan.training.options import Count, Decay, Natural, NonNegative, Share
 
 EXAMPLES = 16  # rows of the sample grid
 
@@ -21,21 +22,21 @@ EXAMPLES = 16  # rows of the sample grid
 class TranslationConfig(RecipeConfig):
     """Options of both recipes; the defaults are the papers'."""
 
-    batch_size: int = 1
+    batch_size: Count = 1
     """Images of each side per update and process."""
-    ema_halflife: float = 0.0
+    ema_halflife: NonNegative = 0.0
     """Half-life of the generators' moving average, in images. 0: no average, as in the papers."""
-    width: int = 64
+    width: Count = 64
     """Channels of the first layer of generators and discriminators."""
-    layers: int = 3
+    layers: Natural = 3
     """Depth of the patch discriminator: 3 sees patches of 70 pixels, 2 of 34, 1 of 16, 0 single pixels."""
     jitter: bool = True
     """Load images 286/256 as large, and cut a random part of the final size from each."""
-    lr: float = 2e-4
+    lr: NonNegative = 2e-4
     """Learning rate of the Adam optimisers."""
-    beta1: float = 0.5
+    beta1: Decay = 0.5
     """Adam's decay rate of the mean gradient."""
-    lr_decay: float = 0.5
+    lr_decay: Share = 0.5
     """The learning rate falls linearly to zero over this last share of the run."""
 
 
@@ -59,6 +60,7 @@ class Translation(Recipe):
     `generators`, the network's name by direction."""
 
     run_defaults: ClassVar = {"data": ("emoji:google", "emoji:twitter")}
+    pairs = True
     paired: bool
     generators: dict[str, str]
 

@@ -11,21 +11,22 @@ import torch
 from fastgan.losses import adversarial, penalty
 from fastgan.models import resnet
 from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.training.options import Count, NonNegative
 
 
 @dataclass
 class WGANGPConfig(RecipeConfig):
     """WGAN-GP with the paper's residual networks, for any power-of-two size. The paper's width is 128."""
 
-    critic_steps: int = 5
+    critic_steps: Count = 5
     """Critic updates for each generator update."""
-    penalty: float = 10.0
+    penalty: NonNegative = 10.0
     """Weight of the gradient penalty."""
-    width: int = 64
+    width: Count = 64
     """Channels at full resolution: of every block up to 32x32, and doubling with every halving above."""
-    latent: int = 128
+    latent: Count = 128
     """Dimensions of the latent."""
-    lr: float = 2e-4
+    lr: NonNegative = 2e-4
     """Learning rate of both Adam optimisers."""
 
 

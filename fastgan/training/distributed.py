@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -158,22 +159,36 @@ def _this_attempt(store: dist.Store, rank: int, size: int, timeout: float) -> di
     raise RuntimeError(f"process {rank} waited {timeout:g} s for the other {size - 1}")
 
 
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of that name, of which there may be several: "cuda" stays without a number.
+
+    Raises ValueError for another name than auto (CUDA where there is one), cpu, cuda or cuda:N, or one that is not there.
+    """
+    name = str(device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:(0|[1-9]\d{0,2}))?", name, re.ASCII):
+        raise ValueError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    chosen = torch.device(name)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r}, but torch {torch.__version__} sees no CUDA device here")
+    if chosen.index is not None and chosen.index >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise ValueError(f"device is {name!r}, but the CUDA devices here are numbered 0 to {last}")
+    return chosen
+
+
 def join(device: str = "auto", timeout: float = 600.0) -> World:
     """The world that torchrun's environment describes (RANK, WORLD_SIZE, LOCAL_RANK), or this process alone.
 
-    `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<n>". NCCL on CUDA, gloo on CPU; NCCL with
-    several processes is not verified on hardware yet.
+    `device`: see `find_device`. NCCL on CUDA, gloo on CPU; NCCL with several processes is not verified on hardware yet.
 
-    A collective that takes longer than `timeout` seconds fails. Raises ValueError if CUDA is asked for and not there, PeerLost
+    A collective that takes longer than `timeout` seconds fails. Raises ValueError for a device that is not there, PeerLost
     if the others do not come.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    chosen = find_device(device)
     if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device is {device!r}, but torch {torch.__version__} sees no CUDA device here")
         if chosen.index is None:
             chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(chosen)

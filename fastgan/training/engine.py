@@ -80,7 +80,7 @@ class Trainer:
         self.world: World = join(run.device, run.timeout)
         # Only rank 0's host needs to see the run folder, whose config.json may have set these.
         self.config, self.run = self.world.agree((config, run))
-        check_options(self.config, self.run)
+        check_options(recipe, self.config, self.run)
         if dataset is None:
             options = ("split", "resolution", "crop", "flip", "strict")
             dataset = recipe.load_data(self.run.data, self.config, **{k: getattr(self.run, k) for k in options})

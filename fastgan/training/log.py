@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from fastgan.training.files import PICTURES, complete, named
+
 
 class MetricsLog:
     """One JSON object per logged step in `metrics.jsonl`, and the same numbers in TensorBoard's event files.
@@ -127,16 +129,18 @@ class Progress:
             self._bar.stop()
 
 
-def save_grid(images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None) -> None:
-    """Write images in [-1, 1], float [N, C, H, W] (C 1 or 3), or uint8 ones, as one PNG, `columns` wide.
+def save_grid(images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None) -> Path:
+    """Write images in [-1, 1], float [N, C, H, W] (C 1 or 3), or uint8 ones, as one picture, `columns` wide.
 
-    By default the grid is about square, and small images are enlarged by a whole factor to at least 64 pixels.
-    The file appears under its name only when it is complete.
+    By default the grid is about square, and small images are enlarged by a whole factor to at least 64 pixels. The suffix
+    decides the format, of those in `PICTURES`; a path without one gets .png. The file appears under its name only when it
+    is complete. Returns the path.
     """
     from PIL import Image
 
     from fastgan.data import to_uint8
 
+    path = named(path, PICTURES)
     pixels = (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -149,18 +153,18 @@ def save_grid(images: torch.Tensor, path: Path, columns: int | None = None, scal
         sheet[y : y + height, x : x + width] = image.permute(1, 2, 0)
     picture = Image.fromarray(sheet.squeeze(2).numpy())
     picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    temporary = path.with_name(f".{path.name}")
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    form, options = PICTURES[path.suffix.lower()]
+    with complete(path) as temporary:
+        picture.save(temporary, format=form, **options)
+    return path
 
 
 def save_samples(samples: torch.Tensor | list[str], path: Path) -> Path:
-    """Write images as a PNG grid, texts as lines; a path without a suffix gets .png or .txt. Returns the path."""
-    texts = isinstance(samples, list)
-    path = path if path.suffix else path.with_suffix(".txt" if texts else ".png")
+    """Write images as a grid, texts as lines of UTF-8; a path without a suffix gets .png or .txt. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if texts:
-        path.write_text("\n".join(samples) + "\n", encoding="utf-8")
-    else:
-        save_grid(samples, path)
+    if not isinstance(samples, list):
+        return save_grid(samples, path)
+    path = named(path, (".txt",))
+    with complete(path) as temporary:
+        temporary.write_text("\n".join(samples) + "\n", encoding="utf-8")
     return path

@@ -47,6 +47,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from fastgan.training.options import Count, NonNegative
+
 
 @dataclass
 class RecipeConfig:
@@ -55,11 +57,11 @@ class RecipeConfig:
     Each field has a default and a docstring, which becomes the command line's help.
     """
 
-    steps: int = 10_000
+    steps: Count = 10_000
     """Length of the run, in generator updates."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images per update and process."""
-    ema_halflife: float = 10_000.0
+    ema_halflife: NonNegative = 10_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
 
 
@@ -89,6 +91,7 @@ class Recipe:
         headline: beginnings of the names of those figures of `evaluate` that a run prints as it goes.
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
         unit: what a batch counts, for the progress line ("images", "sentences").
+        pairs: whether `load_data` takes two names, as `--data A B` gives them.
 
     Raises ValueError for a `conditional` config where the data have no classes.
     """
@@ -97,6 +100,7 @@ class Recipe:
     Config: type[RecipeConfig] = RecipeConfig
     averaged: tuple[str, ...] = ("generator",)
     unit: str = "images"
+    pairs: bool = False
     processes: int = 1
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
     headline: tuple[str, ...] = ("fd_",)

@@ -8,8 +8,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from fastgan.training.options import Count, Natural, Range, check_ranges
 from fastgan.training.recipe import Recipe, RecipeConfig
 
 
@@ -26,7 +27,7 @@ class RunConfig:
     """Continue a run from its newest whole checkpoint, with the options it was started with."""
     split: str | None = None
     """The part of the data set to train on: train or test of a named set, or a sub-folder's name (train, val, ...)."""
-    resolution: int | None = None
+    resolution: Annotated[int, Range(1, 16384)] | None = None
     """Resize images to this many pixels a side. Default: as they are."""
     crop: Literal["center", "stretch"] = "center"
     """What to do with images that are not square: cut out the middle, or squeeze them."""
@@ -34,13 +35,13 @@ class RunConfig:
     """Mirror half of the images, drawn anew each epoch."""
     strict: bool = False
     """Stop at an unreadable image instead of skipping and counting it."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Decides every random draw: same seed, same machine, same weights."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16, fp16: run the losses under autocast; weights, optimisers and penalties stay float32."""
-    grad_accum: int = 1
+    grad_accum: Count = 1
     """Pieces of a batch that are computed one after the other: less memory, the same result."""
     compile: bool = False
     """Compile whole updates, penalties included, in a minute or so. For convolutions on a CPU eager is as fast."""
@@ -49,35 +50,36 @@ class RunConfig:
     shard_generator: bool = False
     """Keep 1/n of the generator, its average and its optimiser's state on each of n processes (FSDP2), for one that does
     not fit a device; a block is whole only while it computes. Same results and checkpoints, slower."""
-    timeout: float = 600.0
+    timeout: Annotated[float, Range(0, 10**9, without=(0,))] = 600.0
     """Seconds without an answer after which another process counts as dead."""
-    workers: int = 1
+    workers: Annotated[int, Range(1, 1024)] = 1
     """Threads that assemble batches ahead of training."""
-    log_every: int = 10
+    log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
-    sample_every: int = 250
+    sample_every: Count = 250
     """Steps between sample grids."""
-    checkpoint_every: int = 250
+    checkpoint_every: Count = 250
     """Steps between checkpoints; a killed run repeats at most this many, twice that if it dies while one is written."""
-    metrics_every: int = 0
+    metrics_every: Natural = 0
     """Steps between measurements (what `fastgan eval` prints), and at the end. 0: none."""
-    metrics_samples: int = 1000
+    metrics_samples: Count = 1000
     """Samples of a measurement during training."""
-    keep: int = 3
+    keep: Count = 3
     """Checkpoints to keep."""
-    samples: int = 64
+    samples: Annotated[int, Range(1, 65536)] = 64
     """Images in a sample grid: those of seeds 0, 1, 2, ..."""
 
 
-def check_options(config: RecipeConfig, run: RunConfig) -> None:
-    """ValueError that names the first number that makes no sense."""
-    values = {"steps": config.steps, "batch_size": config.batch_size}
-    names = ("log_every", "sample_every", "checkpoint_every", "keep", "samples", "grad_accum")
-    for name, value in {**values, **{name: getattr(run, name) for name in names}}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunConfig) -> None:
+    """ValueError that names the first option that makes no sense, whatever the data."""
+    for options in (config, run):
+        check_ranges(options)
     if config.batch_size % run.grad_accum:
         raise ValueError(f"grad_accum is {run.grad_accum}, expected a divisor of batch_size, {config.batch_size}")
+    if not isinstance(run.data, str) and not recipe.pairs:
+        raise ValueError(
+            f"data is {tuple(run.data)}, two data sets, and {recipe.name} trains on one; cyclegan and pix2pix take two"
+        )
 
 
 def restarted() -> bool:

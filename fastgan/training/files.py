@@ -1,0 +1,57 @@
+"""Files that are whole or absent, and what their names say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# suffix -> Pillow's name and its options
+PICTURES = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95}),
+    ".jpeg": ("JPEG", {"quality": 95}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".bmp": ("BMP", {}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
+}
+# Suffixes beside Pillow's that are nobody's idea of a dot in a name.
+FORMATS = ".avi .csv .html .json .mkv .md .mov .mp4 .npy .npz .pkl .pt .pth .safetensors .svg .txt .webm .zip"
+
+
+@contextlib.contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which becomes `path` when the block has ended; a failed block leaves nothing."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def named(path: Path, suffixes: Iterable[str]) -> Path:
+    """`path` if it ends in one of `suffixes`, else with the first of them added: in "run.v2" the dot is part of the name.
+
+    Raises ValueError for the suffix of a format that is none of these.
+    """
+    from PIL import Image
+
+    suffix, (first, *others) = path.suffix.lower(), suffixes
+    if suffix in (first, *others):
+        return path
+    if suffix in FORMATS.split() or suffix in Image.registered_extensions():
+        raise ValueError(
+            f"{path}: {suffix} is not written here; expected a name that ends with {', '.join([first, *others])}"
+        )
+    return path.with_name(path.name + first)
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, which need not exist yet."""
+    nearest = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
