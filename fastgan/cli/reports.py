@@ -78,6 +78,8 @@ def data(argv: list[str]) -> int:
         """A name from `fastgan data list`, or a folder, zip or npz of images."""
         out: tyro.conf.Positional[Path]
         """The npz to write; training maps it into memory, so it starts at once."""
+        split: str | None = None
+        """The part to take: train or test of a named set, or the name of a sub-folder (train, val, ...)."""
         resolution: int | None = None
         """Resize images to this many pixels a side. Default: as they are."""
         crop: Literal["center", "stretch"] = "center"
@@ -86,10 +88,10 @@ def data(argv: list[str]) -> int:
         """Stop at an unreadable image instead of skipping and counting it."""
 
     o = parse(Options, None, rest, "fastgan data prepare", "Decode and resize a data set once, into one file.")
-    made = fastgan.data.load(o.source, resolution=o.resolution, crop=o.crop, strict=o.strict)
-    fastgan.data.save_npz(made, o.out)
+    options = {"split": o.split, "resolution": o.resolution, "crop": o.crop, "strict": o.strict}
+    made = fastgan.data.prepare(o.source, o.out, **options)
     shape = "x".join(map(str, made.images.shape[1:]))
-    print(f"{o.out}: {len(made)} images of {shape}, {made.num_classes} classes, {len(made.skipped)} files skipped")
+    print(f"{o.out}: {shape} pixels, {made.about}, {len(made.skipped)} files skipped")
     return 0
 
 

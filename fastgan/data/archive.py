@@ -1,25 +1,43 @@
-"""Data sets as one .npz: written once, memory-mapped ever after."""
+"""Data sets as one .npz: written once, memory-mapped ever after, its checksums verified."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import math
 import os
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from fastgan.data.dataset import ImageDataset
+from fastgan.data.classes import numbered
+from fastgan.data.dataset import ImageDataset, shown
 from fastgan.data.decode import crop_box, resize_array
+from fastgan.data.files import relative_key
+from fastgan.data.zips import blocks, open_zip
+
+_HEADER = 1 << 14  # bytes at the beginning of an .npy that hold its header; numpy reads at most 10,000 of text
+_LARGE = 1 << 26  # bytes of a member whose verification is remembered: 64 MiB take some 60 ms
+
+
+def check_target(path: Path) -> None:
+    """ValueError or OSError where no .npz can be written to ``path``: before the work that makes it, not after."""
+    if path.suffix != ".npz":
+        raise ValueError(f"{path}: expected a name ending in .npz")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, expected the name of a file")
 
 
 def save_npz(dataset: ImageDataset, path: str | Path) -> None:
     """Write ``dataset`` in the layout that :func:`load_npz` maps: atomic, uncompressed, the same bytes each time."""
     path = Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"{path}: expected a name ending in .npz")
+    check_target(path)
     arrays = {"images": dataset.images.numpy()}
     if dataset.class_names:
         arrays |= {"labels": dataset.labels.numpy(), "class_names": np.array(dataset.class_names)}
@@ -40,30 +58,33 @@ def save_npz(dataset: ImageDataset, path: str | Path) -> None:
         raise
 
 
-def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center") -> ImageDataset:
+def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center", labels: bool = True) -> ImageDataset:
     """Images from an .npz; read without pickle, so a file can never run code.
 
     Arrays: ``images`` uint8 [N, C, H, W], [N, H, W, C] or [N, H, W] with C 1 or 3 (any name, if it is the only such
     array; where both readings are possible the first holds); optional ``labels`` integer [N] with optional
     ``class_names`` strings; optional ``files`` strings [N].
 
-    ``images`` stored uncompressed as [N, C, H, W] (:func:`save_npz`) are memory-mapped: loading costs nothing and all
-    processes of a machine share one copy. Otherwise they are read into memory. ``resolution`` and ``crop`` as in
-    :func:`fastgan.data.load` are applied here to images that are not square.
+    ``images`` stored uncompressed as [N, C, H, W] (:func:`save_npz`) are memory-mapped: all processes of a machine share
+    one copy. Otherwise they are read into memory. ``resolution`` and ``crop`` as in :func:`fastgan.data.load` are applied
+    here to images that are not square.
+
+    The CRC-32 of every array that is used is verified; of images of more than 64 MiB once, which is remembered in
+    ``$XDG_CACHE_HOME/fastgan/verified`` for as long as the file's size and times stay.
 
     Raises ValueError naming the file where it is damaged or its arrays do not fit this description.
     """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not a readable npz file (no zip directory at its end: truncated or another format)")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            name = _images_key(archive)
-            images = _mapped(path, archive.zip.getinfo(f"{name}.npy"))
+    with open_zip(path) as archive:
+        try:
+            members = _members(archive)
+            name = _images_key(archive, members)
+            images = _mapped(archive, members[name])
             if images is None:
-                images = archive[name]
-            labels, class_names, files = (archive.get(key) for key in ("labels", "class_names", "files"))
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+                images = _array(archive, members[name])
+            wanted = ("labels", "class_names", "files") if labels else ("files",)
+            others = {key: _array(archive, members[key]) for key in wanted if key in members}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     images = _channels_first(path, images)
     if images.shape[2] != images.shape[3]:
         left, top, right, bottom = crop_box(images.shape[3], images.shape[2], crop)
@@ -72,52 +93,150 @@ def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center")
             if resolution is None:
                 raise ValueError(f"{path}: crop='stretch' of {right}x{bottom} images needs resolution=")
             images = resize_array(images, resolution)
-    if labels is not None:
-        if labels.dtype.kind not in "iu":
-            raise ValueError(f"{path}: labels has dtype {labels.dtype}, expected integers")
-        if class_names is None:
-            class_names = np.array([str(i) for i in range(int(labels.max(initial=-1)) + 1)])
+    files = _strings(path, "files", others.get("files"), len(images))
+    numbers = others.get("labels")
+    class_names: list[str] = []
+    if numbers is not None:
+        if numbers.dtype.kind not in "iu":
+            raise ValueError(f"{path}: labels has dtype {numbers.dtype}, expected integers")
+        if numbers.ndim != 1 or len(numbers) != len(images):
+            raise ValueError(f"{path}: {list(numbers.shape)} labels for {len(images)} images, expected one per image")
+        class_names = _strings(path, "class_names", others.get("class_names"), None)
+        if not class_names:
+            class_names = numbered(numbers, f"{path}: labels")
+        elif int(numbers.max()) >= len(class_names) or int(numbers.min()) < 0:
+            raise ValueError(
+                f"{path}: labels {int(numbers.min())}..{int(numbers.max())}, expected 0..{len(class_names) - 1}"
+            )
     return ImageDataset(
         torch.from_numpy(images),
-        None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        None if numbers is None else torch.from_numpy(numbers.astype(np.int64)),
         name=str(path),
-        class_names=() if labels is None else class_names.tolist(),
-        files=() if files is None else files.tolist(),
+        class_names=class_names,
+        class_source="labels of the npz" if class_names else "",
+        files=[relative_key(file) for file in files],
     )
 
 
-def _images_key(archive: Any) -> str:
-    if "images" in archive:
+class _Header(NamedTuple):
+    """Of the .npy member ``info``: what numpy wrote, and at which byte the elements ``start``."""
+
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    start: int
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    members = {}
+    for info in archive.infolist():
+        # The name stands in the file twice; opening compares them. So no flipped bit makes labels unseen.
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            try:
+                archive.open(info).close()
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"{shown([info.filename])}: {error}") from error
+        members[info.filename.removesuffix(".npy")] = info
+    return members
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
+    name = shown([info.filename])
+    try:
+        start = io.BytesIO(next(blocks(archive, info), b"")[:_HEADER])
+        one = np.lib.format.read_magic(start) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(start)
+    except Exception as error:  # numpy parses it as Python source, with all that can be wrong with that
+        raise ValueError(f"{name}: damaged header ({type(error).__name__}: {shown([str(error)])})") from error
+    if dtype.hasobject:
+        raise ValueError(f"{name}: holds Python objects, which are not read (allow_pickle=False)")
+    if not all(isinstance(side, int) and side >= 0 for side in shape) or not dtype.itemsize:
+        raise ValueError(f"{name}: shape {shape[:8]} of {dtype}, expected sides from 0 on and elements of a size")
+    size = math.prod(shape) * dtype.itemsize
+    if start.tell() + size != info.file_size:
+        raise ValueError(
+            f"{name}: its header claims {size} bytes for shape {list(shape[:8])}, it has {info.file_size - start.tell()}"
+        )
+    return _Header(info, shape, fortran, dtype, start.tell())
+
+
+def _images_key(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> str:
+    if "images" in members:
         return "images"
-    headers = {}
-    for name in archive.files:
-        with archive.zip.open(f"{name}.npy") as member:
-            headers[name] = _header(member)
-    found = [name for name, (shape, _, dtype) in headers.items() if dtype == np.uint8 and len(shape) in (3, 4)]
+    found, have = [], []
+    for name, info in members.items():
+        with contextlib.suppress(ValueError):  # an array of another kind, which is none of ours
+            header = _header(archive, info)
+            have.append(f"{name} {header.dtype} {list(header.shape)}")
+            if header.dtype == np.uint8 and len(header.shape) in (3, 4):
+                found.append(name)
     if len(found) != 1:
-        have = ", ".join(f"{name} {dtype} {list(shape)}" for name, (shape, _, dtype) in headers.items())
-        raise ValueError(f"no array 'images' of uint8 [N, C, H, W], [N, H, W, C] or [N, H, W]; it has: {have}")
+        raise ValueError(
+            f"no array 'images' of uint8 [N, C, H, W], [N, H, W, C] or [N, H, W]; it has: {shown(have, 20)}"
+        )
     return found[0]
 
 
-def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, whether in Fortran order, dtype) of an open .npy; leaves ``member`` at the first element."""
-    version = np.lib.format.read_magic(member)
-    return (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(member)
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    header = _header(archive, info)
+    content = bytearray(info.file_size)
+    at = 0
+    try:
+        for block in blocks(archive, info):
+            content[at : at + len(block)] = block
+            at += len(block)
+    except ValueError as error:
+        raise ValueError(f"{shown([info.filename])}: {error}") from error
+    array = np.frombuffer(content, header.dtype, offset=header.start)
+    return array.reshape(header.shape, order="F" if header.fortran else "C")
 
 
-def _mapped(path: Path, info: zipfile.ZipInfo) -> np.ndarray | None:
-    """The array as a copy-on-write map of the file (writable for torch, never written back); None if compressed."""
-    if info.compress_type != zipfile.ZIP_STORED:
+def _mapped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray | None:
+    """The verified array as a copy-on-write map of the file (writable for torch, never written back); None where it is
+    compressed or of another layout."""
+    header = _header(archive, info)
+    layout = len(header.shape) == 4 and header.shape[1] in (1, 3) and 0 not in header.shape
+    if info.compress_type != zipfile.ZIP_STORED or header.fortran or header.dtype != np.uint8 or not layout:
         return None
-    with open(path, "rb") as file:
+    _verify(archive, info)
+    with open(archive.filename, "rb") as file:
         file.seek(info.header_offset)
         local = file.read(30)  # zip local file header: name and extra lengths at 26 and 28
-        file.seek(int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little"), os.SEEK_CUR)
-        shape, fortran, dtype = _header(file)
-        if fortran or dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
-            return None
-        return np.memmap(path, np.uint8, mode="c", offset=file.tell(), shape=shape)
+    skip = 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little") + header.start
+    return np.memmap(archive.filename, np.uint8, mode="c", offset=info.header_offset + skip, shape=header.shape)
+
+
+def _verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Reads a member to its end, where its CRC-32 is compared; a large one only if that is not on record."""
+    status = os.stat(archive.filename)
+    state = (os.path.realpath(archive.filename), status.st_size, status.st_mtime_ns, status.st_ctime_ns, info.CRC)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    record = Path(base, "fastgan", "verified", hashlib.sha256(repr(state).encode()).hexdigest())
+    if info.file_size > _LARGE and os.path.exists(record):
+        return
+    try:
+        for _ in blocks(archive, info):
+            pass
+    except ValueError as error:
+        raise ValueError(f"{shown([info.filename])}: {error}") from error
+    if info.file_size > _LARGE:
+        with contextlib.suppress(OSError):  # a read-only home: verified again next time
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.touch()
+
+
+def _strings(path: Path, name: str, array: np.ndarray | None, count: int | None) -> list[str]:
+    if array is None:
+        return []
+    if array.dtype.kind != "U" or array.ndim != 1 or count not in (None, len(array)):
+        expected = "strings [classes]" if count is None else f"strings [{count}]"
+        raise ValueError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {expected}")
+    try:
+        return array.tolist()
+    except ValueError as error:  # numbers beyond Unicode
+        raise ValueError(f"{path}: {name}: {error}") from error
 
 
 def _channels_first(path: Path, images: np.ndarray) -> np.ndarray:

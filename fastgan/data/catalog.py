@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastgan.data.archive import load_npz, save_npz
+from fastgan.data.archive import check_target, load_npz, save_npz
 from fastgan.data.dataset import ImageDataset
 from fastgan.data.decode import resize_array
 from fastgan.data.emoji import STYLES, load_emoji
-from fastgan.data.files import Progress, folder_source, read_images, zip_source
+from fastgan.data.files import Progress, open_source, read_images
 from fastgan.data.idx import is_idx_folder, load_fashion_mnist, load_idx
 from fastgan.names import did_you_mean
 
 CROPS = ("center", "stretch")
-SPLITS = ("train", "test")
 
 
 def names() -> list[str]:
@@ -51,8 +50,17 @@ def load(
     ``CLASS`` is the beginning of a class name in lower case with hyphens (``emoji:food``, ``fashion-mnist:ankle``);
     the result then has no classes. A name wins over a folder of that name: write ``./emoji`` for the folder.
 
-    Paths: a folder of images, also in sub-folders (where every image lies in one, they are the classes); a folder of
-    IDX files; a ``.zip`` of images, which is read in memory and never extracted; an ``.npz`` (:func:`load_npz`).
+    Paths: a folder of images; a ``.zip`` of them, which is read in memory and never extracted; an ``.npz``
+    (:func:`load_npz`); a folder of IDX files. What the classes are of images in a folder or zip:
+
+    - With a ``dataset.json`` as StyleGAN's tools write it, ``{"labels": [[file, label], ...]}`` with integers or one-hot
+      vectors, these; none for ``null``. An image without an entry, or a vector that is not one-hot, is a ValueError.
+    - Else the sub-folders, where every image lies in one. Sub-folders 00000, 00001, ... of 1,000 numbered images each
+      are no classes, nor are ``train``, ``val``, ``test`` and the like: a warning says so, and ``split`` chooses one.
+
+    ``about`` of the result says what was taken. JPEG files and IDX files carry no checksum: damage that leaves them
+    readable cannot be told; that of PNG, zip, gzip and npz files is.
+
     Files are taken in sorted order and decoded once, over all cores. To start at once with large sets, or to share
     one copy between processes, write them with :func:`fastgan.data.prepare` first.
 
@@ -64,9 +72,9 @@ def load(
         strict: raise ValueError at the first unreadable file instead of skipping it with a warning.
         labels: False drops the classes.
         channels: 1 (luma) or 3. None keeps what the set has; files are RGB.
-        split: ``train`` or ``test``. emoji: all unless given; about 10% of the base emoji are the test set
-            (:func:`fastgan.data.emoji.is_test`) with all their variants. fashion-mnist and IDX: train unless given.
-            Folder: its sub-folder of that name.
+        split: ``train`` or ``test`` of emoji (all unless given; about 10% of the base emoji are the test set,
+            :func:`fastgan.data.emoji.is_test`, with all their variants), of fashion-mnist and IDX (train unless given).
+            Of a folder or zip: the sub-folder of that name (train, val, ...).
         store: folder on a disk for an unnamed file with the decoded pixels, for sets larger than memory; it vanishes
             with the process. None keeps them in memory.
         progress: called as ``progress(done, total)`` while files are decoded.
@@ -74,7 +82,12 @@ def load(
     Raises ValueError for bad arguments, unknown parts and unreadable data, FileNotFoundError for unknown names and
     missing files, ImportError where Pillow is needed and missing.
     """
-    _check(resolution, crop, channels, split)
+    _check(resolution, crop, channels)
+    if not isinstance(name_or_path, (str, Path)):
+        raise ValueError(
+            f"{name_or_path!r}: expected one data set, a name or a path; two of them are for translation (cyclegan, pix2pix; "
+            "fastgan.data.load_pair)"
+        )
     head, *parts = str(name_or_path).split(":")
     if head == "emoji":
         style = parts.pop(0) if parts and parts[0] in STYLES else STYLES[0]
@@ -85,17 +98,15 @@ def load(
     else:
         path = Path(name_or_path).expanduser()
         if not path.exists():
-            raise FileNotFoundError(
-                f"{name_or_path}: no such file or folder, and no data set of that name"
-                f"{did_you_mean(str(name_or_path), names())}; names: {', '.join(names())}, each also with :CLASS"
-            )
+            raise FileNotFoundError(f"{name_or_path}: {_unknown(str(name_or_path))}")
         if path.is_dir() and is_idx_folder(path):
             data = load_idx(path, split, name=str(path))
         else:
+            options = {"resolution": resolution, "crop": crop, "labels": labels}
             files = {"channels": channels, "strict": strict, "store": store, "progress": progress}
-            data = _load_path(path, split, resolution, crop, files)
+            data = _load_path(path, split, options, files)
     if not labels:
-        data = data.replace(labels=None, class_names=())
+        data = data.replace(labels=None, class_names=(), class_source="")
     return conform(data, resolution, channels).replace(flip=flip)
 
 
@@ -106,9 +117,10 @@ def prepare(source: str | Path, path: str | Path, **options: Any) -> ImageDatase
     an unnamed file beside ``path``: the disk needs twice the size of the result, memory almost nothing.
     """
     path = Path(path)
+    check_target(path)
     data = load(source, **{"store": path.parent} | options)
     save_npz(data, path)
-    return load(path).replace(skipped=data.skipped, flip=data.flip)
+    return load(path).replace(skipped=data.skipped, flip=data.flip, class_source=data.class_source)
 
 
 def conform(data: ImageDataset, resolution: int | None, channels: int | None) -> ImageDataset:
@@ -123,36 +135,34 @@ def conform(data: ImageDataset, resolution: int | None, channels: int | None) ->
     return data if images is data.images else data.replace(images=images)
 
 
-def source_folder(path: Path, split: str | None) -> Path:
-    """``path``, or its sub-folder for ``split``."""
-    if split is None:
-        return path
-    if not (path / split).is_dir():
-        raise ValueError(f"{path}: split={split!r} needs a sub-folder {path / split}")
-    return path / split
+def _unknown(name: str) -> str:
+    from fastgan.data.text import TEXT_NAMES
+
+    if name in TEXT_NAMES:
+        return "a set of texts, for mle, seqgan and relgan; images were expected"
+    return (
+        f"no such file or folder, and no data set of that name{did_you_mean(name, names())}; "
+        f"names: {', '.join(names())}, each also with :CLASS"
+    )
 
 
-def _load_path(path: Path, split: str | None, resolution: int | None, crop: str, files: dict[str, Any]) -> ImageDataset:
-    if path.is_dir():
-        source = folder_source(source_folder(path, split))
-    elif split is not None:
-        raise ValueError(f"{path}: split={split!r} is not offered for a file")
-    elif path.suffix.lower() == ".npz":
-        return load_npz(path, resolution=resolution, crop=crop)
-    elif path.suffix.lower() == ".zip":
-        source = zip_source(path)
-    else:
+def _load_path(path: Path, split: str | None, options: dict[str, Any], files: dict[str, Any]) -> ImageDataset:
+    suffix = "folder" if path.is_dir() else path.suffix.lower()
+    if suffix not in ("folder", ".npz", ".zip") or not (path.is_dir() or path.is_file()):
         raise ValueError(f"{path}: expected a folder, a .zip or an .npz")
-    return read_images(source, resolution=resolution, crop=crop, **files)
+    if suffix != ".npz":
+        return read_images(open_source(path, split), **options, **files)
+    if split is not None:
+        raise ValueError(f"{path}: split={split!r} is not offered for a file")
+    return load_npz(path, **options)
 
 
-def _check(resolution: int | None, crop: str, channels: int | None, split: str | None) -> None:
+def _check(resolution: int | None, crop: str, channels: int | None) -> None:
     if resolution is not None and (not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1):
         raise ValueError(f"resolution is {resolution!r}, expected a positive integer or None")
     for name, value, known in (
         ("crop", crop, CROPS),
         ("channels", channels, (None, 1, 3)),
-        ("split", split, (None, *SPLITS)),
     ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, known))}")
@@ -172,7 +182,8 @@ def _one_class(data: ImageDataset, parts: Sequence[str]) -> ImageDataset:
     if len(parts) > 1 or len(matches) != 1:
         grammar = ":".join([data.name, *parts])
         options = f"{', '.join(STYLES)}, then base, then one of " if data.name.startswith("emoji") else ""
-        raise ValueError(f"{grammar}: unknown part; after the name may follow {options}{', '.join(slugs)}")
+        near = did_you_mean(parts[0], slugs)
+        raise ValueError(f"{grammar}: unknown part{near}; after the name may follow {options}{', '.join(slugs)}")
     index = torch.from_numpy(np.flatnonzero(data.labels.numpy() == matches[0]))
     chosen = data.subset(index)
     return chosen.replace(labels=None, class_names=(), name=f"{data.name}:{slugs[matches[0]]}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     )
 
 
+def shown(names: Iterable[str], most: int = 5) -> str:
+    """The first ``most`` of ``names`` and how many more there are, on one line: for messages about foreign names."""
+    names = list(names)
+    cut = (name if len(name) <= 200 else f"{name[:150]}...{name[-40:]}" for name in islice(names, most))
+    listed = ", ".join(name if name.isprintable() else ascii(name) for name in cut)
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed
+
+
 class ImageDataset(torch.utils.data.Dataset):
     """Square images of one size in one uint8 tensor, with integer labels.
 
@@ -38,7 +47,8 @@ class ImageDataset(torch.utils.data.Dataset):
     Attributes: ``images`` uint8 [N, C, H, W], in memory or memory-mapped; ``labels`` int64 [N]; ``name``;
     ``resolution``; ``channels`` (1 or 3); ``num_classes`` (0 where there are none); ``class_names``; ``files``: one
     key per image (relative path, or code points for emoji), empty where the source has none; ``skipped``: list of
-    ``(file, reason)``; ``flip``: whether :class:`~fastgan.data.Loader` mirrors images at random.
+    ``(file, reason)``; ``flip``: whether :class:`~fastgan.data.Loader` mirrors images at random; ``class_source``: what
+    was taken for classes, or why there are none.
 
     Forked workers share ``images`` copy-on-write; a torch ``DataLoader`` that spawns sends it through shared memory.
     """
@@ -53,6 +63,7 @@ class ImageDataset(torch.utils.data.Dataset):
         files: Sequence[str] = (),
         skipped: Sequence[tuple[str, str]] = (),
         flip: bool = False,
+        class_source: str = "",
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"{name}: images is {images.dtype} {list(images.shape)}, expected uint8 [N, 1 or 3, H, W]")
@@ -75,6 +86,7 @@ class ImageDataset(torch.utils.data.Dataset):
         self.files = list(files)
         self.skipped = list(skipped)
         self.flip = flip
+        self.class_source = class_source
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,6 +99,14 @@ class ImageDataset(torch.utils.data.Dataset):
         return f"ImageDataset({self.name!r}: {size}, {self.num_classes} classes, {len(self.skipped)} skipped)"
 
     @property
+    def about(self) -> str:
+        """What a run says of its data: how many images, which classes, and where the classes come from."""
+        source = f" ({self.class_source})" if self.class_source else ""
+        if not self.num_classes:
+            return f"{len(self)} images, no classes{source}"
+        return f"{len(self)} images, {self.num_classes} classes{source}: {shown(self.class_names, 10)}"
+
+    @property
     def streams(self) -> tuple[int, ...]:
         """Lengths of the index streams that one batch draws from; see :class:`~fastgan.data.Loader`."""
         return (len(self),)
@@ -97,7 +117,7 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def replace(self, **changes: Any) -> ImageDataset:
         """The same data set with some constructor arguments changed; the pixels are shared, not copied."""
-        kept = ("images", "labels", "name", "class_names", "files", "skipped", "flip")
+        kept = ("images", "labels", "name", "class_names", "files", "skipped", "flip", "class_source")
         return ImageDataset(**{key: getattr(self, key) for key in kept} | changes)
 
     def subset(self, index: torch.Tensor) -> ImageDataset:

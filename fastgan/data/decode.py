@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+
+# Images of more pixels are decoded one at a time: 16 threads with one of them each would need 16 times up to 1.4 GB.
+_LARGE_PIXELS, _LARGE = 1 << 25, threading.Lock()
 
 PARTS = {"whole": (0, 1), "left": (0, 2), "right": (1, 2)}  # part: (index, how many side by side)
 
@@ -38,8 +44,7 @@ def crop_box(width: int, height: int, crop: str, part: str = "whole") -> tuple[i
 
 def natural_size(data: bytes, crop: str, part: str) -> tuple[int, int]:
     """Width and height in pixels of the region that ``crop`` takes, before any resize. Decodes the header only."""
-    Image = pillow()
-    with Image.open(io.BytesIO(data)) as image:
+    with _open(data) as image:
         width, height = image.size
         if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientation 5..8: turned by 90 degrees
             width, height = height, width
@@ -51,22 +56,32 @@ def decode(data: bytes, resolution: int, crop: str, channels: int, part: str = "
     """Encoded image -> uint8 [channels, resolution, resolution].
 
     EXIF orientation applied; the first frame of an animation; transparency composited on white; 16-bit grey scaled to
-    8 bits; Lanczos with antialiasing where the size changes. Pillow's decompression-bomb limit stays on.
+    8 bits; Lanczos with antialiasing where the size changes. An image of more than ``PIL.Image.MAX_IMAGE_PIXELS`` is
+    refused by its header, before any memory is taken for it. (Of the formats only PNG carries checksums, which Pillow
+    verifies: a flipped bit of a JPEG is another picture and cannot be told.)
 
     Raises whatever Pillow raises for a file that it cannot read, and ValueError for floating-point images (their range
     is not known).
     """
-    Image = pillow()
     from PIL import ImageOps
 
-    with Image.open(io.BytesIO(data)) as opened:
+    with _open(data) as opened, _LARGE if math.prod(opened.size) > _LARGE_PIXELS else contextlib.nullcontext():
         opened.load()
-        image = ImageOps.exif_transpose(opened)
-    image = _colour(image, channels)
-    box = crop_box(*image.size, crop, part)
-    if box != (0, 0, *image.size):
-        image = image.crop(box)
-    return _to_array(fit(image, resolution))
+        image = _colour(ImageOps.exif_transpose(opened), channels)
+        box = crop_box(*image.size, crop, part)
+        if box != (0, 0, *image.size):
+            image = image.crop(box)
+        return _to_array(fit(image, resolution))
+
+
+def _open(data: bytes) -> Any:
+    """The lazy PIL image of ``data``; ValueError for one of too many pixels."""
+    Image = pillow()
+    image = Image.open(io.BytesIO(data))
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and math.prod(image.size) > limit:
+        raise ValueError(f"{image.width}x{image.height} pixels, limit {limit} (PIL.Image.MAX_IMAGE_PIXELS)")
+    return image
 
 
 def fit(image: Any, resolution: int) -> Any:

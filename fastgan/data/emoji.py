@@ -54,6 +54,8 @@ def load_emoji(style: str, *, base_only: bool, split: str | None) -> ImageDatase
 
     The images of the whole set are decoded once per process and shared by all that load it: do not write to them.
     """
+    if split not in (None, "train", "test"):
+        raise ValueError(f"emoji: split is {split!r}, expected one of 'train', 'test'")
     whole = _style(style)
     keep = np.ones(len(whole), bool)
     if base_only:

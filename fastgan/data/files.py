@@ -1,77 +1,168 @@
-"""Images in folders and zip files: a sorted scan, labels from sub-folders, one parallel decode into one array."""
+"""Images in folders and zip files: a sorted scan, and one parallel decode into one array."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import warnings
-import zipfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
-from fastgan.data.dataset import ImageDataset
+from fastgan.data.classes import MANIFEST, Classes, common_folders, find_classes, first_folders, parts_of
+from fastgan.data.classes import labels_from_paths as labels_from_paths
+from fastgan.data.dataset import ImageDataset, shown
 from fastgan.data.decode import decode, in_threads, natural_size, pillow
+from fastgan.data.zips import blocks, open_zip
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_MEMBER_LIMIT = 1 << 30  # bytes of one zip member: a larger one is no image but a bomb
+_MEMBER_LIMIT = 1 << 30  # bytes of one image file: a larger one is no image but a bomb
+_LINK_LIMIT = 64  # visits of one folder through links: ten folders of two links each would ask for 1,024
 _SHOWN = 5  # files named in the warning; ImageDataset.skipped has all
+_KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 
 Progress = Callable[[int, int], None]
 
 
+class TooLarge(MemoryError, ValueError):
+    """More pixels than the memory holds; a ValueError too, as the data or an option has to change."""
+
+
 @dataclass
 class Source:
-    """Encoded images: sorted ``keys`` (posix paths) and ``read(key) -> bytes``; ``skipped`` as found by the scan."""
+    """Encoded images: sorted ``keys`` (posix paths) and ``read(key, limit) -> bytes``; ``skipped`` as found by the scan;
+    ``manifests``: the keys of files called dataset.json."""
 
     name: str
     keys: list[str]
-    read: Callable[[str], bytes]
+    read: Callable[[str, int], bytes]
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    manifests: list[str] = field(default_factory=list)
+
+    def below(self, folder: str) -> Source:
+        """What lies in ``folder``, under keys relative to it."""
+        start, name = f"{folder}/", f"{self.name}/{folder}"
+        keys, manifests = (
+            [key.removeprefix(start) for key in found if key.startswith(start)] for found in (self.keys, self.manifests)
+        )
+        skipped = [(file, reason) for file, reason in self.skipped if f"{file}/".startswith(f"{name}/")]
+        return Source(name, keys, lambda key, limit: self.read(start + key, limit), skipped, manifests)
+
+
+def open_source(path: Path, split: str | None) -> Source:
+    """All images of a folder or zip, or those of its part ``split``: a sub-folder, in any case where none fits exactly.
+
+    Warns where ``split`` is None and sub-folders look like parts of one set, some of them held out. Raises ValueError
+    that lists the sub-folders where ``split`` is none of them.
+    """
+    source = folder_source(path) if path.is_dir() else zip_source(path)
+    if split is not None:
+        return _part(source, split)
+    parts, sure = parts_of(source.keys)
+    if parts:
+        first = min(parts, key=lambda name: not name.lower().startswith("train"))
+        taken = "are parts of one set, no classes" if sure else "may be a part of the set; it is read as a class"
+        warnings.warn(
+            f"{path}: sub-folders {shown(parts)} {taken}. All {len(source.keys)} images are read, held-out ones too: choose "
+            f"a part with --split {first} (split={first!r})",
+            stacklevel=2,
+        )
+    return source
+
+
+def _part(source: Source, split: str) -> Source:
+    shared, there = common_folders(source.keys) if source.keys else (), first_folders(source.keys)
+    places = {name: "/".join([*shared, name]) for name in there}
+    places |= {name: "/".join(shared[: i + 1]) for i, name in reversed(list(enumerate(shared)))}
+    fitting = [name for name in places if name == split] or [n for n in places if n.casefold() == split.casefold()]
+    if len(fitting) != 1:
+        have = f"there are {shown(places, 20)}" if places else "there is none with images"
+        raise ValueError(f"{source.name}: split={split!r} needs a sub-folder of that name; {have}")
+    return source.below(places[fitting[0]])
 
 
 def folder_source(root: Path) -> Source:
     """All images under ``root``, links followed, hidden files and folders left out."""
-    keys: list[str] = []
+    found: list[str] = []
     skipped: list[tuple[str, str]] = []
-    seen: set[str] = set()
+    visits: Counter[str] = Counter()
 
     def unreadable(error: OSError) -> None:
         skipped.append((str(error.filename), error.strerror or str(error)))
 
+    def leads_back(folder: str, real: str) -> bool:
+        above = Path(folder).relative_to(root).parents
+        return any(os.path.realpath(root / part) == real for part in above)
+
+    top = os.path.realpath(root)
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
         real = os.path.realpath(folder)
-        if real in seen:  # a link back up the tree
+        visits[real] += 1
+        reason = ""
+        if visits[real] > _LINK_LIMIT:
+            reason = f"more than {_LINK_LIMIT} links to {real}"
+        elif real != top and f"{top}/".startswith(real.rstrip("/") + "/"):
+            reason = f"a link to {real}, which this folder lies in"
+        if reason:
+            skipped.append((folder, reason))
+        if reason or (visits[real] > 1 and leads_back(folder, real)):
             subfolders.clear()
             continue
-        seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        keys += [Path(folder, name).relative_to(root).as_posix() for name in files if _is_image(name)]
-    return Source(str(root), sorted(keys), lambda key: (root / key).read_bytes(), skipped)
+        start = Path(folder).relative_to(root)
+        found += [(start / name).as_posix() for name in files if _is_image(name) or name == MANIFEST]
+    return _source(root, found, lambda key, limit: read_file(root / key, limit), skipped)
 
 
 def zip_source(path: Path) -> Source:
     """All images in a zip, read in memory: nothing is ever extracted, so a member's path can reach no file."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: not a readable zip file ({error})") from error
-    sizes = {
-        info.filename: info.file_size
-        for info in archive.infolist()
-        if not info.filename.startswith("__MACOSX/") and all(map(_is_visible, PurePosixPath(info.filename).parts))
-    }
+    archive = open_zip(path)
+    members, skipped = {}, []
+    for info in archive.infolist():
+        key = relative_key(info.filename)
+        if info.is_dir() or key.startswith("__MACOSX/") or not all(map(_is_visible, PurePosixPath(key).parts)):
+            continue
+        if _is_image(key) and key in members:
+            skipped.append((f"{path}/{key}", "the zip has two files of this name; the last is read"))
+        members[key] = info
 
-    def read(key: str) -> bytes:
-        if sizes[key] > _MEMBER_LIMIT:
-            raise ValueError(f"{sizes[key]} bytes, limit {_MEMBER_LIMIT}")
-        return archive.read(key)
+    def read(key: str, limit: int) -> bytes:
+        if members[key].file_size > limit:
+            raise ValueError(f"{members[key].file_size} bytes, limit {limit}")
+        return b"".join(blocks(archive, members[key]))
 
-    return Source(str(path), sorted(key for key in sizes if _is_image(key)), read)
+    return _source(path, members, read, skipped)
+
+
+def _source(path: Path, found: Iterable[str], read: Callable[[str, int], bytes], skipped: list) -> Source:
+    found = sorted(found)
+    manifests = [key for key in found if PurePosixPath(key).name == MANIFEST]
+    return Source(str(path), [key for key in found if _is_image(key)], read, skipped, manifests)
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Content of a regular file of at most ``limit`` bytes. A FIFO or device, or a link to one, might keep its reader
+    waiting for ever: ValueError."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((kind for test, kind in _KINDS if test(status.st_mode)), "a device")
+        raise ValueError(f"{kind}, expected a file")
+    if status.st_size > limit:
+        raise ValueError(f"{status.st_size} bytes, limit {limit}")
+    # /proc/kmsg and its like pass for files of no byte, and have their reader wait.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        return file.read(status.st_size)
+
+
+def relative_key(name: str) -> str:
+    """``name`` as a posix path that stays below the folder it is joined to: ``..\\a/b.png`` is ``a/b.png``."""
+    parts = name.replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", ".", "..") and not (len(part) == 2 and part[1] == ":"))
 
 
 def read_images(
@@ -81,23 +172,28 @@ def read_images(
     crop: str,
     channels: int | None,
     strict: bool,
+    labels: bool = True,
     part: str = "whole",
     store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ImageDataset:
-    """Decode every image of ``source`` once, over all cores, in the order of its keys.
+    """Decode every image of ``source`` once, over all cores, in the order of its keys, and find their classes unless
+    ``labels=False``.
 
     Images are RGB unless ``channels=1``. ``resolution=None`` keeps the size where all images share one. Unreadable
     files are listed in ``skipped`` and named in one warning; ``strict=True`` raises ValueError naming the first.
     The pixels go to memory, or to an unnamed file in the folder ``store``. ``progress(done, total)`` after each image.
 
-    Raises ValueError where no image is readable or sizes differ; MemoryError where half of the memory is too small.
+    Raises ValueError where no image is readable or sizes differ; :class:`TooLarge` where half of the memory is too small.
     """
     pillow()
     if not source.keys:
-        raise ValueError(f"{source.name}: no images found (looked for {', '.join(EXTENSIONS)})")
+        first = "; {}: {}".format(*source.skipped[0]) if source.skipped else ""
+        raise ValueError(f"{source.name}: no images found (looked for {', '.join(EXTENSIONS)}){first}")
     if strict and source.skipped:
         raise ValueError("{}: {}".format(*source.skipped[0]))
+    none = Classes(np.zeros(len(source.keys), np.int64), [], "")
+    classes = find_classes(source.name, source.keys, source.manifests, source.read) if labels else none
     resolution = resolution or _common_side(source, crop, part)
     channels = channels or 3
     total = len(source.keys)
@@ -105,7 +201,7 @@ def read_images(
 
     def one(row: int) -> str | None:
         try:
-            images[row] = decode(source.read(source.keys[row]), resolution, crop, channels, part)
+            images[row] = decode(source.read(source.keys[row], _MEMBER_LIMIT), resolution, crop, channels, part)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
@@ -114,7 +210,6 @@ def read_images(
             return _reason(error)
         return None
 
-    labels, class_names = labels_from_paths(source.keys)
     kept: list[int] = []
     skipped = list(source.skipped)
     for row, failure in enumerate(in_threads(one, range(total))):
@@ -132,31 +227,17 @@ def read_images(
             images[place] = images[row]
     return ImageDataset(
         torch.from_numpy(images[: len(kept)]),
-        torch.from_numpy(labels[kept]),
+        torch.from_numpy(classes.labels[kept]),
         name=source.name,
-        class_names=class_names,
+        class_names=classes.names,
+        class_source=classes.source,
         files=[source.keys[row] for row in kept],
         skipped=skipped,
     )
 
 
-def labels_from_paths(keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Class index int64 [N] and sorted class names: the first folder below the one that all keys share.
-
-    No classes (zeros, empty list) where an image lies outside any such folder.
-    """
-    folders = [[part for part in PurePosixPath(key).parts[:-1] if part not in ("/", "..", ".")] for key in keys]
-    first, last = min(folders), max(folders)
-    depth = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
-    if any(len(folder) <= depth for folder in folders):
-        return np.zeros(len(keys), np.int64), []
-    class_names = sorted({folder[depth] for folder in folders})
-    index = {name: i for i, name in enumerate(class_names)}
-    return np.array([index[folder[depth]] for folder in folders], np.int64), class_names
-
-
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") or name == ".."
+    return not name.startswith(".")
 
 
 def _is_image(name: str) -> bool:
@@ -165,24 +246,26 @@ def _is_image(name: str) -> bool:
 
 
 def _full(source: Source, key: str) -> str:
-    return f"{source.name}/{key}"
+    return f"{source.name}/{shown([key])}"
 
 
 def _reason(error: Exception) -> str:
-    return "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error) or type(error).__name__
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not an image"
+    return shown([(error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__])
 
 
 def _warn_skipped(name: str, skipped: list[tuple[str, str]], total: int) -> None:
     if skipped:
-        shown = "; ".join(f"{file} ({reason})" for file, reason in skipped[:_SHOWN])
+        listed = "; ".join(f"{file} ({reason})" for file, reason in skipped[:_SHOWN])
         more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
-        warnings.warn(f"{name}: skipped {len(skipped)} of {total} files: {shown}{more}", stacklevel=2)
+        warnings.warn(f"{name}: skipped {len(skipped)} of {total} files: {listed}{more}", stacklevel=2)
 
 
 def _common_side(source: Source, crop: str, part: str) -> int:
     def size(key: str) -> tuple[int, int] | None:
         try:
-            return natural_size(source.read(key), crop, part)
+            return natural_size(source.read(key, _MEMBER_LIMIT), crop, part)
         except Exception:
             return None  # the decode names it, with the reason
 
@@ -192,7 +275,9 @@ def _common_side(source: Source, crop: str, part: str) -> int:
             first.setdefault(found, key)
     if len(first) > 1:
         (a, file_a), (b, file_b) = list(first.items())[:2]
-        raise ValueError(f"{source.name}: images differ in size ({file_a}: {a}, {file_b}: {b}): give resolution=")
+        raise ValueError(
+            f"{source.name}: images differ in size ({shown([file_a])}: {a}, {shown([file_b])}: {b}): give resolution="
+        )
     width, height = next(iter(first), (1, 1))
     if width != height:
         raise ValueError(f"{source.name}: crop='stretch' of {width}x{height} images needs resolution=")
@@ -205,7 +290,7 @@ def _allocate(shape: tuple[int, ...], store: str | Path | None, name: str) -> np
             return np.memmap(file, np.uint8, mode="w+", shape=shape)
     need = int(np.prod(shape, dtype=np.int64))
     if hasattr(os, "sysconf") and need > (limit := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2):
-        raise MemoryError(
+        raise TooLarge(
             f"{name}: {shape[0]} images need {need / 2**30:.1f} GiB, more than half of the memory "
             f"({limit / 2**30:.1f} GiB); write them to a file that is memory-mapped: "
             f"fastgan data prepare {name} OUT.npz --resolution {shape[-1]}"

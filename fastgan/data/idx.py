@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fastgan.data.dataset import ImageDataset
+from fastgan.data.zips import most_unpacked
 
 # Where Debian's and Ubuntu's dataset-fashion-mnist puts its files, then the folder named after the package.
 FASHION_FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("/usr/share/dataset-fashion-mnist"))
@@ -24,20 +25,29 @@ _STEMS = {"images": ("images-idx3-ubyte", "images.idx3-ubyte"), "labels": ("labe
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """One IDX file of unsigned bytes -> uint8 array. ValueError naming the file if it is damaged or of another type."""
+    """One IDX file of unsigned bytes -> uint8 array. ValueError naming the file if it is damaged or of another type.
+
+    The format has no checksum: flipped pixels of a plain file cannot be told; gzip adds a CRC-32, which is verified.
+    """
+    packed = path.stat().st_size
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read()
+            start = file.read(4)
+            if len(start) < 4 or start[:3] != b"\0\0\x08":
+                raise ValueError(f"{path}: not an IDX file of unsigned bytes (starts with {start.hex() or 'nothing'})")
+            sides = file.read(4 * start[3])
+            shape = struct.unpack(f">{len(sides) // 4}I", sides[: len(sides) // 4 * 4])
+            size = math.prod(shape)
+            wrong = f"its header says {size} bytes for shape {list(shape[:8])}"
+            if size > (most_unpacked(packed) if path.suffix == ".gz" else packed):
+                raise ValueError(f"{path}: {packed} bytes, {wrong}")
+            data = bytearray(size)
+            got = file.readinto(data)
+            if got != size or len(sides) != 4 * start[3] or file.read(1):
+                raise ValueError(f"{path}: {'more than ' if got == size else ''}{got} bytes of data, {wrong}")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged gzip file ({error})") from error
-    if len(data) < 4 or data[:3] != b"\0\0\x08":
-        raise ValueError(f"{path}: not an IDX file of unsigned bytes (starts with {data[:4].hex() or 'nothing'})")
-    header = 4 + 4 * data[3]
-    shape = struct.unpack(f">{data[3]}I", data[4:header]) if len(data) >= header else ()
-    expected = header + math.prod(shape)
-    if len(data) != expected:
-        raise ValueError(f"{path}: {len(data)} bytes, its header says {expected} for shape {list(shape)}")
-    return np.frombuffer(bytearray(data), np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def find_idx(folder: Path, kind: str, split: str) -> Path | None:
@@ -56,6 +66,8 @@ def load_idx(folder: Path, split: str | None, *, name: str, class_names: tuple[s
     Without ``class_names`` the classes are called "0", "1", ...
     """
     split = split or "train"
+    if split not in _PREFIX:
+        raise ValueError(f"{name}: split is {split!r}, expected one of 'train', 'test'")
     images_path, labels_path = find_idx(folder, "images", split), find_idx(folder, "labels", split)
     if images_path is None:
         raise ValueError(f"{folder}: no {_PREFIX[split]}-images-idx3-ubyte[.gz] for split={split!r}")
@@ -71,7 +83,13 @@ def load_idx(folder: Path, split: str | None, *, name: str, class_names: tuple[s
             raise ValueError(f"{labels_path}: shape {list(labels.shape)}, expected [{len(images)}] as the images")
         class_names = class_names or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
         labels = torch.from_numpy(labels)
-    return ImageDataset(torch.from_numpy(images[:, None]), labels, name=name, class_names=class_names)
+    return ImageDataset(
+        torch.from_numpy(images[:, None]),
+        labels,
+        name=name,
+        class_names=class_names,
+        class_source="IDX" if class_names else "",
+    )
 
 
 def load_fashion_mnist(split: str | None) -> ImageDataset:

@@ -31,13 +31,26 @@ class Oracle(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> "Oracle":
-        """From a ``state_dict`` of this class in a .safetensors file, or saved by ``torch.save`` (tensors only)."""
-        path = Path(path)
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        """From a ``state_dict`` of this class in a .safetensors file, or saved by ``torch.save`` (tensors only).
 
-            return cls._from_state(load_file(path))
-        return cls._from_state(torch.load(path, map_location="cpu", weights_only=True))
+        Raises OSError for a file that cannot be opened, ValueError for one with other content.
+        """
+        path = Path(path)
+        path.open("rb").close()
+        try:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                state = load_file(path)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # both libraries raise types of their own
+            first = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: no readable weights of an oracle ({type(error).__name__}: {first})") from error
+        try:
+            return cls._from_state(state)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @classmethod
     def from_seqgan(cls, arrays: Sequence) -> "Oracle":
@@ -58,18 +71,31 @@ class Oracle(nn.Module):
             "lstm.weight_hh_l0": torch.cat([g[1].T for g in order]),
             "lstm.bias_ih_l0": torch.cat([g[2] for g in order]),
             "lstm.bias_hh_l0": torch.zeros(4 * len(i[2])),
-            "output.weight": weight.T,
+            "output.weight": weight.T.contiguous(),
             "output.bias": bias,
         }
         return cls._from_state(state)
 
     @classmethod
     def _from_state(cls, state: dict[str, Tensor]) -> "Oracle":
-        try:
-            vocabulary, embedding = state["embedding.weight"].shape
-            oracle = cls(vocabulary, state["output.weight"].shape[1], embedding)
-        except KeyError as error:
-            raise ValueError(f"oracle weights: {error} is missing; found {', '.join(state)}") from error
+        """Shapes are compared before anything is built, so that memory stays that of ``state``."""
+        sides = {"embedding.weight": "VE", "output.weight": "VH", "output.bias": "V", "lstm.weight_ih_l0": "GE"}
+        sides |= {"lstm.weight_hh_l0": "GH", "lstm.bias_ih_l0": "G", "lstm.bias_hh_l0": "G"}
+        if not isinstance(state, dict) or state.keys() != sides.keys():
+            found = ", ".join(map(str, list(state)[:10])) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"oracle weights: expected {', '.join(sides)}; found {found}")
+        sizes: dict[str, int] = {}
+        for name, letters in sides.items():
+            shape = list(state[name].shape) if isinstance(state[name], Tensor) else None
+            expected = [sizes.setdefault(letter, side) for letter, side in zip(letters, shape or (), strict=False)]
+            # Elements of stride 0 would be many without a byte in the file.
+            if shape is None or len(shape) != len(letters) or shape != expected or not state[name].is_contiguous():
+                raise ValueError(
+                    f"oracle weights: {name} has shape {shape}, expected [{', '.join(letters)}] with {sizes}"
+                )
+        if sizes["G"] != 4 * sizes["H"] or 0 in sizes.values():
+            raise ValueError(f"oracle weights: G = 4 H gates of H units, expected in {sizes}")
+        oracle = cls(sizes["V"], sizes["H"], sizes["E"])
         oracle.load_state_dict(state)
         return oracle
 

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from fastgan.data.catalog import load, source_folder
+from fastgan.data.catalog import load
 from fastgan.data.dataset import ImageDataset, take
-from fastgan.data.files import Source, folder_source, read_images, zip_source
+from fastgan.data.files import Source, open_source, read_images
 
 
 class PairDataset(torch.utils.data.Dataset):
@@ -50,6 +50,11 @@ class PairDataset(torch.utils.data.Dataset):
             raise IndexError(f"index {index} of {len(self)} pairs")
         index %= len(self)
         return self.a.images[index % len(self.a)], self.b.images[index % len(self.b)]
+
+    @property
+    def about(self) -> str:
+        """What a run says of its data."""
+        return f"{len(self.a)} pairs of images" if self.paired else f"{len(self.a)} and {len(self.b)} images"
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -106,16 +111,13 @@ def _side_folders(path: Path, split: str | None) -> tuple[Path, Path] | None:
 
 
 def _side_by_side(path: Path, split: str | None, options: dict, paired: bool, flip: bool) -> PairDataset:
-    if path.is_dir():
-        source = folder_source(source_folder(path, split))
-    elif path.suffix.lower() == ".zip" and path.is_file() and split is None:
-        source = zip_source(path)
-    else:
-        raise ValueError(f"{path}: expected two sets, or a folder or zip of side-by-side images (zip: without split)")
+    if not (path.is_dir() or (path.suffix.lower() == ".zip" and path.is_file())):
+        raise ValueError(f"{path}: expected two sets, or a folder or zip of side-by-side images")
+    source = open_source(path, split)
+    options = {**options, "labels": False}
     left = read_images(source, part="left", **options)
     # Only what the left half has read, so that a broken file is named once.
     right = read_images(Source(source.name, left.files, source.read), part="right", **options)
-    left, right = (half.replace(labels=None, class_names=()) for half in (left, right))
     return PairDataset(left, right, paired=paired, flip=flip)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _EMBEDDED = {  # name: file, level
 }
 _ORACLE_LENGTHS = {"oracle": 20, "oracle-40": 40}
 TEXT_NAMES = (*_EMBEDDED, *_ORACLE_LENGTHS)
+# Thai, Lao, Tibetan, Burmese, Khmer, kana, Han: scripts that put no space between words
+_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
+_PADDED = 1 << 24, 50  # cells of the id matrix that are never too many, and how many times the tokens may be
 
 
 class Vocabulary:
@@ -83,13 +87,24 @@ class Vocabulary:
 
         L is ``length`` or that of the longest sentence; longer sentences are cut.
         """
+        return self._encode(sentences, length)[0]
+
+    def _encode(self, sentences: Iterable[str], length: int | None) -> tuple[Tensor, int]:
+        """`encode`, and how many sentences were cut. ValueError where the longest is far from all others."""
         rows = [self.ids(s) for s in sentences]
-        length = max(map(len, rows), default=0) if length is None else length
+        longest = max(map(len, rows), default=0)
+        length = longest if length is None else length
+        cells, tokens = len(rows) * length, sum(map(len, rows))
+        if length == longest and cells > max(_PADDED[0], _PADDED[1] * tokens):
+            raise ValueError(
+                f"the longest of {len(rows)} sentences has {longest} tokens, the mean is {tokens / len(rows):.0f}: cut them "
+                "with length= (--length), or mend the lines"
+            )
         out = torch.full((len(rows), length), PAD)
         for target, row in zip(out, rows, strict=True):
             row = [*row, EOS][:length]
             target[: len(row)] = torch.tensor(row, dtype=torch.int64)
-        return out
+        return out, sum(len(row) > length for row in rows)
 
     def decode(self, ids: Tensor) -> list[str]:
         """The sentences of ``ids`` [N, L], each up to its first EOS; padding and BOS are left out."""
@@ -139,10 +154,18 @@ class TextData:
     test: Tensor
     vocabulary: Vocabulary | None = None
     oracle: Oracle | None = None
+    note: str = ""
+    """What became of the lines of the file."""
 
     def __len__(self) -> int:
         """Sentences for training."""
         return len(self.train)
+
+    @property
+    def about(self) -> str:
+        """What a run says of its data."""
+        note = f" ({self.note})" if self.note else ""
+        return f"{len(self.train)} sentences to train on, {len(self.test)} held out{note}"
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -200,18 +223,25 @@ def load_text(
     to 20 words), ``oracle`` and ``oracle-40`` (``count`` sentences for training and as many for testing, of length 20
     or 40, from the oracle drawn with ``seed``).
 
-    Empty and repeated lines are dropped, then the lines are shuffled and split with ``seed``; the vocabulary is built
-    from the training part, so held-out text may hold unknown tokens.
+    A line ends with \\n, \\r\\n or \\r and with nothing else. Empty and repeated lines are dropped, then the lines are shuffled
+    and split with ``seed``; the vocabulary is built from the training part, so held-out text may hold unknown tokens.
+    ``about`` of the result counts them all.
 
     Args:
-        level: "char", "word" or the path of a ``tokenizers`` JSON file. None: by name, and "word" for files.
+        level: "char", "word" or the path of a ``tokenizers`` JSON file. None: by name; for files "word", or "char" where
+            most lines have no space within or most letters are of a script without (Chinese, Japanese, Thai, ...).
         length: tokens per sentence; longer ones are cut. None: the longest sentence.
         min_count, max_vocabulary: see `Vocabulary.build`.
         vocabulary: use this one instead of building it, for instance a run's.
         oracle: weights of another oracle (`Oracle.load`) for ``oracle`` and ``oracle-40``.
 
-    Raises FileNotFoundError for an unknown name or missing file, ValueError for fewer than two sentences.
+    Raises FileNotFoundError for an unknown name or missing file, ValueError for text that is not UTF-8, for fewer than two
+    different sentences, or where words are asked for and each sentence is one.
     """
+    if not isinstance(name_or_path, (str, Path)):
+        raise ValueError(f"{name_or_path!r}: expected one text, a name or a file")
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction is {test_fraction}, expected a number between 0 and 1")
     name = str(name_or_path)
     if name in _ORACLE_LENGTHS:
         model = Oracle(seed=seed) if oracle is None else Oracle.load(oracle)
@@ -221,26 +251,63 @@ def load_text(
         file, usual = _EMBEDDED[name]
         content = files("fastgan.data").joinpath("assets", file).read_text(encoding="utf-8")
     else:
-        if not Path(name).is_file():
-            raise FileNotFoundError(
-                f"{name}: no such file, and no corpus of that name "
-                f"({', '.join(TEXT_NAMES)}){did_you_mean(name, TEXT_NAMES)}"
-            )
-        content, usual = Path(name).read_text(encoding="utf-8"), "word"
-    lines = [line for line in dict.fromkeys(line.strip() for line in content.splitlines()) if line]
-    if not 0 < test_fraction < 1 or len(lines) < 2:
-        raise ValueError(f"{name}: expected two sentences or more and test_fraction in (0, 1), got {test_fraction}")
+        content, usual = _read(name), None
+    found = [line.strip() for line in re.split("\r\n|\r|\n", content.removesuffix("\n"))]
+    filled = [line for line in found if line]
+    lines = list(dict.fromkeys(filled))
+    if len(lines) < 2:
+        raise ValueError(
+            f"{name}: {len(found)} lines, {len(found) - len(filled)} of them empty, hold {len(lines)} different sentences; "
+            "expected at least 2, one per line"
+        )
+    spaced = usual or ("word" if _has_words(lines) else "char")
+    if vocabulary is None:
+        level = level or spaced
+        if level == "word" and all(len(line.split()) == 1 for line in lines):
+            raise ValueError(f"{name}: level is 'word', and every line is one word without a space: use 'char'")
     random.Random(seed).shuffle(lines)
     held_out = min(max(1, round(len(lines) * test_fraction)), len(lines) - 1)
     test, train = lines[:held_out], lines[held_out:]
     if vocabulary is None:
-        level = level or usual
         if level.endswith(".json"):
             vocabulary = Vocabulary.from_tokenizer(level)
         else:
             vocabulary = Vocabulary.build(train, level, min_count, max_vocabulary)
-    encoded = vocabulary.encode([*train, *test], length)
-    return TextData(name, encoded[: len(train)], encoded[len(train) :], vocabulary)
+    try:
+        encoded, cut = vocabulary._encode([*train, *test], length)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    counts = {"empty": len(found) - len(filled), "repeated": len(filled) - len(lines), f"cut to {length} tokens": cut}
+    note = f"of {len(found)} lines: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    if spaced == "char" and usual is None and vocabulary.level == "char":
+        note += "; by characters, as it has few spaces"
+    return TextData(name, encoded[: len(train)], encoded[len(train) :], vocabulary, note=note)
+
+
+def _read(name: str) -> str:
+    path = Path(name)
+    if not path.is_file():
+        if path.exists():
+            raise ValueError(f"{name}: expected a text file with one sentence per line")
+        near = did_you_mean(name, TEXT_NAMES)
+        raise FileNotFoundError(f"{name}: no such file, and no corpus of that name ({', '.join(TEXT_NAMES)}){near}")
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{name}: byte {data[error.start]:#04x} at offset {error.start} (line {line}) is no UTF-8 ({error.reason}): save "
+            "the text as UTF-8"
+        ) from error
+
+
+def _has_words(lines: Sequence[str]) -> bool:
+    """Whether spaces divide most lines, and most letters are of scripts that use them."""
+    lines = lines[:1000]
+    letters = "".join(letter for line in lines for letter in line if letter.isalpha())
+    divided = sum(len(line.split()) > 1 for line in lines)
+    return 2 * divided > len(lines) and 2 * len(_UNSPACED.findall(letters)) <= len(letters)
 
 
 def _split(sentence: str, level: str) -> list[str]:

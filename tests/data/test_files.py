@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastgan.data import files, load
+from fastgan.data import files, load, save_npz
 from fastgan.data.decode import in_threads
 
 RNG = np.random.default_rng(7)
@@ -263,8 +263,10 @@ def test_split_folders_links_and_progress(tmp_path):
     assert len(load(tmp_path / "set", split="test")) == 2
     with pytest.raises(ValueError, match="split='test' needs a sub-folder"):
         load(tmp_path / "set" / "train", split="test")
+    assert len(load(zipped(tmp_path / "set", tmp_path / "set.zip"), split="test")) == 2
+    save_npz(load(tmp_path / "set", split="train"), tmp_path / "set.npz")
     with pytest.raises(ValueError, match="split='test' is not offered for a file"):
-        load(zipped(tmp_path / "set", tmp_path / "set.zip"), split="test")
+        load(tmp_path / "set.npz", split="test")
 
 
 def test_too_large_for_memory_says_what_to_do(tmp_path, monkeypatch):

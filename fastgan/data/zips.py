@@ -1,0 +1,48 @@
+"""Zip archives that others packed, opened and read so that errors name the file and memory follows the file's size."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA's header may ask for 4 GiB of memory
+_BLOCK = 1 << 20
+
+
+def most_unpacked(packed: int) -> int:
+    """Bytes that ``packed`` ones may become: 64 MiB, or 100 times as many. Images and arrays that deflate better are
+    bombs, or nearly empty; those can be stored as they are."""
+    return max(1 << 26, 100 * packed)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Raises OSError where the file cannot be opened, ValueError where it is no zip."""
+    path.open("rb").close()
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises half a dozen types for broken directories
+        raise ValueError(
+            f"{path}: not a readable {path.suffix[1:]} file ({error}): truncated or another format"
+        ) from error
+
+
+def blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The content of a member, whose CRC-32 is verified at its end. ValueError for anything that is wrong with it."""
+    packed = min(info.compress_size, Path(archive.filename).stat().st_size)
+    if info.compress_type not in _KNOWN:
+        raise ValueError(f"packed by method {info.compress_type}, expected store, deflate or bzip2")
+    if info.file_size > most_unpacked(packed):
+        raise ValueError(
+            f"{info.file_size} bytes packed in {packed} look like a zip bomb; store it uncompressed if not"
+        )
+    left = info.file_size
+    try:
+        with archive.open(info) as member:
+            while block := member.read(_BLOCK):
+                left -= len(block)
+                yield block
+    except Exception as error:  # BadZipFile, zlib.error, EOFError, RuntimeError (encrypted), OSError (bzip2), ...
+        raise ValueError(str(error) or type(error).__name__) from error
+    if left:
+        raise ValueError(f"{info.file_size - left} bytes, the archive's directory says {info.file_size}")
