@@ -140,9 +140,9 @@ def _unknown(name: str) -> str:
 
     if name in TEXT_NAMES:
         return "a set of texts, for mle, seqgan and relgan; images were expected"
+    near = did_you_mean(name, names()) or "."
     return (
-        f"no such file or folder, and no data set of that name{did_you_mean(name, names())}; "
-        f"names: {', '.join(names())}, each also with :CLASS"
+        f"no such file or folder, and no data set of that name{near} Names: {', '.join(names())}, each also with :CLASS"
     )
 
 
