@@ -32,10 +32,15 @@ def load() -> None:
             for name in names:
                 _library.implement(name, _launcher(module, name), "CUDA")
     if os.environ.get("TRITON_INTERPRET") == "1":
-        _library.twin(INTERPRETED, tuple(name for names in MODULES.values() for name in names))
-        for module, names in MODULES.items():
-            for name in names:
-                _library.implement(name, _launcher(module, name), "CPU", INTERPRETED)
+        register_for_cpu()
+
+
+def register_for_cpu() -> None:
+    """Makes `impl="triton"` call the launchers on CPU tensors: interpreted, or under the driver of tests/triton_stub.py."""
+    _library.twin(INTERPRETED, tuple(name for names in MODULES.values() for name in names))
+    for module, names in MODULES.items():
+        for name in names:
+            _library.implement(name, _launcher(module, name), "CPU", INTERPRETED)
 
 
 def _launcher(module: str, name: str) -> Callable:
