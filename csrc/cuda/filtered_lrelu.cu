@@ -255,6 +255,7 @@ Tensor run(Tensor x, std::optional<Tensor> b, Tensor fu, Tensor fd, const Axis& 
 std::tuple<Tensor, Tensor> filtered_lrelu(Tensor x, std::optional<Tensor> b, Tensor fu, Tensor fd, int64_t up, int64_t down,
                                           std::vector<int64_t> padding, double gain, double slope, double clamp, bool flip_filter,
                                           bool save_mask) {
+  check_device(x, b, fu, fd);
   FASTGAN_CHECK(padding.size() == 4, "padding must have 4 numbers");
   check_arguments(x, fu, fd, up, down, padding);
   FASTGAN_CHECK(!b || (b->dim() == 1 && b->size(0) == x.size(1) && b->scalar_type() == x.scalar_type()),
@@ -277,6 +278,7 @@ std::tuple<Tensor, Tensor> filtered_lrelu(Tensor x, std::optional<Tensor> b, Ten
 
 Tensor filtered_lrelu_backward(Tensor x, Tensor mask, Tensor fu, Tensor fd, int64_t up, int64_t down, std::vector<int64_t> offset,
                                std::vector<int64_t> size, double gain, double slope, bool flip_filter) {
+  check_device(x, mask, fu, fd);
   FASTGAN_CHECK(offset.size() == 4 && size.size() == 4, "offset and size must have 4 numbers each");
   check_arguments(x, fu, fd, up, down, offset);
   check_arguments(x, fu, fd, up, down, size);

@@ -128,23 +128,44 @@ struct OnDeviceOf {
 };
 #endif
 
-inline void check_cuda(cudaError_t error, const char* what) {
-  FASTGAN_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
+// `x`, and each of the others that is there, on one device of the kind this was compiled for: the dispatcher looks at one argument.
+template <class... Others>
+void check_device(const Tensor& x, const Others&... others) {
+#ifdef FASTGAN_CUDA_EMULATION
+  FASTGAN_CHECK(x.is_cpu(), "a tensor is not on the CPU, expected all of them there");
+#else
+  FASTGAN_CHECK(x.is_cuda(), "a tensor is not on a CUDA device, expected all of them on one");
+#endif
+  const auto check = [&](const Tensor& t) {
+    FASTGAN_CHECK(t.device() == x.device(), "a tensor is on another device than the input, expected all of them on one");
+  };
+  const auto check_if_there = [&](const auto& t) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(t)>, Tensor>) check(t);
+    else if (t) check(*t);
+  };
+  (check_if_there(others), ...);
+}
+
+// A failed launch is one exception: without cudaGetLastError the runtime would hand it to torch's next check too.
+inline void check_launch(cudaError_t error, const char* name, dim3 grid, dim3 block, size_t shared_bytes) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();
+  FASTGAN_CHECK(false, name, ": ", cudaGetErrorString(error), " (", grid.x, " blocks of ", block.x, " threads with ", shared_bytes,
+                " bytes of shared memory)");
 }
 
 // kernel(arguments...) on the current stream of the device of x. More than the default 48 KiB of shared memory are asked for.
 template <class... Expected, class... Given>
 void launch(const char* name, const Tensor& x, dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Expected...),
             Given&&... arguments) {
+  const auto check = [&](cudaError_t error) { check_launch(error, name, grid, block, shared_bytes); };
   if (shared_bytes > 48 * 1024)
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared_bytes)),
-               name);
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
   cudaLaunchConfig_t config = {};
   config.gridDim = grid, config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = current_stream(x);
-  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Given>(arguments)...), name);
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Given>(arguments)...));
 }
 
 }  // namespace fastgan

@@ -211,6 +211,7 @@ void with_taps(int taps, Body&& body) {
 }
 
 std::tuple<Tensor, Tensor> modulated_conv2d_weight(Tensor weight, Tensor styles, std::optional<Tensor> gain, bool demodulate) {
+  check_device(weight, styles, gain);
   Sizes z = check_sizes(weight, styles, gain, demodulate);
   weight = torch::stable::contiguous(weight), styles = torch::stable::contiguous(styles);
   if (gain) gain = torch::stable::contiguous(*gain);
@@ -232,6 +233,7 @@ std::tuple<Tensor, Tensor> modulated_conv2d_weight(Tensor weight, Tensor styles,
 
 std::tuple<Tensor, Tensor, Tensor> modulated_conv2d_weight_backward(Tensor dw, Tensor weight, Tensor styles, std::optional<Tensor> gain, Tensor d,
                                                                     bool demodulate) {
+  check_device(weight, dw, styles, gain, d);
   Sizes z = check_sizes(weight, styles, gain, demodulate);
   FASTGAN_CHECK(dw.dim() == 5 && dw.size(0) == z.samples && dw.size(1) == z.out && dw.size(2) == z.in && dw.size(3) == weight.size(2) &&
                     dw.size(4) == weight.size(3) && dw.scalar_type() == weight.scalar_type(),

@@ -168,6 +168,7 @@ bool channels_last(const Tensor& x) { return x.size(1) > 1 && x.stride(1) == 1 &
 
 Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64_t> up, std::vector<int64_t> down,
                  std::vector<int64_t> padding, bool flip_filter, double gain) {
+  check_device(x, f, fy);
   FASTGAN_CHECK(x.dim() == 4, "x has ", x.dim(), " dimensions, expected 4");
   FASTGAN_CHECK(up.size() == 2 && down.size() == 2 && padding.size() == 4, "up and down need 2 numbers, padding 4");
   FASTGAN_CHECK(f.dim() == (fy ? 1 : 2) && (!fy || fy->dim() == 1), "the filter must be [taps_y, taps_x], or two of [taps]");

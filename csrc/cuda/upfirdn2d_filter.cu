@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(kThreads) total_kernel(const double* partial, 
 
 Tensor upfirdn2d_filter_backward(Tensor x, Tensor dy, std::vector<int64_t> taps, std::vector<int64_t> up, std::vector<int64_t> down,
                                  std::vector<int64_t> padding, bool flip_filter, double gain) {
+  check_device(x, dy);
   FASTGAN_CHECK(x.dim() == 4 && dy.dim() == 4 && dy.scalar_type() == x.scalar_type(), "x and dy must have 4 dimensions and one dtype");
   FASTGAN_CHECK(taps.size() == 2 && up.size() == 2 && down.size() == 2 && padding.size() == 4, "taps, up and down need 2 numbers, padding 4");
   FASTGAN_CHECK(dy.size(0) == x.size(0) && dy.size(1) == x.size(1), "dy does not have the shape of the output");

@@ -28,6 +28,8 @@ from fastgan.ops.upfirdn2d import as_filter, four_paddings, upfirdn2d
 
 FACTORS = (1, 2, 4)  # of up and down in the fused pass; others are composed of upfirdn2d and bias_act
 MOST_TAPS = 32  # per axis in the fused pass
+# Float64 on a GPU: 20 x 20 taps take 91 KiB of shared memory, 32 x 32 take 176, and a block of sm_86, 89 or 120 has 99.
+MOST_TAPS_DOUBLE = 20
 
 
 def filtered_lrelu(
@@ -52,7 +54,8 @@ def filtered_lrelu(
         fu, fd: filters of the up- and downsampling as `setup_filter` makes them: [taps], [taps_y, taps_x] or None.
         b: bias [C] of the dtype of x, or None. It is added before zeros are inserted: padding stays zero.
         up, down: factors >= 1 of both axes. 1, 2 and 4 with filters of at most 32 taps run in the fused pass; other
-            factors, longer filters, and filters that require a gradient are composed of `upfirdn2d` and `bias_act`.
+            factors, longer filters (float64 on a GPU: of more than 20 taps), and filters that require a gradient are
+            composed of `upfirdn2d` and `bias_act`.
         padding: of the upsampled image: one number, [x, y] or [x_before, x_after, y_before, y_after]; negative crops.
         gain: factor after the leaky ReLU. The upsampling has a gain of up^2 of its own.
         slope: of the leaky ReLU at t <= 0.
@@ -108,7 +111,9 @@ def filtered_lrelu(
         return _composed(x, b, hu, hd, *arguments, impl)
     op = _library.select("filtered_lrelu", impl, x)
     learned = torch.is_grad_enabled() and (hu.requires_grad or hd.requires_grad)
-    if up not in FACTORS or down not in FACTORS or max(*hu.shape, *hd.shape) > MOST_TAPS or learned:
+    gpu_double = x.dtype == torch.float64 and (x.device.type == "cuda" or impl == "cuda")
+    most_taps = MOST_TAPS_DOUBLE if gpu_double else MOST_TAPS
+    if up not in FACTORS or down not in FACTORS or max(*hu.shape, *hd.shape) > most_taps or learned:
         return _composed(x, b, hu, hd, *arguments, impl)
     save_mask = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
     return op(x, b, hu, hd, *arguments, save_mask)[0]

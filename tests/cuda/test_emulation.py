@@ -53,6 +53,13 @@ def test_an_empty_grid_is_refused(reverse):
         reverse(torch.randn(64), GRID_TOO_SMALL)
 
 
+def test_a_failed_launch_names_its_shape_and_leaves_nothing_behind(reverse):
+    with pytest.raises(RuntimeError, match="0 blocks of 64 threads with 256 bytes of shared memory"):
+        reverse(torch.randn(64), GRID_TOO_SMALL)
+    assert torch.ops.fastgan_cuda.faulty_last_error() == 0
+    assert torch.equal(reverse(torch.arange(64.0), NONE), torch.arange(64.0).flip(0))
+
+
 @pytest.mark.parametrize("kind", ["address", "thread"])
 def test_sanitizers_are_silent_on_a_right_kernel(kind):
     result = sanitized(kind, NONE)

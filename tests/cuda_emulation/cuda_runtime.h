@@ -20,6 +20,7 @@
 #include <mutex>
 #include <thread>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #define __global__
@@ -60,9 +61,17 @@ inline dim3 blockDim, gridDim;
 
 namespace emulation {
 
-constexpr size_t kSharedByDefault = 48 * 1024, kSharedAtMost = 163 * 1024;  // sm_80
+constexpr size_t kSharedByDefault = 48 * 1024;
+
+// KiB a block may ask for: by default what sm_86, 89 and 120 have, the least of the architectures that are built for.
+inline size_t shared_at_most() {
+  const char* set = std::getenv("FASTGAN_EMULATED_SHARED_KIB");
+  return (set ? std::atoi(set) : 99) * size_t{1024};
+}
 
 inline std::mutex launching;
+inline cudaError_t last_error = cudaSuccess;
+inline cudaError_t failed(cudaError_t error) { return last_error = error; }
 inline std::map<const void*, size_t> shared_limit;
 inline unsigned char* shared = nullptr;
 inline size_t shared_bytes = 0;
@@ -264,7 +273,7 @@ inline unsigned __ballot_sync(unsigned, bool vote) {
 }
 
 inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || static_cast<size_t>(bytes) > emulation::kSharedAtMost) return cudaErrorInvalidValue;
+  if (bytes < 0 || static_cast<size_t>(bytes) > emulation::shared_at_most()) return emulation::failed(cudaErrorInvalidValue);
   std::lock_guard lock(emulation::launching);
   emulation::shared_limit[kernel] = bytes;
   return cudaSuccess;
@@ -277,10 +286,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
   if (threads < 1 || threads > 1024 || block.z > 64 || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu ||
       grid.y > 65535 || grid.z > 65535)
-    return cudaErrorInvalidConfiguration;
+    return emulation::failed(cudaErrorInvalidConfiguration);
   const auto found = emulation::shared_limit.find(reinterpret_cast<const void*>(kernel));
   if (config->dynamicSmemBytes > (found == emulation::shared_limit.end() ? emulation::kSharedByDefault : found->second))
-    return cudaErrorInvalidValue;
+    return emulation::failed(cudaErrorInvalidValue);
   const std::tuple<Expected...> arguments(std::forward<Given>(given)...);
   emulation::shared_bytes = config->dynamicSmemBytes;
   std::unique_ptr<unsigned char[]> memory(emulation::shared_bytes ? new unsigned char[emulation::shared_bytes] : nullptr);
@@ -290,7 +299,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   return cudaSuccess;
 }
 
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorInvalidConfiguration ? "invalid configuration argument" : "invalid argument";
 }

@@ -21,8 +21,15 @@ Tensor reverse(Tensor x, int64_t fault) {
   return y;
 }
 
+// What torch's next check would find.
+int64_t last_error() { return cudaGetLastError(); }
+
 }  // namespace
 }  // namespace fastgan
 
-STABLE_TORCH_LIBRARY_FRAGMENT(FASTGAN_NAMESPACE, m) { m.def("faulty_reverse(Tensor x, int fault) -> Tensor"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(FASTGAN_NAMESPACE, m) {
+  m.def("faulty_reverse(Tensor x, int fault) -> Tensor");
+  m.def("faulty_last_error() -> int");
+}
 STABLE_TORCH_LIBRARY_IMPL(FASTGAN_NAMESPACE, FASTGAN_DISPATCH_KEY, m) { m.impl("faulty_reverse", TORCH_BOX(&fastgan::reverse)); }
+STABLE_TORCH_LIBRARY_IMPL(FASTGAN_NAMESPACE, CompositeExplicitAutograd, m) { m.impl("faulty_last_error", TORCH_BOX(&fastgan::last_error)); }
