@@ -7,9 +7,11 @@ network and its constructor arguments in the header, and the same as a .json bes
 
 from __future__ import annotations
 
-import argparse
 import json
-from dataclasses import dataclass
+import os
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,92 +21,121 @@ from torch import nn
 
 from fastgan.convert import infer, rosinality, unpickler
 from fastgan.convert.infer import UnknownNetwork
-from fastgan.convert.unpickler import Record, UnsafePickle
-from fastgan.models import network_class
+from fastgan.convert.network import Network, checksum
+from fastgan.convert.unpickler import Record
+from fastgan.untrusted import BadFile, clip, open_regular, parse_json, read_tensors, shorten, torch_file
+from fastgan.untrusted.pickles import UnsafePickle
 
 __all__ = ["Converted", "UnknownNetwork", "UnsafePickle", "convert", "load", "read"]
 
-_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that torch.save once began with
 _NAMES = {"G_ema": ("G_ema", "g_ema"), "G": ("G", "g"), "D": ("D", "d")}
+# What DataParallel, R3GAN's training code and torch.compile put their networks under.
+_WRAPPERS = ("module.", "Model.", "_orig_mod.")
+_MOST_ARGUMENTS = 2000
 
 
-@dataclass
-class Network:
-    """A network as found in a file: its name in `fastgan.models`, its original's constructor arguments, its tensors."""
-
-    model: str
-    arguments: dict[str, Any]
-    state: dict[str, torch.Tensor]
-    measure_average: bool = False
-
-    def build(self) -> nn.Module:
-        """The module, in eval mode. Raises UnknownNetwork where tensors and arguments do not fit."""
-        made = network_class(self.model).from_reference(**self.arguments)
-        try:
-            made.load_state_dict(self.state)
-        except RuntimeError as error:
-            raise UnknownNetwork(f"{self.model} with {self.arguments} does not fit the file: {error}") from error
-        return made.eval().requires_grad_(False)
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _open(path: Path) -> Any:
     """The content of a file of any of the kinds above."""
-    with open(path, "rb") as file:
-        start = file.read(16)
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    if start.startswith((b"PK\x03\x04", _LEGACY_TORCH)):
-        try:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UnsafePickle(f"{path} holds more than plain data, or is damaged: {error}") from error
+        return read_tensors(path)[0]
+    with open_regular(path) as file:
+        start = file.read(262)
+    if start.startswith((b"PK\x03\x04", torch_file.LEGACY)):
+        return torch_file.load(path)
+    if start[257:] == b"ustar":
+        raise UnsafePickle(
+            f"{path} is a tar archive, as torch.save wrote before 0.1.10: load and save it with a newer one"
+        )
     return unpickler.load(path)
 
 
-def _choose(content: dict, network: str, path: Path) -> tuple[Any, dict]:
+def _choose(content: dict, network: str) -> tuple[Any, dict]:
     """The network asked for, and what lies beside it in the file."""
     for name in _NAMES[network]:
         if content.get(name) is not None:
             return content[name], content
     if content and all(isinstance(v, torch.Tensor) for v in content.values()):
         return content, {}
-    held = [key for key, value in content.items() if isinstance(value, Record | dict)]
-    raise UnknownNetwork(f"{path} holds no network {network}; it holds {', '.join(map(str, held)) or 'none'}")
+    held = [clip(key).strip("'") for key, value in content.items() if isinstance(value, Record | dict)][:20]
+    raise UnknownNetwork(f"it holds no network {network}; it holds {', '.join(held) or 'none'}")
 
 
-def _from_record(record: Record) -> Network:
-    state = record.state_dict()
-    if all(name.startswith("Model.") for name in state):
-        state = {name[len("Model.") :]: tensor for name, tensor in state.items()}
+def _unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the prefixes that all names share."""
+    while prefix := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), None):
+        state = {name[len(prefix) :]: tensor for name, tensor in state.items()}
+    return state
+
+
+def _from_record(record: Record, source: str) -> Network:
     # What training left there and no network of ours keeps: R3GAN's type markers are attributes, not tensors.
+    state = _unwrapped(record.state_dict())
     model = infer.identify(state)
     arguments = record.arguments
-    arguments |= arguments.pop("synthesis_kwargs", None) or {}
-    return Network(model, arguments or infer.arguments(model, state), state)
+    synthesis = arguments.pop("synthesis_kwargs", None) or {}
+    if not isinstance(synthesis, dict):
+        raise UnknownNetwork(f"synthesis_kwargs is {clip(synthesis)}, expected a dict")
+    arguments |= synthesis
+    found = Network(model, arguments or infer.arguments(model, state), state, source)
+    if not arguments and (stages := _half_stages(record)):
+        found.notes = (
+            f"training ran the stages {stages} in bfloat16 (FP16Stages); converted, all run in float32, which is more exact."
+            f" For the same as in training: --config '{{\"FP16Stages\": {stages}}}'",
+        )
+    return found
 
 
-def _from_state(state: dict[str, torch.Tensor], beside: dict) -> Network:
+def _half_stages(record: Record) -> list[int]:
+    """The numbers of R3GAN's stages that a snapshot marks as bfloat16."""
+    children = record.children()
+    while "MainLayers" not in children and isinstance(inner := children.get("Model"), Record) and inner is not record:
+        record, children = inner, inner.children()
+    stages = children.get("MainLayers")
+    found = stages.children() if isinstance(stages, Record) else {}
+    marks = {int(n): getattr(s.state.get("DataType"), "name", None) for n, s in found.items() if isinstance(s, Record)}
+    return [number for number, mark in marks.items() if mark == "torch.bfloat16"]
+
+
+def _from_state(state: Any, beside: dict, source: str) -> Network:
+    if not isinstance(state, dict) or not state:
+        raise UnknownNetwork(f"the network is {clip(state)}, expected a dict of tensors")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise UnknownNetwork(f"{clip(name)} is {clip(tensor)}, expected a tensor with a name")
+    state = _unwrapped(state)
     if rosinality.is_generator(state):
         average = beside.get("latent_avg")
         state = rosinality.generator(state, average)
-        found = Network("stylegan2.generator", infer.arguments("stylegan2.generator", state), state)
+        found = Network("stylegan2.generator", infer.arguments("stylegan2.generator", state), state, source)
         # That layout clamps nothing.
         found.arguments["conv_clamp"] = None
         found.measure_average = average is None
         return found
     if rosinality.is_discriminator(state):
         state = rosinality.discriminator(state)
-        found = Network("stylegan2.discriminator", infer.arguments("stylegan2.discriminator", state), state)
+        found = Network("stylegan2.discriminator", infer.arguments("stylegan2.discriminator", state), state, source)
         found.arguments["conv_clamp"] = None
         return found
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if all(name.startswith("Model.") for name in state):
-        state = {name[len("Model.") :]: tensor for name, tensor in state.items()}
     model = infer.identify(state)
-    return Network(model, infer.arguments(model, state), state)
+    return Network(model, infer.arguments(model, state), state, source)
+
+
+def _converted(path: Path, say: Callable[[str], None]) -> Network | None:
+    """What `convert` wrote to `path`; None for another file's tensors. Raises BadFile where the checksum does not match."""
+    state, header = read_tensors(path)
+    about = parse_json(header.get("fastgan", "{}").encode(), f"{path}: its header")
+    model, arguments = about.get("model"), about.get("arguments")
+    if not isinstance(model, str) or not isinstance(arguments, dict):
+        return None
+    if "sha256" not in header:
+        say(f"{path} holds no checksum, as an older version wrote it: convert it again, and damage will be found")
+    elif header["sha256"] != checksum(header["fastgan"], state):
+        raise BadFile(f"{path} does not match its SHA-256: it is damaged. Convert it again, or copy it again")
+    return Network(model, arguments, state, str(path))
 
 
 def read(path: str | Path, network: str = "G_ema", arguments: dict[str, Any] | None = None) -> Network:
@@ -112,38 +143,65 @@ def read(path: str | Path, network: str = "G_ema", arguments: dict[str, Any] | N
 
     arguments: the original's constructor arguments, where the file does not tell them and they cannot be read off the shapes.
 
-    Raises: UnsafePickle for a file that holds anything but plain data and networks, UnknownNetwork where nothing fits,
-    FileNotFoundError.
+    Raises: UnsafePickle for a file that holds anything but plain data and networks, UnknownNetwork where nothing fits, BadFile
+    for one that is damaged (all of them ValueErrors that name the file), FileNotFoundError.
     """
     path = Path(path)
     if network not in _NAMES:
         raise ValueError(f"network is {network!r}, expected one of {', '.join(_NAMES)}")
+    if path.suffix == ".safetensors" and (found := _converted(path, _say)) is not None:
+        found.arguments |= arguments or {}
+        return found
     content = _open(path)
     if isinstance(content, Record):
         content = {network: content}
-    if not isinstance(content, dict):
-        raise UnknownNetwork(f"{path} holds a {type(content).__name__}, expected a dict of networks or tensors")
-    chosen, beside = _choose(content, network, path)
-    found = _from_record(chosen) if isinstance(chosen, Record) else _from_state(dict(chosen), beside)
-    found.arguments = json.loads(json.dumps({**found.arguments, **(arguments or {})}, default=_jsonable))
+    try:
+        if not isinstance(content, dict):
+            raise UnknownNetwork(f"it holds {clip(content)}, expected a dict of networks or tensors")
+        chosen, beside = _choose(content, network)
+        found = (
+            _from_record(chosen, str(path)) if isinstance(chosen, Record) else _from_state(chosen, beside, str(path))
+        )
+        found.arguments = _plain({**found.arguments, **(arguments or {})}, [_MOST_ARGUMENTS])
+    except BadFile as error:
+        raise type(error)(f"{path}: {error}") from error
+    except Exception as error:  # tensors that are missing or of other dimensions than a layout's
+        raise UnknownNetwork(f"{path} does not hold what its names promise: {shorten(error)}") from error
     return found
 
 
-def _jsonable(value):
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, torch.dtype):
-        return str(value)
-    raise UnknownNetwork(f"constructor argument {value!r} is not plain data")
+def _plain(value: Any, left: list[int]) -> Any:
+    """`value` as JSON has it; `left` counts what may still come, as a pickle can hold one list a thousand times."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise UnknownNetwork(f"it has more than {_MOST_ARGUMENTS} constructor arguments")
+    if isinstance(value, np.ndarray):
+        value = value.tolist() if value.size <= _MOST_ARGUMENTS else value
+    if isinstance(value, dict):
+        return {str(name): _plain(v, left) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v, left) for v in value]
+    if value is None or isinstance(value, str | float | bool) or (isinstance(value, int) and value.bit_length() <= 64):
+        return value
+    name = getattr(value, "name", None)  # a torch type, such as torch.float16
+    if isinstance(name, str) and name.startswith("torch."):
+        return name
+    raise UnknownNetwork(f"constructor argument {clip(value)} is not plain data")
 
 
 def convert(
-    source: str | Path, out: str | Path, network: str = "G_ema", arguments: dict[str, Any] | None = None
+    source: str | Path,
+    out: str | Path,
+    network: str = "G_ema",
+    arguments: dict[str, Any] | None = None,
+    *,
+    say: Callable[[str], None] = _say,
 ) -> Path:
     """Writes network `network` of checkpoint `source` to `out` (.safetensors); arguments and errors as of `read`.
 
-    The network is built and loaded before anything is written, so a file that exists is one that works. A generator in the
-    rosinality layout without a mean latent gets that of 10,000 draws (seed 0), as its own code does when sampling.
+    The network is built and loaded before anything is written, so a file that exists is one that works; its header holds a
+    checksum of everything, which `load` verifies. A generator in the rosinality layout without a mean latent gets that of
+    10,000 draws (seed 0), as its own code does when sampling. `say` is told what is not as in training.
     """
     from safetensors.torch import save_file
 
@@ -153,14 +211,32 @@ def convert(
     found = read(source, network, arguments)
     built = found.build()
     if found.measure_average:
-        z = torch.randn(10_000, built.z_dim, generator=torch.Generator().manual_seed(0))
-        built.mapping.w_avg.copy_(built.mapping(z, None)[:, 0].mean(0))
+        built.mapping.w_avg.copy_(_average(built))
     about = {"model": found.model, "arguments": found.arguments, "source": Path(source).name, "network": network}
     tensors = {name: tensor.contiguous().clone() for name, tensor in built.state_dict().items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, out, metadata={"fastgan": json.dumps(about)})
-    out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    header = {"fastgan": json.dumps(about)}
+    header["sha256"] = checksum(header["fastgan"], tensors)
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, metadata=header)
+        os.replace(partial, out)
+        out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    except Exception as error:  # an OSError, or the library's own for the same
+        partial.unlink(missing_ok=True)
+        raise ValueError(f"{out} cannot be written: {shorten(error)}") from error
+    for note in found.notes:
+        say(note)
     return out
+
+
+def _average(generator: nn.Module) -> torch.Tensor:
+    """The mean of w over 10,000 latents, drawn 400 at a time."""
+    random, parts = torch.Generator().manual_seed(0), []
+    for _ in range(25):
+        z = torch.randn(400, generator.z_dim, generator=random)
+        parts.append(generator.mapping(z, None)[:, 0].mean(0))
+    return torch.stack(parts).mean(0)
 
 
 class Converted:
@@ -203,19 +279,20 @@ class Converted:
         return self.generate(networks, self.latents(seeds), self.labels(seeds))
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> tuple[Converted, dict[str, nn.Module]]:
+def load(
+    path: str | Path, device: str | torch.device = "cpu", *, say: Callable[[str], None] = _say
+) -> tuple[Converted, dict[str, nn.Module]]:
     """A converted generator and its networks ({"generator": module}), as `fastgan.recipes.load_run` gives those of a run.
 
-    Raises UnknownNetwork for a file that `convert` did not write, or one of a discriminator.
+    Raises UnknownNetwork for a file that `convert` did not write, or one of a discriminator, BadFile for one that is damaged,
+    which its checksum tells; `say` is told where a file of an older version has none.
     """
-    from safetensors import safe_open
-
-    with safe_open(str(path), "pt") as file:
-        about = json.loads((file.metadata() or {}).get("fastgan", "{}"))
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    if "model" not in about:
+    found = _converted(Path(path), say)
+    if found is None:
+        if re.fullmatch(r"step-\d+", Path(path).resolve().parent.name):
+            raise UnknownNetwork(f"{path} is a part of a run's checkpoint: name its folder, {Path(path).parent}")
         raise UnknownNetwork(f"{path} was not written by fastgan convert: run `fastgan convert {path} OUT.safetensors`")
-    if not about["model"].endswith(".generator"):
-        raise UnknownNetwork(f"{path} is a {about['model']}: only generators draw samples")
-    generator = Network(about["model"], about["arguments"], state).build().to(device)
-    return Converted(about["model"], generator), {"generator": generator}
+    if found.model not in ("stylegan2.generator", "stylegan3.generator", "r3gan.generator"):
+        raise UnknownNetwork(f"{path} is a {clip(found.model)}: only generators draw samples")
+    generator = found.build().to(device)
+    return Converted(found.model, generator), {"generator": generator}

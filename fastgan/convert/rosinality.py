@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from fastgan.convert.infer import State, UnknownNetwork, _count
+from fastgan.convert.infer import DEFAULT_FILTER, State, UnknownNetwork, count
 from fastgan.ops import setup_filter
 
 
@@ -24,27 +24,36 @@ def is_discriminator(state: State) -> bool:
 
 def _filters(out: dict[str, torch.Tensor], names: list[str]) -> None:
     for name in names:
-        out[f"{name}.resample_filter"] = setup_filter([1, 3, 3, 1])
+        out[f"{name}.resample_filter"] = setup_filter(DEFAULT_FILTER)
 
 
 def generator(state: State, latent_average: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-    """The original's state_dict. `latent_average`: the mean of w; without it a later step has to measure it."""
+    """The original's state_dict. `latent_average`: the mean of w; without it a later step has to measure it.
+
+    Files from before that project kept its noise hold none: theirs was drawn anew for each image, and here each layer gets
+    one pattern from N(0, 1) (seed 0).
+    """
     out: dict[str, torch.Tensor] = {}
-    for i in range(1, _count(state, r"style\.(\d+)\.")):
+    keeps_noise = any(name.startswith("noises.") for name in state)
+    random = torch.Generator().manual_seed(0)
+    for i in range(1, count(state, r"style\.(\d+)\.")):
         for part in ("weight", "bias"):
             out[f"mapping.fc{i - 1}.{part}"] = state[f"style.{i}.{part}"]
     width = len(out["mapping.fc0.bias"])
     out["mapping.w_avg"] = torch.zeros(width) if latent_average is None else latent_average.reshape(width)
     out["synthesis.b4.const"] = state["input.input"][0]
 
-    def layer(source: str, target: str, noise: int) -> None:
+    def layer(source: str, target: str, noise: int, resolution: int) -> None:
         weight = state[f"{source}.conv.weight"][0]
         out[f"{target}.weight"] = weight / math.sqrt(weight[0].numel())
         out[f"{target}.noise_strength"] = state[f"{source}.noise.weight"].reshape(())
         out[f"{target}.bias"] = state[f"{source}.activate.bias"].reshape(-1)
         for part in ("weight", "bias"):
             out[f"{target}.affine.{part}"] = state[f"{source}.conv.modulation.{part}"]
-        out[f"{target}.noise_const"] = state[f"noises.noise_{noise}"].squeeze()
+        if keeps_noise:
+            out[f"{target}.noise_const"] = state[f"noises.noise_{noise}"].squeeze()
+        else:
+            out[f"{target}.noise_const"] = torch.randn(resolution, resolution, generator=random)
         _filters(out, [target])
 
     def to_rgb(source: str, target: str) -> None:
@@ -53,13 +62,13 @@ def generator(state: State, latent_average: torch.Tensor | None = None) -> dict[
         for part in ("weight", "bias"):
             out[f"{target}.affine.{part}"] = state[f"{source}.conv.modulation.{part}"]
 
-    layer("conv1", "synthesis.b4.conv1", 0)
+    layer("conv1", "synthesis.b4.conv1", 0, 4)
     to_rgb("to_rgb1", "synthesis.b4.torgb")
-    levels = _count(state, r"to_rgbs\.(\d+)\.")
+    levels = count(state, r"to_rgbs\.(\d+)\.")
     for i in range(levels):
         block = f"synthesis.b{8 << i}"
-        layer(f"convs.{2 * i}", f"{block}.conv0", 2 * i + 1)
-        layer(f"convs.{2 * i + 1}", f"{block}.conv1", 2 * i + 2)
+        layer(f"convs.{2 * i}", f"{block}.conv0", 2 * i + 1, 8 << i)
+        layer(f"convs.{2 * i + 1}", f"{block}.conv1", 2 * i + 2, 8 << i)
         to_rgb(f"to_rgbs.{i}", f"{block}.torgb")
     _filters(out, [f"synthesis.b{4 << i}" for i in range(levels + 1)])
     return out
@@ -68,7 +77,7 @@ def generator(state: State, latent_average: torch.Tensor | None = None) -> dict[
 def discriminator(state: State) -> dict[str, torch.Tensor]:
     """The original's state_dict, architecture "resnet"."""
     out: dict[str, torch.Tensor] = {}
-    levels = _count(state, r"convs\.(\d+)\.") - 1
+    levels = count(state, r"convs\.(\d+)\.") - 1
     if levels < 1:
         raise UnknownNetwork("a discriminator in the rosinality layout without residual blocks")
     top = 4 << levels

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.fields import check
 from fastgan.ops import bias_act, conv2d, downsample2d, setup_filter, upsample2d
 
 
@@ -39,13 +40,22 @@ class Config:
     kernel: int = 3
     num_classes: int = 0
     embedding: int = 64
-    taps: tuple[int, ...] = (1, 2, 1)
+    taps: tuple[float, ...] = (1, 2, 1)
     bf16_stages: int = 0
 
     def __post_init__(self):
+        check("r3gan", self)
         stages = self.resolution.bit_length() - 2
-        if stages < 1 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"r3gan: resolution is {self.resolution}, expected a power of two, at least 4")
+        if not 4 <= self.resolution <= 1 << 13 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"r3gan: resolution is {self.resolution}, expected a power of two from 4 to {1 << 13}")
+        for name in ("channels", "latent", "expansion", "kernel"):
+            if not 1 <= getattr(self, name) <= 1 << 14:
+                raise ValueError(f"r3gan: {name} is {getattr(self, name)}, expected 1 to {1 << 14}")
+        for name in ("num_classes", "embedding"):
+            if not 0 <= getattr(self, name) <= 1 << 20:
+                raise ValueError(f"r3gan: {name} is {getattr(self, name)}, expected 0 to {1 << 20}")
+        if not 1 <= len(self.taps) <= 64:
+            raise ValueError(f"r3gan: taps has {len(self.taps)} numbers, expected 1 to 64")
         for name in ("widths", "groups", "blocks"):
             value = getattr(self, name)
             each = (value,) * stages if isinstance(value, int) else tuple(value)
@@ -71,10 +81,19 @@ def _reference_config(
     KernelSize: int = 3,
     ResamplingFilter: Sequence[int] = (1, 2, 1),
     NoiseDimension: int = 64,
+    FP16Stages: Sequence[int] = (),
     image_first: bool = False,
 ) -> Config:
-    """The published constructors' arguments as a Config; the discriminator's lists begin at the image."""
+    """The published constructors' arguments as a Config; the discriminator's lists begin at the image.
+
+    FP16Stages: numbers of the stages that run in bfloat16, negative ones from the end: those of the highest resolutions.
+    """
     order = -1 if image_first else 1
+    stages = len(WidthPerStage)
+    half = {stage % stages for stage in FP16Stages if -stages <= stage < stages}
+    highest = range(len(half)) if image_first else range(stages - len(half), stages)
+    if len(half) != len(FP16Stages) or half != set(highest):
+        raise ValueError(f"r3gan: FP16Stages is {list(FP16Stages)}, expected the stages of the highest resolutions")
     return Config(
         resolution=4 << (len(WidthPerStage) - 1),
         latent=NoiseDimension,
@@ -86,6 +105,7 @@ def _reference_config(
         num_classes=ConditionDimension or 0,
         embedding=ConditionEmbeddingDimension,
         taps=tuple(ResamplingFilter),
+        bf16_stages=len(half),
     )
 
 
@@ -250,7 +270,7 @@ class Generator(nn.Module):
     def from_reference(cls, **kwargs) -> "Generator":
         """From the keyword arguments of the published constructor: NoiseDimension, WidthPerStage (4x4 first),
         CardinalityPerStage, BlocksPerStage, ExpansionFactor, and optionally ConditionDimension,
-        ConditionEmbeddingDimension, KernelSize, ResamplingFilter."""
+        ConditionEmbeddingDimension, KernelSize, ResamplingFilter, FP16Stages."""
         return cls(_reference_config(**kwargs))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:

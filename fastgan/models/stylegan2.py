@@ -58,7 +58,7 @@ class Config:
     use_noise: bool = True
     kernel_size: int = 3
     activation: str = "lrelu"
-    resample_filter: tuple[float, ...] = RESAMPLE_FILTER
+    resample_filter: tuple[float, ...] | tuple[tuple[float, ...], ...] = RESAMPLE_FILTER
 
     def __post_init__(self):
         check_sizes("stylegan2", self)
@@ -79,7 +79,9 @@ class SynthesisLayer(nn.Module):
         k = config.kernel_size
         self.affine = EqualLinear(config.w_dim, inputs, bias_init=1)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, k, k))
-        self.register_buffer("resample_filter", setup_filter(config.resample_filter))
+        # As the original: only a layer that resamples is told the filter.
+        taps = config.resample_filter if up > 1 else RESAMPLE_FILTER
+        self.register_buffer("resample_filter", setup_filter(taps))
         if config.use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros([]))

@@ -42,12 +42,20 @@ class DiscriminatorConfig:
     conv_clamp: float | None = 256
     activation: str = "lrelu"
     epilogue_activation: str = "lrelu"
-    resample_filter: tuple[float, ...] = RESAMPLE_FILTER
+    resample_filter: tuple[float, ...] | tuple[tuple[float, ...], ...] = RESAMPLE_FILTER
 
     def __post_init__(self):
         check_sizes("stylegan2", self)
         if self.architecture not in ("orig", "skip", "resnet"):
             raise ValueError(f"stylegan2: architecture is {self.architecture!r}, expected 'orig', 'skip' or 'resnet'")
+        if self.resolution == 4 and self.architecture != "skip":
+            raise ValueError(
+                f"stylegan2: architecture is {self.architecture!r}; at resolution 4 only 'skip' sees the image"
+            )
+        if self.mbstd_num_channels < 0 or (self.mbstd_group_size is not None and self.mbstd_group_size < 1):
+            raise ValueError(
+                "stylegan2: mbstd_num_channels must be at least 0 and mbstd_group_size at least 1, or None"
+            )
 
     def width(self, resolution: int) -> int:
         """Channels at a resolution."""
@@ -112,11 +120,13 @@ class DiscriminatorEpilogue(nn.Module):
         self.fc = EqualLinear(width * 16, width, act=act)
         self.out = EqualLinear(width, cmap_dim or 1)
 
-    def forward(self, x: torch.Tensor, image: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor | None, image: torch.Tensor | None) -> torch.Tensor:
         dtype = self.conv.weight.dtype
-        x = x.to(dtype, memory_format=torch.contiguous_format)
+        if x is not None:
+            x = x.to(dtype, memory_format=torch.contiguous_format)
         if self.config.architecture == "skip":
-            x = x + self.fromrgb(image.to(dtype, memory_format=torch.contiguous_format))
+            y = self.fromrgb(image.to(dtype, memory_format=torch.contiguous_format))
+            x = y if x is None else x + y
         if self.config.mbstd_num_channels:
             x = minibatch_stddev(x, self.config.mbstd_group_size, self.config.mbstd_num_channels)
         return self.out(self.fc(self.conv(x).flatten(1)))

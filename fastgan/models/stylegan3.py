@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fastgan.models.stylegan_layers import Mapping, check_sizes, half_dtype
+from fastgan.models.stylegan_layers import MAX_RESOLUTION, Mapping, check_sizes, half_dtype
 from fastgan.nn import EqualLinear
 from fastgan.ops import filtered_lrelu, modulated_conv2d
 
@@ -60,8 +60,17 @@ class Config:
         check_sizes("stylegan3", self)
         if not 0 < self.num_critical < self.num_layers:
             raise ValueError(f"stylegan3: num_critical is {self.num_critical}, expected 1 to {self.num_layers - 1}")
-        if self.resolution / 2 < self.first_cutoff:
-            raise ValueError(f"stylegan3: first_cutoff is {self.first_cutoff}, expected at most {self.resolution / 2}")
+        if not 0 < self.first_cutoff <= self.resolution / 2:
+            raise ValueError(
+                f"stylegan3: first_cutoff is {self.first_cutoff}, expected above 0 and at most {self.resolution / 2}"
+            )
+        for name in ("first_stopband", "last_stopband_rel"):
+            if not 0 < getattr(self, name) <= MAX_RESOLUTION:
+                raise ValueError(
+                    f"stylegan3: {name} is {getattr(self, name)}, expected above 0 and at most {MAX_RESOLUTION}"
+                )
+        if not 0 <= self.margin_size <= MAX_RESOLUTION:
+            raise ValueError(f"stylegan3: margin_size is {self.margin_size}, expected 0 to {MAX_RESOLUTION}")
 
     def schedule(self) -> list["Grid"]:
         """The grids after layers 0, 1, ... and ToRGB."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from fastgan.fields import check
 from fastgan.nn import EqualConv2d, EqualLinear
 from fastgan.ops import bias_act, pixel_norm, setup_filter
 from fastgan.ops.bias_act import ACTIVATIONS
@@ -13,12 +14,13 @@ RESAMPLE_FILTER = (1, 3, 3, 1)
 
 
 class Conv2d(EqualConv2d):
-    """`fastgan.nn.EqualConv2d` with two habits of the originals' state_dict: the resampling filter is there even where nothing
-    is resampled, and `trainable=False` keeps weight and bias as buffers."""
+    """`fastgan.nn.EqualConv2d` with two habits of the originals' state_dict: the default resampling filter is there even where
+    nothing is resampled, and `trainable=False` keeps weight and bias as buffers."""
 
     def __init__(self, *args, taps: Sequence[float] = RESAMPLE_FILTER, trainable: bool = True, **options):
         super().__init__(*args, taps=taps, **options)
-        self.register_buffer("resample_filter", setup_filter(taps))
+        if self.resample_filter is None:
+            self.register_buffer("resample_filter", setup_filter(RESAMPLE_FILTER))
         for name in () if trainable else [name for name, _ in self.named_parameters()]:
             value = getattr(self, name).detach()
             delattr(self, name)
@@ -113,16 +115,46 @@ class Mapping(nn.Module):
         return near if truncation_cutoff is None else torch.cat([near, w[:, truncation_cutoff:]], 1)
 
 
+# Largest values of what decides how many loops a constructor makes and how large its filters are.
+LIMITS = {
+    "channels": 1 << 10,
+    "num_classes": 1 << 20,
+    "z_dim": 1 << 14,
+    "w_dim": 1 << 14,
+    "channel_base": 1 << 26,
+    "channel_max": 1 << 14,
+    "mapping_layers": 1 << 8,
+    "num_layers": 1 << 8,
+    "kernel_size": 1 << 5,
+    "conv_kernel": 1 << 5,
+    "filter_size": 1 << 6,
+    "lrelu_upsampling": 1 << 4,
+}
+MAY_BE_ZERO = ("num_classes",)
+MAX_RESOLUTION = 1 << 13
+
+
 def check_sizes(family: str, config) -> None:
-    """ValueError unless the resolution is a power of two from 8 on and the sizes every StyleGAN config has are positive."""
+    """ValueError unless each field is of its type, the resolution is a power of two, and the sizes every StyleGAN config has are
+    positive and within reason."""
+    check(family, config)
     r = config.resolution
-    if r < 8 or r & (r - 1):
-        raise ValueError(f"{family}: resolution is {r}, expected a power of two from 8 on")
-    for name in ("channels", "channel_base", "channel_max", "mapping_layers"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{family}: {name} is {getattr(config, name)}, expected at least 1")
-    if config.precision not in ("float16", "bfloat16"):
-        raise ValueError(f"{family}: precision is {config.precision!r}, expected 'float16' or 'bfloat16'")
+    if not 4 <= r <= MAX_RESOLUTION or r & (r - 1):
+        raise ValueError(f"{family}: resolution is {r}, expected a power of two from 4 to {MAX_RESOLUTION}")
+    for name, largest in LIMITS.items():
+        least = 0 if name in MAY_BE_ZERO else 1
+        value = getattr(config, name, least)
+        if not least <= value <= largest:
+            raise ValueError(f"{family}: {name} is {value}, expected {least} to {largest}")
+    if not 0 <= config.num_fp16_res <= 32:
+        raise ValueError(f"{family}: num_fp16_res is {config.num_fp16_res}, expected 0 to 32")
+    for name in ("activation", "mapping_activation", "epilogue_activation"):
+        value = getattr(config, name, "linear")
+        if value not in ACTIVATIONS:
+            raise ValueError(f"{family}: {name} is {value!r}, expected one of {', '.join(ACTIVATIONS)}")
+    taps = getattr(config, "resample_filter", RESAMPLE_FILTER)
+    if not 1 <= len(taps) <= 64:
+        raise ValueError(f"{family}: resample_filter has {len(taps)} taps, expected 1 to 64")
 
 
 def half_dtype(config, x: torch.Tensor) -> torch.dtype:

@@ -1,0 +1,111 @@
+"""Dataclasses whose values come from a file or a caller, checked against their own type hints."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import numbers
+import types
+import typing
+from typing import Any, Literal, Union
+
+
+def clip(value: Any, length: int = 80) -> str:
+    """What an error message shows of `value`, whoever made it: bounded in length and in time, whatever it holds."""
+    if isinstance(value, str):
+        text = repr(value[: length + 1])
+        return text if len(value) <= length else f"{text[:length]}..."
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() <= 64):
+        return repr(value)
+    if isinstance(value, list | tuple) and len(value) <= 8 and all(isinstance(v, int | float | str) for v in value):
+        inner = ", ".join(clip(v, length // 4) for v in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    kind = type(value).__name__
+    return f"a {kind} of {len(value)}" if isinstance(value, list | tuple | dict | set | bytes) else f"a {kind}"
+
+
+def shorten(error: object, length: int = 400) -> str:
+    """An error's message for use in another one; those of torch list every tensor."""
+    text = str(error)
+    return text if len(text) <= length else text[:length] + " ..."
+
+
+class Mismatch(ValueError):
+    """A value that its field's type does not allow."""
+
+
+def _expected(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_expected(part) for part in typing.get_args(hint))
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "nothing"}
+    return plain.get(hint) or str(hint).replace("typing.", "")
+
+
+def conform(value: Any, hint: Any, name: str) -> Any:
+    """`value` as `hint` wants it: lists become tuples, nothing else changes. Raises Mismatch that names the field."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        for part in parts:
+            try:
+                return conform(value, part, name)
+            except Mismatch:
+                continue
+    elif origin is Literal:
+        if isinstance(value, str | int) and value in parts:
+            return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        each = (parts[0],) * len(value) if parts[1:] == (...,) else parts
+        if len(each) == len(value):
+            return tuple(conform(v, h, f"{name}[{i}]") for i, (v, h) in enumerate(zip(value, each, strict=True)))
+    elif origin is list and isinstance(value, list):
+        return [conform(v, parts[0], f"{name}[{i}]") for i, v in enumerate(value)]
+    elif origin is dict and isinstance(value, dict):
+        return {conform(k, parts[0], name): conform(v, parts[1], f"{name}[{clip(k)}]") for k, v in value.items()}
+    elif hint in (int, float):
+        whole = isinstance(value, numbers.Integral) and abs(int(value)) < 2**63
+        real = hint is float and isinstance(value, numbers.Real) and math.isfinite(value)
+        if not isinstance(value, bool) and (whole or real):
+            return value
+    elif isinstance(hint, type) and isinstance(value, hint):
+        return value
+    raise Mismatch(f"{name} is {clip(value)}, expected {_expected(hint)}")
+
+
+@functools.cache
+def hints(cls: type) -> dict[str, Any]:
+    """Type by field name of a dataclass or a TypedDict."""
+    return typing.get_type_hints(cls)
+
+
+def check(family: str, config: Any) -> None:
+    """Mismatch unless each field of the dataclass `config` is of its type; lists become tuples."""
+    for field in dataclasses.fields(config):
+        value = conform(getattr(config, field.name), hints(type(config))[field.name], f"{family}: {field.name}")
+        object.__setattr__(config, field.name, value)
+
+
+def build(cls: type, values: Any, where: str) -> Any:
+    """The dataclass `cls` of `values`, absent ones at their defaults. Raises Mismatch that names `where` and the field."""
+    if not isinstance(values, dict):
+        raise Mismatch(f"{where} is {clip(values)}, expected an object of options")
+    names = [field.name for field in dataclasses.fields(cls) if field.init]
+    unknown = [name for name in values if name not in names]
+    if unknown:
+        raise Mismatch(f"{where} has the unknown option {clip(unknown[0])}; known are {', '.join(names)}")
+    made = {name: conform(value, hints(cls)[name], f"{where}: {name}") for name, value in values.items()}
+    return cls(**made)
+
+
+def record(cls: type, values: Any, where: str) -> dict[str, Any]:
+    """`values` as the TypedDict `cls` describes them; what it does not name is kept. Raises Mismatch as `build` does."""
+    if not isinstance(values, dict):
+        raise Mismatch(f"{where} is {clip(values)}, expected an object")
+    missing = [name for name in hints(cls) if name not in values]
+    if missing:
+        raise Mismatch(f"{where} lacks {missing[0]}")
+    return values | {name: conform(values[name], hint, f"{where}: {name}") for name, hint in hints(cls).items()}
