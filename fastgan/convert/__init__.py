@@ -66,7 +66,7 @@ def _choose(content: dict, network: str) -> tuple[Any, dict]:
 
 def _unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Without the prefixes that all names share."""
-    while prefix := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), None):
+    while state and (prefix := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), None)):
         state = {name[len(prefix) :]: tensor for name, tensor in state.items()}
     return state
 

@@ -44,12 +44,12 @@ def within(tensors: Iterable[torch.Tensor], where: str) -> Iterator[None]:
     tensors than twice those of `tensors`, and as `naming`."""
     elements, count = total(tensors)
     left = [2 * elements + SPARE_ELEMENTS, 2 * count + SPARE_TENSORS]
-    end = time.monotonic() + SECONDS
+    end = time.thread_time() + SECONDS
 
     def register(_, name: str, value) -> None:
         left[0] -= value.numel() if isinstance(value, torch.Tensor) else 0
         left[1] -= 1
-        if min(left) < 0 or time.monotonic() > end:
+        if min(left) < 0 or time.thread_time() > end:
             raise BadFile(f"{where}: the options ask for more than the file's {count} tensors of {elements} numbers")
 
     hooks = [

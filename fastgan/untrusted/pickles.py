@@ -24,19 +24,19 @@ class UnsafePickle(BadFile):
 class Budget:
     """What reading one file may cost. Raises UnsafePickle where it is spent.
 
-    size: bytes of the file; arrays and tensors together may take as many.
+    size: bytes of the file; arrays and tensors together may take as many. seconds: of this thread's own work.
     """
 
     def __init__(self, size: int, operations: int = 500_000, text: int = 64 << 20, seconds: float = 8.0):
         self.left = {"bytes of tensors": size, "operations": operations, "characters": text}
         self.limits = dict(self.left)
-        self._end = time.monotonic() + seconds
+        self._end = time.thread_time() + seconds
 
     def spend(self, kind: str, amount: int) -> None:
         self.left[kind] -= amount
         if self.left[kind] < 0:
             raise UnsafePickle(f"the pickle takes more than {self.limits[kind]} {kind}")
-        if self.left["operations"] % 256 == 0 and time.monotonic() > self._end:
+        if self.left["operations"] % 256 == 0 and time.thread_time() > self._end:
             raise UnsafePickle("the pickle takes too long to read")
 
 

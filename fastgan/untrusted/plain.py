@@ -59,6 +59,11 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """How old protocols write b""."""
+    return b""
+
+
 def table(budget: Budget) -> dict[str, Callable | None]:
     """Function by name, for `Global`; None: a name that is only an argument."""
 
@@ -83,6 +88,8 @@ def table(budget: Budget) -> dict[str, Callable | None]:
         "collections.OrderedDict": container(dict),
         "builtins.set": container(set),
         "__builtin__.set": container(set),
+        "builtins.bytes": _no_bytes,
+        "__builtin__.bytes": _no_bytes,
         "numpy.dtype": DType,
         "numpy.ndarray": None,
         "_codecs.encode": encode,
