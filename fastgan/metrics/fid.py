@@ -11,6 +11,8 @@ With features of the official Inception network this is the FID; with any other 
 import torch
 import torch.distributed as dist
 
+from fastgan.metrics.checks import check_rows
+
 
 class Statistics:
     """Mean and covariance of features that arrive in batches and from several processes, in float64.
@@ -71,7 +73,14 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
     tr (C1 C2)^(1/2) is taken as the sum of the singular values of C1^(1/2) C2^(1/2): real, without jitter where there are
     fewer images than features, and exact to rounding there, where square roots of eigenvalues lose half the digits.
+
+    Raises ValueError for fewer than 2 features, different D, and where any feature was NaN or Inf.
     """
+    if len(a.mean) != len(b.mean):
+        raise ValueError(f"a has features of {len(a.mean)} numbers and b of {len(b.mean)}, expected the same")
+    for name, seen in (("a", a), ("b", b)):
+        if not seen.covariance.isfinite().all():
+            raise ValueError(f"{name}: among its {seen.count} features are NaN, Inf or numbers too large to square")
     overlap = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
     return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap)
 
@@ -85,10 +94,12 @@ def _root(covariance: torch.Tensor) -> torch.Tensor:
 def inception_score(logits: torch.Tensor, splits: int = 10) -> tuple[float, float]:
     """exp(E KL(p(y|x) || p(y))) of class logits [N, K], mean and standard deviation over `splits` parts.
 
-    Salimans et al., "Improved Techniques for Training GANs", 2016, section 4. Raises ValueError for fewer than `splits` rows.
+    Salimans et al., "Improved Techniques for Training GANs", 2016, section 4. Raises ValueError for fewer than `splits` rows,
+    NaN or Inf.
     """
-    if logits.ndim != 2 or len(logits) < splits:
-        raise ValueError(f"logits has shape {list(logits.shape)}, expected [N, K] with N >= splits = {splits}")
+    if splits < 1 or logits.ndim != 2 or len(logits) < splits:
+        raise ValueError(f"logits has shape {list(logits.shape)}, expected [N, K] with N >= splits = {splits} >= 1")
+    check_rows(splits, logits=logits)
     scores = []
     for part in logits.double().log_softmax(1).tensor_split(splits):
         marginal = part.logsumexp(0) - torch.tensor(len(part), dtype=torch.float64).log()

@@ -6,22 +6,23 @@ official Inception network this is the KID.
 
 import torch
 
+from fastgan.metrics.checks import check_rows
+
 
 def kernel_distance(a: torch.Tensor, b: torch.Tensor, subsets: int = 100, size: int = 1000, seed: int = 0):
     """Mean and standard deviation of the unbiased estimate over random subsets.
 
     Args:
         a, b: features [N, D] and [M, D], any floating type; computed in float64.
-        subsets: how many pairs of subsets.
-        size: rows of each subset, drawn without replacement; all rows where a set has fewer.
+        subsets: how many pairs of subsets, at least 1.
+        size: rows of each subset, at least 2, drawn without replacement; all rows where a set has fewer.
         seed: of the draw.
 
-    Returns: (mean, standard deviation), floats. Raises ValueError for wrong shapes or fewer than 2 rows.
+    Returns: (mean, standard deviation), floats. Raises ValueError for wrong shapes, NaN or Inf, or fewer than 2 rows.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"features have shapes {list(a.shape)} and {list(b.shape)}, expected [N >= 2, D] and [M >= 2, D]"
-        )
+    if subsets < 1 or size < 2:
+        raise ValueError(f"subsets is {subsets} and size {size}, expected at least 1 and 2")
+    check_rows(2, a=a, b=b)
     generator = torch.Generator().manual_seed(seed)
     a, b = a.double(), b.double()
 

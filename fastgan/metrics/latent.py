@@ -100,23 +100,47 @@ def rotate(images: torch.Tensor, inverse: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def decibels(errors: torch.Tensor) -> float:
-    """Peak signal to noise ratio 10 log10(4 / mean error) of images in [-1, 1]."""
-    return 10 * math.log10(4 / max(float(errors.mean()), 1e-20))
+    """Peak signal to noise ratio 10 log10(4 / mean error) of images in [-1, 1]. Raises ValueError for NaN or Inf."""
+    return 10 * math.log10(4 / max(_mean(errors, "images"), 1e-20))
+
+
+def _mean(values: torch.Tensor, what: str) -> float:
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        raise ValueError(f"{what} of {bad} of {len(values)} draws are NaN or Inf")
+    return float(values.mean())
+
+
+def has_styles(generator: nn.Module) -> bool:
+    """Whether there are `mapping` and `synthesis`, whose path length can be measured."""
+    return hasattr(generator, "mapping") and hasattr(generator, "synthesis")
+
+
+def transform_of(generator: nn.Module) -> torch.Tensor | None:
+    """The buffer [3, 3] that says where in the image each output pixel is taken from, where there is one."""
+    return getattr(getattr(getattr(generator, "synthesis", None), "input", None), "transform", None)
 
 
 @torch.no_grad()
 def measure(
-    generator: nn.Module, features: Callable | None, count: int, suffix: str = "", seed: int = 0
+    generator: nn.Module,
+    features: Callable | None,
+    count: int,
+    suffix: str = "",
+    seed: int = 0,
+    equivariance: bool = True,
 ) -> dict[str, float]:
     """`ppl<suffix>`, and `eq_t` and `eq_r` in dB where there is a transform, over `count` draws shared by all processes.
 
-    features: float images in [-1, 1] -> [N, D]; None leaves the path length out. Empty for a generator without mapping
-    and synthesis.
+    features: float images in [-1, 1] -> [N, D]; None leaves the path length out, equivariance=False the others. Empty for a
+    generator without mapping and synthesis. Raises ValueError where images or their features are NaN or Inf.
     """
-    if not (hasattr(generator, "mapping") and hasattr(generator, "synthesis")):
+    if count < 1:
+        raise ValueError(f"count is {count}, expected at least 1 draw")
+    if not has_styles(generator):
         return {}
     fixed = {"noise_mode": "const"} if "noise_mode" in inspect.signature(generator.synthesis.forward).parameters else {}
-    transform = getattr(getattr(generator.synthesis, "input", None), "transform", None)
+    transform = transform_of(generator) if equivariance else None
     lengths, shifts, turns = [], [], []
 
     def images(ws: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
@@ -142,7 +166,7 @@ def measure(
             transform.copy_(torch.eye(3))
     found = {}
     if features is not None:
-        found[f"ppl{suffix}"] = float(_all(lengths).mean())
+        found[f"ppl{suffix}"] = _mean(_all(lengths), "path lengths")
     if transform is not None:
         found |= {"eq_t": decibels(_all(shifts)), "eq_r": decibels(_all(turns))}
     return found

@@ -47,5 +47,9 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _check(a: torch.Tensor, b: torch.Tensor) -> None:
-    if a.shape != b.shape or a.dim() != 4:
-        raise ValueError(f"images have shapes {tuple(a.shape)} and {tuple(b.shape)}; expected the same [N, C, H, W]")
+    if a.shape != b.shape or a.dim() != 4 or not a.numel():
+        raise ValueError(
+            f"images have shapes {tuple(a.shape)} and {tuple(b.shape)}; expected the same [N, C, H, W], none of them 0"
+        )
+    if not (a.is_floating_point() and b.is_floating_point()):
+        raise TypeError(f"images are {a.dtype} and {b.dtype}; expected floats in [-1, 1]")

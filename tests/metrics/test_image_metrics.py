@@ -1,6 +1,7 @@
 """Fréchet and kernel distance, Inception score, PRDC and mode metrics against numpy, scipy and definitions by brute force."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -128,6 +129,70 @@ def test_prdc_of_equal_and_nearly_equal_rows():
     assert found.precision == 5 / 12 and found.coverage == 5 / 12
 
 
+def prdc_exactly(real, fake, k):
+    """The definition in rational numbers: squared distances, <=."""
+    real, fake = ([[Fraction(v) for v in row] for row in x.double().tolist()] for x in (real, fake))
+
+    def d(x, y):
+        return np.array([[sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) for b in y] for a in x], dtype=object)
+
+    real_radius, fake_radius = (np.sort(d(x, x), axis=1)[:, k] for x in (real, fake))
+    cross = d(real, fake)
+    inside = cross <= real_radius[:, None]
+    return (
+        inside.any(0).mean(),
+        (cross <= fake_radius[None]).any(1).mean(),
+        inside.sum() / (k * len(fake)),
+        (cross.min(1) <= real_radius).mean(),
+    )
+
+
+DRAWS = {
+    "binary": lambda *shape: torch.randint(0, 2, shape).float(),
+    "bytes": lambda *shape: torch.randint(0, 4, shape, dtype=torch.uint8),
+    "tenths": lambda *shape: torch.randint(0, 3, shape).float() * 0.1,
+    "tenths, far away": lambda *shape: torch.randint(0, 3, shape).double() * 0.1 + 1e3,
+    "tiny": lambda *shape: torch.randint(0, 3, shape).double() * 1e-20,
+    "normal": torch.randn,
+}
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+@pytest.mark.parametrize("dim", [1, 4, 9])
+def test_prdc_with_equal_distances(kind, dim):
+    """Distances that are equal in truth count as equal, whatever rounding makes of them: of features on a grid, of
+    duplicates, of points that both sets share."""
+    real = DRAWS[kind](30, dim)
+    fake = torch.cat([DRAWS[kind](12, dim), real[:6], real[:2]])
+    for k in (1, 3, 7):
+        assert prdc.prdc(real, fake, k) == pytest.approx(prdc_exactly(real, fake, k), rel=1e-14)
+
+
+@pytest.mark.parametrize("rows", [7, 1024])
+def test_prdc_of_copies(monkeypatch, rows):
+    """Each point of a copy lies in its own ball and on the edge of k others: density (k + 1) / k without any tie."""
+    monkeypatch.setattr(prdc, "_ROWS", rows)
+    x = torch.randn(200, 640).relu()
+    for k in (1, 4):
+        assert prdc.prdc(x, x.clone(), k) == (1, 1, (k + 1) / k, 1)
+    collapsed = x[:1].expand(200, -1)
+    assert prdc.prdc(collapsed, collapsed, 5) == (1, 1, 40, 1)
+    assert prdc.prdc(x, collapsed, 5).recall == 1 / 200
+
+
+def test_prdc_computes_few_distances_twice(monkeypatch):
+    """Without ties only each row's own radius, so the exact arithmetic costs little; collapsed sets need none."""
+    pairs = []
+    exact = prdc._exact
+    monkeypatch.setattr(prdc, "_exact", lambda a, rows, *b: pairs.append(len(rows)) or exact(a, rows, *b))
+    x, y = torch.randn(2, 300, 64)
+    prdc.prdc(x, y)
+    assert sum(pairs) == 600
+    pairs.clear()
+    prdc.prdc(x, y[:1].expand(300, -1))
+    assert sum(pairs) == 300
+
+
 def test_prdc_extremes():
     x = features(50, 3, 8).float()
     assert prdc.prdc(x, x) == pytest.approx((1, 1, prdc.prdc(x, x).density, 1))
@@ -152,9 +217,58 @@ def test_wrong_shapes_are_named():
         _ = fid.Statistics(3).covariance
     with pytest.raises(ValueError, match="expected"):
         kid.kernel_distance(x, x[:, :3])
+    with pytest.raises(ValueError, match="one D"):
+        kid.kernel_distance(x, x[:, :3])
     with pytest.raises(ValueError, match="N > 5"):
         prdc.prdc(x[:5], x)
+    with pytest.raises(ValueError, match="k is 0"):
+        prdc.prdc(x, x, 0)
+    with pytest.raises(ValueError, match="of 4 numbers and b of 3"):
+        fid.frechet_distance(statistics(x.double()), statistics(x[:, :3].double()))
+    with pytest.raises(TypeError, match="complex"):
+        kid.kernel_distance(x, x + 1j)
     with pytest.raises(ValueError, match="expected"):
         modes.gaussian_modes(x, torch.zeros(3, 2), 1.0)
-    with pytest.raises(ValueError, match="splits"):
-        fid.inception_score(x, 11)
+    with pytest.raises(ValueError, match="negative"):
+        modes.gaussian_modes(x, torch.zeros(3, 4), -1.0)
+    for counts, expected in [([], None), ([1.0, -1.0], None), ([1.0, 2.0], [0.5]), ([1.0, 2.0], [1.0, 2.0])]:
+        with pytest.raises(ValueError, match="expected"):
+            modes.histogram_modes(torch.tensor(counts), None if expected is None else torch.tensor(expected))
+    for splits in (0, 11):
+        with pytest.raises(ValueError, match="splits"):
+            fid.inception_score(x, splits)
+
+
+@pytest.mark.parametrize(("subsets", "size"), [(0, 1000), (100, 1), (-1, 5)])
+def test_kernel_distance_needs_subsets_of_two(subsets, size):
+    x = torch.randn(10, 4)
+    with pytest.raises(ValueError, match=f"subsets is {subsets} and size {size}"):
+        kid.kernel_distance(x, x, subsets, size)
+
+
+FIGURES = {
+    "frechet": lambda x, y: fid.frechet_distance(statistics(x), statistics(y)),
+    "kernel": kid.kernel_distance,
+    "prdc": prdc.prdc,
+    "inception score": lambda x, y: (fid.inception_score(x), fid.inception_score(y)),
+    "modes": lambda x, y: (modes.gaussian_modes(x, y[-3:], 1.0), modes.gaussian_modes(y, x[-3:], 1.0)),
+}
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e200])
+@pytest.mark.parametrize("rows", [1, 30])
+def test_what_diverged_has_no_score(figure, bad, rows):
+    """Comparisons with NaN are false: a generator that broke down must not be found perfect."""
+    x, y = features(30, 6, 1), features(30, 6, 2)
+    x[-rows:, 2] = bad
+    for pair in ((x, y), (y, x)):
+        with pytest.raises(ValueError, match="NaN"):
+            FIGURES[figure](*pair)
+
+
+def test_a_mode_holds_its_edge():
+    """Exactly 3 standard deviations from its mode a sample is of high quality, far from zero and among many modes too."""
+    centres = torch.arange(60, dtype=torch.float64)[:, None] * 100 + 1e6
+    assert modes.gaussian_modes(centres + 3.0, centres, 1.0).high_quality == 1
+    assert modes.gaussian_modes(centres + 3.001, centres, 1.0).high_quality == 0

@@ -87,6 +87,20 @@ def test_translation_error_is_the_definition():
     assert latent.decibels(torch.tensor([0.04])) == pytest.approx(20)
 
 
+def test_a_generator_that_diverged_is_named():
+    broken = Waves(size=32)
+    with torch.no_grad():
+        broken.frequency.fill_(math.nan)
+    with pytest.raises(ValueError, match="images of 6 of 6 draws are NaN"):
+        latent.measure(broken, None, 6)
+    broken.synthesis.input = None
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="path lengths of"):
+            latent.measure(broken, lambda x, bad=bad: x.flatten(1) * bad, 4)
+    with pytest.raises(ValueError, match="at least 1 draw"):
+        latent.measure(Waves(size=32), None, 0)
+
+
 def test_what_is_measured_depends_on_the_generator():
     assert latent.measure(nn.Linear(2, 2), None, 4) == {}
     waves = Waves(size=16)

@@ -49,8 +49,20 @@ def test_ssim_of_plain_images():
     assert pairs.ssim(white, black).item() == pytest.approx(0.0, abs=2e-4)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_one_bad_pixel_shows(bad):
+    a, b = images(4), images(5)
+    a[1, 0, 8, 8] = bad
+    for f in (pairs.l1, pairs.psnr, pairs.ssim):
+        assert f(a, b).isfinite().tolist() == [True, False, True]
+
+
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match="same"):
         pairs.l1(images(0), images(0)[:, :1])
+    with pytest.raises(ValueError, match="none of them 0"):
+        pairs.psnr(images(0)[:0], images(0)[:0])
+    with pytest.raises(TypeError, match="uint8"):
+        pairs.l1(*torch.zeros(2, 1, 3, 12, 12, dtype=torch.uint8))
     with pytest.raises(ValueError, match="11 pixels"):
         pairs.ssim(images(0)[..., :9], images(0)[..., :9])
