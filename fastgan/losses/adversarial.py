@@ -33,13 +33,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Two functions of (r, f) and their equations. `equation` names the paper and what each side minimises."""
+    """Two functions of (r, f) and their equations. `equation` names the paper and what each side minimises; `averaging`:
+    means over the batch are among it, so logits of several processes are to be gathered first."""
 
     name: str
     equation: str
     discriminator: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     generator: Callable[[torch.Tensor | None, torch.Tensor], torch.Tensor]
     relativistic: bool = False
+    averaging: bool = False
 
     def d_loss(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
         """What the discriminator minimises, [N]. Raises TypeError, ValueError for logits of other types or shapes."""
@@ -131,4 +133,5 @@ ragan = Adversarial(
     lambda r, f: softplus(f.mean(0) - r) + softplus(f - r.mean(0)),
     lambda r, f: softplus(r.mean(0) - f) + softplus(r - f.mean(0)),
     relativistic=True,
+    averaging=True,
 )

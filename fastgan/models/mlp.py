@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fastgan.ops import bias_act, minibatch_stddev
+from fastgan.nn import MinibatchStdDev
+from fastgan.ops import bias_act
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,14 @@ class Discriminator(nn.Module):
         self.register_buffer("scale", torch.ones(config.pixels))
         self.down = nn.Sequential(Layer(config.pixels, u1), Layer(u1, u2))
         self.inverse = nn.Sequential(Layer(u2, u1), Layer(u1 + (config.stddev_group > 0), 1, act="linear"))
+        self.stddev = MinibatchStdDev(config.stddev_group) if config.stddev_group else None
 
     def forward(self, images: torch.Tensor, features: bool = False):
         x = (images.flatten(1) - self.mean) * self.scale
         hidden = self.inverse[0](self.down(x))
         last = hidden
-        if self.config.stddev_group:
-            last = minibatch_stddev(hidden[:, :, None, None], self.config.stddev_group)[:, :, 0, 0]
+        if self.stddev is not None:
+            last = self.stddev(hidden[:, :, None, None])[:, :, 0, 0]
         logits = self.inverse[1](last).squeeze(1)
         return (logits, hidden) if features else logits
 

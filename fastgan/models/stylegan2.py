@@ -5,6 +5,7 @@ w modulates the weights of every convolution; noise, bias and activation follow.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,7 @@ from fastgan.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
 
 __all__ = ["Config", "Discriminator", "DiscriminatorConfig", "Generator"]
 
-NoiseMode = Literal["random", "const", "none"]
+NoiseMode = Literal["random", "const", "none"] | Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class SynthesisLayer(nn.Module):
         if mode == "const":
             return self.noise_const * self.noise_strength
         shape = (x.shape[0], 1, self.resolution, self.resolution)
-        return torch.randn(shape, device=x.device, dtype=self.noise_const.dtype) * self.noise_strength
+        if mode == "random":
+            return torch.randn(shape, device=x.device, dtype=self.noise_const.dtype) * self.noise_strength
+        return mode(*shape) * self.noise_strength
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode, gain: float = 1.0) -> torch.Tensor:
         config = self.config
@@ -188,7 +191,7 @@ class Synthesis(nn.Module):
     def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random", force_fp32: bool = False) -> torch.Tensor:
         if ws.dim() != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"stylegan2: ws has shape {tuple(ws.shape)}; expected (N, {self.num_ws}, {self.w_dim})")
-        if noise_mode not in ("random", "const", "none"):
+        if not callable(noise_mode) and noise_mode not in ("random", "const", "none"):
             raise ValueError(f"stylegan2: noise_mode is {noise_mode!r}; expected 'random', 'const' or 'none'")
         x = image = None
         first = 0
@@ -254,6 +257,7 @@ class Generator(nn.Module):
         force_fp32: bool = False,
     ) -> torch.Tensor:
         """Truncation and `update_emas` as in `Mapping`. noise_mode: "random" is fresh per image, "const" one fixed pattern
-        per layer, "none" no noise. `force_fp32` runs every layer in the parameters' own type."""
+        per layer, "none" no noise; a function draws it, (N, 1, r, r) -> normal numbers of that shape. `force_fp32` runs every
+        layer in the parameters' own type."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
         return self.synthesis(ws, noise_mode, force_fp32)

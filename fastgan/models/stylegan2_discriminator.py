@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fastgan.models.stylegan_layers import RESAMPLE_FILTER, Conv2d, Mapping, check_sizes, half_dtype
-from fastgan.nn import EqualLinear
-from fastgan.ops import downsample2d, minibatch_stddev, setup_filter
+from fastgan.nn import EqualLinear, MinibatchStdDev
+from fastgan.ops import downsample2d, setup_filter
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,9 @@ class DiscriminatorEpilogue(nn.Module):
         if config.architecture == "skip":
             self.fromrgb = Conv2d(config.channels, width, 1, act=act)
         options = dict(act=act, clamp=config.conv_clamp)
+        self.mbstd = (
+            MinibatchStdDev(config.mbstd_group_size, config.mbstd_num_channels) if config.mbstd_num_channels else None
+        )
         self.conv = Conv2d(width + config.mbstd_num_channels, width, 3, **options)
         self.fc = EqualLinear(width * 16, width, act=act)
         self.out = EqualLinear(width, cmap_dim or 1)
@@ -127,8 +130,8 @@ class DiscriminatorEpilogue(nn.Module):
         if self.config.architecture == "skip":
             y = self.fromrgb(image.to(dtype, memory_format=torch.contiguous_format))
             x = y if x is None else x + y
-        if self.config.mbstd_num_channels:
-            x = minibatch_stddev(x, self.config.mbstd_group_size, self.config.mbstd_num_channels)
+        if self.mbstd is not None:
+            x = self.mbstd(x)
         return self.out(self.fc(self.conv(x).flatten(1)))
 
 

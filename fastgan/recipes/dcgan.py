@@ -71,6 +71,10 @@ class DCGAN(Recipe):
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
 
     @property
+    def whole_batch(self) -> str:
+        return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
+
+    @property
     def running(self) -> list[torch.Tensor]:
         return self.augment.running
 
@@ -87,7 +91,7 @@ class DCGAN(Recipe):
         logits = self.discriminator(self.augment(images, batch), None if labels is None else labels.repeat(2))
         real_logits, fake_logits = logits.chunk(2)
         self.augment.observe(real_logits, batch)
-        loss = self.loss.d_loss(real_logits, fake_logits).mean()
+        loss = self.loss.d_loss(*self._compared(batch, real_logits, fake_logits)).mean()
         logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean(), **self.augment.logs()}
         if self.config.gamma:
             # R1 and R2 are one formula on two halves of the batch, and no logit depends on another image: one call.
@@ -98,5 +102,8 @@ class DCGAN(Recipe):
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         labels = batch.labels if self.config.conditional else None
         fake = self.generator(batch.randn(*self.latent_shape), labels)
-        real_logits, fake_logits = (self.discriminator(self.augment(x, batch), labels) for x in (batch.real, fake))
-        return {"loss": self.loss.g_loss(real_logits, fake_logits).mean()}
+        logits = (self.discriminator(self.augment(x, batch), labels) for x in (batch.real, fake))
+        return {"loss": self.loss.g_loss(*self._compared(batch, *logits)).mean()}
+
+    def _compared(self, batch, *logits: torch.Tensor) -> list[torch.Tensor]:
+        return [batch.gather(x) if self.loss.averaging else x for x in logits]

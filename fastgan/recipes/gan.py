@@ -19,7 +19,7 @@ import torch
 from fastgan.losses import adversarial
 from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
-from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.options import Count, Decay, Natural, NonNegative
 
 
@@ -75,6 +75,10 @@ class GAN(Recipe):
         for network in self.networks.values():
             network.prepare((mean / 127.5 - 1).float(), (deviation / 127.5).float())
 
+    def updates(self, step: int) -> list[Update]:
+        matched = self.config.batch_loss != 0
+        return [Update("discriminator", self.d_step), Update("generator", self.g_step, fresh=False, whole=matched)]
+
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         fake = self.generator(batch.randn(*self.latent_shape))
         real_logits, fake_logits = self.discriminator(batch.real), self.discriminator(fake)
@@ -85,5 +89,7 @@ class GAN(Recipe):
         fake_logits, fake = self.discriminator(self.generator(batch.randn(*self.latent_shape)), features=True)
         real_logits, real = self.discriminator(batch.real, features=True)
         loss = self.loss.g_loss(real_logits, fake_logits).mean()
+        if not self.config.batch_loss:
+            return {"loss": loss}
         matching = feature_matching(batch.gather(real), batch.gather(fake))
         return {"loss": loss + self.config.batch_loss * matching, "adversarial": loss, "batch": matching}

@@ -65,6 +65,7 @@ class RelGANConfig(TextConfig):
 class RelGAN(TextRecipe):
     name = "relgan"
     Config = RelGANConfig
+    whole_batch = "as its sentences are drawn together"
 
     def __init__(self, config: RelGANConfig, data: dict):
         super().__init__(config, data)

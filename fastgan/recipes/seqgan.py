@@ -86,6 +86,7 @@ def advantages(q: Tensor, every: Tensor) -> Tensor:
 class SeqGAN(TextRecipe):
     name = "seqgan"
     Config = SeqGANConfig
+    whole_batch = "as a reward is measured against those of the other sentences"
 
     def __init__(self, config: SeqGANConfig, data: dict):
         super().__init__(config, data)

@@ -148,8 +148,13 @@ class StyleGAN(Recipe):
         """w [N, num_ws, latent] of a batch of new latents."""
         return self.generator.mapping(batch.randn(*self.latent_shape), self.condition(batch), update_emas=update_emas)
 
-    def synthesize(self, ws: torch.Tensor, update_emas: bool) -> torch.Tensor:
-        return self.generator.synthesis(ws)
+    def synthesize(self, ws: torch.Tensor, batch, update_emas: bool = False) -> torch.Tensor:
+        """Images of styles, of the first `len(ws)` of the batch."""
+        raise NotImplementedError
+
+    def constant_fakes(self, batch) -> torch.Tensor:
+        """Images for the discriminator's update, which move the generator's running means."""
+        return self.synthesize(self.styles(batch, update_emas=True), batch, update_emas=True)
 
     def view(self, images: torch.Tensor, batch) -> torch.Tensor:
         """What the discriminator is shown of images."""
@@ -168,8 +173,7 @@ class StyleGAN(Recipe):
         return {"loss": self.config.r1_interval * r1}
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
-        fake = self.synthesize(self.styles(batch, update_emas=True), update_emas=True)
-        fake_logits = self.judge(fake, batch)
+        fake_logits = self.judge(self.constant_fakes(batch), batch)
         real_logits = self.judge(batch.real, batch)
         self.augment.observe(real_logits, batch)
         logs = {
@@ -181,7 +185,7 @@ class StyleGAN(Recipe):
         return {"loss": logistic.d_loss(real_logits, fake_logits).mean(), **logs}
 
     def g_step(self, batch) -> dict[str, torch.Tensor]:
-        fake_logits = self.judge(self.synthesize(self.styles(batch), update_emas=False), batch)
+        fake_logits = self.judge(self.synthesize(self.styles(batch), batch), batch)
         return {"loss": logistic.g_loss(None, fake_logits).mean()}
 
     def generate(

@@ -30,7 +30,7 @@ class StyleGAN2Config(StyleGANConfig):
     path_interval: Count = 4
     """Steps from one update of the path length regularisation to the next."""
     path_shrink: Count = 2
-    """It sees the batch divided by this."""
+    """It sees the batch divided by this, and all of that at once whatever --grad-accum is."""
 
 
 class StyleGAN2(StyleGAN):
@@ -53,7 +53,8 @@ class StyleGAN2(StyleGAN):
     def updates(self, step: int) -> list[Update]:
         *discriminator, generator = super().updates(step)
         path = self.config.path_weight and step % self.config.path_interval == 0
-        lazy = [Update("generator", self.path_step, fresh=False)] if path else []
+        # Its penalty compares with a mean that this batch has moved.
+        lazy = [Update("generator", self.path_step, fresh=False, whole=True)] if path else []
         return [*discriminator, *lazy, generator]
 
     def styles(self, batch, update_emas: bool = False) -> torch.Tensor:
@@ -67,13 +68,14 @@ class StyleGAN2(StyleGAN):
         first = torch.where(gate < self.config.mixing, 1 + (place * (len(layers) - 1)).long(), len(layers))
         return torch.where((layers < first[:, None])[..., None], ws, other)
 
+    def synthesize(self, ws: torch.Tensor, batch, update_emas: bool = False) -> torch.Tensor:
+        return self.generator.synthesis(ws, batch.noise)
+
     def path_step(self, batch) -> dict[str, torch.Tensor]:
         config = self.config
         ws = self.styles(batch)[: -(-batch.size // config.path_shrink)]
-        images = self.synthesize(ws, update_emas=False)
-        # Of a batch that comes in pieces, each moves the mean by its share.
-        decay = 0.01 * batch.size / config.batch_size
-        loss, mean = penalty.path_length(images, ws, self.memory.path_length, config.path_weight, decay)
+        images = self.synthesize(ws, batch)
+        loss, mean = penalty.path_length(images, ws, self.memory.path_length, config.path_weight)
         self.memory.path_length.copy_(mean)
         return {"loss": config.path_interval * loss.mean()}
 

@@ -76,8 +76,12 @@ class StyleGAN3(StyleGAN):
             self.memory.blur_filter.copy_(taps / taps.sum())
         return super().updates(step)
 
-    def synthesize(self, ws: torch.Tensor, update_emas: bool) -> torch.Tensor:
+    def synthesize(self, ws: torch.Tensor, batch, update_emas: bool = False) -> torch.Tensor:
         return self.generator.synthesis(ws, update_emas=update_emas)
+
+    def constant_fakes(self, batch) -> torch.Tensor:
+        # A layer's gain is the running mean that its input has just moved: with --grad-accum each piece makes all images.
+        return batch.together(super().constant_fakes)
 
     def view(self, images: torch.Tensor, batch) -> torch.Tensor:
         images = super().view(images, batch)

@@ -80,7 +80,14 @@ class TextRecipe(Recipe):
         return {**{name: getattr(dataset, name) for name in names}, "vocabulary": vocabulary}
 
     def mle_step(self, batch) -> dict[str, torch.Tensor]:
-        return {"loss": self.generator.nll_loss(batch.real)}
+        loss = self.generator.nll_loss(batch.real)
+        if self.data["pad"] is None:
+            return {"loss": loss}
+        # A mean over tokens, of which pieces and processes have different numbers.
+        mine, all_pieces = (
+            (tokens != self.data["pad"]).sum(dtype=loss.dtype) for tokens in (batch.real, batch.whole[0])
+        )
+        return {"loss": loss * (mine * batch.pieces / batch.mean(all_pieces))}
 
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """int64 [N, L] -> sentences; of oracle data, numbers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,15 +37,19 @@ class Batch:
     turns (every second image, say), so that the groups of a minibatch standard deviation are those of the whole batch.
 
     Attributes: `items`, what the loader gave, on the device, uint8 images as float32 in [-1, 1]; `real` and `labels`,
-    the first and the second of them; `size`, the number of images.
+    the first and the second of them; `size`, the number of images; `whole`, the items of all the process's `pieces`, of
+    which this is number `piece`.
     """
 
-    def __init__(self, items: tuple[torch.Tensor, ...], world: World, seed: int, update: int, piece: int, pieces: int):
-        self.items = items
-        self.size = len(items[0])
+    def __init__(self, whole: tuple[torch.Tensor, ...], world: World, seed: int, update: int, piece: int, pieces: int):
+        self.whole, self.piece, self.pieces = whole, piece, pieces
+        self.items = tuple(item[piece::pieces] for item in whole)
+        self.size = len(self.items[0])
         self._world = world
         # Image j of this piece is number (j * pieces + piece) * world.size + world.rank of the update.
         self._key = torch.tensor([seed, update, piece * world.size + world.rank, pieces * world.size])
+        self._piece = torch.tensor([piece], device=self.real.device)
+        self._all = Batch(whole, world, seed, update, 0, 1) if pieces > 1 else None
         self._draws = 0
 
     @property
@@ -72,10 +77,39 @@ class Batch:
         """float32 [size, *shape], uniform on [0, 1); a new draw with each call."""
         return self._next(shape, normal=False)
 
+    def noise(self, count: int, *shape: int) -> torch.Tensor:
+        """float32 [count, *shape], standard normal, for the first `count` images: drawn on the device from torch's global
+        generator, which is fast for many numbers, unlike `randn`; other numbers on each process, the same for any number
+        of pieces."""
+        return self.own(torch.randn(self.pieces * count, *shape, device=self.real.device))
+
+    def own(self, x: torch.Tensor) -> torch.Tensor:
+        """This piece's part of x [N, ...], something made for all of the process's pieces in turn."""
+        # The piece is in a tensor, so that a compiled step is one for all.
+        return x if self.pieces == 1 else x.unflatten(0, (-1, self.pieces)).index_select(1, self._piece)[:, 0]
+
+    def together(self, make: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        """This piece's part of `make(batch of all the process's pieces)`: for what the images decide together."""
+        if self.pieces == 1:
+            return make(self)
+        self._all._draws = self._draws
+        made = make(self._all)
+        self._draws = self._all._draws
+        return self.own(made)
+
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean over processes of a number, for the weight of each in a loss that is no mean over images."""
+        return self._world.gather(x[None]).mean(0)
+
     def gather(self, x: torch.Tensor) -> torch.Tensor:
         """x [size, ...] of every process, [size * processes, ...], in the order one process would have it.
 
         For statistics of the whole batch in a loss. Gradients of any order flow back to the process that x came from;
-        a loss computed from it is the same everywhere, and averaging it over processes changes nothing.
+        a loss computed from it is the same everywhere, and averaging it over processes changes nothing. Raises
+        RuntimeError for a piece, which does not know the others: the update must be `whole`.
         """
+        if self.pieces > 1:
+            raise RuntimeError(
+                "Batch.gather: a piece of a batch has no statistics of the whole; use Update(..., whole=True)"
+            )
         return self._world.gather(x)

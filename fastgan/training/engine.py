@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from fastgan.training import checkpoint as ckpt
-from fastgan.training import shard, state
+from fastgan.training import pieces, shard, state
 from fastgan.training.batch import derive_seed
 from fastgan.training.batch_norm import synchronise
 from fastgan.training.compiled import CannotCompile
@@ -90,6 +90,7 @@ class Trainer:
         torch.backends.cudnn.deterministic = True
         self.recipe = recipe(self.config, recipe.describe(dataset))
         self.recipe.processes = self.world.size
+        pieces.check(self.recipe, self.run.grad_accum)
         self._layout = torch.channels_last if self.run.channels_last else torch.contiguous_format
         if self.run.shard_generator:
             shard.check(self.recipe, self.run)

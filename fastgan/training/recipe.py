@@ -23,11 +23,14 @@ What the engine promises
   learning rates or other values that depend on the step (`optimizer.param_groups[0]["lr"] = ...`).
 
 What the engine expects
-- Every random draw comes from `batch.randn`, `batch.rand` or torch's global generators. The engine seeds the latter
-  before each update from (seed, update, rank), and a batch's draws are slices of one draw for all processes: so a
+- Every random draw comes from `batch.randn`, `batch.rand`, `batch.noise` or torch's global generators. The engine seeds the
+  latter before each update from (seed, update, rank), and a batch's draws are slices of one draw for all processes: so a
   resumed run repeats an unbroken one bit for bit, and two processes with batch B draw what one with 2B draws.
 - A loss is a mean over the batch. A statistic of the batch that enters the loss is taken over all processes with
   `batch.gather(x)`; batch normalisation is synchronised by the engine.
+- With `--grad-accum` a loss sees a piece of the batch at a time, each from the same state of buffers and generators; of
+  `running` buffers the mean remains. An update that needs all images is `whole`; where pieces would change what a recipe
+  does (draws of a layer from the global generators among them), `whole_batch` says why, and the run is refused.
 - A buffer that every process moves by its own part of the batch (the path length's mean, LeCam's means) is listed in
   `running`: the engine averages it over the processes, with the gradients.
 - A network in `averaged` may be split over processes (`--shard-generator`): outside `prepare` it is used through
@@ -69,12 +72,13 @@ class Update(NamedTuple):
     """One optimiser step: `loss(batch)` returns scalars by name; "loss" is minimised by optimiser `optimizer`.
 
     `fresh`: take the next batch of data; otherwise the last one is used again (with new latents). The first update of
-    a step always takes a new one.
+    a step always takes a new one. `whole`: never in pieces (`--grad-accum`), as a statistic of all images enters the loss.
     """
 
     optimizer: str
     loss: Callable[[Any], dict[str, torch.Tensor]]
     fresh: bool = True
+    whole: bool = False
 
 
 class Recipe:
@@ -90,6 +94,8 @@ class Recipe:
         run_defaults: options of `RunConfig` that `fastgan train` changes for this recipe, the data set among them.
         headline: beginnings of the names of those figures of `evaluate` that a run prints as it goes.
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
+        whole_batch: why `--grad-accum` must not cut a batch, beyond what `fastgan.training.pieces` sees in the networks (batch
+            normalisation, dropout, minibatch standard deviation); empty where it may.
         unit: what a batch counts, for the progress line ("images", "sentences").
         pairs: whether `load_data` takes two names, as `--data A B` gives them.
 
@@ -105,6 +111,7 @@ class Recipe:
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
     headline: tuple[str, ...] = ("fd_",)
     whole_generator: str = ""
+    whole_batch: str = ""
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         if getattr(config, "conditional", False) and not data.get("num_classes"):

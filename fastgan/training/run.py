@@ -42,7 +42,8 @@ class RunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16, fp16: run the losses under autocast; weights, optimisers and penalties stay float32."""
     grad_accum: Count = 1
-    """Pieces of a batch that are computed one after the other: less memory, the same result."""
+    """Pieces of a batch that are computed one after the other: less memory, the same result. Refused where a recipe needs
+    all images at once (batch normalisation, dropout, statistics of the batch)."""
     compile: bool = False
     """Compile whole updates, penalties included, in a minute or so. For convolutions on a CPU eager is as fast."""
     channels_last: bool = False

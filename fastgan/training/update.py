@@ -7,6 +7,7 @@ import torch
 from fastgan.training.batch import Batch, derive_seed
 from fastgan.training.compiled import Step, compiled_step, gradient_step
 from fastgan.training.distributed import World
+from fastgan.training.pieces import State
 from fastgan.training.recipe import Recipe, Update
 from fastgan.training.run import RunConfig
 from fastgan.training.shard import backward_step, is_shard, local
@@ -22,10 +23,10 @@ class Updater:
     """Runs the updates of `recipe`.
 
     Losses see the batch in `run.grad_accum` pieces of equal size, one after the other, so that memory is a piece's;
-    their mean, and the mean of the gradients, is that of the whole batch. With `run.precision` bf16 or fp16 the loss
-    runs under autocast; fp16's is multiplied by a scale that halves where a gradient overflows (that step is left out)
-    and grows again, one per optimiser. With `run.compile` each loss is compiled together with its gradients, penalties
-    included; the first call of each takes a minute.
+    their mean, and the mean of the gradients, is that of the whole batch (`fastgan.training.pieces`). With `run.precision`
+    bf16 or fp16 the loss runs under autocast; fp16's is multiplied by a scale that halves where a gradient overflows (that
+    step is left out) and grows again, one per optimiser. With `run.compile` each loss is compiled together with its
+    gradients, penalties included; the first call of each takes a minute.
 
     Attributes: `scalers`, by optimiser, empty unless fp16.
     """
@@ -55,7 +56,6 @@ class Updater:
         optimizer = self.recipe.optimizers[update.optimizer]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._choose(parameters)
-        torch.manual_seed(derive_seed(self.run.seed, number, "rank", self.world.rank))
         values = self._backward(update, parameters, items, number)
         gradients = [p.grad for p in parameters if p.grad is not None]
         vote = torch.tensor(float(stop), device=self.world.device)
@@ -95,15 +95,19 @@ class Updater:
         self, update: Update, parameters: list[torch.Tensor], items: tuple[torch.Tensor, ...], number: int
     ) -> dict[str, torch.Tensor]:
         """Fill `.grad`; returns the loss's values. Both are means over the pieces, and `.grad` has the loss's scale."""
-        step, pieces = self._step(update, parameters), self.run.grad_accum
+        step, pieces = self._step(update, parameters), 1 if update.whole else self.run.grad_accum
+        state = State(self.recipe.networks, self.recipe.running, pieces)
         weight = torch.tensor(1 / pieces, device=self.world.device)
         if update.optimizer in self.scalers:
             weight = self.scalers[update.optimizer].scale(weight)
         total: dict[str, torch.Tensor] = {}
         summed: list[torch.Tensor | None] = []
         for i in range(pieces):
-            batch = Batch(tuple(item[i::pieces] for item in items), self.world, self.run.seed, number, i, pieces)
+            state.begin(i)
+            torch.manual_seed(derive_seed(self.run.seed, number, "rank", self.world.rank))
+            batch = Batch(items, self.world, self.run.seed, number, i, pieces)
             values, gradients = step(batch, weight=weight)
+            state.end()
             if i == 0:
                 summed = list(gradients)
             else:
@@ -112,6 +116,7 @@ class Updater:
                         have += more
             for name, value in values.items():
                 total[name] = total.get(name, 0) + value / pieces
+        state.close()
         for parameter, gradient in zip(parameters, summed, strict=True):
             parameter.grad = gradient
         return total

@@ -65,7 +65,7 @@ class Augment(nn.Module):
 
     @property
     def running(self) -> list[torch.Tensor]:
-        # signs and count are kept as totals over all processes: their mean over processes is exact.
+        # signs and count are kept as totals over all processes and pieces: their mean over these is exact.
         return [self.signs, self.count] if self.adaptive else []
 
     def forward(self, images: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -88,8 +88,9 @@ class Augment(nn.Module):
     def observe(self, real_logits: torch.Tensor, batch: Batch) -> None:
         """Count the signs of D(real), [N, ...]; a patch discriminator's map is averaged."""
         if self.adaptive:
-            self.signs += real_logits.float().sign().mean() * batch.size * batch.processes
-            self.count += batch.size * batch.processes
+            total = batch.size * batch.pieces * batch.processes
+            self.signs += real_logits.float().sign().mean() * total
+            self.count += total
 
     @torch.no_grad()
     def adjust(self, step: int) -> None:
