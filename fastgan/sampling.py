@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import torch
 
 FPS = 30
+MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
 
 
 def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
@@ -24,21 +26,29 @@ def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
 def interpolate(
     recipe, networks: dict, seeds: list[int], between: int, label: torch.Tensor | None, truncation: float
 ) -> Iterator[torch.Tensor]:
-    """Frames [C, H, W] of a closed walk through the latents of `seeds`, `between` frames from one to the next."""
+    """Frames [C, H, W] of a closed walk through the latents of `seeds`, `between` frames from one to the next; each is of
+    class `label`, or of the nearer seed's."""
     points = recipe.latents(seeds)
-    if points.dim() != 2:
-        raise ValueError(f"{recipe.name}: no latent vectors to walk between")
-    for a, b in zip(points, points.roll(-1, 0), strict=True):
+    labels = recipe.labels(seeds) if label is None else label.expand(len(seeds))
+    for n, (a, b) in enumerate(zip(points, points.roll(-1, 0), strict=True)):
         for start in range(0, between, 8):  # few frames at a time: a long video must not fill the memory
             z = torch.cat([slerp(a[None], b[None], i / between) for i in range(start, min(start + 8, between))])
-            c = None if label is None else label.expand(len(z))
+            near = [(n + (2 * i >= between)) % len(seeds) for i in range(start, start + len(z))]
+            c = None if labels is None else labels[near]
             yield from recipe.generate(networks, z, c, truncation).float().cpu()
 
 
 def mix(
-    recipe, networks: dict, rows: list[int], columns: list[int], layers: list[int], truncation: float
+    recipe,
+    networks: dict,
+    rows: list[int],
+    columns: list[int],
+    layers: list[int] | None,
+    truncation: float,
+    label: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, int]:
-    """Style mixing (Karras et al., 2019, figure 3): the styles of a row's seed, those of `layers` from the column's.
+    """Style mixing (Karras et al., 2019, figure 3): the styles of a row's seed, those of `layers` (None: the first seven) from
+    the column's.
 
     Returns images [N, C, H, W] of a table whose first row and column show the seeds themselves (the corner is white), and the
     number of columns. Raises ValueError for a generator without styles, or layers that it does not have.
@@ -46,12 +56,13 @@ def mix(
     generator = networks["generator"]
     if not hasattr(generator, "mapping") or not hasattr(generator, "synthesis"):
         raise ValueError(f"{recipe.name}: no mapping network, so no styles to mix")
+    layers = list(range(min(7, generator.num_ws))) if layers is None else layers
     if bad := [i for i in layers if i >= generator.num_ws]:
         raise ValueError(f"style layers {bad}: this generator has layers 0 to {generator.num_ws - 1}")
     device = next(generator.parameters()).device
 
     def styles(seeds: list[int]) -> torch.Tensor:
-        c = recipe.labels(seeds)
+        c = recipe.labels(seeds) if label is None else label.expand(len(seeds))
         if c is not None:
             c = torch.nn.functional.one_hot(c, generator.c_dim).float().to(device)
         return generator.mapping(recipe.latents(seeds).to(device), c, truncation_psi=truncation)
@@ -122,22 +133,93 @@ def _save_mp4(pictures, path: Path) -> None:
             file.mux(packet)
 
 
-def translate_folder(recipe, networks: dict, source: str, direction: str, out: Path) -> int:
-    """Translates every image of folder (or zip, npz) `source`, saves PNGs by the same names in `out`; returns how many.
+def pictures(
+    recipe, networks: dict, seeds: list[int], label: torch.Tensor | None = None, truncation: float = 1.0
+) -> Iterator[torch.Tensor]:
+    """Images [n, C, H, W] of `seeds`, a few at a time, on the CPU; `label` int64 [1] instead of the classes in turn."""
+    plain = label is None and truncation == 1.0
+    for some in _chunks(seeds, 64 if plain else 1):
+        if plain:
+            made = recipe.sample(networks, some)
+        else:
+            labels = recipe.labels(some) if label is None else label
+            made = recipe.generate(networks, recipe.latents(some), labels, truncation)
+        yield made.float().cpu()
 
-    Images are resized to the resolution that the run was trained on. Raises ValueError for a recipe that does not translate.
+
+def _chunks(items: list, size: int) -> Iterator[list]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def grid(images: Iterable[torch.Tensor], count: int) -> torch.Tensor:
+    """All of `images`, of which there are `count`, as uint8. Raises ValueError for more than a picture should hold."""
+    from fastgan.data import to_uint8
+
+    parts = []
+    for part in images:
+        if count * part.shape[2] * part.shape[3] > MOST_PIXELS:
+            raise ValueError(
+                f"{count} images of {part.shape[3]}x{part.shape[2]} pixels are too many for one picture; --separate writes"
+                " a file for each"
+            )
+        parts.append(to_uint8(part))
+    return torch.cat(parts)
+
+
+def save_separately(images: Iterable[torch.Tensor], seeds: list[int], out: Path) -> int:
+    """Writes each image as it is, `seedNNNN.png` in folder `out`; returns how many files that were."""
+    from fastgan.training.log import save_grid
+
+    out.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for image in itertools.chain.from_iterable(images):
+        save_grid(image[None], out / f"seed{seeds[count]:04d}.png", scale=1, pad=0)
+        count += 1
+    return count
+
+
+def translate_folder(recipe, networks: dict, source: str, direction: str, out: Path) -> int:
+    """Translates every image of folder (or zip, npz) `source` and writes PNGs of the run's resolution, in folder `out` by the
+    same names (`target_names`); returns how many.
+
+    Raises ValueError for a recipe that does not translate, and FileExistsError rather than replace a file.
     """
     from fastgan.data import load, to_float
     from fastgan.training.log import save_grid
 
     if not hasattr(recipe, "translate"):
         raise ValueError(f"--input: recipe {recipe.name} does not translate images; cyclegan and pix2pix do")
-    dataset = load(source, resolution=recipe.data["resolution"], channels=recipe.data["channels"])
-    out.mkdir(parents=True, exist_ok=True)
-    names = dataset.files or [f"{i:06d}" for i in range(len(dataset.images))]
+    sizes = {"resolution": recipe.data["resolution"], "channels": recipe.data["channels"]}
+    dataset = load(source, labels=False, **sizes)
+    count = len(dataset.images)
+    names = target_names(dataset.files or [f"{i:06d}.png" for i in range(count)])
+    if there := [name for name in names if (out / name).exists()]:
+        raise FileExistsError(
+            f"{out} already holds {there[0]}, one of {len(there)} files to write: choose another --out"
+        )
     with torch.no_grad():
-        for index in torch.arange(len(dataset.images)).split(8):
+        for index in torch.arange(count).split(8):
             made = recipe.translate(networks, to_float(dataset.images[index]), direction).float().cpu()
             for i, image in zip(index.tolist(), made, strict=True):
-                save_grid(image[None], out / f"{Path(names[i]).stem}.png", scale=1)
-    return len(dataset.images)
+                path = out / names[i]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_grid(image[None], path, scale=1, pad=0)
+    return count
+
+
+def target_names(files: Sequence[str]) -> list[str]:
+    """Relative paths of PNGs, a different one for each of `files`, in the same sub-folders: x.png and x.jpg become x.png
+    and x.jpg.png; without an x.png, x.jpg becomes x.png. None leads out of the folder."""
+    plain = [PurePosixPath(*(part for part in PurePosixPath(file).parts if part not in ("/", ".."))) for file in files]
+    taken: set[str] = set()
+    found = [""] * len(files)
+    # Those whose name stays the same come first.
+    for i in sorted(range(len(files)), key=lambda i: plain[i].suffix != ".png"):
+        name = plain[i].with_suffix(".png").as_posix()
+        if name in taken:
+            name = f"{plain[i]}.png"
+        while name in taken:
+            name = name.removesuffix(".png") + "_.png"
+        taken.add(name)
+        found[i] = name
+    return found

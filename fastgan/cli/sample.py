@@ -1,11 +1,17 @@
 """fastgan sample, and fastgan convert, which makes what it samples from."""
 
+import dataclasses
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastgan.cli.options import UsageError, need_extra, parse, seed_list
+from fastgan.training.options import Range, check_ranges
+
+# Options that only some recipes have, as `Recipe.sample_options` names them.
+NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input"}
 
 
 def _load_generator(path: Path, device):
@@ -32,84 +38,124 @@ def sample(argv: list[str]) -> int:
     from fastgan import sampling
     from fastgan.training.distributed import find_device
     from fastgan.training.engine import draw
-    from fastgan.training.files import writable
+    from fastgan.training.files import PICTURES, writable
     from fastgan.training.log import save_grid, save_samples
 
     @dataclass
     class Options:
         run: tyro.conf.Positional[Path]
-        """Run folder, as `fastgan train` made it, or .safetensors, as `fastgan convert` did."""
+        """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
         seeds: str = "0-15"
         """One sample per seed: numbers and ranges. The same seed gives the same sample."""
         truncation: float = 1.0
         """StyleGAN: pull styles towards their mean. 1: not at all, 0.7: fewer odd pictures, 0: the mean picture."""
         class_label: int | None = None
         """Class-conditional networks: this class for every seed. Default: the classes in turn."""
-        interpolate: int | None = None
+        separate: bool = False
+        """Instead of a grid, a file for each seed, seedNNNN.png, of the picture alone: for any program that measures sets of
+        pictures."""
+        interpolate: Annotated[int, Range(1, 10_000)] | None = None
         """Instead of a grid, a video that walks from seed to seed in this many frames each, and back to the first."""
         mix: str | None = None
         """StyleGAN: a table of mixed styles; these seeds are the columns, --seeds the rows."""
-        mix_layers: str = "0-6"
-        """Which style layers of --mix come from the columns: low ones are coarse (pose, shape), high ones fine (colour)."""
+        mix_layers: str | None = None
+        """Which style layers of --mix come from the columns: low ones are coarse (pose, shape), high ones fine (colour).
+        Default: 0-6, as far as there are so many."""
         input: str | None = None
         """Translation: a folder of images to translate, instead of seeds."""
         direction: Literal["AtoB", "BtoA"] = "AtoB"
         """Translation: from the first set to the second, or back."""
         out: Path | None = None
-        """File to write: .png or another picture, .txt for texts, .gif or .mp4 with --interpolate; a folder with --input.
-        Default: beside RUN, or in the working directory where RUN may not be written to."""
+        """File to write: .png or another picture, .txt for texts, .gif or .mp4 with --interpolate; a folder with --input or
+        --separate. Default: beside RUN, or in the working directory where RUN may not be written to."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
 
     options = parse(Options, None, argv, "fastgan sample", sample.__doc__.partition(":")[0])
-    if sum(x is not None for x in (options.interpolate, options.mix, options.input)) > 1:
-        raise UsageError("--interpolate, --mix and --input are three different pictures: choose one")
-    if options.interpolate is not None and options.interpolate < 1:
-        raise UsageError(f"--interpolate is {options.interpolate}, expected at least 1 frame from seed to seed")
-    seeds = seed_list(options.seeds)
+    check_ranges(options)
+    given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
+    if len(several := [f"--{name}" for name in ("separate", "interpolate", "mix", "input") if name in given]) > 1:
+        raise UsageError(f"{' and '.join(several)} are different things to write: choose one")
+    for name, other in (("mix_layers", "mix"), ("direction", "input")):
+        if name in given and other not in given:
+            raise UsageError(f"--{name.replace('_', '-')} says more about --{other}, which is not there")
+    if {"input", "seeds"} <= given:
+        raise UsageError("--input is translated instead of --seeds: choose one")
+    if (many := given & {"separate", "input"}) and options.out is not None and options.out.suffix.lower() in PICTURES:
+        raise UsageError(f"--out {options.out}: --{many.pop()} writes a folder")
+    seeds, columns = seed_list(options.seeds), seed_list(options.mix, "--mix") if options.mix is not None else []
+    layers = None if options.mix_layers is None else seed_list(options.mix_layers, "--mix-layers")
     recipe, networks = _load_generator(options.run, find_device(options.device))
-    label = options.class_label
-    if label is not None:
-        if recipe.labels([0]) is None:
-            raise UsageError(f"--class-label: {recipe.name} was trained without classes")
-        classes = recipe.classes if options.run.is_file() else recipe.data["num_classes"]
-        if not 0 <= label < classes:
-            raise UsageError(f"--class-label is {label}, expected 0 to {classes - 1}")
-        label = torch.tensor([label])
-    of_file = options.run.is_file()
-    title = options.run.stem if of_file else options.run.resolve().name
-    folder, name = (options.run.parent, f"{title}-") if of_file else (options.run / "samples", "")
-    translated = options.out or options.run / "translated"
-    if options.out is None and not writable(folder):
-        folder, name, translated = Path(), f"{title}-", Path(f"{title}-translated")
+    _check_offered(recipe, given)
+    label, truncation = _label(recipe, options.class_label), options.truncation
+    folder, inner, name = _place(options.run)
+    if options.out is None and not writable(folder / inner):
+        folder, inner, name = Path(), "", f"{options.run.resolve().stem}-"
         print(f"{options.run} may not be written to: writing to the working directory")
+    translated, folder = folder / f"{name}translated", folder / inner
     with torch.no_grad():
         if options.input is not None:
-            count = sampling.translate_folder(recipe, networks, options.input, options.direction, translated)
-            print(f"{translated}: {count} images")
+            out = options.out or _free(translated)
+            print(f"{out}: {sampling.translate_folder(recipe, networks, options.input, options.direction, out)} images")
         elif options.interpolate is not None:
-            frames = sampling.interpolate(recipe, networks, seeds, options.interpolate, label, options.truncation)
+            frames = sampling.interpolate(recipe, networks, seeds, options.interpolate, label, truncation)
             print(sampling.save_video(frames, options.out or folder / f"{name}walk-{options.seeds}.gif"))
         elif options.mix is not None:
-            layers = seed_list(options.mix_layers)
-            table, columns = sampling.mix(recipe, networks, seeds, seed_list(options.mix), layers, options.truncation)
+            table, width = sampling.mix(recipe, networks, seeds, columns, layers, truncation, label)
             out = options.out or folder / f"{name}mix-{options.seeds}-{options.mix}.png"
             out.parent.mkdir(parents=True, exist_ok=True)
-            print(save_grid(table, out, columns))
-        elif options.truncation != 1.0 or label is not None:
-            images = [
-                recipe.generate(
-                    networks, recipe.latents([s]), recipe.labels([s]) if label is None else label, options.truncation
-                )
-                for s in seeds
-            ]
-            print(save_samples(torch.cat(images).float().cpu(), options.out or folder / f"{name}seeds-{options.seeds}"))
+            print(save_grid(table, out, width))
+        elif options.separate:
+            out, seeds = options.out or folder / f"{name}seeds-{options.seeds}", list(dict.fromkeys(seeds))
+            images = sampling.pictures(recipe, networks, seeds, label, truncation)
+            print(f"{out}: {sampling.save_separately(images, seeds, out)} images")
         else:
-            samples = draw(recipe, networks, seeds)
-            if isinstance(samples, list):
+            if hasattr(recipe, "decode"):
+                samples = draw(recipe, networks, seeds)
                 print("\n".join(samples))
+            else:
+                samples = sampling.grid(sampling.pictures(recipe, networks, seeds, label, truncation), len(seeds))
             print(save_samples(samples, options.out or folder / f"{name}seeds-{options.seeds}"))
     return 0
+
+
+def _check_offered(recipe, given: set[str]) -> None:
+    """UsageError for an option that says nothing to `recipe`, with the recipes that know it."""
+    from fastgan import recipes
+
+    for option in sorted(given & NOT_ALL - set(recipe.sample_options)):
+        have = ", ".join(name for name in recipes.RECIPES if option in recipes.get(name).sample_options)
+        raise UsageError(f"--{option.replace('_', '-')} is nothing for {recipe.name}; recipes that have it: {have}")
+
+
+def _label(recipe, label: int | None):
+    """int64 [1], or None."""
+    import torch
+
+    if label is None:
+        return None
+    if (first := recipe.labels([0])) is None:
+        raise UsageError(f"--class-label: {recipe.name} was trained without classes")
+    classes = recipe.data["num_classes"] if hasattr(recipe, "data") else recipe.classes
+    if not 0 <= label < classes:
+        raise UsageError(f"--class-label is {label}, expected 0 to {classes - 1}")
+    return torch.full_like(first, label)
+
+
+def _place(run: Path) -> tuple[Path, str, str]:
+    """Where to put what is drawn from `run` (a run's folder, a checkpoint in it, or a file): a folder, the sub-folder of samples,
+    and the beginning of their names."""
+    if run.is_file():
+        return run.parent, "", f"{run.stem}-"
+    if run.resolve().parent.name == "checkpoints":
+        return run.resolve().parent.parent, "samples", f"{run.name}-"
+    return run, "samples", ""
+
+
+def _free(folder: Path) -> Path:
+    """`folder`, with a number added if it exists."""
+    names = itertools.chain([folder], (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(2)))
+    return next(path for path in names if not path.exists())
 
 
 def convert(argv: list[str]) -> int:

@@ -53,6 +53,7 @@ class DCGANConfig(RecipeConfig):
 class DCGAN(Recipe):
     name = "dcgan"
     Config = DCGANConfig
+    sample_options = (*Recipe.sample_options, "class_label")
 
     def __init__(self, config: DCGANConfig, data: dict):
         super().__init__(config, data)

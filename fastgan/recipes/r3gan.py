@@ -60,6 +60,7 @@ class R3GANConfig(RecipeConfig):
 class R3GAN(Recipe):
     name = "r3gan"
     Config = R3GANConfig
+    sample_options = (*Recipe.sample_options, "class_label")
 
     def __init__(self, config: R3GANConfig, data: dict):
         super().__init__(config, data)

@@ -33,6 +33,7 @@ class SNGANConfig(RecipeConfig):
 class SNGAN(Recipe):
     name = "sngan"
     Config = SNGANConfig
+    sample_options = (*Recipe.sample_options, "class_label")
 
     def __init__(self, config: SNGANConfig, data: dict):
         super().__init__(config, data)

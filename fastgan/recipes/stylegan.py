@@ -78,6 +78,7 @@ class StyleGAN(Recipe):
     """
 
     Config = StyleGANConfig
+    sample_options = (*Recipe.sample_options, "class_label", "truncation", "mix")
     group_size = 4
 
     def __init__(self, config: StyleGANConfig, data: dict):

@@ -45,6 +45,7 @@ class TextRecipe(Recipe):
     """Base of `mle`, `seqgan` and `relgan`: a generator in `networks`, trained by maximum likelihood in `mle_step`."""
 
     Config = TextConfig
+    sample_options = ()
     unit = "sentences"
     run_defaults: ClassVar = {"data": "tang-quatrains", "samples": 16, "sample_every": 50, "metrics_every": 50}
     headline = ("nll-test", "nll-oracle", "bleu-2", "bleu-3", "self-bleu-2")

@@ -61,6 +61,7 @@ class Translation(Recipe):
 
     run_defaults: ClassVar = {"data": ("emoji:google", "emoji:twitter")}
     pairs = True
+    sample_options = ("input",)
     paired: bool
     generators: dict[str, str]
 

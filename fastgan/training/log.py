@@ -129,10 +129,13 @@ class Progress:
             self._bar.stop()
 
 
-def save_grid(images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None) -> Path:
+def save_grid(
+    images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None, pad: int = 2
+) -> Path:
     """Write images in [-1, 1], float [N, C, H, W] (C 1 or 3), or uint8 ones, as one picture, `columns` wide.
 
-    By default the grid is about square, and small images are enlarged by a whole factor to at least 64 pixels. The suffix
+    By default the grid is about square, with `pad` white pixels around each image, and small images are enlarged by a whole
+    factor to at least 64 pixels; with scale=1, pad=0 one image is written as it is. The suffix
     decides the format, of those in `PICTURES`; a path without one gets .png. The file appears under its name only when it
     is complete. Returns the path.
     """
@@ -146,7 +149,6 @@ def save_grid(images: torch.Tensor, path: Path, columns: int | None = None, scal
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     scale = scale or max(1, -(-64 // height))
-    pad = 2
     sheet = torch.full((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), 255, dtype=torch.uint8)
     for i, image in enumerate(pixels):
         y, x = pad + i // columns * (height + pad), pad + i % columns * (width + pad)

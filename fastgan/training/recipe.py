@@ -96,6 +96,7 @@ class Recipe:
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
         whole_batch: why `--grad-accum` must not cut a batch, beyond what `fastgan.training.pieces` sees in the networks (batch
             normalisation, dropout, minibatch standard deviation); empty where it may.
+        sample_options: what of `fastgan sample` its samples bear, beside seeds.
         unit: what a batch counts, for the progress line ("images", "sentences").
         pairs: whether `load_data` takes two names, as `--data A B` gives them.
 
@@ -112,6 +113,7 @@ class Recipe:
     headline: tuple[str, ...] = ("fd_",)
     whole_generator: str = ""
     whole_batch: str = ""
+    sample_options: tuple[str, ...] = ("separate", "interpolate")
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         if getattr(config, "conditional", False) and not data.get("num_classes"):

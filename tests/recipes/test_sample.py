@@ -1,0 +1,191 @@
+"""`fastgan sample` over all recipes: what each has, what it has not, and that no picture is lost or framed."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recipes.test_images import SMALL as IMAGES
+
+from fastgan import recipes, sampling
+from fastgan.cli import main
+from fastgan.data import load, to_float, to_uint8
+from fastgan.training import RunConfig, Trainer
+
+SMALL = {name: options | {"latent": 8, "batch_size": 4} for name, options in IMAGES.items()} | {
+    "mle": {"embedding": 8, "hidden": 8, "batch_size": 8},
+    "seqgan": {"embedding": 8, "hidden": 8, "batch_size": 8, "pretrain": 1},
+    "relgan": {"embedding": 8, "hidden": 8, "batch_size": 8, "pretrain": 1},
+    "cyclegan": {"width": 4, "blocks": 1, "layers": 1, "batch_size": 2},
+    "pix2pix": {"width": 4, "layers": 1, "batch_size": 2},
+}
+CONDITIONAL = ("dcgan", "sngan", "r3gan", "stylegan2", "stylegan3")
+TEXTS, TRANSLATORS = ("mle", "seqgan", "relgan"), ("cyclegan", "pix2pix")
+HAVE = {
+    "separate": [name for name in recipes.RECIPES if name in IMAGES],
+    "interpolate": [name for name in recipes.RECIPES if name in IMAGES],
+    "class-label": CONDITIONAL,
+    "truncation": ["stylegan2", "stylegan3"],
+    "mix": ["stylegan2", "stylegan3"],
+    "input": TRANSLATORS,
+}
+VALUES = {"interpolate": ["3"], "class-label": ["1"], "truncation": ["0.5"], "mix": ["4,5"]}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, pictures):
+    """run(name, **options): the folder of a run of one step, made once."""
+    made = {}
+    corpus = tmp_path_factory.mktemp("text") / "corpus.txt"
+    corpus.write_text("\n".join(f"{a} sees {b} {c}" for a in "abcd" for b in "xyz" for c in ("now", "then")), "utf-8")
+
+    def make(name, **options):
+        key = (name, *options.items())
+        if key not in made:
+            out = tmp_path_factory.mktemp("runs") / name
+            sets = ("emoji:google:base:flags", "emoji:twitter:base:flags")
+            data = str(corpus) if name in TEXTS else sets if name in TRANSLATORS else pictures
+            settings = RunConfig(data=data, out=str(out), device="cpu", samples=2)
+            recipe = recipes.get(name)
+            made[key] = Trainer(recipe, recipe.Config(**SMALL[name] | options, steps=1), settings).train()
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Pictures of one stem in two folders and of several suffixes, one of them grey, one transparent."""
+    folder = tmp_path / "photographs"
+    for i, (name, mode) in enumerate(
+        [
+            ("x.png", "RGB"),
+            ("x.jpg", "RGB"),
+            ("a/x.png", "L"),
+            ("a/x.PNG", "RGBA"),
+            ("b/deep/x.jpg", "RGB"),
+            ("y.bmp", "RGB"),
+        ]
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, (40, 30), 40 * i if mode == "L" else (40 * i, 90, 20, 200)[: len(mode)]).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("option", HAVE)
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_option_of_every_recipe(name, option, run, tmp_path, capsys, photographs):
+    folder = run(name, **{"conditional": True} if name in CONDITIONAL else {})
+    capsys.readouterr()
+    before = sorted(folder.rglob("*"))
+    given = [f"--{option}", *([str(photographs)] if option == "input" else VALUES.get(option, []))]
+    seeds = [] if option == "input" else ["--seeds", "3,0-2"]
+    code = main(["sample", str(folder), *seeds, *given, "--device", "cpu"])
+    said = capsys.readouterr()
+    if name in HAVE[option]:
+        assert code == 0, said.err
+        new = [path for path in folder.rglob("*") if path not in before and path.is_file()]
+        assert len(new) == {"separate": 4, "input": 6}.get(option, 1)
+        assert str(new[0].relative_to(folder)).startswith("translated" if option == "input" else "samples")
+        for path in new:
+            path.unlink()
+    else:
+        have = ", ".join(HAVE[option])
+        assert (code, said.err) == (
+            1,
+            f"fastgan sample: --{option} is nothing for {name}; recipes that have it: {have}\n",
+        )
+        assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--interpolate", "2", "--mix", "3"], "--interpolate and --mix are different things to write"),
+        (["--separate", "--interpolate", "2"], "--separate and --interpolate are different things to write"),
+        (["--interpolate", "0"], "--interpolate is 0, expected at least 1"),
+        (["--interpolate", "1000000000000"], "at most 10,000"),
+        (["--truncation", "nan"], "--truncation is nan, expected a finite number"),
+        (["--mix-layers", "0"], "--mix-layers says more about --mix, which is not there"),
+        (["--direction", "BtoA"], "--direction says more about --input, which is not there"),
+        (["--seeds", "5-3"], "--seeds is '5-3'"),
+        (["--seeds", "0-1000000000000"], "--seeds is '0-1000000000000'"),
+        (["--seeds", "18446744073709551616"], "--seeds is '18446744073709551616'"),
+        (["--mix", "5-3"], "--mix is '5-3'"),
+        (["--mix", "1", "--mix-layers", "x"], "--mix-layers is 'x'"),
+        (["--mix", "1", "--mix-layers", "99"], r"style layers \[99\]: this generator has layers 0 to"),
+        (["--class-label", "3"], "--class-label is 3, expected 0 to 2"),
+        (["--class-label", "-1"], "--class-label is -1, expected 0 to 2"),
+        (["--separate", "--out", "x.png"], r"--out x.png: --separate writes a folder"),
+    ],
+)
+def test_what_makes_no_sense_is_said(options, message, run, capsys):
+    assert main(["sample", str(run("stylegan2", conditional=True)), *options]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_separate_pictures_are_those_of_the_seeds_and_bare(run, tmp_path, capsys):
+    folder, out = run("dcgan"), tmp_path / "some"
+    assert main(["sample", str(folder), "--separate", "--seeds", "7,0-2,7", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.endswith(f"{out}: 4 images\n")
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["seed0000.png", "seed0001.png", "seed0002.png", "seed0007.png"]
+    recipe, networks = recipes.load_run(folder)
+    expected = recipe.sample(networks, [0, 1, 2, 7])
+    for image, name in zip(expected, names, strict=True):
+        pixels = torch.from_numpy(np.asarray(Image.open(out / name)).copy()).permute(2, 0, 1)
+        assert pixels.shape == (3, 32, 32)
+        assert (pixels.float() / 127.5 - 1 - image.clamp(-1, 1)).abs().max() < 0.01
+
+
+def test_many_seeds_are_drawn_a_few_at_a_time(tmp_path, monkeypatch):
+    largest = []
+
+    class Counted:
+        def sample(self, networks, seeds):
+            largest.append(len(seeds))
+            return torch.zeros(len(seeds), 1, 8, 8)
+
+    seeds = list(range(200))
+    assert sampling.save_separately(sampling.pictures(Counted(), {}, seeds), seeds, tmp_path / "many") == 200
+    assert max(largest) <= 64 and len(list((tmp_path / "many").iterdir())) == 200
+    monkeypatch.setattr(sampling, "MOST_PIXELS", 100 * 64)
+    with pytest.raises(ValueError, match="200 images of 8x8 pixels are too many for one picture; --separate"):
+        sampling.grid(sampling.pictures(Counted(), {}, seeds), 200)
+
+
+def test_a_walk_takes_the_class_of_the_nearer_seed(run):
+    recipe, networks = recipes.load_run(run("dcgan", conditional=True))
+    seen = []
+    recipe.generate = lambda networks, z, c, truncation: seen.append(c) or torch.zeros(len(z), 3, 2, 2)
+    assert len(list(sampling.interpolate(recipe, networks, [0, 4, 2], 10, None, 1.0))) == 30
+    assert torch.cat(seen).tolist() == [0] * 5 + [1] * 10 + [2] * 10 + [0] * 5
+
+
+def test_translated_files_keep_their_tree_and_their_size(run, photographs, tmp_path, capsys):
+    folder, out = run("cyclegan"), tmp_path / "out"
+    arguments = ["sample", str(folder), "--input", str(photographs), "--out", str(out)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.endswith(f"{out}: 6 images\n")
+    made = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    assert set(made) == {"x.png", "x.jpg.png", "a/x.png", "a/x.PNG.png", "b/deep/x.png", "y.png"}
+    assert all(Image.open(path).size == (32, 32) and Image.open(path).mode == "RGB" for path in made.values())
+    recipe, networks = recipes.load_run(folder)
+    images = load(photographs, resolution=32, labels=False)
+    one = images.files.index("b/deep/x.jpg")
+    expected = to_uint8(recipe.translate(networks, to_float(images.images[one : one + 1])))[0].permute(1, 2, 0)
+    assert np.abs(np.asarray(Image.open(made["b/deep/x.png"])).astype(int) - expected.numpy()).max() <= 1
+    # A second time nothing is replaced.
+    changed = made["x.png"].stat().st_mtime_ns
+    assert main(arguments) == 1
+    assert f"{out} already holds" in capsys.readouterr().err and made["x.png"].stat().st_mtime_ns == changed
+
+
+def test_target_names():
+    assert sampling.target_names(["b/x.jpg", "b/x.png", "b/x.jpg.png", "b/v1.2.jpg", "c"]) == [
+        *("b/x.jpg_.png", "b/x.png", "b/x.jpg.png", "b/v1.2.png", "c.png")
+    ]
+    for names in (["../../x.png", "/x.png", "x.png"], ["a.jpg", "a.jpeg", "a.png", "a.PNG"]):
+        found = sampling.target_names(names)
+        assert len(set(found)) == len(names) and not any(n.startswith("/") or ".." in n.split("/") for n in found)
