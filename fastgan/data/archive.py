@@ -7,7 +7,9 @@ import hashlib
 import io
 import math
 import os
+import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,19 +134,25 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     members = {}
     for info in archive.infolist():
         # The name stands in the file twice; opening compares them. So no flipped bit makes labels unseen.
-        with contextlib.suppress(NotImplementedError, RuntimeError):
-            try:
-                archive.open(info).close()
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{shown([info.filename])}: {error}") from error
+        try:
+            archive.open(info).close()
+        except Exception as error:  # BadZipFile, OSError, NotImplementedError, RuntimeError, struct.error
+            raise ValueError(f"{shown([info.filename])}: {error}") from error
         members[info.filename.removesuffix(".npy")] = info
     return members
 
 
+def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    try:
+        yield from blocks(archive, info)
+    except ValueError as error:
+        raise ValueError(f"{shown([info.filename])}: {error}") from error
+
+
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
     name = shown([info.filename])
+    start = io.BytesIO(next(_blocks(archive, info), b"")[:_HEADER])
     try:
-        start = io.BytesIO(next(blocks(archive, info), b"")[:_HEADER])
         one = np.lib.format.read_magic(start) == (1, 0)
         read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(start)
@@ -183,12 +191,9 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     header = _header(archive, info)
     content = bytearray(info.file_size)
     at = 0
-    try:
-        for block in blocks(archive, info):
-            content[at : at + len(block)] = block
-            at += len(block)
-    except ValueError as error:
-        raise ValueError(f"{shown([info.filename])}: {error}") from error
+    for block in _blocks(archive, info):
+        content[at : at + len(block)] = block
+        at += len(block)
     array = np.frombuffer(content, header.dtype, offset=header.start)
     return array.reshape(header.shape, order="F" if header.fortran else "C")
 
@@ -216,11 +221,8 @@ def _verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
     record = Path(base, "fastgan", "verified", hashlib.sha256(repr(state).encode()).hexdigest())
     if info.file_size > _LARGE and os.path.exists(record):
         return
-    try:
-        for _ in blocks(archive, info):
-            pass
-    except ValueError as error:
-        raise ValueError(f"{shown([info.filename])}: {error}") from error
+    for _ in _blocks(archive, info):
+        pass
     if info.file_size > _LARGE:
         with contextlib.suppress(OSError):  # a read-only home: verified again next time
             record.parent.mkdir(parents=True, exist_ok=True)
@@ -233,10 +235,9 @@ def _strings(path: Path, name: str, array: np.ndarray | None, count: int | None)
     if array.dtype.kind != "U" or array.ndim != 1 or count not in (None, len(array)):
         expected = "strings [classes]" if count is None else f"strings [{count}]"
         raise ValueError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected {expected}")
-    try:
-        return array.tolist()
-    except ValueError as error:  # numbers beyond Unicode
-        raise ValueError(f"{path}: {name}: {error}") from error
+    if array.view(f"{array.dtype.str[0]}u4").max(initial=0) > sys.maxunicode:  # tolist would end in a SystemError
+        raise ValueError(f"{path}: {name} holds numbers beyond Unicode, expected strings")
+    return array.tolist()
 
 
 def _channels_first(path: Path, images: np.ndarray) -> np.ndarray:

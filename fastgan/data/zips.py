@@ -18,9 +18,16 @@ def most_unpacked(packed: int) -> int:
 
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Raises OSError where the file cannot be opened, ValueError where it is no zip."""
-    path.open("rb").close()
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 22 - 65535))  # the end record, before a comment of up to 65,535 bytes
+        _, _, end = file.read().rpartition(b"PK\5\6")
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
+        # zipfile passes over what follows an entry of a wrong length.
+        count, found = int.from_bytes(end[6:8], "little"), len(archive.infolist())
+        if count not in (found, 0xFFFF):
+            raise zipfile.BadZipFile(f"its directory lists {found} of {count} files")
+        return archive
     except Exception as error:  # zipfile raises half a dozen types for broken directories
         raise ValueError(
             f"{path}: not a readable {path.suffix[1:]} file ({error}): truncated or another format"

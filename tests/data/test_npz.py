@@ -131,6 +131,105 @@ def test_wrong_content_is_named(tmp_path, monkeypatch, arrays, message):
     assert not os.path.exists("executed")
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int64", ">i4"])
+def test_labels_of_every_integer_type(tmp_path, dtype):
+    np.savez(tmp_path / "x.npz", images=pixels(3, 3, 8, 8), labels=np.array([0, 2, 1], dtype))
+    data = load(tmp_path / "x.npz")
+    assert data.labels.tolist() == [0, 2, 1] and data.class_names == ["0", "1", "2"]
+    assert data.about == "3 images, 3 classes (labels of the npz): 0, 1, 2"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"labels": np.array([0, 1 << 40])}, r"labels 0\.\.1099511627776, expected 0\.\.65535"),
+        ({"labels": np.array([0, (1 << 64) - 1], np.uint64)}, r"labels 0\.\.18446744073709551615"),
+        ({"labels": np.array([0, (1 << 64) - 1], np.uint64), "class_names": np.array(["a"])}, r"expected 0\.\.0"),
+        ({"labels": np.array([-1, 0])}, r"labels -1\.\.0"),
+        ({"labels": np.array([[0, 1], [1, 0]])}, r"\[2, 2\] labels for 2 images"),
+        ({"labels": np.array(0)}, r"\[\] labels for 2 images"),
+        ({"labels": np.arange(2), "class_names": np.array([["a", "b"]])}, r"class_names is <U1 \[1, 2\]"),
+        ({"labels": np.arange(2), "class_names": np.arange(2)}, r"class_names is int64 \[2\]"),
+        ({"files": np.array(["a"])}, r"files is <U1 \[1\], expected strings \[2\]"),
+        ({"files": "beyond Unicode"}, "files holds numbers beyond Unicode"),
+    ],
+)
+def test_labels_and_names_out_of_range_are_named(tmp_path, arrays, message):
+    if arrays == {"files": "beyond Unicode"}:  # an array that cannot even be shown
+        arrays = {"files": np.frombuffer(b"\xff" * 8, "<U1")}
+    np.savez(tmp_path / "x.npz", images=pixels(2, 3, 8, 8), **arrays)
+    with pytest.raises(ValueError, match=rf"x\.npz: .*{message}"):
+        load(tmp_path / "x.npz")
+    if "files" not in arrays:
+        assert load(tmp_path / "x.npz", labels=False).num_classes == 0
+
+
+def same(a, b) -> bool:
+    return torch.equal(a.images, b.images) and a.labels.tolist() == b.labels.tolist() and a.class_names == b.class_names
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    """Of our own file: an error, or (a date, a comment's flag) the very same data set. Never another one."""
+    data = load("emoji", split="test", resolution=4)
+    data = data.subset(torch.arange(0, len(data), 60))
+    save_npz(data, tmp_path / "a.npz")
+    whole = (tmp_path / "a.npz").read_bytes()
+    path = tmp_path / "b.npz"
+    harmless = 0
+    places = [*range(0, len(whole) - 260, 5), *range(len(whole) - 260, len(whole))]  # all of the zip's directory
+    for at in places:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            loaded = load(path)
+        except ValueError as error:
+            assert "b.npz" in str(error)
+            continue
+        harmless += 1
+        assert same(loaded, data) and loaded.files == data.files, f"bit {at % 8} of byte {at}"
+    assert harmless < 0.25 * len(places)
+
+
+def test_large_arrays_are_verified_once_for_each_state_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(archive, "_LARGE", 100)
+    path = tmp_path / "a.npz"
+    save_npz(load("emoji:base", split="test"), path)
+    read = []
+    blocks = archive.blocks
+    monkeypatch.setattr(
+        archive, "blocks", lambda zipped, info: map(lambda b: read.append(len(b)) or b, blocks(zipped, info))
+    )
+
+    def bytes_read() -> int:
+        read.clear()
+        load(path)
+        return sum(read)
+
+    first, again = bytes_read(), bytes_read()
+    assert first > 2 * 190 * 3072 - 10_000 and again < first - 190 * 3072
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 3] ^= 4
+    before = os.stat(path)
+    path.write_bytes(whole)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"a\.npz: images\.npy: Bad CRC-32"):
+        load(path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
+    whole[len(whole) // 3] ^= 4
+    path.write_bytes(whole)
+    assert bytes_read() == bytes_read() == first
+
+
+def test_prepare_refuses_a_target_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastgan.data.catalog.load", lambda *_args, **_options: pytest.fail("decoded in vain"))
+    (tmp_path / "d.npz").mkdir()
+    for name, error in (("x.zip", ValueError), ("no/x.npz", FileNotFoundError), ("d.npz", IsADirectoryError)):
+        with pytest.raises(error, match=name):
+            prepare("emoji", tmp_path / name)
+
+
 def test_damage_is_named(tmp_path):
     path = tmp_path / "x.npz"
     np.savez_compressed(path, images=pixels(20, 3, 8, 8))
