@@ -1,6 +1,7 @@
 """The program `fastgan`: train, sample, eval, convert, data, info. Heavy imports wait until a command needs them."""
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -10,6 +11,7 @@ from fastgan.cli.reports import data, evaluate, info
 from fastgan.cli.sample import convert, sample
 from fastgan.cli.train import train
 from fastgan.names import did_you_mean
+from fastgan.training.signals import number_of, stopping
 
 COMMANDS = {"train": train, "sample": sample, "eval": evaluate, "convert": convert, "data": data, "info": info}
 
@@ -36,15 +38,20 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 0 if known and argv else 2
     try:
-        code = COMMANDS[command](rest)
-        sys.stdout.flush()
+        with stopping():
+            code = COMMANDS[command](rest)
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader is gone, as in `fastgan info | head -1`
         # Else the interpreter's last flush fails too, and says so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        number = number_of(stop)
+        if command == "train" or number != signal.SIGINT:
+            nothing = ": nothing was written" if command == "train" else ""
+            print(f"fastgan {command}: stopped by {signal.Signals(number).name}{nothing}", file=sys.stderr)
+        return 128 + number
     except Exception as error:
         if os.environ.get("FASTGAN_TRACEBACK") == "1":
             raise

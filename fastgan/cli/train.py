@@ -20,8 +20,7 @@ def train(argv: list[str]) -> int:
         return 0 if argv else 2
     need_extra()
     from fastgan import recipes
-    from fastgan.training import CheckpointError, Interrupted, RunConfig, Trainer, TrainingError
-    from fastgan.training.distributed import PeerLost
+    from fastgan.training import Interrupted, RunConfig, Trainer
 
     name, *rest = argv
     chosen = recipes.get(name)
@@ -38,18 +37,13 @@ def train(argv: list[str]) -> int:
         # The run's own options are the defaults now; what the command line says still wins.
         options = parse(Options, _saved_options(chosen, options.run, Options), rest, program, chosen.Config.__doc__)
     _tune_cpu(options.run.device)
-    try:
-        trainer = Trainer(chosen, options.recipe, options.run)
-    except PeerLost as error:
-        raise UsageError(str(error)) from error
+    trainer = Trainer(chosen, options.recipe, options.run)
     try:
         folder = trainer.train()
     except Interrupted as stop:
         if trainer.world.main:
             print(stop, flush=True)
         return 128 + stop.signal
-    except (TrainingError, CheckpointError) as error:
-        raise UsageError(str(error)) from error
     finally:
         trainer.close()
     if trainer.world.main:

@@ -117,7 +117,7 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], 
 
     final = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{final.name}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()

@@ -13,6 +13,7 @@ import errno
 import itertools
 import os
 import shlex
+import signal
 import time
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from fastgan.training.batch_norm import synchronise
 from fastgan.training.compiled import CannotCompile
 from fastgan.training.distributed import PeerLost, World, join, listening
 from fastgan.training.ema import EMA
+from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.log import MetricsLog, Progress, memory_mib, save_samples
 from fastgan.training.recipe import Recipe, RecipeConfig
 from fastgan.training.report import write_report
-from fastgan.training.run import RunConfig, check_options, find_folder, restarted, write_config
-from fastgan.training.signals import StopSignal
+from fastgan.training.run import RunConfig, check_options, claim, find_folder, restarted, write_config
+from fastgan.training.signals import StopSignal, number_of
 from fastgan.training.update import NotFinite, Updater
 
 
@@ -38,7 +40,7 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(Exception):
-    """A signal ended the run after a checkpoint was written. `signal` is its number."""
+    """A signal ended the run; the message says what is saved. `signal` is its number."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
@@ -81,6 +83,10 @@ class Trainer:
         # Only rank 0's host needs to see the run folder, whose config.json may have set these.
         self.config, self.run = self.world.agree((config, run))
         check_options(recipe, self.config, self.run)
+        folder = find_folder(recipe.name, self.run) if self.world.main else ""
+        self.folder = Path(self.world.agree(str(folder)))
+        self._lock = RunLock(self.folder)
+        self._writer = ckpt.Writer(self.folder / "checkpoints", self.run.keep)
         if dataset is None:
             options = ("split", "resolution", "crop", "flip", "strict")
             dataset = recipe.load_data(self.run.data, self.config, **{k: getattr(self.run, k) for k in options})
@@ -102,8 +108,6 @@ class Trainer:
                 network.to(self.world.device, memory_format=self._layout)
             if self.world.size > 1:
                 synchronise(network, self.world)
-        folder = find_folder(recipe.name, self.run) if self.world.main else ""
-        self.folder = Path(self.world.agree(str(folder)))
         self.step = self.update = self.images = 0
         self.seconds = 0.0
         self._signal = StopSignal()
@@ -119,58 +123,69 @@ class Trainer:
         """Run to `config.steps`; returns the run folder.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
-            TrainingError: a loss or gradient is not finite, the disk is full, the data cannot be read, another process
-                died, or a loss cannot be compiled.
+            Interrupted: SIGINT, SIGTERM or SIGHUP; a checkpoint has been written if a step was made.
+            CheckpointError: what is to be resumed does not fit, or none of it is whole; nothing was changed.
+            RunHeld: another process writes to the run; nothing was changed.
+            TrainingError: a loss or gradient is not finite, the disk is full or the run folder gone, the data cannot be read,
+                another process died, or a loss cannot be compiled.
         """
-        self._begin()
-        progress = log = None
-        with self._signal:
-            try:
-                if self.world.main:
-                    log = MetricsLog(self.folder, self.step)
-                    progress = Progress(self.config.steps, self.step, self.recipe.unit)
-                    items = getattr(self.dataset, "about", f"{len(self.dataset)} items")
-                    progress.say(f"{self.recipe.name}: {self.recipe.data.get('name')}, {items}, {self.folder}")
-                with listening():
-                    self._loop(log, progress)
-            except NotFinite as error:
-                lower = "\nA lower --lr usually helps." if hasattr(self.config, "lr") else ""
-                raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}{lower}") from error
-            except PeerLost as error:
-                raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}") from error
-            except CannotCompile as error:
-                raise TrainingError(f"--compile: {error}. {self._safe()} --no-compile") from error
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise TrainingError(f"the disk is full ({error}). {self._safe()}") from error
-            finally:
-                self._loader.close()
-                for thing in (self._writer, progress, log):
-                    with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
-                        if thing is not None:
-                            thing.close()
+        try:
+            self._begin()
+            with self._signal:
+                self._run()
+        except KeyboardInterrupt as stop:
+            number = number_of(stop)
+            raise Interrupted(number, f"{signal.Signals(number).name}: {self._safe()}") from stop
+        finally:
+            self._lock.release()
         if self._signal.number and self.step < self.config.steps:
             message = f"{self._signal.name}: saved step {self.step}. Resume with:\n  {self.resume_command}"
             raise Interrupted(self._signal.number, message)
         return self.folder
+
+    def _run(self) -> None:
+        progress = log = None
+        try:
+            if self.world.main:
+                log = MetricsLog(self.folder, self.step)
+                progress = Progress(self.config.steps, self.step, self.recipe.unit)
+                items = f"{len(self.dataset)} items of {self.recipe.data.get('name')}"
+                progress.say(
+                    "\n".join([f"{self.recipe.name}: {items}, {self.folder}", *getattr(self.dataset, "notes", ())])
+                )
+            with listening():
+                self._loop(log, progress)
+        except NotFinite as error:
+            lower = "\nA lower --lr usually helps." if hasattr(self.config, "lr") else ""
+            raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}{lower}") from error
+        except PeerLost as error:
+            raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}") from error
+        except CannotCompile as error:
+            raise TrainingError(f"--compile: {error}. {self._safe()} --no-compile") from error
+        except OSError as error:
+            self._check_place()
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "the disk is full" if full else f"step {self.step + 1}: the run cannot be written"
+            raise TrainingError(f"{what} ({error}). {self._safe()}") from error
+        finally:
+            self._loader.close()
+            for thing in (self._writer, progress, log):
+                with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
+                    if thing is not None:
+                        thing.close()
 
     def close(self) -> None:
         """Leave the process group, where there is one."""
         self.world.close()
 
     def _begin(self) -> None:
-        """Folder, networks and counters: from the newest checkpoint, or by the recipe's preparation."""
+        """Networks and counters, from the newest checkpoint or by the recipe's preparation; then, as nothing can be refused
+        any more, the folder."""
         recipe, world = self.recipe, self.world
-        checkpoints = self.folder / "checkpoints"
-        resume, loaded = self.run.resume or restarted(), None
-        if world.main:
-            checkpoints.mkdir(parents=True, exist_ok=True)
-            ckpt.sweep(checkpoints)
-            write_config(self.folder, recipe, self.run)
-            if resume and ckpt.list_checkpoints(checkpoints):
-                loaded = ckpt.load_checkpoint(checkpoints)
+        resume, loaded, seen = self.run.resume or restarted(), None, []
+        if world.main and resume:
+            seen = ckpt.list_checkpoints(self.folder / "checkpoints")
+            loaded = ckpt.load_checkpoint(self.folder / "checkpoints") if seen else None
         found = world.agree(loaded is not None)
         if not found:
             recipe.prepare(self.dataset)
@@ -185,9 +200,6 @@ class Trainer:
             state.unpack(loaded, recipe, self.ema, self._updater.scalers)
             for counter in ("step", "update", "images", "seconds"):
                 setattr(self, counter, loaded.state[counter])
-        if resume and world.main:
-            start = f"resuming {self.folder} at step {self.step}"
-            print(start if found else f"{self.folder} holds no checkpoint yet: starting from step 0", flush=True)
         tensors = [t for network in recipe.networks.values() for t in network.state_dict().values()]
         world.broadcast([t for t in tensors if not shard.is_shard(t)])
         from fastgan.data import Loader
@@ -201,8 +213,25 @@ class Trainer:
             world_size=world.size,
             start=self.images,
         )
-        self._writer = ckpt.Writer(checkpoints, self.run.keep)
+        if world.main:
+            self._claim(seen)
+        self.folder = Path(world.agree(str(self.folder)))
+        if resume and world.main:
+            start = f"resuming {self.folder} at step {self.step}"
+            print(start if found else f"{self.folder} holds no checkpoint yet: starting from step 0", flush=True)
+        self._writer.folder = self.folder / "checkpoints"
         self._saved = self.step if found else -1
+
+    def _claim(self, seen: list[tuple[int, Path]]) -> None:
+        """Make the folder ours and write into it what the run is. `seen`: the checkpoints among which one was read."""
+        self._lock = claim(self.folder, self.recipe.name, self.run)
+        self.folder = self._lock.folder
+        checkpoints = self.folder / "checkpoints"
+        if (self.run.resume or restarted()) and ckpt.list_checkpoints(checkpoints) != seen:
+            raise RunHeld(f"{self.folder}: another process has trained it further in the meantime; resume it again")
+        checkpoints.mkdir(exist_ok=True)
+        ckpt.sweep(checkpoints)
+        write_config(self.folder, self.recipe, self.run)
 
     def _loop(self, log: MetricsLog | None, progress: Progress | None) -> None:
         run, began, waited, shown = self.run, time.perf_counter(), 0.0, self.step
@@ -232,7 +261,7 @@ class Trainer:
                 self._evaluate(log, progress)
         self._writer.wait()
         if self.world.main:
-            write_report(self.folder)
+            self._report(progress)
 
     def _train_step(self) -> tuple[dict[str, torch.Tensor], bool]:
         """All updates of one step and the moving average; returns the logged values and whether to stop."""
@@ -275,6 +304,7 @@ class Trainer:
         tensors, rest = state.pack(self.recipe, self.ema, self._updater.scalers)
         tensors = shard.gather(tensors, keep=self.world.main)
         if self.world.main:
+            self._check_place()
             counters = {name: getattr(self, name) for name in ("step", "update", "images", "seconds")}
             self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
         self._saved = self.step
@@ -285,10 +315,11 @@ class Trainer:
         torch.manual_seed(derive_seed(self.run.seed, "samples"))
         samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
         if self.world.main:
+            self._check_place()
             path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
             log.show(self.step, path)
             progress.texts(samples)
-            write_report(self.folder)
+            self._report(progress)
 
     def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
         with shard.whole(self.ema.networks.values()):
@@ -297,9 +328,25 @@ class Trainer:
             found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
             log.write(self.step, found)
             progress.headline(self.step, next(iter(columns.values())), self.recipe.headline)
+            self._report(progress)
+
+    def _report(self, progress: Progress) -> None:
+        try:
             write_report(self.folder)
+        except Exception as error:  # no reason to end a run
+            progress.say(f"report.html was not written: {error}")
+
+    def _check_place(self) -> None:
+        """Files are written by name: into another folder, once the run's has gone."""
+        if self.world.main and not self._lock.in_place():
+            why = f"{self.folder} was moved or deleted while the run wrote to it"
+            raise TrainingError(
+                f"step {self.step}: {why}. Where it is now, its last checkpoint can be resumed with --out"
+            )
 
     def _safe(self) -> str:
+        if self.world.main and not self._lock.held:
+            return "nothing was written"
         with contextlib.suppress(OSError):
             self._writer.wait()
         kept = ckpt.list_checkpoints(self.folder / "checkpoints")

@@ -28,7 +28,9 @@ def complete(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk, met by a write
+            error.filename = str(path)
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

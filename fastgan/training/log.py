@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fastgan.training.files import PICTURES, complete, named
+from fastgan.training.options import EXACT
+
+SAID = 5  # lines that `read_metrics` names, of those it leaves out
 
 
 class MetricsLog:
@@ -28,11 +33,16 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
             kept = [row for row in read_metrics(self.path) if row["step"] <= step]
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            os.replace(temporary, self.path)
+            with complete(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._file = open(self.path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - open for the whole run
+        self._hook, threading.excepthook = threading.excepthook, self._failed
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def _failed(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard's own thread could not write: its traceback is not shown, as the next call raises the error again."""
+        if not issubclass(failure.exc_type, OSError):
+            self._hook(failure)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -50,8 +60,11 @@ class MetricsLog:
         self._board.add_image("samples", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        try:
+            self._file.close()
+            self._board.close()
+        finally:
+            threading.excepthook = self._hook
 
 
 def memory_mib(device: torch.device) -> float:
@@ -61,15 +74,34 @@ def memory_mib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a metrics.jsonl; a last line that was cut off by a kill is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+def read_metrics(path: Path, say: Callable[[str], None] | None = None) -> list[dict]:
+    """The rows of a metrics.jsonl: objects of numbers, with a step.
+
+    say: called with a sentence for each of the first lines that are none, and for how many more there are; by default it goes to
+    stderr. A kill or a full disk may leave half a line, on which a resumed run then goes on.
+    """
+    say = say or (lambda text: print(text, file=sys.stderr))
+    rows, bad = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line.strip():
+            try:
+                rows.append(_row(json.loads(line.decode())))
+            except (ValueError, RecursionError) as error:
+                bad.append(f"{path}:{number} is left out: {str(error) or 'nested too deeply'}")
+    for sentence in bad[:SAID]:
+        say(sentence)
+    if bad[SAID:]:
+        say(f"{path}: {len(bad) - SAID} more lines are left out")
     return rows
+
+
+def _row(value: Any) -> dict:
+    if not isinstance(value, dict) or type(value.get("step")) is not int or not 0 <= value["step"] <= EXACT:
+        raise ValueError("expected an object with a step")
+    row = {name: number for name, number in value.items() if number is not None}
+    if any(type(v) not in (int, float) or (type(v) is int and abs(v) > EXACT) for v in row.values()):
+        raise ValueError("expected numbers")
+    return row
 
 
 class Progress:

@@ -6,9 +6,9 @@ import base64
 import html
 import json
 import math
-import os
 from pathlib import Path
 
+from fastgan.training.files import complete
 from fastgan.training.log import read_metrics
 
 WIDTH, HEIGHT, LEFT, BOTTOM, POINTS, GRIDS = 460, 220, 58, 24, 400, 8
@@ -63,7 +63,7 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def _figure(path: Path) -> str:
     caption = html.escape(path.stem.replace("-", " "))
     if path.suffix == ".txt":
-        text = html.escape(path.read_text(encoding="utf-8"))
+        text = html.escape(path.read_text(encoding="utf-8", errors="replace"))
         return f"<figure><pre>{text}</pre><figcaption>{caption}</figcaption></figure>"
     data = base64.b64encode(path.read_bytes()).decode()
     return (
@@ -79,8 +79,8 @@ def _table(values: dict) -> str:
 def write_report(folder: Path) -> Path:
     """Write `report.html` from a run folder's config.json, metrics.jsonl and samples/; returns its path."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    metrics = folder / "metrics.jsonl"
-    rows = read_metrics(metrics) if metrics.exists() else []
+    metrics, left_out = folder / "metrics.jsonl", []
+    rows = read_metrics(metrics, left_out.append) if metrics.exists() else []
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         for name, value in row.items():
@@ -102,12 +102,13 @@ def write_report(folder: Path) -> Path:
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>",
         f"<h1>{title}</h1>",
         f"<p>{rows[-1]['step'] if rows else 0} of {config['config']['steps']} steps.</p>",
+        "".join(f"<p>{html.escape(sentence)}</p>" for sentence in left_out),
         "<h2>Samples</h2>" + "".join(map(_figure, reversed(grids))),
         "<h2>Curves</h2>" + "".join(curve(name, series) for name, series in charts.items()),
         "<h2>Configuration</h2>" + _table({**config["config"], **config["run"]}),
     ]
     path = folder / "report.html"
-    temporary = folder / ".report.html"
-    temporary.write_text("\n".join(body), encoding="utf-8")
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        # A path may hold bytes that are no text in any encoding.
+        temporary.write_text("\n".join(body), encoding="utf-8", errors="xmlcharrefreplace")
     return path

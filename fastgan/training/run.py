@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from fastgan.training.files import complete, writable
+from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.options import Count, Natural, Range, check_ranges
 from fastgan.training.recipe import Recipe, RecipeConfig
 
@@ -89,26 +93,73 @@ def restarted() -> bool:
 
 
 def find_folder(recipe: str, run: RunConfig) -> Path:
-    """The run folder. Raises ValueError if it holds a run that was not asked to resume, or none to resume."""
+    """The run folder, of which nothing is changed.
+
+    Raises ValueError if it holds a run that was not asked to resume, or none to resume, or cannot be written to; RunHeld
+    if another process writes to it.
+    """
+    new = not (run.resume or restarted())
     if run.out:
         folder = Path(run.out)
-        if restarted():
-            return folder
-        if (folder / "config.json").exists() and not run.resume:
-            raise ValueError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
-        if run.resume and not (folder / "config.json").exists():
+        if new:
+            _check_free(folder)
+        elif run.resume and not (folder / "config.json").exists():
             raise ValueError(f"--resume: {folder} holds no run")
-        return folder
+    elif new or not (folder := _newest(recipe, run)):
+        folder = next(folder for folder in _defaults(recipe, run) if not (folder / "config.json").exists())
+    if not writable(folder):
+        why = "it is no folder" if folder.exists() and not folder.is_dir() else "nothing may be written there"
+        raise ValueError(f"{folder} cannot be the run's folder: {why}; choose another --out")
+    if run.out or not new:
+        RunLock(folder).check()
+    return folder
+
+
+def claim(folder: Path, recipe: str, run: RunConfig) -> RunLock:
+    """Make the run folder and lock it; if its name was not given and it has been taken since, then the next one of that name.
+
+    Raises RunHeld and ValueError as `find_folder` does.
+    """
+    new = not (run.resume or restarted())
+    for choice in [folder] if run.out or not new else _defaults(recipe, run):
+        lock = RunLock(choice)
+        try:
+            if new:
+                _check_free(choice)
+            lock.hold()
+            if new:
+                _check_free(choice)  # it may have come before the lock did
+            break
+        except (RunHeld, ValueError):
+            lock.release()
+            if run.out or not new:
+                raise
+    return lock
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
+
+
+def _base(recipe: str, run: RunConfig) -> str:
     sets = [run.data] if isinstance(run.data, str) else run.data
-    base = re.sub(r"[^\w.-]+", "-", "-".join([recipe, *(Path(name).stem for name in sets)])).strip("-")
-    taken = [p for p in Path("runs").glob("*/config.json") if re.fullmatch(re.escape(base) + r"(-\d+)?", p.parent.name)]
-    if run.resume or (restarted() and taken):
-        if not taken:
-            raise ValueError(f"--resume: there is no runs/{base}; name the run's folder with --out")
-        return max(taken, key=lambda p: p.stat().st_mtime).parent
-    names = {p.parent.name for p in taken}
-    number = next(i for i in range(1, len(names) + 2) if (base if i == 1 else f"{base}-{i}") not in names)
-    return Path("runs") / (base if number == 1 else f"{base}-{number}")
+    return re.sub(r"[^\w.-]+", "-", "-".join([recipe, *(Path(name).stem for name in sets)])).strip("-")
+
+
+def _defaults(recipe: str, run: RunConfig) -> Iterator[Path]:
+    """Folders of a run whose --out is not given: runs/RECIPE-DATA, then with -2, -3, ..."""
+    base = _base(recipe, run)
+    return (Path("runs") / (base if i == 1 else f"{base}-{i}") for i in itertools.count(1))
+
+
+def _newest(recipe: str, run: RunConfig) -> Path | None:
+    """The last run of that name. Raises ValueError where one is to be resumed and there is none."""
+    base = _base(recipe, run)
+    found = [p for p in Path("runs").glob("*/config.json") if re.fullmatch(re.escape(base) + r"(-\d+)?", p.parent.name)]
+    if run.resume and not found:
+        raise ValueError(f"--resume: there is no runs/{base}; name the run's folder with --out")
+    return max(found, key=lambda p: p.stat().st_mtime).parent if found else None
 
 
 def write_config(folder: Path, recipe: Recipe, run: RunConfig) -> None:
@@ -119,6 +170,5 @@ def write_config(folder: Path, recipe: Recipe, run: RunConfig) -> None:
         "run": dataclasses.asdict(dataclasses.replace(run, out=str(folder), resume=False)),
         "data": recipe.data,
     }
-    temporary = folder / ".config.json"
-    temporary.write_text(json.dumps(saved, indent=1), encoding="utf-8")
-    os.replace(temporary, folder / "config.json")
+    with complete(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(saved, indent=1), encoding="utf-8")

@@ -1,0 +1,93 @@
+"""One writer per run: a lock that the system drops when its process ends, however it ends, and a note of who holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO
+
+
+class RunHeld(RuntimeError):
+    """Another process writes to the run; the message says which."""
+
+
+def _lock(file: IO) -> bool:
+    """Lock an open file until it is closed; False if another process has it. Where locks are unknown everybody gets one."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        file.seek(2**30)  # Windows keeps others from reading what is locked: a byte far behind the note
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+class RunLock:
+    """The lock of a run folder: `.lock` in it, which stays there and says who had it last."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.path = folder, folder / ".lock"
+        self._file: IO | None = None
+
+    def check(self) -> None:
+        """Raises RunHeld if another process has the lock. Changes nothing."""
+        if self.path.is_file():
+            with open(self.path, "rb") as file:
+                if not _lock(file):
+                    raise RunHeld(self._who())
+
+    def hold(self) -> None:
+        """Take the lock until `release`. Raises RunHeld."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - open as long as the lock is held
+        try:
+            if not _lock(file):
+                time.sleep(0.1)  # perhaps it was a `check`, which lets go at once
+                if not _lock(file):
+                    raise RunHeld(self._who())
+            note = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            file.truncate(0)
+            file.write(json.dumps(note) + "\n")
+            file.flush()
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    @property
+    def held(self) -> bool:
+        return self._file is not None
+
+    def in_place(self) -> bool:
+        """Whether the lock that is held still lies in the folder: False once that was moved or deleted."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _who(self) -> str:
+        try:
+            note = json.loads(self.path.read_text(encoding="utf-8"))
+            who = f"process {int(note['pid'])} on {note['host']}, since {note['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            who = "another process"
+        return f"{self.folder} is being written by {who}: wait for its end, stop it, or choose another --out"

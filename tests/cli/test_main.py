@@ -1,0 +1,113 @@
+"""What the program says when it fails: a line, never a traceback, whatever was raised."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fastgan.cli
+from fastgan.cli import main
+from fastgan.cli.options import UsageError
+from fastgan.training.checkpoint import CheckpointError
+
+
+@pytest.fixture
+def failing(monkeypatch, tmp_path):
+    """`main` of a command that raises what it is given."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def run(error):
+        def command(_):
+            raise error
+
+        monkeypatch.setitem(fastgan.cli.COMMANDS, "info", command)
+        return main(["info"])
+
+    return run
+
+
+def recursion():
+    def deeper():
+        deeper()
+
+    try:
+        deeper()
+    except RecursionError as error:
+        return error
+
+
+UNFORESEEN = [
+    KeyError("config"),
+    TypeError("'NoneType' object is not iterable"),
+    AttributeError("no attribute"),
+    RuntimeError("mat1 and mat2 shapes\ncannot be multiplied"),
+    MemoryError(),
+    recursion(),
+    IndexError("list index out of range"),
+    ZeroDivisionError("division by zero"),
+    AssertionError(),
+    SyntaxError("tokenize"),
+    StopIteration(),
+    Exception("\udcff"),
+]
+
+
+@pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
+def test_what_nobody_foresaw_is_one_line_and_where_its_traceback_lies(failing, error, capsys, tmp_path):
+    assert failing(error) == 1
+    what, where = capsys.readouterr().err.splitlines()
+    assert what.startswith(f"fastgan info: {type(error).__name__}")
+    (file,) = tmp_path.iterdir()
+    assert where == f"The traceback is in {file}" and "Traceback" in file.read_text() and __file__ in file.read_text()
+
+
+def test_without_a_place_for_the_traceback(failing, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    assert failing(KeyError("config")) == 1
+    assert capsys.readouterr().err == "fastgan info: KeyError: 'config' (FASTGAN_TRACEBACK=1 shows where)\n"
+
+
+EXPECTED = [
+    (UsageError("--a is wrong"), "--a is wrong"),
+    (ValueError("x is 3, expected 4"), "x is 3, expected 4"),
+    (CheckpointError("no whole checkpoint in r"), "no whole checkpoint in r"),
+    (ImportError("mp4 needs PyAV"), "mp4 needs PyAV"),
+    (
+        FileNotFoundError("nowhere: no such file, and no corpus of that name"),
+        "nowhere: no such file, and no corpus of that name",
+    ),
+    (PermissionError(errno.EACCES, "Permission denied", "r/config.json"), "r/config.json: Permission denied"),
+    (NotADirectoryError(errno.ENOTDIR, "Not a directory", "file/r"), "file/r: Not a directory"),
+    (IsADirectoryError(errno.EISDIR, "Is a directory", ".a", None, "a"), ".a -> a: Is a directory"),
+    (OSError(errno.EROFS, "Read-only file system", "r"), "r: Read-only file system"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), EXPECTED, ids=lambda value: type(value).__name__)
+def test_mistakes_of_the_user_are_said_plainly(failing, error, said, capsys, tmp_path):
+    assert failing(error) == 1
+    assert capsys.readouterr().err == f"fastgan info: {said}\n" and list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_quiet(failing, capsys):
+    assert failing(KeyboardInterrupt()) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_traceback_can_be_asked_for(failing, monkeypatch):
+    monkeypatch.setenv("FASTGAN_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        failing(KeyError("config"))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_the_letters(tmp_path, encoding):
+    code = (
+        "import fastgan.cli as c; c.COMMANDS['info'] = lambda _: print('\\u6625 \\udcff') or 0; exit(c.main(['info']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0 and done.stderr == b"", done.stderr
+    assert done.stdout.decode(encoding).strip() == ("春" if encoding == "utf-8" else "\\u6625") + " \\udcff"
