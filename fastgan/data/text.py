@@ -278,7 +278,7 @@ def load_text(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     counts = {"empty": len(found) - len(filled), "repeated": len(filled) - len(lines), f"cut to {length} tokens": cut}
-    note = f"of {len(found)} lines: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    note = f"of {len(found)} lines: {', '.join(f'{n} {what}' for what, n in counts.items() if n) or 'all of them'}"
     if spaced == "char" and usual is None and vocabulary.level == "char":
         note += "; by characters, as it has few spaces"
     return TextData(name, encoded[: len(train)], encoded[len(train) :], vocabulary, note=note)

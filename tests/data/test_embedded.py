@@ -130,3 +130,19 @@ def test_range_and_back():
         to_float(values)
     with pytest.raises(TypeError, match=r"dtype torch\.uint8, expected a floating type"):
         to_uint8(pixels)
+
+
+def test_two_sets_where_one_is_expected_and_texts_where_images_are():
+    with pytest.raises(ValueError, match="expected one data set, a name or a path; two of them are for translation"):
+        load(("emoji:google", "emoji:twitter"))
+    with pytest.raises(FileNotFoundError, match="kjv: a set of texts, for mle, seqgan and relgan"):
+        load("kjv")
+    with pytest.raises(FileNotFoundError, match="did you mean 'fashion-mnist'"):
+        load("fashion-mnits")
+    with pytest.raises(ValueError, match="did you mean 'food-drink'"):
+        load("emoji:fodo-drink")
+
+
+def test_a_run_says_what_its_classes_are():
+    assert load("emoji:base").about.startswith("1906 images, 9 classes: ")
+    assert load("emoji:food").about == "131 images, no classes"

@@ -60,6 +60,98 @@ def test_a_text_file_loses_its_empty_and_repeated_lines(file):
     assert {len(s) for s in chars.decode(chars.train)} == {5}
 
 
+SEPARATORS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_lines_end_with_line_ends_alone(tmp_path, end, bom):
+    lines = [f"no{i}{separator}end" for i, separator in enumerate(SEPARATORS)]
+    (tmp_path / "x.txt").write_bytes((bom + end.join(lines) + end).encode())
+    data = load_text(tmp_path / "x.txt", level="char")
+    assert (len(data.train), len(data.test)) == (7, 1) and set(data.decode(data.train)) < set(lines)
+    assert "\ufeff" not in data.vocabulary.tokens
+    words = load_text(tmp_path / "x.txt", level="word")
+    assert len(words.train) + len(words.test) == 8 and not any("\ufeff" in token for token in words.vocabulary.tokens)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"one\ntwo \xff\n", r"byte 0xff at offset 8 \(line 2\) is no UTF-8"),
+        ("eins\nz\xe4hlt".encode("latin-1"), r"byte 0xe4 at offset 6 \(line 2\)"),
+        ("one\ntwo".encode("utf-16"), r"byte 0xff at offset 0 \(line 1\)"),
+        (b"\xef\xbb\xbfa\nb\xc3", r"byte 0xc3 at offset 6 \(line 2\)"),
+        (b"", "1 lines, 1 of them empty, hold 0 different sentences; expected at least 2"),
+        (b"\n\n \n", "3 lines, 3 of them empty, hold 0 different"),
+        (b"the same\n" * 50, "50 lines, 0 of them empty, hold 1 different sentences"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_named(tmp_path, content, message):
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"x\.txt: .*{message}"):
+        load_text(tmp_path / "x.txt")
+
+
+def test_one_endless_line_among_short_ones(tmp_path):
+    lines = [*(f"word {i}" for i in range(10_000)), "a " * 100_000]
+    (tmp_path / "x.txt").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"longest of 10001 sentences has 100000 tokens, the mean is 12: cut .* length="
+    ):
+        load_text(tmp_path / "x.txt")
+    assert load_text(tmp_path / "x.txt", length=5).length == 5
+
+
+def test_a_note_counts_what_became_of_the_lines(tmp_path):
+    lines = ["a b c d", "", "a b", "a b c d", " a b ", "e f g", "h i"] + ["j k"] * 293
+    (tmp_path / "x.txt").write_text("\n".join(lines), encoding="utf-8")
+    data = load_text(tmp_path / "x.txt", length=3)
+    assert data.about == (
+        "4 sentences to train on, 1 held out (of 300 lines: 1 empty, 294 repeated, 1 cut to 3 tokens)"
+    )
+
+
+CHINESE = ["白帝朝驚浪", "陽臺暮映雲", "等閑生險易", "世路秪如君"]
+SPACED = ["白帝 朝驚浪", "陽臺暮 映雲", "等閑 生險易", "世路秪 如君"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "level"),
+    [
+        (CHINESE, "char"),
+        (SPACED, "char"),
+        (["ที่นี่มีแมว", "ฉันชอบ แมวมาก", "สุนัขวิ่งเร็ว"], "char"),
+        (["きょうは いい天気", "あしたも 晴れる"], "char"),
+        (["alice", "bob", "carol", "dave smith"], "char"),
+        (["the cat sat", "the dog", "ran"], "word"),
+        (["кошка сидит", "собака бежит"], "word"),
+        (["고양이가 앉아 있다", "개가 달린다"], "word"),
+    ],
+)
+def test_the_level_follows_the_text(tmp_path, lines, level):
+    (tmp_path / "x.txt").write_text("\n".join(lines), encoding="utf-8")
+    data = load_text(tmp_path / "x.txt")
+    assert data.vocabulary.level == level
+    assert ("by characters" in data.about) == (level == "char")
+    assert load_text(tmp_path / "x.txt", vocabulary=data.vocabulary).train.equal(data.train)
+
+
+def test_words_are_refused_where_each_line_is_one(tmp_path):
+    (tmp_path / "x.txt").write_text("\n".join(CHINESE), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"x\.txt: level is 'word', and every line is one word.*use 'char'"):
+        load_text(tmp_path / "x.txt", level="word")
+
+
+def test_names_that_are_no_text(tmp_path):
+    with pytest.raises(ValueError, match="expected one text"):
+        load_text(("a", "b"))
+    with pytest.raises(ValueError, match="expected a text file"):
+        load_text(tmp_path)
+    with pytest.raises(FileNotFoundError, match="did you mean 'song-quatrains'"):
+        load_text("song-quatrain")
+
+
 def test_a_file_that_is_no_tokenizer(file, tmp_path):
     path = tmp_path / "other.json"
     path.write_text('{"version": 7}')
@@ -183,6 +275,22 @@ def test_oracle_weights_from_files(oracle, tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "bad.pt")
     with pytest.raises(ValueError, match=r"embedding\.weight"):
         Oracle.load(tmp_path / "bad.pt")
+    state = oracle.state_dict()
+    for change in (
+        {"output.weight": torch.zeros(11, 1).expand(11, 1 << 20)},
+        {"lstm.weight_hh_l0": torch.zeros(20, 6)},
+        {"output.bias": torch.zeros(11, 1)},
+        {"embedding.weight": torch.zeros(1, 4).expand(1 << 40, 4)},
+        {"output.bias": "none"},
+    ):
+        torch.save({**state, **change}, tmp_path / "bad.pt")
+        with pytest.raises(ValueError, match=r"bad\.pt: oracle weights: "):
+            Oracle.load(tmp_path / "bad.pt")
+    whole = (tmp_path / "o.safetensors").read_bytes()
+    for name in ("cut.safetensors", "cut.pt"):
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=f"{name}: no readable weights of an oracle"):
+            Oracle.load(tmp_path / name)
 
 
 def test_oracle_from_the_original_parameter_list(oracle):
