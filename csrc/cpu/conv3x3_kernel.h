@@ -9,6 +9,10 @@ constexpr int kRows = 12;
 constexpr int kRows = 4;
 #endif
 
+// The terms of a sum are added in chains, chains in groups, and these in turn: its error grows by the root of the longest of the
+// three. One chain of 512 terms had 3 times the error of torch's convolution (oneDNN); so it is 0.9 of that.
+constexpr int64_t kChain = 16, kGroup = 128;
+
 // body(V{}, c): each group of lanes among n, then what is left.
 template <class T, class Body>
 inline void each_lane(int64_t n, const Body& body) {
@@ -120,23 +124,34 @@ inline void multiply_rows(const T* a, int64_t a_row, int64_t a_step, int64_t dep
                           int64_t next_step) {
   using V = vector_t<T>;
   for (int64_t column = 0; column < kPanel; column += 2 * kLanes<T>) {
-    V sum[R][2];
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < 2; ++j) sum[r][j] = kAdd ? load<V>(out + r * kPanel + column + j * kLanes<T>) : V{};
-    for (int64_t k = 0; k < depth; ++k) {
-      const V left = load<V>(b + k * kPanel + column), right = load<V>(b + k * kPanel + column + kLanes<T>);
-      const T* from = a + k * a_step;
-      __builtin_prefetch(next + k * next_step);
-      __builtin_prefetch(next + k * next_step + 64);
+    T* const to = out + column;
+    for (int64_t group = 0; group < depth; group += kGroup) {
+      const int64_t end = std::min(depth, group + kGroup);
+      V total[R][2] = {};
+      for (int64_t chain = group; chain < end; chain += kChain) {
+        V sum[R][2] = {};
+        for (int64_t k = chain; k < std::min(end, chain + kChain); ++k) {
+          const V left = load<V>(b + k * kPanel + column), right = load<V>(b + k * kPanel + column + kLanes<T>);
+          const T* from = a + k * a_step;
+          __builtin_prefetch(next + k * next_step);
+          __builtin_prefetch(next + k * next_step + 64);
 #pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) {
-        const T factor = from[r * a_row];
-        sum[r][0] += factor * left;
-        sum[r][1] += factor * right;
+          for (int r = 0; r < R; ++r) {
+            const T factor = from[r * a_row];
+            sum[r][0] += factor * left;
+            sum[r][1] += factor * right;
+          }
+        }
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r)
+          for (int j = 0; j < 2; ++j) total[r][j] += sum[r][j];
       }
+      for (int r = 0; r < R; ++r)
+        for (int j = 0; j < 2; ++j) {
+          T* at = to + r * kPanel + j * kLanes<T>;
+          store(at, kAdd || group > 0 ? load<V>(at) + total[r][j] : total[r][j]);
+        }
     }
-    for (int r = 0; r < R; ++r)
-      for (int j = 0; j < 2; ++j) store(out + r * kPanel + column + j * kLanes<T>, sum[r][j]);
   }
 }
 

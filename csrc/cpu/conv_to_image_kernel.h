@@ -11,6 +11,8 @@ inline __attribute__((always_inline)) V in_register(V v) {
   return v;
 }
 
+constexpr int64_t kChain = 16;  // inputs whose products are added one after the other: a sum of such sums has a smaller error
+
 // One row of outputs, its even and its odd columns in parts of their own: parts[(2 c + b) part + m] is column 2 m + b of channel c,
 //
 //     sum over k < count, o < inputs, t < kTaps of weights[k][o][b][t][c] rows[k][o apart + m + shift[b][t]].
@@ -22,26 +24,31 @@ void row_of_outputs(const T* const* rows, const T* const* weights, int64_t count
   using V = vector_t<T>;
   constexpr int kVectors = kBytes == 64 ? 2 : 1;  // else there are too few registers for their sums
   for (int64_t m = 0; m < part; m += kVectors * kLanes<T>) {
-    V sum[2 * kChannels][kVectors] = {};
+    V total[2 * kChannels][kVectors] = {};
     for (int64_t k = 0; k < count; ++k) {
       const T *x = rows[k] + m, *w = weights[k];
-      for (int64_t o = 0; o < inputs; ++o, x += apart, w += 2 * kTaps * kChannels) {
+      for (int64_t chain = 0; chain < inputs; chain += kChain) {
+        V sum[2 * kChannels][kVectors] = {};
+        for (int64_t o = chain; o < std::min(inputs, chain + kChain); ++o, x += apart, w += 2 * kTaps * kChannels) {
 #pragma GCC unroll 4
-        for (int i = 0; i < 2 * kTaps; ++i) {
-          V at[kVectors];
+          for (int i = 0; i < 2 * kTaps; ++i) {
+            V at[kVectors];
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) at[v] = in_register(load<V>(x + shift[i] + v * kLanes<T>));
+            for (int v = 0; v < kVectors; ++v) at[v] = in_register(load<V>(x + shift[i] + v * kLanes<T>));
 #pragma GCC unroll 4
-          for (int c = 0; c < kChannels; ++c) {
-            const T factor = w[i * kChannels + c];
+            for (int c = 0; c < kChannels; ++c) {
+              const T factor = w[i * kChannels + c];
 #pragma GCC unroll 2
-            for (int v = 0; v < kVectors; ++v) sum[2 * c + i / kTaps][v] += factor * at[v];
+              for (int v = 0; v < kVectors; ++v) sum[2 * c + i / kTaps][v] += factor * at[v];
+            }
           }
         }
+        for (int i = 0; i < 2 * kChannels; ++i)
+          for (int v = 0; v < kVectors; ++v) total[i][v] += sum[i][v];
       }
     }
     for (int i = 0; i < 2 * kChannels; ++i)
-      for (int v = 0; v < kVectors; ++v) store(parts + i * part + m + v * kLanes<T>, sum[i][v]);
+      for (int v = 0; v < kVectors; ++v) store(parts + i * part + m + v * kLanes<T>, total[i][v]);
   }
 }
 

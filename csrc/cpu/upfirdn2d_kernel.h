@@ -278,12 +278,18 @@ void filter_pixels(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, 
   }
 }
 
+// In pieces, as an error in the type of the numbers grows with their count: a row of pixels may have thousands.
 template <class T>
-inline T dot(const T* a, const T* b, int64_t n) {
-  T sum = 0;
+inline double dot(const T* a, const T* b, int64_t n) {
+  constexpr int64_t kPiece = 256;
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    T sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
+    for (int64_t i = begin; i < std::min(n, begin + kPiece); ++i) sum += a[i] * b[i];
+    total += sum;
+  }
+  return total;
 }
 
 // Adds to sums[taps_y taps_x] what the output rows [from, to) contribute to the gradient in h: dy times the sample that each
