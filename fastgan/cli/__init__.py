@@ -43,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader is gone, as in `fastgan info | head -1`
-        # Else the interpreter's last flush fails too, and says so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except KeyboardInterrupt as stop:
         number = number_of(stop)
@@ -56,7 +55,16 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("FASTGAN_TRACEBACK") == "1":
             raise
         print(f"fastgan {command}: {as_options(_explain(error))}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk behind `fastgan info > FILE`
+            _drop_output()
         return 1
+
+
+def _drop_output() -> None:
+    """Else the interpreter's last flush fails too, and says so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: Exception) -> str:

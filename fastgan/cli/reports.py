@@ -1,11 +1,13 @@
 """fastgan eval, data and info."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from fastgan.cli.options import UsageError, need_extra, parse
+from fastgan.names import did_you_mean
 
 
 def evaluate(argv: list[str]) -> int:
@@ -67,7 +69,13 @@ def data(argv: list[str]) -> int:
         print("text:", *TEXT_NAMES, "and any text file with a sentence per line by its path", sep="\n  ")
         return 0
     if command != "prepare":
-        print(data.__doc__)
+        known = command in ("-h", "--help")
+        if not known:
+            print(
+                f"fastgan data: unknown command {command!r}{did_you_mean(command, ('list', 'prepare'))}",
+                file=sys.stderr,
+            )
+        print(data.__doc__, file=None if known else sys.stderr)
         return 0 if command in ("-h", "--help") and argv else 2
     need_extra()
     import tyro

@@ -149,10 +149,8 @@ class Trainer:
             if self.world.main:
                 log = MetricsLog(self.folder, self.step)
                 progress = Progress(self.config.steps, self.step, self.recipe.unit)
-                items = f"{len(self.dataset)} items of {self.recipe.data.get('name')}"
-                progress.say(
-                    "\n".join([f"{self.recipe.name}: {items}, {self.folder}", *getattr(self.dataset, "notes", ())])
-                )
+                about = getattr(self.dataset, "about", f"{len(self.dataset)} items")
+                progress.say(f"{self.recipe.name}: {self.folder}\n{self.recipe.data.get('name')}: {about}")
             with listening():
                 self._loop(log, progress)
         except NotFinite as error:

@@ -53,7 +53,11 @@ def named(path: Path, suffixes: Iterable[str]) -> Path:
     return path.with_name(path.name + first)
 
 
+def nearest(folder: Path) -> Path:
+    """`folder`, or the innermost of those around it that exists."""
+    return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
+
+
 def writable(folder: Path) -> bool:
     """Whether files can be made in `folder`, which need not exist yet."""
-    nearest = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
-    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    return nearest(folder).is_dir() and os.access(nearest(folder), os.W_OK | os.X_OK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import resource
@@ -31,6 +32,8 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "metrics.jsonl"
+        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
+            raise FileExistsError(errno.EEXIST, "is no ordinary file", str(self.path))
         if self.path.exists():
             kept = [row for row in read_metrics(self.path) if row["step"] <= step]
             with complete(self.path) as temporary:

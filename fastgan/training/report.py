@@ -80,7 +80,7 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` from a run folder's config.json, metrics.jsonl and samples/; returns its path."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     metrics, left_out = folder / "metrics.jsonl", []
-    rows = read_metrics(metrics, left_out.append) if metrics.exists() else []
+    rows = read_metrics(metrics, left_out.append) if metrics.is_file() else []
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         for name, value in row.items():
@@ -94,7 +94,9 @@ def write_report(folder: Path) -> Path:
                 else:
                     title, series = group, quantity
                 charts.setdefault(title, {}).setdefault(series, []).append((row["step"], value))
-    grids = sorted(path for path in (folder / "samples").glob("step-*.*") if path.suffix in (".png", ".txt"))
+    grids = sorted(
+        path for path in (folder / "samples").glob("step-*.*") if path.suffix in (".png", ".txt") and path.is_file()
+    )
     if len(grids) > GRIDS:
         grids = [grids[round(i * (len(grids) - 1) / (GRIDS - 1))] for i in range(GRIDS)]
     title = html.escape(f"{config['recipe']} on {config['data']['name']}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastgan.training.files import complete, writable
+from fastgan.training.files import complete, nearest, writable
 from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.options import Count, Natural, Range, check_ranges
 from fastgan.training.recipe import Recipe, RecipeConfig
@@ -108,8 +108,8 @@ def find_folder(recipe: str, run: RunConfig) -> Path:
     elif new or not (folder := _newest(recipe, run)):
         folder = next(folder for folder in _defaults(recipe, run) if not (folder / "config.json").exists())
     if not writable(folder):
-        why = "it is no folder" if folder.exists() and not folder.is_dir() else "nothing may be written there"
-        raise ValueError(f"{folder} cannot be the run's folder: {why}; choose another --out")
+        why = "may not be written to" if nearest(folder).is_dir() else "is no folder"
+        raise ValueError(f"{folder} cannot be the run's folder: {nearest(folder)} {why}; choose another --out")
     if run.out or not new:
         RunLock(folder).check()
     return folder

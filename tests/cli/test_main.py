@@ -111,3 +111,12 @@ def test_a_terminal_without_the_letters(tmp_path, encoding):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0 and done.stderr == b"", done.stderr
     assert done.stdout.decode(encoding).strip() == ("春" if encoding == "utf-8" else "\\u6625") + " \\udcff"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_to_a_full_disk():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastgan", "data", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1 and done.stderr == "fastgan data: [Errno 28] No space left on device\n"

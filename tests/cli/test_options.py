@@ -98,6 +98,7 @@ def test_two_data_sets_for_a_recipe_of_one(capsys):
 def test_did_you_mean(capsys):
     for argv, meant in (
         (["tarin"], "train"),
+        (["data", "prepaer"], "prepare"),
         (["train", "dgan"], "dcgan"),
         (["train", "dcgan", "--data", "emojy"], "emoji"),
         (["train", "mle", "--data", "tang-quatrain"], "tang-quatrains"),

@@ -130,9 +130,13 @@ def test_a_folder_that_may_not_be_written(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*tiny, "--out", "r"]) == 0
     capsys.readouterr()
+    (tmp_path / "runs").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(("r", "runs", str(tmp_path / "r"))))
     before = tree(tmp_path / "r")
-    assert "nothing may be written there" in refused(["train", "dcgan", "--out", "r", "--resume"], capsys)
+    assert "r may not be written to" in refused(["train", "dcgan", "--out", "r", "--resume"], capsys)
+    assert "runs may not be written to" in refused(tiny, capsys)
+    (tmp_path / "f").touch()
+    assert "f/r cannot be the run's folder: f is no folder" in refused([*tiny, "--out", "f/r"], capsys)
     assert main(["sample", "r", "--seeds", "3"]) == 0
     said = capsys.readouterr().out
     assert said == "r may not be written to: writing to the working directory\nr-seeds-3.png\n"

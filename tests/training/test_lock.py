@@ -124,10 +124,8 @@ def test_samples_that_cannot_be_written_end_a_run_with_a_word(tiny, tmp_path):
 
 
 def test_what_a_data_set_says_of_itself(tiny, tmp_path, capsys):
-    data = tiny.replace()
-    object.__setattr__(data, "notes", ("Classes are the names of folders.", "3 repeated images are left out."))
-    trainer(tmp_path / "run", data).train()
-    assert "Classes are the names of folders.\n3 repeated images are left out.\n" in capsys.readouterr().out
+    trainer(tmp_path / "run", tiny).train()
+    assert f"{tiny.name}: {tiny.about}\n" in capsys.readouterr().out
 
 
 # Sends itself a signal at a moment of the start.

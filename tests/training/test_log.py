@@ -1,11 +1,12 @@
 """metrics.jsonl with lines that are none, as kills and full disks leave them: what is whole is kept, the rest is named."""
 
 import json
+import os
 
 import pytest
 
 from fastgan.recipes.gan import GAN
-from fastgan.training import RunConfig, Trainer
+from fastgan.training import RunConfig, Trainer, TrainingError
 from fastgan.training.log import read_metrics
 from fastgan.training.report import write_report
 
@@ -77,3 +78,16 @@ def test_resume_and_report_go_on(tiny, tmp_path, capsys):
     assert f"{path}:2 is left out" in capsys.readouterr().err
     assert [json.loads(line)["step"] for line in path.open()] == [1, 2, 3, 4, 5, 6]
     assert "left out" not in (tmp_path / "run/report.html").read_text()
+
+
+def test_a_pipe_is_not_waited_for(tiny, tmp_path):
+    config = GAN.Config(steps=2, batch_size=8, units=(16, 8), latent=4)
+    run = RunConfig(out=str(tmp_path / "run"), device="cpu", samples=4)
+    Trainer(GAN, config, run, dataset=tiny).train()
+    (tmp_path / "run/metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "run/metrics.jsonl")
+    os.mkfifo(tmp_path / "run/samples/step-00000003.png")
+    write_report(tmp_path / "run")
+    run.resume = True
+    with pytest.raises(TrainingError, match=r"metrics.jsonl"):
+        Trainer(GAN, config, run, dataset=tiny).train()
