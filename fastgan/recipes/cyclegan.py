@@ -47,6 +47,7 @@ class CycleGANRecipe(Translation):
     name = "cyclegan"
     Config = CycleGANConfig
     averaged = ("generator_ab", "generator_ba", "examples")
+    sides = (16, 4)
     paired = False
     generators = {"AtoB": "generator_ab", "BtoA": "generator_ba"}  # noqa: RUF012 - read only
 

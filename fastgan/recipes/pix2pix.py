@@ -39,14 +39,13 @@ class Pix2Pix(Translation):
     name = "pix2pix"
     Config = Pix2PixConfig
     averaged = ("generator", "examples")
+    sides = (32, 32)
     paired = True
 
     def __init__(self, config: Pix2PixConfig, data: dict):
         super().__init__(config, data)
         channels, resolution = data["channels"], data["resolution"]
         downs = min(8, (resolution & -resolution).bit_length() - 1)
-        if downs < 5:
-            raise ValueError(f"pix2pix: images have {resolution} pixels a side; expected a multiple of 32")
         self.generator = pix2pix.Generator(
             pix2pix.GeneratorConfig(channels, channels, config.width, downs, config.norm)
         )

@@ -97,9 +97,9 @@ class StyleGAN(Recipe):
             num_fp16_res=config.num_fp16_res,
             precision=config.half,
         )
-        judge = stylegan2.DiscriminatorConfig(**sizes, mbstd_group_size=self.group_size)
         styles = dict(z_dim=config.latent, w_dim=config.latent, mapping_layers=config.mapping_layers)
         self.generator = self.build_generator(sizes | styles)
+        judge = stylegan2.DiscriminatorConfig(**sizes, mbstd_group_size=self.group_size)
         self.discriminator = stylegan2.Discriminator(judge)
         self.augment, self.memory = Augment(config.augment), Memory()
         self.networks = {name: getattr(self, name) for name in ("generator", "discriminator", "augment", "memory")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import evaluate
-from fastgan.training.options import Count, Decay, Natural, NonNegative, Share
+from fastgan.training.options import Count, Decay, NonNegative, Range, Share
 
 EXAMPLES = 16  # rows of the sample grid
 
@@ -28,7 +28,7 @@ class TranslationConfig(RecipeConfig):
     """Half-life of the generators' moving average, in images. 0: no average, as in the papers."""
     width: Count = 64
     """Channels of the first layer of generators and discriminators."""
-    layers: Natural = 3
+    layers: Annotated[int, Range(0, 12)] = 3
     """Depth of the patch discriminator: 3 sees patches of 70 pixels, 2 of 34, 1 of 16, 0 single pixels."""
     jitter: bool = True
     """Load images 286/256 as large, and cut a random part of the final size from each."""
@@ -56,17 +56,31 @@ def center(images: torch.Tensor, size: int) -> torch.Tensor:
 
 
 class Translation(Recipe):
-    """Base of the two recipes. A subclass adds networks and optimisers and sets `paired`, what training needs, and
-    `generators`, the network's name by direction."""
+    """Base of the two recipes. A subclass adds networks and optimisers and sets `sides`, the least number of pixels
+    a side and what it is a multiple of, `paired`, what training needs, and `generators`, the network's name by direction."""
 
     run_defaults: ClassVar = {"data": ("emoji:google", "emoji:twitter")}
     pairs = True
     sample_options = ("input",)
+    sides: tuple[int, int]
     paired: bool
     generators: dict[str, str]
 
     def __init__(self, config: TranslationConfig, data: dict[str, Any]):
         super().__init__(config, data)
+        resolution, (least, step) = data["resolution"], self.sides
+        # After the halvings of the discriminator come two convolutions that take a pixel each.
+        enough = -(-max(least, 3 << config.layers) // step) * step
+        if resolution < least or resolution % step:
+            raise ValueError(
+                f"{self.name}: resolution is {resolution}, expected a multiple of {step}, at least {least}: give"
+                f" resolution={max(enough, round(resolution / step) * step)}"
+            )
+        if resolution < enough:
+            raise ValueError(
+                f"{self.name}: resolution is {resolution}, too small for the patches that {config.layers} layers of the"
+                f" discriminator see: give layers={(resolution // 3).bit_length() - 1}, or resolution={enough}"
+            )
         self.networks["examples"] = Examples(data["channels"], data["resolution"])
 
     @classmethod
@@ -155,7 +169,7 @@ class Translation(Recipe):
     ) -> dict[str, dict[str, float]]:
         """Both directions against the true counterparts (where file names or code points match), the identity map and the
         nearest training image, on the test split where the data have one; at most `count` images of each side."""
-        options = {key: run.get(key) for key in ("split", "resolution", "crop", "strict")}
+        options = {key: run.get(key) for key in ("split", "resolution", "channels", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
         training = self.load_pair(run["data"], paired=False, **options)
         held_out, truth = self._held_out(run["data"], options)

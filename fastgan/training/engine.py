@@ -88,7 +88,7 @@ class Trainer:
         self._lock = RunLock(self.folder)
         self._writer = ckpt.Writer(self.folder / "checkpoints", self.run.keep)
         if dataset is None:
-            options = ("split", "resolution", "crop", "flip", "strict")
+            options = ("split", "resolution", "channels", "crop", "flip", "strict")
             dataset = recipe.load_data(self.run.data, self.config, **{k: getattr(self.run, k) for k in options})
         self.dataset = dataset
         torch.manual_seed(derive_seed(self.run.seed, "weights"))

@@ -217,7 +217,7 @@ class Recipe:
         from fastgan.metrics import images, latent
         from fastgan.metrics.processes import share
 
-        options = {key: run.get(key) for key in ("split", "resolution", "crop", "strict")}
+        options = {key: run.get(key) for key in ("split", "resolution", "channels", "crop", "strict")}
         dataset = self.load_data(run["data"], self.config, flip=False, **options)
         network = images.load_extractor(extractor, next(networks["generator"].parameters()).device, weights)
         with torch.no_grad():

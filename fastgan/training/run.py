@@ -33,6 +33,8 @@ class RunConfig:
     """The part of the data set to train on: train or test of a named set, or a sub-folder's name (train, val, ...)."""
     resolution: Annotated[int, Range(1, 16384)] | None = None
     """Resize images to this many pixels a side. Default: as they are."""
+    channels: Literal[1, 3] | None = None
+    """1: images in grey, 3: in colour. Default: as they are; files are read in colour."""
     crop: Literal["center", "stretch"] = "center"
     """What to do with images that are not square: cut out the middle, or squeeze them."""
     flip: bool = False
