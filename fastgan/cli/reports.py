@@ -1,5 +1,6 @@
 """fastgan eval, data and info."""
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ def evaluate(argv: list[str]) -> int:
     need_extra()
     import tyro
 
-    from fastgan.recipes import load_run
+    from fastgan.recipes import find_run, load_run, read_run
     from fastgan.training.checkpoint import CheckpointError
     from fastgan.training.distributed import find_device
 
@@ -39,7 +40,7 @@ def evaluate(argv: list[str]) -> int:
         recipe, networks = load_run(options.run, find_device(options.device))
     except CheckpointError as error:
         raise UsageError(str(error)) from error
-    run = json.loads((options.run / "config.json").read_text(encoding="utf-8"))["run"]
+    run = dataclasses.asdict(read_run(options.run).run)
     columns = recipe.evaluate(networks, run, options.samples, extractor=options.extractor, weights=options.weights)
     names = list(next(iter(columns.values())))
     wanted = tuple(options.metrics.split(",")) if options.metrics else ("",)
@@ -51,7 +52,7 @@ def evaluate(argv: list[str]) -> int:
     print(" " * width + "".join(f"{label:>{room}}" for label in columns))
     for name in chosen:
         print(f"{name:{width}}" + "".join(f"{values[name]:{room}.4f}" for values in columns.values()))
-    (options.run / "metrics.json").write_text(
+    (find_run(options.run) / "metrics.json").write_text(
         json.dumps({"samples": options.samples, **columns}, indent=1) + "\n", encoding="utf-8"
     )
     return 0

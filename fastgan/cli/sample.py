@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -164,6 +163,7 @@ def convert(argv: list[str]) -> int:
     import tyro
 
     import fastgan.convert
+    from fastgan.untrusted import parse_json, read_json, shorten
 
     @dataclass
     class Options:
@@ -177,8 +177,8 @@ def convert(argv: list[str]) -> int:
         """The original's constructor arguments as JSON, where the file does not tell them: '{"channel_base": 16384}'."""
 
     options = parse(Options, None, argv, "fastgan convert", convert.__doc__.partition(":")[0])
-    arguments = json.loads(options.config) if options.config else None
+    arguments = parse_json(options.config.encode(), "--config") if options.config else None
     out = fastgan.convert.convert(options.source, options.out, options.network, arguments)
-    about = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-    print(f"{out}: {about['model']} {about['arguments']}\nnext: fastgan sample {out} --seeds 0-15")
+    about = read_json(out.with_suffix(".json"))
+    print(f"{out}: {about['model']} {shorten(about['arguments'])}\nnext: fastgan sample {out} --seeds 0-15")
     return 0

@@ -1,6 +1,5 @@
 """fastgan train."""
 
-import json
 from dataclasses import dataclass
 
 from fastgan.cli.options import UsageError, need_extra, parse
@@ -52,15 +51,17 @@ def train(argv: list[str]) -> int:
 
 
 def _saved_options(recipe, run, options):
-    from fastgan.training.run import RunConfig, find_folder
+    import dataclasses
+
+    from fastgan.recipes import check_run, read_run
+    from fastgan.training.checkpoint import list_checkpoints
+    from fastgan.training.run import find_folder
 
     folder = find_folder(recipe.name, run)
-    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if saved["recipe"] != recipe.name:
-        raise UsageError(f"{folder} is a run of recipe {saved['recipe']}, not {recipe.name}")
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["config"].items()}
-    saved["run"] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["run"].items()}
-    return options(RunConfig(**{**saved["run"], "out": str(folder), "resume": True}), recipe.Config(**config))
+    saved = check_run(folder)[0] if list_checkpoints(folder / "checkpoints") else read_run(folder)
+    if saved.recipe is not recipe:
+        raise UsageError(f"{folder} is a run of recipe {saved.recipe.name}, not {recipe.name}")
+    return options(dataclasses.replace(saved.run, out=str(folder), resume=True), saved.config)
 
 
 def _tune_cpu(device: str) -> None:

@@ -40,9 +40,9 @@ class TokenConfig:
     pad: int | None = None
 
     def __post_init__(self):
-        for name in ("vocabulary", "length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"text: {name} is {getattr(self, name)}, expected at least 1")
+        for name, most in (("vocabulary", 1 << 24), ("length", 1 << 16)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"text: {name} is {getattr(self, name)}, expected 1 to {most}")
         if (self.end is None) != (self.pad is None):
             raise ValueError("text: end and pad belong together; give both or neither")
         for name in ("start", "end", "pad"):

@@ -8,17 +8,33 @@ derives from `RecipeConfig`, and add a row to `RECIPES`. `fastgan.training.recip
 from __future__ import annotations
 
 import importlib
-import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from fastgan import fields
 from fastgan.names import did_you_mean
-from fastgan.training.checkpoint import CheckpointError, load_checkpoint, load_network
+from fastgan.training.checkpoint import NAME, Checkpoint, CheckpointError, load_checkpoint, load_network
 from fastgan.training.recipe import Recipe, RecipeConfig, Update
+from fastgan.training.run import RunConfig, check_options, read_config
+from fastgan.untrusted import BadFile, clip
+from fastgan.untrusted.blueprint import check_fit, naming, within
 
-__all__ = ["RECIPES", "Recipe", "RecipeConfig", "Update", "get", "load_run"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "RecipeConfig",
+    "SavedRun",
+    "Update",
+    "check_run",
+    "find_run",
+    "get",
+    "load_run",
+    "read_run",
+]
 
 # name -> (module:class, one line for the help)
 RECIPES = {
@@ -52,21 +68,73 @@ def get(name: str) -> type[Recipe]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def load_run(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Recipe, dict[str, nn.Module]]:
-    """The recipe of a run folder and its averaged networks, in eval mode, from the newest whole checkpoint.
+@dataclass
+class SavedRun:
+    """A run folder's config.json, checked: the class of the recipe, its options, those of the run, the facts of the data."""
+
+    folder: Path
+    recipe: type[Recipe]
+    config: RecipeConfig
+    run: RunConfig
+    data: dict[str, Any]
+
+    def build(self) -> Recipe:
+        return self.recipe(self.config, dict(self.data))
+
+
+def find_run(path: str | Path) -> Path:
+    """The run folder that `path` is, or that a checkpoint or a folder of checkpoints lies in."""
+    path = Path(path)
+    parts = path.resolve()
+    if NAME.match(parts.name) and not (path / "config.json").exists():
+        path, parts = path.parent, parts.parent
+    return path.parent if parts.name == "checkpoints" else path
+
+
+def read_run(path: str | Path) -> SavedRun:
+    """What config.json says of a run (or of that of a checkpoint). Raises CheckpointError or ValueError naming file and field."""
+    folder = find_run(path)
+    saved, where = read_config(folder), folder / "config.json"
+    try:
+        recipe = get(clip(saved["recipe"]).strip("'"))
+        config = fields.build(recipe.Config, saved["config"], f"{where}: config")
+        run = fields.build(RunConfig, saved["run"], f"{where}: run")
+        check_options(recipe, config, run)
+        return SavedRun(folder, recipe, config, run, fields.record(recipe.Facts, saved["data"], f"{where}: data"))
+    except fields.Mismatch:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def check_run(path: str | Path) -> tuple[SavedRun, Checkpoint]:
+    """config.json and the newest whole checkpoint of a run, or the one at `path`; CheckpointError, before memory is taken,
+    where the networks of the one are not those of the other."""
+    saved, checkpoint = read_run(path), load_checkpoint(path)
+    try:
+        with within(checkpoint.tensors.values(), str(saved.folder / "config.json")):
+            planned = saved.build()
+        for name, network in planned.networks.items():
+            check_fit(network, checkpoint.under(f"network/{name}/"), f"{checkpoint.path}: network {name}")
+    except BadFile as error:
+        raise CheckpointError(str(error)) from error
+    return saved, checkpoint
+
+
+def load_run(path: str | Path, device: str | torch.device = "cpu") -> tuple[Recipe, dict[str, nn.Module]]:
+    """The recipe of a run folder and its averaged networks, in eval mode, from the newest whole checkpoint; of the folder of
+    one checkpoint (`RUN/checkpoints/step-00001000`), from that one.
 
     Raises:
-        CheckpointError: no run or no whole checkpoint there.
-        ValueError: a recipe this version does not know.
+        CheckpointError: no run or no whole checkpoint there, or one that does not fit config.json.
+        ValueError: a recipe or an option this version does not know.
     """
-    folder = Path(folder)
+    saved, checkpoint = check_run(path)
     try:
-        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} is no run folder: {error}") from error
-    recipe_class = get(saved["recipe"])
-    recipe = recipe_class(recipe_class.Config(**saved["config"]), saved["data"])
-    checkpoint = load_checkpoint(folder)
+        with naming(str(saved.folder / "config.json")):
+            recipe = saved.build()
+    except BadFile as error:
+        raise CheckpointError(str(error)) from error
     networks = {name: recipe.networks[name].eval().requires_grad_(False) for name in recipe.averaged}
     for name, network in networks.items():
         load_network(network, checkpoint.under(f"ema/{name}/"), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import nn
@@ -41,10 +41,23 @@ class TextConfig(RecipeConfig):
     """Adam's learning rate for maximum likelihood."""
 
 
+class TextFacts(TypedDict):
+    """What a text recipe needs to know of its corpus; `vocabulary` as `Vocabulary.to_dict` gives it."""
+
+    name: str
+    vocabulary_size: int
+    length: int
+    start: int
+    end: int | None
+    pad: int | None
+    vocabulary: dict[str, Any] | None
+
+
 class TextRecipe(Recipe):
     """Base of `mle`, `seqgan` and `relgan`: a generator in `networks`, trained by maximum likelihood in `mle_step`."""
 
     Config = TextConfig
+    Facts = TextFacts
     sample_options = ()
     unit = "sentences"
     run_defaults: ClassVar = {"data": "tang-quatrains", "samples": 16, "sample_every": 50, "metrics_every": 50}
@@ -63,6 +76,10 @@ class TextRecipe(Recipe):
         self.networks = {"generator": self.generator}
         self.optimizers = {"pretrain": torch.optim.Adam(self.generator.parameters(), lr=config.pretrain_lr)}
         self.vocabulary = None if data["vocabulary"] is None else Vocabulary.from_dict(data["vocabulary"])
+        if self.vocabulary is not None and len(self.vocabulary) != data["vocabulary_size"]:
+            raise ValueError(
+                f"{self.name}: the vocabulary has {len(self.vocabulary)} tokens, expected {data['vocabulary_size']}"
+            )
         self.latent_shape = (data["length"],)
         self._corpus: TextData | None = None
 
@@ -76,7 +93,7 @@ class TextRecipe(Recipe):
 
     @classmethod
     def describe(cls, dataset: TextData) -> dict:
-        names = ("name", "vocabulary_size", "length", "start", "end", "pad")
+        names = [name for name in TextFacts.__annotations__ if name != "vocabulary"]
         vocabulary = None if dataset.vocabulary is None else dataset.vocabulary.to_dict()
         return {**{name: getattr(dataset, name) for name in names}, "vocabulary": vocabulary}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict
 
 import torch
 from torch import nn
@@ -40,6 +40,15 @@ class TranslationConfig(RecipeConfig):
     """The learning rate falls linearly to zero over this last share of the run."""
 
 
+class PairFacts(TypedDict):
+    """What a translation needs to know of its two sets."""
+
+    name: str
+    resolution: int
+    channels: int
+    num_classes: int
+
+
 class Examples(nn.Module):
     """Images of both sides that the grids show, kept with the networks so that sampling needs no data."""
 
@@ -59,6 +68,7 @@ class Translation(Recipe):
     """Base of the two recipes. A subclass adds networks and optimisers and sets `sides`, the least number of pixels
     a side and what it is a multiple of, `paired`, what training needs, and `generators`, the network's name by direction."""
 
+    Facts = PairFacts
     run_defaults: ClassVar = {"data": ("emoji:google", "emoji:twitter")}
     pairs = True
     sample_options = ("input",)

@@ -17,8 +17,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
+
+from fastgan import fields
+from fastgan.untrusted import BadFile, clip, open_regular, read_json, read_tensors, shorten
+from fastgan.untrusted.blueprint import check_fit
 
 NAME = re.compile(r"step-(\d{8,})$")
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -43,6 +48,13 @@ class Checkpoint:
         return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
 
+class _Entry(TypedDict):
+    """What the manifest says of a file."""
+
+    bytes: int
+    sha256: str
+
+
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """(step, path) of the finished checkpoints in `folder`, oldest first."""
     if not folder.is_dir():
@@ -50,22 +62,28 @@ def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(m[1]), p) for p in folder.iterdir() if (m := NAME.match(p.name)))
 
 
+def _verify(path: Path, entry: Any) -> None:
+    """CheckpointError unless `path` has the size and the SHA-256 that the manifest says."""
+    entry = fields.record(_Entry, entry, f"{path.parent / MANIFEST}: {path.name}")
+    digest, size = hashlib.sha256(), 0
+    with open_regular(path) as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    if size != entry["bytes"]:
+        raise CheckpointError(f"{path} has {size} bytes instead of {entry['bytes']}")
+    if digest.hexdigest() != entry["sha256"]:
+        raise CheckpointError(f"{path} does not match its SHA-256")
+
+
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and state of one checkpoint folder. Raises CheckpointError that says what is wrong with it."""
-    from safetensors.torch import load
-
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        content = {}
+        manifest = read_json(path / MANIFEST)
         for name in (TENSORS, STATE):
-            content[name] = (path / name).read_bytes()
-            size, digest = manifest[name]["bytes"], manifest[name]["sha256"]
-            if len(content[name]) != size:
-                raise CheckpointError(f"{path / name} has {len(content[name])} bytes instead of {size}")
-            if hashlib.sha256(content[name]).hexdigest() != digest:
-                raise CheckpointError(f"{path / name} does not match its SHA-256")
-        return load(content[TENSORS]), json.loads(content[STATE])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            _verify(path / name, manifest.get(name))
+        return read_tensors(path / TENSORS)[0], read_json(path / STATE)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
@@ -82,7 +100,10 @@ def load_checkpoint(path: str | Path, *, say: Callable[[str], None] | None = Non
     path = Path(path)
     say = say or (lambda text: print(text, file=sys.stderr))
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    found = [(int(m[1]), path)] if (m := NAME.match(path.name)) else list_checkpoints(folder)
+    try:
+        found = [(int(m[1]), path)] if (m := NAME.match(path.resolve().name)) else list_checkpoints(folder)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
     skipped = []
     for step, candidate in reversed(found):
         try:
@@ -193,22 +214,56 @@ def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[
     return tensors, {"numbers": numbers, "groups": saved["param_groups"]}
 
 
+class _OptimizerState(TypedDict):
+    """What `pack_optimizer` says in JSON; `groups` hold numbers of parameters and options."""
+
+    numbers: dict[str, int | float | bool | None]
+    groups: list[dict[str, Any]]
+
+
+_OPTION = int | float | bool | None | tuple[float, float]
+_OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+
+
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rest: dict) -> None:
     """Inverse of `pack_optimizer`, the prefix cut off the names. Raises CheckpointError if it does not fit."""
-    state: dict[int, dict] = {}
-    for name, value in [*tensors.items(), *rest["numbers"].items()]:
-        index, _, key = name.partition("/")
-        state.setdefault(int(index), {})[key] = value
-    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in rest["groups"]]
     try:
+        rest = fields.record(_OptimizerState, rest, "the optimiser")
+        groups = [_group(saved, f"group {i}") for i, saved in enumerate(rest["groups"])]
+        state: dict[int, dict] = {}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for name, value in [*tensors.items(), *rest["numbers"].items()]:
+            index, _, key = name.partition("/")
+            if not index.isdecimal() or len(index) > 9 or int(index) >= len(parameters):
+                raise BadFile(f"{clip(name)} is of none of its {len(parameters)} parameters")
+            if isinstance(value, torch.Tensor):
+                shape = parameters[int(index)].shape
+                if not value.is_floating_point() or (value.numel() != 1 and value.shape != shape):
+                    raise BadFile(f"{clip(name)} is {value.dtype} {list(value.shape)}, the parameter {list(shape)}")
+                value = value.clone()  # what was read is the file itself, and an optimiser writes to its state
+            state.setdefault(int(index), {})[key] = value
+        if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+            odd = next((index for index, entries in state.items() if not entries.keys() >= _OF_ADAM), None)
+            if odd is not None:
+                raise BadFile(f"parameter {odd} lacks one of {', '.join(sorted(_OF_ADAM))}")
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except ValueError as error:
-        raise CheckpointError(f"the optimiser's state does not fit: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the optimiser's state does not fit: {shorten(error)}") from error
+
+
+def _group(saved: dict[str, Any], where: str) -> dict[str, Any]:
+    """A parameter group's options, checked."""
+    numbers = fields.conform(saved.get("params"), list[int], f"{where}: params")
+    options = {
+        name: fields.conform(v, _OPTION, f"{where}: {clip(name)}") for name, v in saved.items() if name != "params"
+    }
+    return options | {"params": numbers}
 
 
 def load_network(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:
     """Strict `load_state_dict`. Raises CheckpointError that names the network and the first mismatch."""
     try:
+        check_fit(network, tensors, name)
         network.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint does not fit {name}: {error}") from error
+    except (BadFile, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint does not fit {shorten(error)}") from error

@@ -45,7 +45,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import torch
 from torch import nn
@@ -68,6 +68,16 @@ class RecipeConfig:
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
 
 
+class ImageFacts(TypedDict):
+    """What a recipe needs to know of a set of images."""
+
+    name: str
+    resolution: int
+    channels: int
+    num_classes: int
+    class_names: list[str]
+
+
 class Update(NamedTuple):
     """One optimiser step: `loss(batch)` returns scalars by name; "loss" is minimised by optimiser `optimizer`.
 
@@ -86,6 +96,7 @@ class Recipe:
 
     Attributes:
         name: as on the command line.
+        Facts: a TypedDict of what `describe` says; config.json is checked against it.
         config, data: the options, and the dict that `describe` made.
         networks, optimizers: by name.
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
@@ -105,6 +116,7 @@ class Recipe:
 
     name: str = ""
     Config: type[RecipeConfig] = RecipeConfig
+    Facts: type = ImageFacts
     averaged: tuple[str, ...] = ("generator",)
     unit: str = "images"
     pairs: bool = False
@@ -148,8 +160,7 @@ class Recipe:
     @classmethod
     def describe(cls, dataset) -> dict[str, Any]:
         """JSON-able facts that `__init__` and `sample` need, kept in config.json so that sampling needs no data."""
-        names = ("name", "resolution", "channels", "num_classes", "class_names")
-        return {name: getattr(dataset, name) for name in names}
+        return {name: getattr(dataset, name) for name in ImageFacts.__annotations__}
 
     def prepare(self, dataset) -> None:
         """Once, before the first step of a new run: statistics of the data into buffers and initial weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -10,12 +11,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
+from fastgan import fields
+from fastgan.training.checkpoint import CheckpointError
 from fastgan.training.files import complete, nearest, writable
 from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.options import Count, Natural, Range, check_ranges
 from fastgan.training.recipe import Recipe, RecipeConfig
+from fastgan.untrusted import read_json
 
 
 @dataclass
@@ -172,5 +176,36 @@ def write_config(folder: Path, recipe: Recipe, run: RunConfig) -> None:
         "run": dataclasses.asdict(dataclasses.replace(run, out=str(folder), resume=False)),
         "data": recipe.data,
     }
+    saved["sha256"] = _digest(saved)
     with complete(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(saved, indent=1), encoding="utf-8")
+
+
+def _digest(saved: dict[str, Any]) -> str:
+    """SHA-256 of all of config.json but itself, however it is laid out."""
+    rest = {name: value for name, value in saved.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+class ConfigFile(TypedDict):
+    """config.json, as `write_config` writes it."""
+
+    recipe: str
+    config: dict[str, Any]
+    run: dict[str, Any]
+    data: dict[str, Any]
+
+
+def read_config(folder: Path) -> ConfigFile:
+    """What config.json holds; its options are checked by whoever knows their types. A file without a checksum is from an
+    older version. Raises CheckpointError that names the file."""
+    path = folder / "config.json"
+    try:
+        saved = fields.record(ConfigFile, read_json(path), str(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is no run folder: {error}") from error
+    if "sha256" in saved and saved["sha256"] != _digest(saved):
+        raise CheckpointError(
+            f'{path} does not match its SHA-256: it is damaged, or was edited. To take it as it is, remove its "sha256"'
+        )
+    return saved

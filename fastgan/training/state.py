@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
-from fastgan.training.checkpoint import Checkpoint, load_network, pack_optimizer, unpack_optimizer
+from fastgan import fields
+from fastgan.training.checkpoint import (
+    STATE,
+    Checkpoint,
+    CheckpointError,
+    load_network,
+    pack_optimizer,
+    unpack_optimizer,
+)
 from fastgan.training.distributed import World
 from fastgan.training.ema import EMA
 from fastgan.training.recipe import Recipe
 from fastgan.training.shard import portion
+
+COUNTERS = ("step", "update", "images", "seconds")
+
+
+class _State(TypedDict):
+    """What the engine and `pack` leave in state.json, besides loss scales."""
+
+    step: int
+    update: int
+    images: int
+    seconds: float
+    optimizers: dict[str, Any]
 
 
 def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -27,6 +47,17 @@ def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tenso
 
 def unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
     """Inverse of `pack`. Raises CheckpointError that names what does not fit."""
+    try:
+        saved = fields.record(_State, loaded.state, f"{loaded.path / STATE}")
+        scales = fields.conform(
+            saved.get("scales", {}), dict[str, dict[str, int | float]], f"{loaded.path / STATE}: scales"
+        )
+    except fields.Mismatch as error:
+        raise CheckpointError(str(error)) from error
+    if min(saved[name] for name in COUNTERS) < 0 or saved["step"] != loaded.step:
+        raise CheckpointError(
+            f"{loaded.path / STATE}: a counter is negative, or step is not the folder's, {loaded.step}"
+        )
     for name, network in recipe.networks.items():
         load_network(network, _parts(loaded.under(f"network/{name}/"), network), name)
     for name, network in ema.networks.items():
@@ -37,10 +68,17 @@ def unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
             key: portion(tensor, parameters.get(key.partition("/")[0], tensor))
             for key, tensor in loaded.under(f"optimizer/{name}/").items()
         }
-        unpack_optimizer(optimizer, tensors, loaded.state["optimizers"][name])
+        unpack_optimizer(optimizer, tensors, saved["optimizers"].get(name))
     for name, scaler in scalers.items():
-        if name in loaded.state.get("scales", {}):
-            scaler.load_state_dict(loaded.state["scales"][name])
+        if scales.get(name):
+            _load_scaler(scaler, scales[name], f"{loaded.path / STATE}: scales of {name}")
+
+
+def _load_scaler(scaler: Any, saved: dict[str, Any], where: str) -> None:
+    missing = next((key for key in scaler.state_dict() if key not in saved), None)
+    if missing is not None:
+        raise CheckpointError(f"{where} lacks {missing}")
+    scaler.load_state_dict(saved)
 
 
 def _parts(tensors: dict[str, torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:
