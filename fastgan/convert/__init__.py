@@ -247,8 +247,8 @@ class Converted:
         r3gan = model.startswith("r3gan")
         self.z_dim = generator.config.latent if r3gan else generator.z_dim
         self.classes = generator.config.num_classes if r3gan else generator.c_dim
-        styles = ("truncation", "mix") if hasattr(generator, "mapping") else ()
-        self.sample_options = ("separate", "interpolate", "class_label", *styles)
+        # A network without styles says so itself.
+        self.sample_options = ("separate", "interpolate", "class_label", "truncation", "mix")
 
     def latents(self, seeds: list[int]) -> torch.Tensor:
         """float32 [N, z_dim]; seed s gives the picture that the original projects show for it (numpy's RandomState)."""
