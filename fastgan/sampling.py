@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
+
+from fastgan.training.files import complete, named
 
 FPS = 30
 MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
@@ -86,14 +87,12 @@ def mix(
 def save_video(frames: Iterable[torch.Tensor], path: Path) -> Path:
     """Writes frames [C, H, W] in [-1, 1] as .gif (Pillow) or .mp4 (PyAV, extra `video`), FPS a second.
 
-    Raises ValueError for another suffix, ImportError that names the package.
+    A path without a suffix gets .gif. Raises ValueError for another format, ImportError that names the package.
     """
-    if path.suffix not in (".gif", ".mp4"):
-        raise ValueError(f"{path}: expected a name that ends with .gif or .mp4")
+    path = named(path, (".gif", ".mp4"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    (_save_gif if path.suffix == ".gif" else _save_mp4)(map(_pixels, frames), temporary)
-    os.replace(temporary, path)
+    with complete(path) as temporary:
+        (_save_gif if path.suffix.lower() == ".gif" else _save_mp4)(map(_pixels, frames), temporary)
     return path
 
 

@@ -69,7 +69,7 @@ def _drop_output() -> None:
 
 def _explain(error: Exception) -> str:
     """What is shown of an error; of one that nobody foresaw, also where its traceback lies."""
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
         other = f" -> {error.filename2}" if error.filename2 is not None else ""
         return f"{error.filename}{other}: {error.strerror}"
     # Errors of our own classes are raised with a sentence for the user.

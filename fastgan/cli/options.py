@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
+from fastgan.training.options import check_ranges
+
 # What `train` and `sample` need beyond torch: module -> package
 EXTRA = {
     "tyro": "tyro",
@@ -32,7 +34,8 @@ def need_extra() -> None:
 
 
 def parse(config, default, argv: list[str], program: str, description: str):
-    """An instance of the dataclass `config` from the command line; SystemExit where that is wrong, or asks for help."""
+    """An instance of the dataclass `config` from the command line; SystemExit where that is wrong, or asks for help,
+    ValueError for a number out of its range."""
     import tyro
 
     registry = tyro.constructors.ConstructorRegistry()
@@ -54,6 +57,7 @@ def parse(config, default, argv: list[str], program: str, description: str):
         config, default=default, args=argv, prog=program, description=description, config=markers, registry=registry
     )
     _names.update(_field_names(options))
+    check_ranges(options)
     return options
 
 

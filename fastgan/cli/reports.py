@@ -9,6 +9,7 @@ from typing import Literal
 
 from fastgan.cli.options import UsageError, need_extra, parse
 from fastgan.names import did_you_mean
+from fastgan.training.options import Side
 
 
 def evaluate(argv: list[str]) -> int:
@@ -89,7 +90,7 @@ def data(argv: list[str]) -> int:
         """The npz to write; training maps it into memory, so it starts at once."""
         split: str | None = None
         """The part to take: train or test of a named set, or the name of a sub-folder (train, val, ...)."""
-        resolution: int | None = None
+        resolution: Side | None = None
         """Resize images to this many pixels a side. Default: as they are."""
         crop: Literal["center", "stretch"] = "center"
         """What to do with images that are not square: cut out the middle, or squeeze them."""

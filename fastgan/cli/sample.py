@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastgan.cli.options import UsageError, need_extra, parse, seed_list
-from fastgan.training.options import Range, check_ranges
+from fastgan.training.options import Range
 
 # Options that only some recipes have, as `Recipe.sample_options` names them.
 NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input"}
@@ -71,7 +71,6 @@ def sample(argv: list[str]) -> int:
         """auto, cpu, cuda or cuda:N."""
 
     options = parse(Options, None, argv, "fastgan sample", sample.__doc__.partition(":")[0])
-    check_ranges(options)
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     if len(several := [f"--{name}" for name in ("separate", "interpolate", "mix", "input") if name in given]) > 1:
         raise UsageError(f"{' and '.join(several)} are different things to write: choose one")

@@ -16,7 +16,7 @@ from fastgan.models import cyclegan
 from fastgan.models.cycle import CycleGAN, Pool
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
-from fastgan.training.options import Count, Natural, NonNegative
+from fastgan.training.options import Count, Depth, Natural, NonNegative
 
 
 @dataclass
@@ -25,7 +25,7 @@ class CycleGANConfig(TranslationConfig):
 
     steps: Count = 200_000
     """Length of the run, in generator updates."""
-    blocks: Count | None = None
+    blocks: Depth | None = None
     """Residual blocks of the generators. Default: 9 from 256 pixels on, else 6."""
     norm: Literal["instance", "batch", "none"] = "instance"
     """Normalisation of generators and discriminators."""

@@ -15,7 +15,7 @@ from fastgan.losses import adversarial, penalty
 from fastgan.models import dcgan
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
-from fastgan.training.options import Count, Decay, NonNegative
+from fastgan.training.options import Batch, Count, Decay, NonNegative
 
 
 @dataclass
@@ -24,7 +24,7 @@ class DCGANConfig(RecipeConfig):
 
     steps: Count = 2_500
     """Length of the run, in generator updates."""
-    batch_size: Count = 32
+    batch_size: Batch = 32
     """Images per update and process."""
     ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""

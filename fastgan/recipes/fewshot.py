@@ -15,7 +15,7 @@ from fastgan.losses import adversarial
 from fastgan.models import fewshot
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
-from fastgan.training.options import Count, NonNegative
+from fastgan.training.options import Batch, Count, NonNegative
 
 
 @dataclass
@@ -24,7 +24,7 @@ class FewShotConfig(RecipeConfig):
 
     steps: Count = 5_000
     """Length of the run, in generator updates."""
-    batch_size: Count = 8
+    batch_size: Batch = 8
     """Images per update and process."""
     ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""

@@ -20,7 +20,7 @@ from fastgan.losses import adversarial
 from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
 from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.options import Count, Decay, Natural, NonNegative
+from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative
 
 
 @dataclass
@@ -29,7 +29,7 @@ class GANConfig(RecipeConfig):
 
     steps: Count = 5_000
     """Length of the run, in generator updates."""
-    batch_size: Count = 128
+    batch_size: Batch = 128
     """Images per update and process."""
     ema_halflife: NonNegative = 20_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""

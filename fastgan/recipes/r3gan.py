@@ -18,7 +18,7 @@ from fastgan.losses import adversarial, penalty
 from fastgan.models import r3gan
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
-from fastgan.training.options import Count, Decay, NonNegative, Share
+from fastgan.training.options import Batch, Count, Decay, Depth, NonNegative, Share
 
 
 @dataclass
@@ -27,7 +27,7 @@ class R3GANConfig(RecipeConfig):
 
     steps: Count = 2_500
     """Length of the run, in generator updates."""
-    batch_size: Count = 32
+    batch_size: Batch = 32
     """Images per update and process."""
     ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average after the burn-in, in images; it begins at 0. 0: no average."""
@@ -51,7 +51,7 @@ class R3GANConfig(RecipeConfig):
     """Upper bound of the channels."""
     group_width: Count = 16
     """Channels per group of a block's middle convolution."""
-    blocks: Count = 1
+    blocks: Depth = 1
     """Residual blocks per resolution; the paper has 2."""
     latent: Count = 64
     """Dimensions of the latent."""

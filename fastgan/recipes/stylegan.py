@@ -24,7 +24,7 @@ from fastgan.models import stylegan2
 from fastgan.ops import no_weight_gradients
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
-from fastgan.training.options import Count, Decay, Natural, NonNegative
+from fastgan.training.options import Batch, Count, Decay, Depth, Natural, NonNegative
 from fastgan.training.recipe import lazy_adam
 
 
@@ -34,7 +34,7 @@ class StyleGANConfig(RecipeConfig):
 
     steps: Count = 2_500
     """Length of the run, in generator updates."""
-    batch_size: Count = 32
+    batch_size: Batch = 32
     """Images per update and process: a multiple of 4, the group whose standard deviation the discriminator sees."""
     gamma: NonNegative | None = None
     """Weight of R1, gamma / 2 |grad D|^2. Default: 0.0002 resolution^2 / batch, the batch of all processes."""
@@ -50,7 +50,7 @@ class StyleGANConfig(RecipeConfig):
     """Upper bound of the channels; the papers' is 512."""
     latent: Count = 64
     """Dimensions of z and w; the papers have 512."""
-    mapping_layers: Count = 2
+    mapping_layers: Depth = 2
     """Layers from z to w."""
     lr: NonNegative = 2.5e-3
     """Learning rate of both Adam optimisers."""

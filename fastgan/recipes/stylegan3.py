@@ -16,7 +16,7 @@ from fastgan.models import stylegan3
 from fastgan.ops import filter2d
 from fastgan.recipes import Update
 from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
-from fastgan.training.options import Count, NonNegative
+from fastgan.training.options import Count, Depth, NonNegative
 
 MAGNITUDE_IMAGES = 20_000  # half-life of the mean squares of the layers' inputs
 
@@ -31,7 +31,7 @@ class StyleGAN3Config(StyleGANConfig):
     """Channels at full resolution; they double with every halving. The paper's networks have 32768 / resolution."""
     max_width: Count = 128
     """Upper bound of the channels; the paper's is 512."""
-    layers: Count = 8
+    layers: Depth = 8
     """Layers of the generator before its output; the paper has 14 at every resolution."""
     blur: NonNegative | None = None
     """Standard blur of what the discriminator sees at first, sigma in pixels. Default: none for T; for R the paper's 10, or

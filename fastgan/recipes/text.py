@@ -12,14 +12,14 @@ from fastgan import models
 from fastgan.data.text import UNK, TextData, Vocabulary, load_text
 from fastgan.metrics.evaluate_text import evaluate
 from fastgan.recipes import Recipe, RecipeConfig
-from fastgan.training.options import Count, NonNegative
+from fastgan.training.options import Batch, Count, NonNegative
 
 
 @dataclass
 class TextConfig(RecipeConfig):
     """Options of every text recipe."""
 
-    batch_size: Count = 64
+    batch_size: Batch = 64
     """Sentences per update and process."""
     ema_halflife: NonNegative = 0.0
     """Half-life of the generator's moving average, which samples are drawn from, in sentences. 0: no average."""

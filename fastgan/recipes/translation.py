@@ -13,7 +13,7 @@ from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import evaluate
-from fastgan.training.options import Count, Decay, NonNegative, Range, Share
+from fastgan.training.options import Batch, Count, Decay, NonNegative, Range, Share
 
 EXAMPLES = 16  # rows of the sample grid
 
@@ -22,7 +22,7 @@ EXAMPLES = 16  # rows of the sample grid
 class TranslationConfig(RecipeConfig):
     """Options of both recipes; the defaults are the papers'."""
 
-    batch_size: Count = 1
+    batch_size: Batch = 1
     """Images of each side per update and process."""
     ema_halflife: NonNegative = 0.0
     """Half-life of the generators' moving average, in images. 0: no average, as in the papers."""

@@ -29,7 +29,7 @@ def complete(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:  # a full disk, met by a write
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk, met by a write
             error.filename = str(path)
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -43,6 +43,8 @@ def named(path: Path, suffixes: Iterable[str]) -> Path:
     """
     from PIL import Image
 
+    if path.name in ("", ".."):
+        raise ValueError(f"{path} is a folder, expected the name of a file")
     suffix, (first, *others) = path.suffix.lower(), suffixes
     if suffix in (first, *others):
         return path

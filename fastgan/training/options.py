@@ -35,6 +35,9 @@ class Range:
 
 EXACT = 2**53  # whole numbers up to here are exact as floats too, as logs and reports hold them
 Count = Annotated[int, Range(1, EXACT)]
+Batch = Annotated[int, Range(1, 65536)]
+Depth = Annotated[int, Range(1, 1000)]  # of networks, which are built layer by layer
+Side = Annotated[int, Range(1, 16384)]  # of an image, in pixels
 Natural = Annotated[int, Range(0, EXACT)]
 Positive = Annotated[float, Range(0, without=(0,))]
 NonNegative = Annotated[float, Range(0)]
@@ -50,6 +53,8 @@ def check_ranges(options: Any) -> None:
         hints = {}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            check_ranges(value)
         allowed = next(_ranges(hints.get(field.name)), Range())
         for number in value if isinstance(value, (tuple, list)) else [value]:
             if type(number) in (int, float) and number not in allowed:

@@ -50,7 +50,7 @@ from typing import Any, ClassVar, NamedTuple, TypedDict
 import torch
 from torch import nn
 
-from fastgan.training.options import Count, NonNegative
+from fastgan.training.options import Batch, Count, NonNegative
 
 
 @dataclass
@@ -62,7 +62,7 @@ class RecipeConfig:
 
     steps: Count = 10_000
     """Length of the run, in generator updates."""
-    batch_size: Count = 64
+    batch_size: Batch = 64
     """Images per update and process."""
     ema_halflife: NonNegative = 10_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""

@@ -17,7 +17,7 @@ from fastgan import fields
 from fastgan.training.checkpoint import CheckpointError
 from fastgan.training.files import complete, nearest, writable
 from fastgan.training.lock import RunHeld, RunLock
-from fastgan.training.options import Count, Natural, Range, check_ranges
+from fastgan.training.options import Count, Natural, Range, Side, check_ranges
 from fastgan.training.recipe import Recipe, RecipeConfig
 from fastgan.untrusted import read_json
 
@@ -35,7 +35,7 @@ class RunConfig:
     """Continue a run from its newest whole checkpoint, with the options it was started with."""
     split: str | None = None
     """The part of the data set to train on: train or test of a named set, or a sub-folder's name (train, val, ...)."""
-    resolution: Annotated[int, Range(1, 16384)] | None = None
+    resolution: Side | None = None
     """Resize images to this many pixels a side. Default: as they are."""
     channels: Literal[1, 3] | None = None
     """1: images in grey, 3: in colour. Default: as they are; files are read in colour."""

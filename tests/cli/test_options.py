@@ -43,7 +43,7 @@ def test_errors_speak_of_options(capsys):
 NUMBERS = [
     ("seed", ["-1", "1180591620717411303424"]),
     ("steps", ["0", "-5", "1e20"]),
-    ("batch-size", ["0"]),
+    ("batch-size", ["0", "1e9"]),
     ("ema-halflife", ["-1", "nan", "inf"]),
     ("timeout", ["0", "-1", "nan", "inf", "1e300"]),
     ("workers", ["0", "1e6"]),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fastgan.sampling import save_video
 from fastgan.training.files import complete, writable
 from fastgan.training.log import save_samples
 
@@ -39,6 +40,21 @@ def test_formats_that_are_not_written(tmp_path, samples, suffixes):
         ):
             save_samples(samples, tmp_path / f"a.{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_is_no_file(folder):
+    with pytest.raises(ValueError, match="is a folder, expected the name of a file"):
+        save_samples(GRID, Path(folder))
+
+
+@pytest.mark.parametrize(("name", "written"), [("walk.v2", "walk.v2.gif"), ("WALK.GIF", "WALK.GIF"), ("w", "w.gif")])
+def test_videos(tmp_path, name, written):
+    assert save_video(GRID, tmp_path / name) == tmp_path / written
+    with Image.open(tmp_path / written) as picture:
+        assert picture.format == "GIF" and picture.n_frames == 4
+    with pytest.raises(ValueError, match=r"\.png is not written here; expected a name that ends with \.gif, \.mp4"):
+        save_video(GRID, tmp_path / "walk.png")
 
 
 def test_texts_are_utf8(tmp_path):
