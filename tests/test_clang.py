@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from torch.utils.cpp_extension import include_paths
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -60,6 +60,7 @@ def test_a_failed_launch_names_its_shape_and_leaves_nothing_behind(reverse):
     assert torch.equal(reverse(torch.arange(64.0), NONE), torch.arange(64.0).flip(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["address", "thread"])
 def test_sanitizers_are_silent_on_a_right_kernel(kind):
     result = sanitized(kind, NONE)
@@ -67,12 +68,14 @@ def test_sanitizers_are_silent_on_a_right_kernel(kind):
     assert "Sanitizer" not in result.stderr
 
 
+@pytest.mark.slow
 def test_an_index_out_of_bounds_is_found():
     result = sanitized("address", OUT_OF_BOUNDS)
     assert result.returncode != 0
     assert "heap-buffer-overflow" in result.stderr and "faulty.cu" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_barrier_is_a_race():
     result = sanitized("thread", NO_BARRIER)
     assert result.returncode == 66

@@ -8,6 +8,8 @@ from cuda_emulation import emulated
 
 from fastgan.ops import filtered_lrelu, upfirdn2d
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (2, 1, 46400, 23200)
 END = 20  # rows and columns that are not zero
 ROWS, COLUMNS = END - SHAPE[2], END - SHAPE[3]  # paddings that crop to them

@@ -97,6 +97,7 @@ def inspect(cubin: Path, wide: dict[str, tuple[str, ...]]) -> tuple[int, list[st
     return len(usages), result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("source", [s.stem for s in emulated.kernels()])
 def test_machine_code(source, arch):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton")
 ARCHS = (80, 90, 100)
 WORKER = Path(__file__).with_name("triton_cases.py")

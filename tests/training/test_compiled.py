@@ -99,6 +99,7 @@ class Penalised(GAN):
         return {"loss": self.loss.d_loss(*logits.chunk(2)).mean() + slopes, "r1": slopes}
 
 
+@pytest.mark.slow
 def test_a_run_with_compiled_updates(tiny, tmp_path):
     """Same draws, same losses, same gradients as an eager run, in two pieces; every update compiled exactly once."""
     torch._dynamo.reset()

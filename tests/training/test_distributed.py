@@ -11,6 +11,8 @@ from fastgan.data import load
 from fastgan.training import load_checkpoint
 from fastgan.training.distributed import World
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():

@@ -13,6 +13,8 @@ import pytest
 
 from fastgan.training import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "2"]
 LENGTH = ["--steps", "200", "--checkpoint-every", "20", "--sample-every", "200", "--timeout", "4"]
 

@@ -47,6 +47,7 @@ def unbroken(tmp_path_factory, command):
     return out
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_weights(fastgan, tmp_path, unbroken):
     out = tmp_path / "run"
     process = fastgan("--out", str(out), *LENGTH)
@@ -65,6 +66,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(fastgan, tmp_path, unbrok
     assert not list((out / "checkpoints").glob(".tmp*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_prints_the_command_that_resumes(fastgan, tmp_path, unbroken, number):
     process = fastgan("--out", "a run", *LENGTH)
@@ -81,6 +83,7 @@ def test_a_signal_saves_and_prints_the_command_that_resumes(fastgan, tmp_path, u
     assert digest(tmp_path / "a run") == digest(unbroken)
 
 
+@pytest.mark.slow
 def test_resume_passes_over_a_damaged_checkpoint_aloud(fastgan, tmp_path, unbroken):
     out = tmp_path / "run"
     finish(fastgan("--out", str(out), *LENGTH))
@@ -107,6 +110,7 @@ def test_an_existing_run_is_not_overwritten(fastgan, tmp_path):
     assert "holds no run" in finish(fastgan("--out", str(tmp_path / "none"), "--resume"), 1)
 
 
+@pytest.mark.slow
 def test_killed_20_times_also_while_writing(tmp_path, tiny_file):
     script = Path(__file__).with_name("killed_runs.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

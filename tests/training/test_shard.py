@@ -17,6 +17,8 @@ from fastgan.recipes import load_run
 from fastgan.training import RunConfig, Trainer, load_checkpoint
 from fastgan.training.engine import draw
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two(torchrun, tmp_path_factory, pictures):
