@@ -137,7 +137,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         try:
             archive.open(info).close()
         except Exception as error:  # BadZipFile, OSError, NotImplementedError, RuntimeError, struct.error
-            raise ValueError(f"{shown([info.filename])}: {error}") from error
+            raise ValueError(f"{shown([info.filename])}: {shown([str(error)])}") from error
         members[info.filename.removesuffix(".npy")] = info
     return members
 

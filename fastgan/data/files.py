@@ -125,7 +125,8 @@ def zip_source(path: Path) -> Source:
     members, skipped = {}, []
     for info in archive.infolist():
         key = relative_key(info.filename)
-        if info.is_dir() or key.startswith("__MACOSX/") or not all(map(_is_visible, PurePosixPath(key).parts)):
+        hidden = key.startswith("__MACOSX/") or not all(map(_is_visible, PurePosixPath(key).parts))
+        if not key or hidden or info.filename.endswith(("/", "\\")):
             continue
         if _is_image(key) and key in members:
             skipped.append((f"{path}/{key}", "the zip has two files of this name; the last is read"))

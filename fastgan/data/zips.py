@@ -6,6 +6,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastgan.data.dataset import shown
+
 _KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)  # LZMA's header may ask for 4 GiB of memory
 _BLOCK = 1 << 20
 
@@ -29,8 +31,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
             raise zipfile.BadZipFile(f"its directory lists {found} of {count} files")
         return archive
     except Exception as error:  # zipfile raises half a dozen types for broken directories
+        reason = shown([str(error) or type(error).__name__])
         raise ValueError(
-            f"{path}: not a readable {path.suffix[1:]} file ({error}): truncated or another format"
+            f"{path}: not a readable {path.suffix[1:]} file ({reason}): truncated or another format"
         ) from error
 
 
@@ -50,6 +53,6 @@ def blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
                 left -= len(block)
                 yield block
     except Exception as error:  # BadZipFile, zlib.error, EOFError, RuntimeError (encrypted), OSError (bzip2), ...
-        raise ValueError(str(error) or type(error).__name__) from error
+        raise ValueError(shown([str(error) or type(error).__name__])) from error
     if left:
         raise ValueError(f"{info.file_size - left} bytes, the archive's directory says {info.file_size}")

@@ -148,6 +148,18 @@ def test_zip_members_that_cannot_be_read_are_named(tmp_path, folder):
     assert "encrypted" in data.skipped[0][1] and "method 14" in data.skipped[1][1]
 
 
+def test_names_of_nothing_in_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("..", "a/", "b\\", "\\", "./", "C:", "good.png"):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, picture() if "good" in name else b"")
+    whole = (tmp_path / "x.zip").read_bytes().replace(b"..", b"\0.")  # zipfile reads a name up to its first zero: none
+    for content in ((tmp_path / "x.zip").read_bytes(), whole):
+        (tmp_path / "x.zip").write_bytes(content)
+        assert load(tmp_path / "x.zip").files == ["good.png"]
+
+
 def test_one_name_twice_in_a_zip_is_said(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name in ("a/x.png", "a\\x.png", "b\\y.png"):
