@@ -4,7 +4,8 @@
 // are made in groups of 4, which lie `stride` samples apart: sample k of a group meets output j with tap k up + shift - j down.
 // A group's weights are a table [steps][4] in shared memory, one 128-bit broadcast per sample, the same for every group since
 // 4 down is a multiple of up. A sample is read once for its 4 outputs; each pass also shares a weight among 2 rows, or 4 columns.
-// Where a tap does not exist its weight is 0 and the product is left out, so that a NaN reaches no output it is not part of.
+// Where a tap does not exist its weight is -0 and the product is left out, so that a NaN reaches no output it is not part of; a
+// tap of the filter that is zero has +0 and is taken, as in the definition.
 #pragma once
 
 #include "cuda/launch.h"
@@ -44,8 +45,17 @@ __device__ __forceinline__ void make_table(T* table, const T* f, int rows, const
     const int j = i % 4, k = i / 4 % w.steps, row = i / 4 / w.steps;
     const int tap = k * w.up + w.shift - j * w.down;
     const int from = flip ? row * w.taps + tap : (rows - row) * w.taps - 1 - tap;
-    table[i] = tap >= 0 && tap < w.taps ? f[from] * gain : T(0);
+    table[i] = tap >= 0 && tap < w.taps ? f[from] * gain + T(0) : -T(0);
   }
+}
+
+// Whether a weight of a table is that of a tap: not -0.
+template <class T>
+__device__ __forceinline__ bool exists(T weight) {
+  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+  Bits bits;
+  memcpy(&bits, &weight, sizeof(T));
+  return bits != Bits{1} << (8 * sizeof(T) - 1);
 }
 
 // sum[j] += weights[j] x, for each of N numbers x.
@@ -53,7 +63,7 @@ template <int N, class T>
 __device__ __forceinline__ void add(T (&sum)[4][N], const Pack<T, 4>& weights, const T (&x)[N]) {
   FASTGAN_UNROLL
   for (int j = 0; j < 4; ++j)
-    if (weights.at[j] != T(0)) {
+    if (exists(weights.at[j])) {
       FASTGAN_UNROLL
       for (int v = 0; v < N; ++v) sum[j][v] += weights.at[j] * x[v];
     }
