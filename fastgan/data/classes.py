@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
@@ -16,10 +17,10 @@ from fastgan.data.dataset import shown
 
 MANIFEST = "dataset.json"
 _LEAST_LIMIT = 1 << 16  # classes that any set may have; one of more images may have as many as images
-_PART = re.compile(
-    r"(train(ing)?|val(id(ation)?)?|eval(uation)?|test(ing)?|dev(elopment)?|(hold|held)[-_ ]?out)"
-    r"([-_ ]?(set|data|images|split|\d+|[ab]))*",
-    re.IGNORECASE,
+_PART = r"(train(ing)?|eval(uation)?|val(id(ation)?)?|test(ing|s)?|dev(el(opment)?)?|(hold|held)[-_ ]?out)"
+_IN_NAME, _WHOLE_NAME = (
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (_PART, _PART + r"([-_ ]?(set|data|im(age|g)s?|pictures|photos|split|\d+|[ab]))*")
 )
 _CHUNK, _CHUNKED = re.compile(r"\d{5}"), re.compile(r"(?:img)?(\d{5,8})")
 
@@ -33,7 +34,7 @@ class Classes(NamedTuple):
 
 
 def folders_of(key: str) -> tuple[str, ...]:
-    return tuple(part for part in PurePosixPath(key).parts[:-1] if part not in ("/", "..", "."))
+    return tuple(part for part in key.split("/")[:-1] if part not in ("", "..", "."))
 
 
 def common_folders(keys: Sequence[str]) -> tuple[str, ...]:
@@ -50,10 +51,15 @@ def first_folders(keys: Sequence[str]) -> list[str]:
 
 
 def parts_of(keys: Sequence[str]) -> tuple[list[str], bool]:
-    """Those of :func:`first_folders` named like parts of one set (train, val, ...), and whether they surely are: nothing
-    else lies beside them, or there are two of them."""
+    """Those of :func:`first_folders` named like parts of one set (train and val, or faces_train and faces_test), and
+    whether they surely are: nothing else lies beside them, or there are two of them."""
     folders = first_folders(keys)
-    parts = [name for name in folders if _PART.fullmatch(name)]
+    others = Counter(_IN_NAME.sub("*", name, count=1) for name in folders)
+    parts = [
+        name
+        for name in folders
+        if _WHOLE_NAME.fullmatch(name) or (_IN_NAME.search(name) and others[_IN_NAME.sub("*", name, count=1)] > 1)
+    ]
     return parts, len(parts) > 1 or (len(parts) == 1 and folders == parts)
 
 

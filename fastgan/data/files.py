@@ -65,7 +65,7 @@ def open_source(path: Path, split: str | None) -> Source:
         return _part(source, split)
     parts, sure = parts_of(source.keys)
     if parts:
-        first = min(parts, key=lambda name: not name.lower().startswith("train"))
+        first = min(parts, key=lambda name: "train" not in name.lower())
         taken = "are parts of one set, no classes" if sure else "may be a part of the set; it is read as a class"
         warnings.warn(
             f"{path}: sub-folders {shown(parts)} {taken}. All {len(source.keys)} images are read, held-out ones too: choose "

@@ -95,10 +95,10 @@ class Vocabulary:
         longest = max(map(len, rows), default=0)
         length = longest if length is None else length
         cells, tokens = len(rows) * length, sum(map(len, rows))
-        if length == longest and cells > max(_PADDED[0], _PADDED[1] * tokens):
+        if cells > max(_PADDED[0], _PADDED[1] * tokens):
             raise ValueError(
-                f"the longest of {len(rows)} sentences has {longest} tokens, the mean is {tokens / len(rows):.0f}: cut them "
-                "with length= (--length), or mend the lines"
+                f"{len(rows)} sentences of {tokens / len(rows):.0f} tokens in the mean, the longest of {longest}, would all be "
+                f"padded to length={length}: cut them with a smaller one, or mend the lines"
             )
         out = torch.full((len(rows), length), PAD)
         for target, row in zip(out, rows, strict=True):
@@ -134,12 +134,19 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, content: dict) -> "Vocabulary":
+        """Raises ValueError for content that `to_dict` does not make."""
+        tokens, level = (content.get(key) for key in ("tokens", "level")) if isinstance(content, dict) else (None, None)
+        if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens) or not isinstance(level, str):
+            raise ValueError('vocabulary: expected {"level": ..., "tokens": [strings]}')
         tokenizer = None
         if "tokenizer" in content:
             from tokenizers import Tokenizer
 
-            tokenizer = Tokenizer.from_str(content["tokenizer"])
-        return cls(content["tokens"], content["level"], tokenizer)
+            try:
+                tokenizer = Tokenizer.from_str(content["tokenizer"])
+            except Exception as error:  # the library raises nothing narrower
+                raise ValueError(f"vocabulary: no readable tokenizer: {error}") from error
+        return cls(tokens, level, tokenizer)
 
 
 @dataclass(frozen=True)

@@ -151,10 +151,12 @@ def test_a_dataset_json_of_some_images_is_not_passed_over(stylegan):
         load(stylegan)
 
 
-@pytest.fixture(params=[("train", "val"), ("Train", "Test"), ("training_set", "validation"), ("train2017", "val2017")])
+@pytest.fixture(
+    params=["train val", "Train Test", "training_set validation", "train2017 val2017", "faces_train faces_held-out"]
+)
 def parts(request, tmp_path):
     """A set in two parts: 3 cats and 2 dogs to train on, a dog held out."""
-    root, (train, held_out) = tmp_path / "set", request.param
+    root, (train, held_out) = tmp_path / "set", request.param.split()
     for i in range(3):
         save(root / train / "cat" / f"{i}.png", 1)
     for i in range(2):
@@ -205,6 +207,14 @@ def test_one_folder_called_train_among_classes(tmp_path):
     save(tmp_path / "flat" / "val" / "b.png")
     with pytest.warns(UserWarning, match=r"val are parts of one set.*--split val"):
         assert load(tmp_path / "flat").num_classes == 0
+
+
+def test_names_that_hold_such_a_word_are_classes(tmp_path):
+    for name in ("latest", "constraint", "devil", "evaluate me", "valley"):
+        save(tmp_path / name / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(tmp_path).num_classes == 5
 
 
 def test_pairs_take_a_part_too(tmp_path):

@@ -96,11 +96,11 @@ def test_texts_that_cannot_be_read_are_named(tmp_path, content, message):
 def test_one_endless_line_among_short_ones(tmp_path):
     lines = [*(f"word {i}" for i in range(10_000)), "a " * 100_000]
     (tmp_path / "x.txt").write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(
-        ValueError, match=r"longest of 10001 sentences has 100000 tokens, the mean is 12: cut .* length="
-    ):
+    with pytest.raises(ValueError, match=r"10001 sentences of 12 tokens .* longest of 100000, .* length=100000: cut"):
         load_text(tmp_path / "x.txt")
     assert load_text(tmp_path / "x.txt", length=5).length == 5
+    with pytest.raises(ValueError, match="length=1000000000: cut them"):
+        load_text(tmp_path / "x.txt", length=10**9)
 
 
 def test_a_note_counts_what_became_of_the_lines(tmp_path):
@@ -176,6 +176,26 @@ def test_vocabulary_survives_saving(tmp_path):
     loaded = Vocabulary.load(tmp_path / "v.json")
     assert loaded.tokens == vocabulary.tokens
     assert loaded.level == "char"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        {},
+        {"level": "char"},
+        {"level": "char", "tokens": "abc"},
+        {"level": "char", "tokens": [1]},
+        {"level": 3, "tokens": ["a"]},
+        {"level": "tokenizer", "tokens": ["a"], "tokenizer": 3},
+        {"level": "tokenizer", "tokens": ["a"], "tokenizer": "{}"},
+        {"level": "word", "tokens": ["a", "a"]},
+    ],
+)
+def test_content_that_is_no_vocabulary(content):
+    with pytest.raises(ValueError, match=r"vocabulary: |distinct"):
+        Vocabulary.from_dict(content)
 
 
 def test_a_tokenizers_file(file, tmp_path):
