@@ -145,7 +145,7 @@ def available() -> dict[str, dict[str, Availability]]:
 
 def decompositions() -> dict[torch._ops.OpOverload, Callable]:
     """Every fastgan op in PyTorch operations, as `ExportedProgram.run_decompositions` takes it: what a runtime without
-    fastgan needs, ONNX among them.
+    fastgan needs. `torch.onnx.export(network, (z,))` needs nothing of this; a program that was exported before does.
 
         program = torch.export.export(network, (z,)).run_decompositions(fastgan.ops.decompositions())
         torch.onnx.export(program).save("network.onnx")
@@ -159,7 +159,8 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
     Raises ValueError for an unknown `impl`, RuntimeError for one that is not available here; both name those that are.
     """
     if impl == "auto":
-        return getattr(torch.ops.fastgan, name)
+        # torch.onnx.export knows torch's operations alone.
+        return _STATE.ops[name].reference if torch.onnx.is_in_onnx_export() else getattr(torch.ops.fastgan, name)
     kernels = _STATE.ops[name].kernels
     if impl not in kernels:
         raise ValueError(f"{name}: impl={impl!r} is unknown; expected one of {('auto', 'reference', *kernels)}")

@@ -165,7 +165,7 @@ def _shared(x, weight, styles, gain, demodulate, noise, resampling):
     if not demodulate:
         return y if noise is None else y + noise
     dtype = accumulation_dtype(x.dtype)
-    q = torch.ops.fastgan.modulated_conv2d_squares(weight)
+    q = _library.select("modulated_conv2d_squares", "auto", weight)(weight)
     d = (styles.to(dtype).square() @ q.t() + EPSILON).rsqrt()
     d = d.to(x.dtype)[:, :, None, None]
     if noise is not None:

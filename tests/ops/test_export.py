@@ -1,8 +1,10 @@
+import onnxruntime
 import pytest
 import torch
 from exported import check_export
+from tolerances import assert_close
 
-from fastgan import ops
+from fastgan import models, ops
 
 torch.manual_seed(0)
 W = torch.randn(4, 3, 3, 3)
@@ -32,6 +34,25 @@ class Op(torch.nn.Module):
 @pytest.mark.parametrize("case", CASES)
 def test_runs_without_fastgan(case):
     check_export(Op(CASES[case]), torch.randn(2, 3, 8, 10))
+
+
+MODELS = {
+    "dcgan": ({}, (2, 64)),
+    "cyclegan.generator": ({"width": 4, "blocks": 1}, (1, 3, 32, 32)),
+    "stylegan2.discriminator": ({"resolution": 8, "channel_base": 32, "num_fp16_res": 0}, (4, 3, 8, 8)),
+    "stylegan3.generator": ({"resolution": 8, "channel_base": 32, "num_fp16_res": 0, "num_layers": 3}, (2, 512)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_torchs_onnx_export_as_it_stands(name):
+    torch.manual_seed(0)
+    options, shape = MODELS[name]
+    network, x = models.build(name, **options).eval().requires_grad_(False), torch.randn(shape)
+    model = torch.onnx.export(network, (x,), verbose=False).model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert_close(torch.from_numpy(actual), network(x), 1e-4)
 
 
 def test_every_op_has_a_decomposition():
