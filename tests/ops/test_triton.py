@@ -4,6 +4,7 @@ Triton decides at import whether it interprets, so these run in processes of the
 of them by hand: TRITON_INTERPRET=1 pytest tests/ops/test_bias_act.py -k triton
 """
 
+import importlib
 import os
 import subprocess
 import sys
@@ -79,6 +80,38 @@ def test_every_kernel_is_registered_for_cuda():
     for names in kernels.MODULES.values():
         for name in names:
             assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastgan::{name}", "CUDA")
+
+
+X, V, M = torch.zeros(2, 3, 4, 5), torch.zeros(3), torch.zeros(2, 3)
+# Calls that work, of the launchers themselves.
+LAUNCHES = {
+    "bias_act": (X, V, 1, "lrelu", 0.2, 1.0, -1.0),
+    "bias_act_backward": (X, X, V, 1, "swish", 0.2, 1.0, -1.0, True),
+    "grad_penalty_backward": (M[:, 0], X, M[:, 0], "r1", 0.0),
+    "gumbel_softmax": (X, 1.0, torch.zeros(1, dtype=torch.int64)),
+    "norm_act": (X, V, V, X, "relu", 0.2, 1e-5),
+    "norm_act_backward": (X, X, V, V, M, M, "relu", 0.2, 1e-5),
+}
+FIRST = {"bias_act": 0, "grad_penalty_backward": 1, "gumbel_softmax": 0, "norm_act": 0}  # what the others are compared with
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        (n, i)
+        for n, call in LAUNCHES.items()
+        for i, t in enumerate(call)
+        if isinstance(t, torch.Tensor) and i != FIRST.get(n)
+    ],
+)
+def test_a_launcher_called_directly_reads_no_memory_that_is_not_its_tensors(name, index):
+    (module,) = [module for module, names in kernels.MODULES.items() if name in names]
+    launcher = getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)
+    for change in (lambda t: t[..., :-1], lambda t: t[None], lambda t: t.to("meta")):
+        arguments = list(LAUNCHES[name])
+        arguments[index] = change(arguments[index])
+        with pytest.raises(ValueError, match="a tensor is"):
+            launcher(*arguments)
 
 
 def test_64_bit_offsets_only_when_needed():

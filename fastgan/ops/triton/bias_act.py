@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
-from fastgan.ops.triton.launch import WARPS, Tiles, in_layout_of, two_floats
+from fastgan.ops.triton.launch import WARPS, Tiles, check_tensors, in_layout_of, two_floats
 from fastgan.ops.triton.math import activate, derivative, wide
 
 
@@ -122,6 +122,7 @@ def _options(act: str, clamp: float, by_row: bool, tiles: Tiles) -> dict:
 
 
 def bias_act(x, b, dim, act, alpha, gain, clamp):
+    check_tensors(x, (b, x.shape[dim : dim + 1]))
     y = torch.empty_like(x)
     if not x.numel():
         return y
@@ -137,6 +138,7 @@ def bias_act(x, b, dim, act, alpha, gain, clamp):
 
 
 def bias_act_backward(dy, saved, b, dim, act, alpha, gain, clamp, bias_grad):
+    check_tensors(dy, (saved, dy.shape), (b, dy.shape[dim : dim + 1]))
     dx = torch.empty_like(dy if saved is None else saved)
     if not dx.numel():
         return dx, dy.new_zeros(dy.shape[dim] if bias_grad else 0)

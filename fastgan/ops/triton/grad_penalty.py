@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
-from fastgan.ops.triton.launch import WARPS, in_layout_of, two_floats
+from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, two_floats
 from fastgan.ops.triton.math import wide
 
 TILE = 2048
@@ -117,6 +117,7 @@ def grad_penalty(grad, kind, target):
 
 
 def grad_penalty_backward(dp, grad, sumsq, kind, target):
+    check_tensors(grad, (dp, grad.shape[:1]), (sumsq, grad.shape[:1]))
     result = torch.empty_like(grad)
     if not grad.numel():
         return result

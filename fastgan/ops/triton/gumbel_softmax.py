@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fastgan.ops.triton.launch import WARPS, two_floats
+from fastgan.ops.triton.launch import WARPS, check_tensors, two_floats
 from fastgan.ops.triton.math import wide
 
 TILE = 2048
@@ -69,6 +69,7 @@ def forward_kernel(
 
 
 def gumbel_softmax(logits, temperature, seed):
+    check_tensors(logits, (seed, (1,)))
     logits = logits.contiguous()
     y = torch.empty_like(logits)
     if not y.numel():

@@ -16,6 +16,16 @@ def in_layout_of(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return x if same else torch.empty_like(like, dtype=x.dtype).copy_(x)
 
 
+def check_tensors(x: torch.Tensor, *expected: tuple[torch.Tensor | None, tuple[int, ...]]) -> None:
+    """ValueError unless each tensor that is there has the shape beside it and is where x is. The public functions have seen to
+    that; this keeps a direct call of torch.ops.fastgan.* from reading memory it does not own."""
+    for t, shape in expected:
+        if t is not None and (t.shape != shape or t.device != x.device):
+            raise ValueError(
+                f"fastgan: a tensor is {tuple(t.shape)} on {t.device}; expected {tuple(shape)} on {x.device}, as the input is"
+            )
+
+
 def two_floats(value: float) -> tuple[float, float]:
     """(float32(value), the rest): Triton passes a Python float as float32."""
     high = float(np.float32(value))

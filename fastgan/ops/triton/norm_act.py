@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
-from fastgan.ops.triton.launch import WARPS, in_layout_of, two_floats
+from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, two_floats
 from fastgan.ops.triton.math import activate, derivative, wide
 
 TILE = 2048
@@ -228,6 +228,7 @@ def _plane_or_pixel_order(x: torch.Tensor) -> torch.Tensor:
 
 
 def norm_act(x, weight, bias, residual, act, alpha, eps):
+    check_tensors(x, (weight, x.shape[1:2]), (bias, x.shape[1:2]), (residual, x.shape))
     result = torch.empty_like(x)
     mean, rstd = (x.new_empty(x.shape[:2], dtype=accumulation_dtype(x.dtype)) for _ in range(2))
     if not x.numel():
@@ -247,6 +248,9 @@ def norm_act(x, weight, bias, residual, act, alpha, eps):
 
 
 def norm_act_backward(dy, x, weight, bias, mean, rstd, act, alpha, eps):
+    check_tensors(
+        x, (dy, x.shape), (weight, x.shape[1:2]), (bias, x.shape[1:2]), (mean, x.shape[:2]), (rstd, x.shape[:2])
+    )
     result = torch.empty_like(x)
     sum_g, sum_gx = torch.empty_like(mean), torch.empty_like(mean)
     if not x.numel():
