@@ -26,9 +26,11 @@ def clip(value: Any, length: int = 80) -> str:
 
 
 def shorten(error: object, length: int = 400) -> str:
-    """An error's message for use in another one; those of torch list every tensor."""
+    """An error's message for use in another one: those of torch list every tensor, and any may quote a file's own text, whose
+    escape sequences would reach the terminal."""
     text = str(error)
-    return text if len(text) <= length else text[:length] + " ..."
+    text = text if len(text) <= length else text[:length] + " ..."
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 class Mismatch(ValueError):

@@ -137,6 +137,6 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> tuple[Reci
         raise CheckpointError(str(error)) from error
     networks = {name: recipe.networks[name].eval().requires_grad_(False) for name in recipe.averaged}
     for name, network in networks.items():
-        load_network(network, checkpoint.under(f"ema/{name}/"), name)
+        load_network(network, checkpoint.under(f"ema/{name}/"), f"{checkpoint.path}: {name}")
         network.to(device)
     return recipe, networks

@@ -266,4 +266,4 @@ def load_network(network: torch.nn.Module, tensors: dict[str, torch.Tensor], nam
         check_fit(network, tensors, name)
         network.load_state_dict(tensors, strict=True)
     except (BadFile, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint does not fit {shorten(error)}") from error
+        raise CheckpointError(f"the checkpoint does not fit: {shorten(error)}") from error

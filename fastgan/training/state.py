@@ -46,18 +46,18 @@ def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tenso
 
 
 def unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
-    """Inverse of `pack`. Raises CheckpointError that names what does not fit."""
+    """Inverse of `pack`. Raises CheckpointError that names the checkpoint and what does not fit."""
     try:
-        saved = fields.record(_State, loaded.state, f"{loaded.path / STATE}")
-        scales = fields.conform(
-            saved.get("scales", {}), dict[str, dict[str, int | float]], f"{loaded.path / STATE}: scales"
-        )
-    except fields.Mismatch as error:
-        raise CheckpointError(str(error)) from error
+        _unpack(loaded, recipe, ema, scalers)
+    except (CheckpointError, fields.Mismatch) as error:
+        raise CheckpointError(f"{loaded.path}: {error}") from error
+
+
+def _unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
+    saved = fields.record(_State, loaded.state, STATE)
+    scales = fields.conform(saved.get("scales", {}), dict[str, dict[str, int | float]], f"{STATE}: scales")
     if min(saved[name] for name in COUNTERS) < 0 or saved["step"] != loaded.step:
-        raise CheckpointError(
-            f"{loaded.path / STATE}: a counter is negative, or step is not the folder's, {loaded.step}"
-        )
+        raise CheckpointError(f"{STATE}: a counter is negative, or step is not the folder's, {loaded.step}")
     for name, network in recipe.networks.items():
         load_network(network, _parts(loaded.under(f"network/{name}/"), network), name)
     for name, network in ema.networks.items():
@@ -71,7 +71,7 @@ def unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
         unpack_optimizer(optimizer, tensors, saved["optimizers"].get(name))
     for name, scaler in scalers.items():
         if scales.get(name):
-            _load_scaler(scaler, scales[name], f"{loaded.path / STATE}: scales of {name}")
+            _load_scaler(scaler, scales[name], f"{STATE}: scales of {name}")
 
 
 def _load_scaler(scaler: Any, saved: dict[str, Any], where: str) -> None:
