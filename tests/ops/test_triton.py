@@ -92,7 +92,12 @@ LAUNCHES = {
     "norm_act": (X, V, V, X, "relu", 0.2, 1e-5),
     "norm_act_backward": (X, X, V, V, M, M, "relu", 0.2, 1e-5),
 }
-FIRST = {"bias_act": 0, "grad_penalty_backward": 1, "gumbel_softmax": 0, "norm_act": 0}  # what the others are compared with
+FIRST = {
+    "bias_act": 0,
+    "grad_penalty_backward": 1,
+    "gumbel_softmax": 0,
+    "norm_act": 0,
+}  # what the others are compared with
 
 
 @pytest.mark.parametrize(
