@@ -1,8 +1,10 @@
 """fastgan eval, data and info."""
 
 import dataclasses
+import itertools
 import json
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +15,14 @@ from fastgan.training.options import Side
 
 
 def evaluate(argv: list[str]) -> int:
-    """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME]"""
+    """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME] [--out FILE]"""
     need_extra()
     import tyro
 
     from fastgan.recipes import find_run, load_run, read_run
     from fastgan.training.checkpoint import CheckpointError
     from fastgan.training.distributed import find_device
+    from fastgan.training.files import complete, writable
 
     @dataclass
     class Options:
@@ -28,34 +31,51 @@ def evaluate(argv: list[str]) -> int:
         samples: int = 2000
         """How many samples to draw."""
         metrics: str | None = None
-        """Only those whose names begin with one of these, separated by commas. Default: all."""
+        """Compute only these, separated by commas: fd (fid with --extractor inception), kid, prdc, is, ppl, eq; bleu, self-bleu,
+        distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; or how names of figures begin. Default: all that can
+        be computed."""
         extractor: str = "efflite0"
         """Features of images: efflite0 (works offline), or inception, which FID is named for."""
         weights: Path | None = None
         """A local file of the Inception weights, instead of a download."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
+        out: Path | None = None
+        """The .json to write the figures to. Default: metrics.json in the run folder."""
 
     options = parse(Options, None, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
+    asked = None if options.metrics is None else options.metrics.split(",")
+    if options.out is not None and (options.out.is_dir() or not writable(options.out.parent)):
+        raise UsageError(f"--out {options.out} cannot be written")
     try:
         recipe, networks = load_run(options.run, find_device(options.device))
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     run = dataclasses.asdict(read_run(options.run).run)
-    columns = recipe.evaluate(networks, run, options.samples, extractor=options.extractor, weights=options.weights)
-    names = list(next(iter(columns.values())))
-    wanted = tuple(options.metrics.split(",")) if options.metrics else ("",)
-    chosen = [name for name in names if name.startswith(wanted)]
-    if not chosen:
-        raise UsageError(f"--metrics {options.metrics}: expected names among {', '.join(names)}")
-    width = max(map(len, chosen))
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where, **more: print(f"fastgan eval: {message}", file=sys.stderr)
+        columns = recipe.evaluate(
+            networks, run, options.samples, extractor=options.extractor, weights=options.weights, metrics=asked
+        )
+    names = list(dict.fromkeys(itertools.chain.from_iterable(columns.values())))
+    if not names:
+        raise UsageError("no figure could be computed")
+    width = max(map(len, names))
     room = max(10, *(len(label) + 2 for label in columns))
     print(" " * width + "".join(f"{label:>{room}}" for label in columns))
-    for name in chosen:
-        print(f"{name:{width}}" + "".join(f"{values[name]:{room}.4f}" for values in columns.values()))
-    (find_run(options.run) / "metrics.json").write_text(
-        json.dumps({"samples": options.samples, **columns}, indent=1) + "\n", encoding="utf-8"
-    )
+    for name in names:
+        cells = (f"{values[name]:{room}.4f}" if name in values else f"{'-':>{room}}" for values in columns.values())
+        print(f"{name:{width}}" + "".join(cells))
+    out = options.out or find_run(options.run) / "metrics.json"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with complete(out) as temporary:
+            temporary.write_text(json.dumps({"samples": options.samples, **columns}, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        print(
+            f"fastgan eval: {out} could not be written ({error.strerror}); --out FILE chooses another", file=sys.stderr
+        )
+        return 1 if options.out else 0
     return 0
 
 

@@ -1,11 +1,12 @@
-"""Every text metric of a generator at once, as `fastgan eval` prints them."""
+"""The text metrics of a generator, as `fastgan eval` prints them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from fastgan.metrics import text
+from fastgan.metrics import suite, text
 
 REFERENCES = 5000  # held-out sentences that BLEU compares with, at most
 
@@ -21,10 +22,14 @@ class Tempered(NamedTuple):
         return -nn.functional.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
 
 
+METRICS = ("nll-gen", "nll-test", "nll-oracle", "bleu", "self-bleu", "distinct", "embedding-similarity")
+
+
 def evaluate(
     generator, generated: torch.Tensor, data, unknown: int | None = None, temperature: float = 1.0
 ) -> dict[str, float]:
-    """Metrics by name of sentences `generated` (int64 [N, L] on the CPU), drawn from `generator` at `temperature`.
+    """All metrics that can be computed, by name, of sentences `generated` (int64 [N, L] on the CPU), drawn from `generator` at
+    `temperature`; a warning tells which cannot.
 
     `data` holds `train` and `test` (int64 [M, L]), `pad`, `end` and `oracle` (a model of the true distribution, or
     None). Where tokens are `unknown` in held-out text NLL_test does not count them: no generator can learn a token
@@ -34,25 +39,26 @@ def evaluate(
     nats. nll-oracle: of the generated sentences under the oracle; nll-oracle-real: of held-out ones, the best value.
     bleu-n: likeness to held-out sentences. self-bleu-n: likeness among themselves (high: little diversity).
     """
+    choice = suite.choose(suite.rows(METRICS), None, len(generated))
+    found = facts(generator, lambda: generated, lambda: data, unknown, temperature, data.oracle is not None)
+    return suite.compute(choice, found, len(generated), strict=False)
+
+
+def facts(
+    generator, generated: Callable, data: Callable, unknown: int | None, temperature: float, oracle: bool
+) -> dict[str, Callable]:
+    """What rows of `suite` need of a text generator: arguments as in `evaluate`, `generated` and `data` as functions."""
     device = next(generator.parameters()).device
-    ignored = [token for token in (data.pad, unknown) if token is not None]
-    model = generator if temperature == 1 else Tempered(generator, temperature)
-    values = {
-        "nll-gen": text.nll(model, data.train[:REFERENCES].to(device), ignored),
-        "nll-test": text.nll(model, data.test[:REFERENCES].to(device), ignored),
+    made = {
+        "model": lambda: generator if temperature == 1 else Tempered(generator, temperature),
+        "train": lambda: data().train[:REFERENCES].to(device),
+        "test": lambda: data().test[:REFERENCES].to(device),
+        "ignored": lambda: [token for token in (data().pad, unknown) if token is not None],
+        "generated": generated,
+        "ours": lambda: _sentences(generated(), data()),
+        "theirs": lambda: _sentences(data().test[:REFERENCES], data()),
     }
-    if data.oracle is not None:
-        values["nll-oracle"] = text.nll(data.oracle, generated)
-        values["nll-oracle-real"] = text.nll(data.oracle, data.test[:REFERENCES])
-    ours, theirs = (_sentences(tokens, data) for tokens in (generated, data.test[:REFERENCES]))
-    values |= text.bleu(ours, theirs)
-    values |= text.self_bleu(ours)
-    values |= text.distinct_n(ours)
-    try:
-        values["embedding-similarity"] = text.embedding_similarity(ours, theirs)
-    except ValueError:  # a collapsed generator has no two words in common with the references
-        values["embedding-similarity"] = float("nan")
-    return values
+    return made | {"oracle": lambda: data().oracle} if oracle else made
 
 
 def _sentences(tokens: torch.Tensor, data) -> text.Tokens:

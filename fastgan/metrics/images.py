@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fastgan.data import ImageDataset
+from fastgan.data import ImageDataset, to_uint8
 from fastgan.metrics import cache as files
-from fastgan.metrics import fid, kid, prdc
+from fastgan.metrics import fid, inception, suite
 from fastgan.metrics.efflite0 import EfficientNetLite0
 from fastgan.metrics.inception import Inception
 from fastgan.metrics.processes import everywhere, gather, place, share
@@ -45,13 +45,18 @@ def load_extractor(
     Raises ValueError for another name and for weights that are not as published, ImportError that names the package where
     it is missing.
     """
-    if name == "efflite0" and weights is not None:
+    title(name, weights)  # for its errors
+    return (EfficientNetLite0.pretrained() if name == "efflite0" else Inception(weights)).to(device)
+
+
+def title(extractor: str, weights: str | Path | None = None) -> str:
+    """What figures made with that extractor are named for: its name, with a hash where the weights are not the
+    published. Raises ValueError for an unknown one, or weights that it has no use for."""
+    if extractor not in ("efflite0", "inception"):
+        raise ValueError(f"extractor {extractor!r} is unknown; expected efflite0 or inception")
+    if extractor == "efflite0" and weights is not None:
         raise ValueError(f"weights={weights} is for extractor inception; efflite0 brings its own")
-    if name == "efflite0":
-        return EfficientNetLite0.pretrained().to(device)
-    if name == "inception":
-        return Inception(weights).to(device)
-    raise ValueError(f"extractor {name!r} is unknown; expected efflite0 or inception")
+    return inception.title(weights) if extractor == "inception" else extractor
 
 
 def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:
@@ -68,6 +73,25 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
         kept = gather(torch.cat(rows) if rows else torch.empty(0, extractor.dim))[:keep]
         device = next(extractor.parameters()).device
         return Features(statistics.gather(), kept, extractor.logits(kept.to(device)).cpu())
+
+
+def collect_drawn(extractor: nn.Module, batches: Iterable[torch.Tensor]) -> Features:
+    """`collect` of floating images in [-1, 1], as a network draws them.
+
+    Raises ValueError, on every process, where any holds NaN or Inf: as bytes these would be grey or white like others.
+    """
+    finite = True
+
+    def pixels():
+        nonlocal finite
+        for images in batches:
+            finite = finite and bool(images.isfinite().all())
+            yield to_uint8(images)
+
+    found = collect(extractor, pixels())
+    if not everywhere(finite):
+        raise ValueError("the network draws images that hold NaN or Inf")
+    return found
 
 
 def dataset_features(extractor: nn.Module, dataset: ImageDataset, cache: str | Path | None = None) -> Features:
@@ -98,19 +122,14 @@ def measure(real: Features, fake: Features, extractor: str, metrics: Iterable[st
     """The figures `metrics` (fid, kid, prdc, is), by names that say what they were computed with.
 
     With extractor "inception": fid, kid, precision, recall, density, coverage, is. With any other the name is appended, and
-    the Fréchet distance is not called FID: fd_efflite0, kid_efflite0, ... Raises ValueError for an unknown metric.
+    the Fréchet distance is not called FID: fd_efflite0, kid_efflite0, ... Raises ValueError for an unknown metric, or one that
+    cannot be computed from these features.
     """
-    suffix = "" if extractor == "inception" else f"_{extractor}"
-    found: dict[str, float] = {}
-    for metric in metrics:
-        if metric in ("fid", "fd"):
-            found["fd" if suffix else "fid"] = fid.frechet_distance(real.statistics, fake.statistics)
-        elif metric == "kid":
-            found["kid"] = kid.kernel_distance(real.rows, fake.rows)[0]
-        elif metric == "prdc":
-            found |= prdc.prdc(real.rows, fake.rows)._asdict()
-        elif metric == "is":
-            found["is"] = fid.inception_score(fake.logits)[0]
-        else:
-            raise ValueError(f"metric {metric!r} is unknown; expected some of {', '.join(METRICS)}")
-    return {name + suffix: value for name, value in found.items()}
+    known = {name: name for name in METRICS} | {"fid": "fd", "fd": "fd"}
+    metrics = list(metrics)
+    unknown = [name for name in metrics if name not in known]
+    if unknown:
+        raise ValueError(f"metric {unknown[0]!r} is unknown; expected some of {', '.join(METRICS)}")
+    count = fake.statistics.count
+    chosen = suite.choose(suite.rows([known[name] for name in metrics], extractor), None, count)
+    return suite.compute(chosen, {"real": lambda: real, "fake": lambda: fake}, count, strict=True)

@@ -68,7 +68,7 @@ def bleu(
     threads: int = 0,
 ) -> dict[str, float]:
     """Texygen's BLEU (Zhu et al. 2018): the mean of sentence BLEU against the whole reference set, {"bleu-2": ...}."""
-    scores = sentence_bleu(hypotheses, references, max(orders), smoothing, level, threads)
+    scores = sentence_bleu(hypotheses, references, _highest(orders, hypotheses), smoothing, level, threads)
     return {f"bleu-{n}": float(scores[:, n - 1].mean()) for n in orders}
 
 
@@ -83,7 +83,7 @@ def self_bleu(
 
     Texygen scores a sample of the sentences; here every sentence counts, since the cost is linear.
     """
-    scores = sentence_bleu(sentences, None, max(orders), smoothing, level, threads)
+    scores = sentence_bleu(sentences, None, _highest(orders, sentences), smoothing, level, threads)
     return {f"self-bleu-{n}": float(scores[:, n - 1].mean()) for n in orders}
 
 
@@ -117,9 +117,10 @@ def distinct_n(
     sentences: Sentences, orders: Sequence[int] = (1, 2, 3, 4), level: str = "word", threads: int = 0
 ) -> dict[str, float]:
     """Distinct n-grams divided by all n-grams of the corpus (Li et al. 2016), {"distinct-1": ...}."""
+    highest = _highest(orders, sentences)
     (tokens,) = tokenize(sentences, level=level)
-    totals = _totals(tokens.lengths, max(orders), "none").sum(0)
-    counts = distinct(tokens, max(orders), threads)
+    totals = _totals(tokens.lengths, highest, "none").sum(0)
+    counts = distinct(tokens, highest, threads)
     return {f"distinct-{n}": float(counts[n - 1] / max(totals[n - 1], 1)) for n in orders}
 
 
@@ -193,9 +194,18 @@ def _cosines(corpus: Tokens, kept: np.ndarray, dim: int, window: int) -> np.ndar
 
 
 def _corpus(hypotheses, references, orders, smoothing, level, threads, name) -> dict[str, float]:
-    counts = _counts(hypotheses, references, max(orders), smoothing, level, threads)
+    counts = _counts(hypotheses, references, _highest(orders, hypotheses), smoothing, level, threads)
     scores = _score(*(c.sum(0, keepdims=True) for c in counts), smoothing)[0]
     return {f"{name}-{n}": float(scores[n - 1]) for n in orders}
+
+
+def _highest(orders: Sequence[int], sentences: Sentences) -> int:
+    """The greatest of `orders`, for a figure that is a mean over `sentences`."""
+    if not orders or min(orders) < 1:
+        raise ValueError(f"orders is {tuple(orders)}, expected numbers from 1")
+    if len(sentences.offsets) < 2 if isinstance(sentences, Tokens) else not len(sentences):
+        raise ValueError("hypotheses: expected at least one sentence")
+    return max(orders)
 
 
 def _counts(hypotheses, references, max_n, smoothing, level, threads) -> tuple[np.ndarray, ...]:

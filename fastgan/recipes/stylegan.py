@@ -78,6 +78,7 @@ class StyleGAN(Recipe):
     """
 
     Config = StyleGANConfig
+    metrics = (*Recipe.metrics, "ppl")
     sample_options = (*Recipe.sample_options, "class_label", "truncation", "mix")
     group_size = 4
 

@@ -43,6 +43,7 @@ class StyleGAN3Config(StyleGANConfig):
 class StyleGAN3(StyleGAN):
     name = "stylegan3"
     Config = StyleGAN3Config
+    metrics = (*StyleGAN.metrics, "eq")
 
     def __init__(self, config: StyleGAN3Config, data: dict):
         super().__init__(config, data)

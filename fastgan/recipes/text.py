@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict
 
@@ -10,7 +12,7 @@ from torch import nn
 
 from fastgan import models
 from fastgan.data.text import UNK, TextData, Vocabulary, load_text
-from fastgan.metrics.evaluate_text import evaluate
+from fastgan.metrics import evaluate_text, suite
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.training.options import Batch, Count, NonNegative
 
@@ -61,6 +63,7 @@ class TextRecipe(Recipe):
     sample_options = ()
     unit = "sentences"
     run_defaults: ClassVar = {"data": "tang-quatrains", "samples": 16, "sample_every": 50, "metrics_every": 50}
+    metrics = evaluate_text.METRICS
     headline = ("nll-test", "nll-oracle", "bleu-2", "bleu-3", "self-bleu-2")
     whole_generator = "it is called token by token and not through forward"
 
@@ -133,20 +136,33 @@ class TextRecipe(Recipe):
         return (1.0,)
 
     def evaluate(
-        self, networks: dict[str, nn.Module], run: dict, count: int = 2000, **image_options
+        self,
+        networks: dict[str, nn.Module],
+        run: dict,
+        count: int = 2000,
+        metrics: Sequence[str] | None = None,
+        **image_options,
     ) -> dict[str, dict[str, float]]:
-        """All text metrics of `count` sentences, by sampling temperature; `run` holds the options it was trained with."""
-        if self._corpus is None:  # the oracle needs seconds to write its sentences, too many at every measurement
-            self._corpus = _load(run["data"], self.config, vocabulary=self.vocabulary)
+        """Text metrics of `count` sentences, by sampling temperature; `run` holds the options it was trained with."""
+        choice = suite.choose(suite.rows(self.metrics), metrics, count)
+        seeds = [list(range(i, min(i + 500, count))) for i in range(0, count, 500)]
+        unknown, oracle = (None, True) if self.vocabulary is None else (UNK, False)
+
+        def corpus() -> TextData:
+            if self._corpus is None:  # the oracle needs seconds to write its sentences, too many at every measurement
+                self._corpus = _load(run["data"], self.config, vocabulary=self.vocabulary)
+            return self._corpus
+
         columns = {}
         for temperature in self.temperatures():
-            parts = [
-                self.draw_tokens(networks, list(range(i, min(i + 500, count))), temperature)
-                for i in range(0, count, 500)
-            ]
-            unknown = None if self.vocabulary is None else UNK
+
+            @functools.cache
+            def generated(temperature: float = temperature) -> torch.Tensor:
+                return torch.cat([self.draw_tokens(networks, part, temperature) for part in seeds])
+
+            facts = evaluate_text.facts(networks["generator"], generated, corpus, unknown, temperature, oracle)
             label = "value" if self.temperatures() == (1.0,) else f"T={temperature:g}"
-            columns[label] = evaluate(networks["generator"], torch.cat(parts), self._corpus, unknown, temperature)
+            columns[label] = suite.compute(choice, facts, count, strict=metrics is not None, told=self.told)
         return columns
 
 

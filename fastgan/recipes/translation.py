@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypedDict
@@ -11,8 +12,9 @@ from torch import nn
 
 from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
+from fastgan.metrics import suite
 from fastgan.recipes import Recipe, RecipeConfig
-from fastgan.recipes.translation_eval import evaluate
+from fastgan.recipes.translation_eval import METRICS, evaluate, offered
 from fastgan.training.options import Batch, Count, Decay, NonNegative, Range, Share
 
 EXAMPLES = 16  # rows of the sample grid
@@ -72,6 +74,7 @@ class Translation(Recipe):
     run_defaults: ClassVar = {"data": ("emoji:google", "emoji:twitter")}
     pairs = True
     sample_options = ("input",)
+    metrics = METRICS
     sides: tuple[int, int]
     paired: bool
     generators: dict[str, str]
@@ -176,15 +179,18 @@ class Translation(Recipe):
         count: int,
         extractor: str | None = "efflite0",
         weights: Path | None = None,
+        metrics: Sequence[str] | None = None,
     ) -> dict[str, dict[str, float]]:
         """Both directions against the true counterparts (where file names or code points match), the identity map and the
         nearest training image, on the test split where the data have one; at most `count` images of each side."""
         options = {key: run.get(key) for key in ("split", "resolution", "channels", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
+        suite.choose(offered(extractor, weights), metrics, count)  # a wrong name ends here, before data are read
         training = self.load_pair(run["data"], paired=False, **options)
         held_out, truth = self._held_out(run["data"], options)
         first = torch.arange(min(count, len(held_out.a), len(held_out.b)) if truth else count)
         sides = (side.subset(first[: len(side)]) for side in (held_out.a, held_out.b))
         held_out = PairDataset(*sides, paired=truth)
-        translators = {d: lambda x, d=d: self.translate(networks, x, d) for d in self.generators}
-        return evaluate(translators, held_out, training, extractor, weights, truth)
+        device = next(networks[next(iter(self.generators.values()))].parameters()).device
+        translators = {d: lambda x, d=d: self.translate(networks, x.to(device), d).cpu() for d in self.generators}
+        return evaluate(translators, held_out, training, extractor, weights, truth, metrics, self.told)

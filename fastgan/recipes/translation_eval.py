@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from fastgan.data import PairDataset, to_float, to_uint8
-from fastgan.metrics import images, pairs
+from fastgan.metrics import images, suite
 from fastgan.metrics.processes import share
 
 _CHUNK = 32
@@ -23,6 +24,14 @@ def nearest(x: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     return candidates[torch.cdist(x.flatten(1), candidates.flatten(1)).argmin(1)]
 
 
+METRICS = ("l1", "psnr", "ssim", "fd", "kid", "cycle")
+
+
+def offered(extractor: str | None, weights: Path | None) -> list[suite.Row]:
+    """The rows of METRICS; without an extractor those that need none can be computed."""
+    return suite.rows(METRICS, extractor and images.title(extractor, weights))
+
+
 @torch.no_grad()
 def evaluate(
     translators: dict[str, Callable],
@@ -31,6 +40,8 @@ def evaluate(
     extractor: str | None,
     weights: Path | None,
     truth: bool,
+    metrics: Sequence[str] | None = None,
+    told: set[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Columns of figures, each by name.
 
@@ -38,32 +49,36 @@ def evaluate(
     held_out: images not trained on; with `truth`, a.images[i] belongs to b.images[i].
     training: where nearest neighbours are looked for.
     extractor, weights: features for Fréchet and kernel distance; None leaves these out.
+    metrics: those to compute, as in `Recipe.evaluate`; told: as in `fastgan.metrics.suite.compute`.
 
     Each translator stands beside the identity map and the nearest training image of the other side: a translation that is
     no better than these has learnt nothing. `cycle` is the L1 distance after there and back.
     """
     a, b = to_float(held_out.a.images), to_float(held_out.b.images)
     known_a, known_b = to_float(training.a.images), to_float(training.b.images)
-    network = images.load_extractor(extractor, weights=weights) if extractor else None
+    choice = suite.choose(offered(extractor, weights), metrics, len(a))
+    network = functools.cache(lambda: images.load_extractor(extractor, weights=weights))
+
     columns: dict[str, dict[str, float]] = {}
     for direction, translate in translators.items():
         source, target, candidates = (a, b, known_b) if direction == "AtoB" else (b, a, known_a)
-        made = {
-            direction: _chunked(translate, source),
-            f"{direction} identity": source,
-            f"{direction} nearest": _chunked(lambda x, known=candidates: nearest(x, known), source),
-        }
-        real = images.collect(network, [to_uint8(share(target))]) if network else None
         back = translators.get("BtoA" if direction == "AtoB" else "AtoB")
+        made = {
+            direction: functools.cache(functools.partial(_chunked, translate, source)),
+            f"{direction} identity": lambda x=source: x,
+            f"{direction} nearest": functools.cache(
+                functools.partial(_chunked, lambda x, known=candidates: nearest(x, known), source)
+            ),
+        }
+        real = functools.cache(lambda y=target: images.collect(network(), [to_uint8(share(y))]))
         for label, output in made.items():
-            found = {}
+            facts = {"source": lambda x=source: x, "output": output}
             if truth:
-                found = {f.__name__: float(f(output, target).mean()) for f in (pairs.l1, pairs.psnr, pairs.ssim)}
-            if network:
-                fake = images.collect(network, [to_uint8(share(output))])
-                found |= images.measure(real, fake, extractor, ["fid", "kid"])
+                facts["target"] = lambda y=target: y
+            if extractor:
+                facts |= {"real": real, "fake": lambda y=output: images.collect_drawn(network(), [share(y())])}
             if back:
-                returned = _chunked(back, output) if label == direction else output
-                found["cycle"] = float(pairs.l1(returned, source).mean())
-            columns[label] = found
+                # The other two maps are their own inverse.
+                facts["returned"] = output if label != direction else lambda f=back, y=output: _chunked(f, y())
+            columns[label] = suite.compute(choice, facts, len(source), strict=metrics is not None, told=told)
     return columns

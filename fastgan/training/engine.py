@@ -15,6 +15,7 @@ import os
 import shlex
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -320,8 +321,16 @@ class Trainer:
             self._report(progress)
 
     def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
-        with shard.whole(self.ema.networks.values()):
-            columns = self.recipe.evaluate(self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples)
+        columns: dict[str, dict[str, float]] = {"": {}}
+        with warnings.catch_warnings(), shard.whole(self.ema.networks.values()):
+            if progress is not None:
+                warnings.showwarning = lambda message, *where, **more: progress.say(f"step {self.step}: {message}")
+            try:
+                columns = self.recipe.evaluate(
+                    self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples
+                )
+            except (ValueError, OSError, ImportError) as error:  # the run is worth more than its figures
+                warnings.warn(f"not measured ({error})", stacklevel=2)
         if self.world.main:
             found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
             log.write(self.step, found)

@@ -42,7 +42,8 @@ What the engine expects
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypedDict
@@ -103,6 +104,7 @@ class Recipe:
         latent_shape: shape of one sample's latent.
         processes: how many processes share each update; the engine sets it.
         run_defaults: options of `RunConfig` that `fastgan train` changes for this recipe, the data set among them.
+        metrics: names of the rows of `fastgan.metrics.suite` that `evaluate` offers.
         headline: beginnings of the names of those figures of `evaluate` that a run prints as it goes.
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
         whole_batch: why `--grad-accum` must not cut a batch, beyond what `fastgan.training.pieces` sees in the networks (batch
@@ -122,6 +124,7 @@ class Recipe:
     pairs: bool = False
     processes: int = 1
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
+    metrics: tuple[str, ...] = ("fd", "kid", "prdc", "is")
     headline: tuple[str, ...] = ("fd_",)
     whole_generator: str = ""
     whole_batch: str = ""
@@ -134,6 +137,7 @@ class Recipe:
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.latent_shape: tuple[int, ...] = (64,)
+        self.told: set[str] = set()  # warnings of `evaluate`, which a run gives once
 
     def adversaries(self, generator: nn.Module, discriminator: nn.Module, **adam) -> None:
         """Sets `networks` to the two, `optimizers` to an Adam of each with the options `adam`, and attributes of their names."""
@@ -217,27 +221,43 @@ class Recipe:
         count: int,
         extractor: str = "efflite0",
         weights: Path | None = None,
+        metrics: Sequence[str] | None = None,
     ) -> dict[str, dict[str, float]]:
         """Columns of figures by name, from `count` samples of seeds 0, 1, ... against the data set of the run. All processes
         call it together and share the work.
 
         run: the options in config.json. extractor, weights: see `fastgan.metrics.images.load_extractor`; the names of the
-        figures say which it was. A recipe whose samples are no images replaces this.
+        figures say which it was. metrics: those to compute, by names of rows or beginnings of figures' names. None: all that
+        can be; a warning tells which cannot and why, where ValueError does if they are asked for.
+
+        A recipe whose samples are no images replaces this.
         """
-        from fastgan.data import to_uint8
-        from fastgan.metrics import images, latent
+        from fastgan.metrics import images, latent, suite
         from fastgan.metrics.processes import share
 
-        options = {key: run.get(key) for key in ("split", "resolution", "channels", "crop", "strict")}
-        dataset = self.load_data(run["data"], self.config, flip=False, **options)
-        network = images.load_extractor(extractor, next(networks["generator"].parameters()).device, weights)
-        with torch.no_grad():
+        choice = suite.choose(suite.rows(self.metrics, images.title(extractor, weights)), metrics, count)
+        generator = networks["generator"]
+        network = functools.cache(
+            lambda: images.load_extractor(extractor, next(generator.parameters()).device, weights)
+        )
+
+        def real() -> images.Features:
+            options = {key: run.get(key) for key in ("split", "resolution", "channels", "crop", "strict")}
+            return images.dataset_features(network(), self.load_data(run["data"], self.config, flip=False, **options))
+
+        def fake() -> images.Features:
             seeds = share(torch.arange(count)).split(64)
-            fake = images.collect(network, (to_uint8(self.sample(networks, part.tolist())) for part in seeds))
-        found = images.measure(images.dataset_features(network, dataset), fake, extractor)
-        offline = extractor == "efflite0"
-        found |= latent.measure(networks["generator"], network if offline else None, count, f"_{extractor}")
-        return {self.name: found}
+            with torch.no_grad():
+                return images.collect_drawn(network(), (self.sample(networks, part.tolist()) for part in seeds))
+
+        facts = {"real": real, "fake": fake, "count": lambda: count}
+        if extractor == "efflite0":  # takes floating images; the steps along a path are too small for bytes
+            facts["perceptual"] = network
+        if latent.has_styles(generator):
+            facts["styles"] = lambda: generator
+        if latent.transform_of(generator) is not None:
+            facts["transform"] = lambda: generator
+        return {self.name: suite.compute(choice, facts, count, strict=metrics is not None, told=self.told)}
 
 
 def lazy_adam(

@@ -186,7 +186,7 @@ def test_cache_runs_no_code(computed, tmp_path):
     assert computed(data)
     (path,) = tmp_path.iterdir()
     key = cache.key(Pixels(), data.images, images.KEEP)
-    code = pickle.dumps(Evil(tmp_path / "ran"))
+    code = pickle.dumps(Evil(tmp_path / "ran"), 2)
     path.write_bytes(cache._checksum(key, code) + code)
     assert computed(data) and not (tmp_path / "ran").exists()
 
@@ -253,7 +253,7 @@ def test_inception_weights_run_no_code(library, tmp_path):
     for i, content in enumerate(
         [Evil(tmp_path / "ran"), library | {"scale": Evil(tmp_path / "ran")}, {"a": Evil(tmp_path / "ran")}]
     ):
-        for name, write in (("zip", torch.save), ("pickle", lambda c, p: p.write_bytes(pickle.dumps(c)))):
+        for name, write in (("zip", torch.save), ("pickle", lambda c, p: p.write_bytes(pickle.dumps(c, 2)))):
             path = tmp_path / f"{name}{i}.pth"
             write(content, path)
             with pytest.raises(ValueError, match=f"{name}{i}.pth: expected tensors by name") as error:

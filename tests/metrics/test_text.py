@@ -178,6 +178,16 @@ def test_no_hypotheses_and_empty_sentences(counting):
     [
         (lambda: text.bleu(["a"], []), "references"),
         (lambda: text.self_bleu(["a b"]), "two sentences"),
+        (lambda: text.bleu([], ["a"]), "at least one sentence"),
+        (
+            lambda: text.bleu(text.Tokens.from_padded(np.zeros((0, 3), int)), np.zeros((2, 3), int)),
+            "at least one sentence",
+        ),
+        (lambda: text.self_bleu([]), "at least one sentence"),
+        (lambda: text.corpus_bleu([], ["a"]), "at least one sentence"),
+        (lambda: text.distinct_n([]), "at least one sentence"),
+        (lambda: text.bleu(["a"], ["a"], orders=(0, 2)), r"orders is \(0, 2\)"),
+        (lambda: text.distinct_n(["a"], ()), "orders"),
         (lambda: text.bleu(["a"], ["a"], smoothing="method7"), "method7"),
         (lambda: text.bleu(["a"], ["a"], level="byte"), "byte"),
         (lambda: text.bleu(["a"], torch.zeros(2, 3, dtype=torch.int64)), "ids and tokens"),

@@ -1,0 +1,129 @@
+"""fastgan eval: names and numbers are checked first, what is asked for is computed, and figures are never lost."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from fastgan.cli import main
+from fastgan.metrics import fid, images, prdc
+
+
+class Pixels(torch.nn.Module):
+    """A few pixels as features, for the sake of time."""
+
+    name, dim = "efflite0", 12
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return x[:, :, :2, :2].flatten(1).float() / 255
+
+    def logits(self, features):
+        return features[:, :4]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main([*tiny, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(images, "load_extractor", lambda *given: Pixels())
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def figures(text):
+    return [line.split()[0] for line in text.splitlines()[1:]]
+
+
+def test_kid_alone(run, capsys, monkeypatch):
+    monkeypatch.setattr(fid, "frechet_distance", lambda *a: pytest.fail("computed"))
+    monkeypatch.setattr(prdc, "prdc", lambda *a: pytest.fail("computed"))
+    capsys.readouterr()
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "kid"]) == 0
+    out = capsys.readouterr()
+    assert figures(out.out) == ["kid_efflite0"] and not out.err
+    saved = json.loads((run / "metrics.json").read_text())
+    assert saved["samples"] == 20 and list(saved["dcgan"]) == ["kid_efflite0"]
+
+
+def test_what_cannot_be_measured_is_said(run, capsys):
+    """8 samples: all but the Inception score, which takes 10."""
+    capsys.readouterr()
+    assert main(["eval", str(run), "--samples", "8"]) == 0
+    out = capsys.readouterr()
+    expected = ["fd", "kid", "precision", "recall", "density", "coverage"]
+    assert figures(out.out) == [f"{name}_efflite0" for name in expected]
+    assert out.err == "fastgan eval: not measured: is (needs at least 10 samples, got 8)\n"
+    assert main(["eval", str(run), "--samples", "1"]) == 1
+    assert "no figure could be computed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics", "fid"], "--metrics is 'fid', expected some of fd, kid"),
+        (["--metrics", "fid"], "did you mean 'fd'?"),
+        (["--metrics", "fd,"], "--metrics is ''"),
+        (["--samples", "0"], "--samples is 0, expected at least 1"),
+        (["--samples", "1", "--metrics", "fd"], "--samples is 1, expected at least 2 for fd"),
+        (["--extractor", "vgg"], "expected efflite0 or inception"),
+        (["--weights", "w.pth"], "--weights w.pth is for extractor inception"),
+        (["--extractor", "inception", "--weights", "/nonexistent.pth"], "/nonexistent.pth: no such file"),
+        (["--device", "gpu"], "--device is 'gpu'"),
+        (["--out", "/dev/null/x.json"], "--out /dev/null/x.json cannot be written"),
+    ],
+)
+def test_what_is_wrong_ends_before_anything_is_computed(run, capsys, monkeypatch, options, message):
+    monkeypatch.setattr(images, "collect", lambda *a: pytest.fail("computed"))
+    assert main(["eval", str(run), *options]) == 1
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said and len(said.splitlines()) == 1
+    assert not (run / "metrics.json").exists()
+
+
+def test_a_run_that_may_not_be_written_to(run, tmp_path, capsys):
+    """A folder stands where the file should be, as root may write everywhere."""
+    (run / "metrics.json").mkdir()
+    capsys.readouterr()
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "fd"]) == 0
+    out = capsys.readouterr()
+    assert figures(out.out) == ["fd_efflite0"]
+    assert f"{run / 'metrics.json'} could not be written" in out.err and "--out FILE" in out.err
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "fd", "--out", str(tmp_path / "figures.json")]) == 0
+    assert list(json.loads((tmp_path / "figures.json").read_text())["dcgan"]) == ["fd_efflite0"]
+
+
+def test_a_list_of_names(tmp_path, capsys):
+    """No word twice: held-out names are unknown words, so nll-test has nothing to count; the rest is measured."""
+    (tmp_path / "names.txt").write_text("\n".join(f"first{i} last{i}" for i in range(20)))
+    options = {"hidden": 8, "embedding": 8, "sweep": 1.0, "samples": 2, "device": "cpu", "level": "word"}
+    sizes = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    train = ["train", "mle", "--data", str(tmp_path / "names.txt"), "--steps", "4", "--metrics-every", "2", *sizes]
+    assert main([*train, "--metrics-samples", "10", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("not measured: nll-test") == 1
+    assert main(["eval", str(tmp_path / "run"), "--samples", "10", "--metrics", "bleu,distinct-1"]) == 0
+    assert figures(capsys.readouterr().out) == ["bleu-2", "bleu-3", "bleu-4", "bleu-5", "distinct-1"]
+    assert main(["eval", str(tmp_path / "run"), "--samples", "10"]) == 0
+    out = capsys.readouterr()
+    assert "nll-gen" in figures(out.out) and "nll-test" not in figures(out.out) and "nll-test" in out.err
+
+
+def test_a_translation(tmp_path, capsys):
+    sets = ["emoji:google:base:flags", "emoji:twitter:base:flags"]
+    sizes = ["--steps", "1", "--width", "4", "--blocks", "1", "--samples", "1", "--device", "cpu"]
+    assert main(["train", "cyclegan", "--data", *sets, *sizes, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "run"), "--samples", "3", "--metrics", "l1,cycle"]) == 0
+    assert figures(capsys.readouterr().out) == ["l1", "cycle"]
+    assert main(["eval", str(tmp_path / "run"), "--samples", "3", "--metrics", "prdc"]) == 1
+    assert "expected some of l1, psnr, ssim, fd, kid, cycle" in capsys.readouterr().err
