@@ -18,9 +18,9 @@ def _load_generator(path: Path, device):
     from fastgan import convert, recipes
     from fastgan.training.checkpoint import CheckpointError
 
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and not path.is_dir():
         return convert.load(path, device)
-    if path.suffix in (".pkl", ".pt", ".pth"):
+    if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():
         raise UsageError(f"{path} is not a run: fastgan convert {path} {path.with_suffix('.safetensors')} comes first")
     try:
         return recipes.load_run(path, device)

@@ -139,6 +139,16 @@ def test_separate_pictures_are_those_of_the_seeds_and_bare(run, tmp_path, capsys
         assert (pixels.float() / 127.5 - 1 - image.clamp(-1, 1)).abs().max() < 0.01
 
 
+def test_a_checkpoint_of_a_run(run, capsys):
+    folder = run("gan")
+    step = folder / "checkpoints" / "step-00000001"
+    assert main(["sample", str(step), "--seeds", "4"]) == 0
+    made = folder / "samples" / "step-00000001-seeds-4.png"
+    assert capsys.readouterr().out.endswith(f"{made}\n")
+    assert main(["sample", str(folder), "--seeds", "4", "--out", str(folder / "newest.png")]) == 0
+    assert made.read_bytes() == (folder / "newest.png").read_bytes()
+
+
 def test_many_seeds_are_drawn_a_few_at_a_time(tmp_path, monkeypatch):
     largest = []
 
