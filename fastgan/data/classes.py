@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -33,13 +33,15 @@ class Classes(NamedTuple):
     source: str
 
 
-def folders_of(key: str) -> tuple[str, ...]:
-    return tuple(part for part in key.split("/")[:-1] if part not in ("", "..", "."))
+def _folders(keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The folder of each key as it is written, and its parts: few, however many images there are."""
+    written = {key.rpartition("/")[0] for key in keys}
+    return {folder: tuple(part for part in folder.split("/") if part not in ("", "..", ".")) for folder in written}
 
 
 def common_folders(keys: Sequence[str]) -> tuple[str, ...]:
     """The folders that all of ``keys`` (at least one) share."""
-    folders = [folders_of(key) for key in keys]
+    folders = _folders(keys).values()
     pairs = zip(min(folders), max(folders), strict=False)
     return tuple(first for first, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
@@ -47,7 +49,7 @@ def common_folders(keys: Sequence[str]) -> tuple[str, ...]:
 def first_folders(keys: Sequence[str]) -> list[str]:
     """Sorted names of the folders right below the one that all of ``keys`` share."""
     depth = len(common_folders(keys)) if keys else 0
-    return sorted({folders[depth] for folders in map(folders_of, keys) if len(folders) > depth})
+    return sorted({folders[depth] for folders in _folders(keys).values() if len(folders) > depth})
 
 
 def parts_of(keys: Sequence[str]) -> tuple[list[str], bool]:
@@ -68,12 +70,13 @@ def labels_from_paths(keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
 
     No classes (zeros, empty list) where an image lies outside any such folder.
     """
-    folders, depth = [folders_of(key) for key in keys], len(common_folders(keys))
-    if any(len(folder) <= depth for folder in folders):
+    folders, depth = _folders(keys), len(common_folders(keys))
+    if any(len(parts) <= depth for parts in folders.values()):
         return np.zeros(len(keys), np.int64), []
-    class_names = sorted({folder[depth] for folder in folders})
+    class_names = sorted({parts[depth] for parts in folders.values()})
     index = {name: i for i, name in enumerate(class_names)}
-    return np.array([index[folder[depth]] for folder in folders], np.int64), class_names
+    labels = {folder: index[parts[depth]] for folder, parts in folders.items()}
+    return np.array([labels[key.rpartition("/")[0]] for key in keys], np.int64), class_names
 
 
 def find_classes(
@@ -98,7 +101,8 @@ def find_classes(
         )
     if parts_of(keys)[1]:  # train/cat/1.png and val/cat/2.png are both a cat
         at = len(common)
-        keys = [str(PurePosixPath(*(f := folders_of(key))[:at], *f[at + 1 :], PurePosixPath(key).name)) for key in keys]
+        shorter = {folder: "/".join([*p[:at], *p[at + 1 :]]) for folder, p in _folders(keys).items()}
+        keys = [f"{shorter[folder]}/{file}" for folder, _, file in (key.rpartition("/") for key in keys)]
     labels, names = labels_from_paths(keys)
     if names and _are_chunks(keys, len(common_folders(keys))):
         return Classes(
@@ -119,11 +123,13 @@ def numbered(labels: np.ndarray, where: str) -> list[str]:
 def _are_chunks(keys: Sequence[str], depth: int) -> bool:
     """Whether each folder at ``depth`` is 00000, 00001, ... and holds images number 0 to 999, 1000 to 1999, ... of one row,
     as StyleGAN's data sets do; FFHQ names it by its first number, 00000, 01000, ..."""
-    for key in keys:
-        folder, number = folders_of(key)[depth], _CHUNKED.fullmatch(PurePosixPath(key).stem)
-        if not _CHUNK.fullmatch(folder) or number is None:
-            return False
-        if int(folder) not in (thousand := int(number[1]) // 1000, 1000 * thousand):
+    numbers = {folder: parts[depth] for folder, parts in _folders(keys).items()}
+    if not all(map(_CHUNK.fullmatch, numbers.values())):
+        return False
+    for folder, _, file in (key.rpartition("/") for key in keys):
+        number = _CHUNKED.fullmatch(file.partition(".")[0])
+        thousand = int(number[1]) // 1000 if number else -1
+        if int(numbers[folder]) not in (thousand, 1000 * thousand):
             return False
     return True
 
