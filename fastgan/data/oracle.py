@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgan.ops.categorical import sample_categorical
+from fastgan.untrusted import BadFile, clip, read_tensors, torch_file
 
 
 class Oracle(nn.Module):
@@ -33,20 +34,13 @@ class Oracle(nn.Module):
     def load(cls, path: str | Path) -> "Oracle":
         """From a ``state_dict`` of this class in a .safetensors file, or saved by ``torch.save`` (tensors only).
 
-        Raises OSError for a file that cannot be opened, ValueError for one with other content.
+        Raises FileNotFoundError, and ValueError for a file with other content.
         """
         path = Path(path)
-        path.open("rb").close()
         try:
-            if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # both libraries raise types of their own
-            first = str(error).partition("\n")[0]
-            raise ValueError(f"{path}: no readable weights of an oracle ({type(error).__name__}: {first})") from error
+            state = read_tensors(path)[0] if path.suffix == ".safetensors" else torch_file.load(path)
+        except BadFile as error:
+            raise ValueError(f"{path}: no readable weights of an oracle ({error})") from error
         try:
             return cls._from_state(state)
         except ValueError as error:
@@ -82,7 +76,7 @@ class Oracle(nn.Module):
         sides = {"embedding.weight": "VE", "output.weight": "VH", "output.bias": "V", "lstm.weight_ih_l0": "GE"}
         sides |= {"lstm.weight_hh_l0": "GH", "lstm.bias_ih_l0": "G", "lstm.bias_hh_l0": "G"}
         if not isinstance(state, dict) or state.keys() != sides.keys():
-            found = ", ".join(map(str, list(state)[:10])) if isinstance(state, dict) else type(state).__name__
+            found = ", ".join(map(clip, list(state)[:10])) if isinstance(state, dict) else type(state).__name__
             raise ValueError(f"oracle weights: expected {', '.join(sides)}; found {found}")
         sizes: dict[str, int] = {}
         for name, letters in sides.items():

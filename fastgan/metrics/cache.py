@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import fastgan
+from fastgan.untrusted import torch_file
 
 VERSION = 2  # of the file and of how features are computed here
 _DIGEST = hashlib.sha256().digest_size
@@ -44,7 +45,7 @@ def read(path: Path, key: str) -> dict[str, Any] | None:
         data = path.read_bytes() if path.is_file() else b""
         if data[:_DIGEST] != _checksum(key, data[_DIGEST:]):
             return None
-        return torch.load(io.BytesIO(data[_DIGEST:]), weights_only=True)
+        return torch_file.loads(data[_DIGEST:], path)
     except Exception:  # whatever is wrong with it, the features are computed again
         return None
 

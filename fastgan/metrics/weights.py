@@ -1,10 +1,11 @@
 """Weights of published networks: known by the SHA-256 of their file, and read without running code from it."""
 
 import hashlib
-import io
 from pathlib import Path
 
 import torch
+
+from fastgan.untrusted import BadFile, torch_file
 
 LARGEST_FILE = 2**30  # bytes; the Inception network's weights are 95 MB
 
@@ -26,13 +27,9 @@ def read_weights(path: str | Path, expected: str = "") -> dict[str, torch.Tensor
             f"{path}: SHA-256 is {found}, expected {expected}{'...' * (len(expected) < 64)}: not as published"
         )
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken or hostile file makes of the reader
-        # torch's own message tells how to run the code in the file.
-        raise ValueError(
-            f"{path}: expected tensors by name, as torch.save writes them; it is damaged, or holds other things, which "
-            f"are not read ({type(error).__name__})"
-        ) from error
+        state = torch_file.loads(data, Path(path).name)
+    except BadFile as error:
+        raise ValueError(f"{path}: expected tensors by name, as torch.save writes them ({error})") from error
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
     ):

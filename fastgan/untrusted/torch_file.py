@@ -6,12 +6,13 @@ the storage is then whatever was in memory before. Here a tensor is a view withi
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -171,7 +172,7 @@ def legacy_storage(data: Any, budget: Budget) -> Storage:
     return found
 
 
-def _directory(content: mmap.mmap) -> None:
+def _directory(content: bytes | mmap.mmap) -> None:
     """BadFile for a zip whose list of members alone would fill the memory."""
     end = content.rfind(b"PK\x05\x06", max(0, len(content) - 65557))
     size = int.from_bytes(content[end + 12 : end + 16], "little") if end >= 0 else 0
@@ -179,7 +180,7 @@ def _directory(content: mmap.mmap) -> None:
         raise BadFile(f"its list of members has more than {LONGEST_DIRECTORY >> 20} MiB")
 
 
-def _zip(file: Any, content: mmap.mmap, budget: Budget) -> Any:
+def _zip(file: BinaryIO, content: bytes | mmap.mmap, budget: Budget) -> Any:
     """The archive that torch.save writes: data.pkl, and each storage as a member of its own."""
     _directory(content)
     with zipfile.ZipFile(file) as archive:
@@ -218,6 +219,26 @@ def _zip(file: Any, content: mmap.mmap, budget: Budget) -> Any:
         return Machine(source, finder(names(budget), _refuse), budget, persistent).run()
 
 
+def _interpret(file: BinaryIO, content: bytes | mmap.mmap, name: str | Path) -> Any:
+    """What `file` holds, whose bytes are `content`."""
+    try:
+        budget = Budget(len(content))
+        if content[:4] == b"PK\x03\x04":
+            return _zip(file, content, budget)
+        if content[: len(LEGACY)] == LEGACY:
+            return _legacy(Source(content), budget)
+        raise UnsafePickle("it is no file of torch.save")
+    except BadFile as error:
+        raise UnsafePickle(f"{name} is refused: {error}") from error
+    except Exception as error:  # damaged bytes fail in as many ways as a zip archive has fields
+        raise UnsafePickle(f"{name} is damaged ({type(error).__name__}: {shorten(error, 200)})") from error
+
+
+def loads(content: bytes, name: str | Path) -> Any:
+    """As `load`, of a file's content; `name` is what errors call it."""
+    return _interpret(io.BytesIO(content), content, name)
+
+
 def load(path: str | Path) -> Any:
     """The content of a file of `torch.save`: tensors, numbers, text, containers of them, an argparse.Namespace as a dict.
 
@@ -226,13 +247,6 @@ def load(path: str | Path) -> Any:
     with open_regular(path) as file:
         try:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            budget = Budget(len(content))
-            if content[:4] == b"PK\x03\x04":
-                return _zip(file, content, budget)
-            if content[: len(LEGACY)] == LEGACY:
-                return _legacy(Source(content), budget)
-            raise UnsafePickle("it is no file of torch.save")
-        except BadFile as error:
-            raise UnsafePickle(f"{path} is refused: {error}") from error
-        except Exception as error:  # damaged bytes fail in as many ways as a zip archive has fields
-            raise UnsafePickle(f"{path} is damaged ({type(error).__name__}: {shorten(error, 200)})") from error
+        except (OSError, ValueError) as error:  # an empty file cannot be mapped
+            raise UnsafePickle(f"{path} is empty or cannot be read: {error}") from error
+        return _interpret(file, content, path)
