@@ -1,6 +1,7 @@
 """The program `fastgan`: train, sample, eval, convert, data, info. Heavy imports wait until a command needs them."""
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -77,6 +78,11 @@ def _explain(error: Exception) -> str:
         "fastgan."
     ):
         return str(error)
+    if isinstance(error, MemoryError) or re.search(
+        "OutOfMemory|allocate memory|not enough memory|size calculation", repr(error)
+    ):
+        asked = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
+        return f"out of memory{f' ({asked[0]})' if asked else ''}: smaller networks, images or batches take less"
     what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     try:
         with tempfile.NamedTemporaryFile(

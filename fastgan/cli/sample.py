@@ -37,7 +37,7 @@ def sample(argv: list[str]) -> int:
     from fastgan import sampling
     from fastgan.training.distributed import find_device
     from fastgan.training.engine import draw
-    from fastgan.training.files import PICTURES, writable
+    from fastgan.training.files import PICTURES, check_writable, writable
     from fastgan.training.log import save_grid, save_samples
 
     @dataclass
@@ -82,6 +82,8 @@ def sample(argv: list[str]) -> int:
     if (many := given & {"separate", "input"}) and options.out is not None and options.out.suffix.lower() in PICTURES:
         raise UsageError(f"--out {options.out}: --{many.pop()} writes a folder")
     seeds, columns = seed_list(options.seeds), seed_list(options.mix, "--mix") if options.mix is not None else []
+    if options.out is not None:
+        check_writable(options.out.parent)
     layers = None if options.mix_layers is None else seed_list(options.mix_layers, "--mix-layers")
     recipe, networks = _load_generator(options.run, find_device(options.device))
     _check_offered(recipe, given)

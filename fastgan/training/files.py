@@ -60,6 +60,13 @@ def nearest(folder: Path) -> Path:
     return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
 
 
+def check_writable(folder: Path) -> None:
+    """ValueError that names what is in the way of files in `folder`."""
+    if not writable(folder):
+        why = "may not be written to" if nearest(folder).is_dir() else "is no folder"
+        raise ValueError(f"nothing can be written to {folder}: {nearest(folder)} {why}; choose another --out")
+
+
 def writable(folder: Path) -> bool:
     """Whether files can be made in `folder`, which need not exist yet."""
     return nearest(folder).is_dir() and os.access(nearest(folder), os.W_OK | os.X_OK)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from fastgan import fields
 from fastgan.training.checkpoint import CheckpointError
-from fastgan.training.files import complete, nearest, writable
+from fastgan.training.files import check_writable, complete
 from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.options import Count, Natural, Range, Side, check_ranges
 from fastgan.training.recipe import Recipe, RecipeConfig
@@ -87,9 +87,13 @@ def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunConfig) ->
         check_ranges(options)
     if config.batch_size % run.grad_accum:
         raise ValueError(f"grad_accum is {run.grad_accum}, expected a divisor of batch_size, {config.batch_size}")
-    if not isinstance(run.data, str) and not recipe.pairs:
+    names = [run.data] if isinstance(run.data, str) else run.data
+    for option, value in (("out", run.out), *(("data", name) for name in names)):
+        if value == "":
+            raise ValueError(f"{option} is '', expected a name")
+    if len(names) > 1 and not recipe.pairs:
         raise ValueError(
-            f"data is {tuple(run.data)}, two data sets, and {recipe.name} trains on one; cyclegan and pix2pix take two"
+            f"data is {tuple(names)}, two data sets, and {recipe.name} trains on one; cyclegan and pix2pix take two"
         )
 
 
@@ -113,9 +117,7 @@ def find_folder(recipe: str, run: RunConfig) -> Path:
             raise ValueError(f"--resume: {folder} holds no run")
     elif new or not (folder := _newest(recipe, run)):
         folder = next(folder for folder in _defaults(recipe, run) if not (folder / "config.json").exists())
-    if not writable(folder):
-        why = "may not be written to" if nearest(folder).is_dir() else "is no folder"
-        raise ValueError(f"{folder} cannot be the run's folder: {nearest(folder)} {why}; choose another --out")
+    check_writable(folder)
     if run.out or not new:
         RunLock(folder).check()
     return folder

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import fastgan.cli
 from fastgan.cli import main
@@ -43,7 +44,6 @@ UNFORESEEN = [
     TypeError("'NoneType' object is not iterable"),
     AttributeError("no attribute"),
     RuntimeError("mat1 and mat2 shapes\ncannot be multiplied"),
-    MemoryError(),
     recursion(),
     IndexError("list index out of range"),
     ZeroDivisionError("division by zero"),
@@ -81,6 +81,15 @@ EXPECTED = [
     (PermissionError(errno.EACCES, "Permission denied", "r/config.json"), "r/config.json: Permission denied"),
     (NotADirectoryError(errno.ENOTDIR, "Not a directory", "file/r"), "file/r: Not a directory"),
     (IsADirectoryError(errno.EISDIR, "Is a directory", ".a", None, "a"), ".a -> a: Is a directory"),
+    (MemoryError(), "out of memory: smaller networks, images or batches take less"),
+    (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2048 bytes. Error code 12"),
+        "out of memory (tried to allocate 2048 bytes): smaller networks, images or batches take less",
+    ),
+    (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+        "out of memory (Tried to allocate 2.00 GiB): smaller networks, images or batches take less",
+    ),
     (OSError(errno.EROFS, "Read-only file system", "r"), "r: Read-only file system"),
 ]
 

@@ -47,6 +47,8 @@ WRONG = [
     ["--data", "kjv"],
     ["--resolution", "24"],
     ["--crop", "middle"],
+    ["--data", ""],
+    ["--latent", "1e15"],
     ["--no-such-option"],
 ]
 
@@ -100,6 +102,7 @@ def test_a_resumed_run(tiny, tmp_path, monkeypatch, capsys):
         ["sample", "copy", "--device", "gpu"],
         ["sample", "copy", "--seeds", "x"],
         ["sample", "copy", "--out", "file/x.png"],
+        ["sample", "copy", "--seeds", "0-99999", "--out", "file/y/x.png"],
         ["sample", "copy", "--out", "x.gif"],
         ["sample", "none"],
         ["eval", "none"],
@@ -136,7 +139,9 @@ def test_a_folder_that_may_not_be_written(tiny, tmp_path, monkeypatch, capsys):
     assert "r may not be written to" in refused(["train", "dcgan", "--out", "r", "--resume"], capsys)
     assert "runs may not be written to" in refused(tiny, capsys)
     (tmp_path / "f").touch()
-    assert "f/r cannot be the run's folder: f is no folder" in refused([*tiny, "--out", "f/r"], capsys)
+    assert "nothing can be written to f/r: f is no folder; choose another --out" in refused(
+        [*tiny, "--out", "f/r"], capsys
+    )
     assert main(["sample", "r", "--seeds", "3"]) == 0
     said = capsys.readouterr().out
     assert said == "r may not be written to: writing to the working directory\nr-seeds-3.png\n"
