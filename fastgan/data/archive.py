@@ -105,7 +105,7 @@ def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center",
             raise ValueError(f"{path}: {list(numbers.shape)} labels for {len(images)} images, expected one per image")
         class_names = _strings(path, "class_names", others.get("class_names"), None)
         if not class_names:
-            class_names = numbered(numbers, f"{path}: labels")
+            class_names = numbered(numbers, str(path))
         elif int(numbers.max()) >= len(class_names) or int(numbers.min()) < 0:
             raise ValueError(
                 f"{path}: labels {int(numbers.min())}..{int(numbers.max())}, expected 0..{len(class_names) - 1}"

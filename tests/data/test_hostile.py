@@ -148,6 +148,19 @@ def test_zip_members_that_cannot_be_read_are_named(tmp_path, folder):
     assert "encrypted" in data.skipped[0][1] and "method 14" in data.skipped[1][1]
 
 
+def test_one_content_behind_many_names_and_many_near_bombs(tmp_path):
+    path = packed(tmp_path / "x.zip", {f"{i}.png": picture() for i in range(9)})
+    whole = bytearray(path.read_bytes())
+    first, second = (whole.index(b"PK\1\2", start) for start in (0, whole.index(b"PK\1\2") + 1))
+    whole[second + 42 : second + 46] = whole[first + 42 : first + 46]
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"x\.zip: not a readable zip file \([01]\.png overlaps another file"):
+        load(path)
+    packed(path, {f"{i}.png": bytes(40 * MIB) for i in range(3)})
+    with pytest.raises(ValueError, match=r"x\.zip: .*125829120 bytes packed in .* where 67108864 are expected at most"):
+        load(path)
+
+
 def test_names_of_nothing_in_a_zip(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for name in ("..", "a/", "b\\", "\\", "./", "C:", "good.png"):
