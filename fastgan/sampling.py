@@ -12,6 +12,7 @@ import torch
 from fastgan.training.files import complete, named
 
 FPS = 30
+MOST_FRAMES = 10_000  # of a walk: five minutes and a half
 MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
 
 
@@ -60,6 +61,7 @@ def mix(
     layers = list(range(min(7, generator.num_ws))) if layers is None else layers
     if bad := [i for i in layers if i >= generator.num_ws]:
         raise ValueError(f"style layers {bad}: this generator has layers 0 to {generator.num_ws - 1}")
+    _check_pixels((len(rows) + 1) * (len(columns) + 1), generator.img_resolution, generator.img_resolution)
     device = next(generator.parameters()).device
 
     def styles(seeds: list[int]) -> torch.Tensor:
@@ -107,8 +109,8 @@ def _pixels(frame: torch.Tensor):
 def _save_gif(pictures, path: Path) -> None:
     from PIL import Image
 
-    first, *rest = map(Image.fromarray, pictures)
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=round(1000 / FPS), loop=0)
+    frames = map(Image.fromarray, pictures)
+    next(frames).save(path, format="GIF", save_all=True, append_images=frames, duration=round(1000 / FPS), loop=0)
 
 
 def _save_mp4(pictures, path: Path) -> None:
@@ -156,13 +158,16 @@ def grid(images: Iterable[torch.Tensor], count: int) -> torch.Tensor:
 
     parts = []
     for part in images:
-        if count * part.shape[2] * part.shape[3] > MOST_PIXELS:
-            raise ValueError(
-                f"{count} images of {part.shape[3]}x{part.shape[2]} pixels are too many for one picture; --separate writes"
-                " a file for each"
-            )
+        _check_pixels(count, *part.shape[2:])
         parts.append(to_uint8(part))
     return torch.cat(parts)
+
+
+def _check_pixels(count: int, height: int, width: int) -> None:
+    if count * height * width > MOST_PIXELS:
+        raise ValueError(
+            f"{count} images of {width}x{height} pixels are too many for one picture; --separate writes a file for each seed"
+        )
 
 
 def save_separately(images: Iterable[torch.Tensor], seeds: list[int], out: Path) -> int:
@@ -177,9 +182,9 @@ def save_separately(images: Iterable[torch.Tensor], seeds: list[int], out: Path)
     return count
 
 
-def translate_folder(recipe, networks: dict, source: str, direction: str, out: Path) -> int:
+def translate_folder(recipe, networks: dict, source: str, direction: str | None, out: Path) -> int:
     """Translates every image of folder (or zip, npz) `source` and writes PNGs of the run's resolution, in folder `out` by the
-    same names (`target_names`); returns how many.
+    same names (`target_names`); returns how many. `direction`: AtoB, BtoA, or None for the first that the recipe has.
 
     Raises ValueError for a recipe that does not translate, and FileExistsError rather than replace a file.
     """
@@ -188,6 +193,7 @@ def translate_folder(recipe, networks: dict, source: str, direction: str, out: P
 
     if not hasattr(recipe, "translate"):
         raise ValueError(f"--input: recipe {recipe.name} does not translate images; cyclegan and pix2pix do")
+    direction = direction or next(iter(recipe.generators))
     sizes = {"resolution": recipe.data["resolution"], "channels": recipe.data["channels"]}
     dataset = load(source, labels=False, **sizes)
     count = len(dataset.images)

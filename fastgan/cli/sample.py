@@ -62,8 +62,8 @@ def sample(argv: list[str]) -> int:
         Default: 0-6, as far as there are so many."""
         input: str | None = None
         """Translation: a folder of images to translate, instead of seeds."""
-        direction: Literal["AtoB", "BtoA"] = "AtoB"
-        """Translation: from the first set to the second, or back."""
+        direction: Literal["AtoB", "BtoA"] | None = None
+        """Translation: from the first set to the second, or back. Default: AtoB, or what the run has learnt."""
         out: Path | None = None
         """File to write: .png or another picture, .txt for texts, .gif or .mp4 with --interpolate; a folder with --input or
         --separate. Default: beside RUN, or in the working directory where RUN may not be written to."""
@@ -85,6 +85,10 @@ def sample(argv: list[str]) -> int:
     if options.out is not None:
         check_writable(options.out.parent)
     layers = None if options.mix_layers is None else seed_list(options.mix_layers, "--mix-layers")
+    if (frames := (options.interpolate or 0) * len(seeds)) > sampling.MOST_FRAMES:
+        raise UsageError(
+            f"--interpolate is {options.interpolate}: {frames} frames, expected at most {sampling.MOST_FRAMES}"
+        )
     recipe, networks = _load_generator(options.run, find_device(options.device))
     _check_offered(recipe, given)
     label, truncation = _label(recipe, options.class_label), options.truncation

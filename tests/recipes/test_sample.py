@@ -106,6 +106,8 @@ def test_every_option_of_every_recipe(name, option, run, tmp_path, capsys, photo
         (["--separate", "--interpolate", "2"], "--separate and --interpolate are different things to write"),
         (["--interpolate", "0"], "--interpolate is 0, expected at least 1"),
         (["--interpolate", "1000000000000"], "at most 10,000"),
+        (["--interpolate", "700"], "--interpolate is 700: 11200 frames, expected at most 10000"),
+        (["--seeds", "0-999", "--mix", "0-999"], "1002001 images of 32x32 pixels are too many for one picture"),
         (["--truncation", "nan"], "--truncation is nan, expected a finite number"),
         (["--mix-layers", "0"], "--mix-layers says more about --mix, which is not there"),
         (["--direction", "BtoA"], "--direction says more about --input, which is not there"),
@@ -190,6 +192,12 @@ def test_translated_files_keep_their_tree_and_their_size(run, photographs, tmp_p
     changed = made["x.png"].stat().st_mtime_ns
     assert main(arguments) == 1
     assert f"{out} already holds" in capsys.readouterr().err and made["x.png"].stat().st_mtime_ns == changed
+
+
+def test_a_run_that_learnt_the_way_back_translates_back(run, photographs, tmp_path):
+    folder = run("pix2pix", direction="BtoA")
+    assert main(["sample", str(folder), "--input", str(photographs), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 6
 
 
 def test_target_names():
