@@ -7,6 +7,7 @@ network and its constructor arguments in the header, and the same as a .json bes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -223,7 +224,8 @@ def convert(
         os.replace(partial, out)
         out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except Exception as error:  # an OSError, or the library's own for the same
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise ValueError(f"{out} cannot be written: {shorten(error)}") from error
     for note in found.notes:
         say(note)
