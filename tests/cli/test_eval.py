@@ -77,7 +77,7 @@ def test_what_cannot_be_measured_is_said(run, capsys):
         (["--samples", "1", "--metrics", "fd"], "--samples is 1, expected at least 2 for fd"),
         (["--extractor", "vgg"], "expected efflite0 or inception"),
         (["--weights", "w.pth"], "--weights w.pth is for extractor inception"),
-        (["--extractor", "inception", "--weights", "/nonexistent.pth"], "/nonexistent.pth: no such file"),
+        (["--extractor", "inception", "--weights", "/nonexistent.pth"], "/nonexistent.pth: No such file"),
         (["--device", "gpu"], "--device is 'gpu'"),
         (["--out", "/dev/null/x.json"], "--out /dev/null/x.json cannot be written"),
     ],

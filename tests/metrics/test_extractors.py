@@ -256,7 +256,7 @@ def test_inception_weights_run_no_code(library, tmp_path):
         for name, write in (("zip", torch.save), ("pickle", lambda c, p: p.write_bytes(pickle.dumps(c, 2)))):
             path = tmp_path / f"{name}{i}.pth"
             write(content, path)
-            with pytest.raises(ValueError, match=f"{name}{i}.pth: expected tensors by name") as error:
+            with pytest.raises(ValueError, match=f"{name}{i}.pth") as error:
                 images.load_extractor("inception", weights=path)
             assert "weights_only" not in str(error.value)
     assert not (tmp_path / "ran").exists()
@@ -268,10 +268,8 @@ def test_inception_weights_that_are_none_are_named(library, tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"fc.weight": torch.ones(3)}, tmp_path / "few.pth")
     os.mkfifo(tmp_path / "pipe.pth")
-    for name, error in dict(
-        text=ValueError, empty=ValueError, list=ValueError, few=ValueError, pipe=FileNotFoundError
-    ).items():
-        with pytest.raises(error, match=f"{name}.pth"), warnings.catch_warnings():
+    for name in ("text", "empty", "list", "few", "pipe"):
+        with pytest.raises(ValueError, match=f"{name}.pth"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             images.load_extractor("inception", weights=tmp_path / f"{name}.pth")
 
