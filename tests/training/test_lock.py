@@ -153,8 +153,7 @@ sys.exit(main(argv))
         (signal.SIGTERM, "data"),
         (signal.SIGINT, "networks"),
         (signal.SIGHUP, "prepare"),
-        (signal.SIGHUP, "folder"),
-        (signal.SIGTERM, "samples"),
+        (signal.SIGHUP, "samples"),
     ],
 )
 def test_a_signal_before_the_first_step(tmp_path, command, number, moment):
