@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-__all__ = ["fid", "images", "kid", "latent", "modes", "ngram", "prdc", "text"]
+__all__ = ["fid", "images", "kid", "latent", "modes", "ngram", "pairs", "prdc", "suite", "text"]
 
 
 def __getattr__(name: str):

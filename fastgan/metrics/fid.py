@@ -81,7 +81,10 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     for name, seen in (("a", a), ("b", b)):
         if not seen.covariance.isfinite().all():
             raise ValueError(f"{name}: among its {seen.count} features are NaN, Inf or numbers too large to square")
-    overlap = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
+    try:
+        overlap = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(f"the covariances have no square roots to float64: {error}") from error
     return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap)
 
 
