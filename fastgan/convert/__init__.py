@@ -81,13 +81,7 @@ def _from_record(record: Record, source: str) -> Network:
     if not isinstance(synthesis, dict):
         raise UnknownNetwork(f"synthesis_kwargs is {clip(synthesis)}, expected a dict")
     arguments |= synthesis
-    found = Network(model, arguments or infer.arguments(model, state), state, source)
-    if not arguments and (stages := _half_stages(record)):
-        found.notes = (
-            f"training ran the stages {stages} in bfloat16 (FP16Stages); converted, all run in float32, which is more exact."
-            f" For the same as in training: --config '{{\"FP16Stages\": {stages}}}'",
-        )
-    return found
+    return Network(model, arguments or infer.arguments(model, state), state, source, half=_half_stages(record))
 
 
 def _half_stages(record: Record) -> list[int]:
@@ -227,8 +221,11 @@ def convert(
         with contextlib.suppress(OSError):
             partial.unlink()
         raise ValueError(f"{out} cannot be written: {shorten(error)}") from error
-    for note in found.notes:
-        say(note)
+    if found.half and "FP16Stages" not in found.arguments:
+        say(
+            f"training ran the stages {found.half} in bfloat16 (FP16Stages); converted, all run in float32, which is more"
+            f" exact. For the same as in training: --config '{{\"FP16Stages\": {found.half}}}'"
+        )
     return out
 
 

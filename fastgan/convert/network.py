@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from fastgan.untrusted.blueprint import check_fit, naming, within
 class Network:
     """A network as found in a file: its name in `fastgan.models`, its original's constructor arguments, its tensors.
 
-    `source` names the file in errors; `notes` are sentences that `convert` says about it; `measure_average`: the mean latent
-    is not in the file.
+    `source` names the file in errors; `measure_average`: the mean latent is not in the file; `half`: the numbers of R3GAN's
+    stages that training ran in bfloat16.
     """
 
     model: str
@@ -29,7 +29,7 @@ class Network:
     state: dict[str, torch.Tensor]
     source: str
     measure_average: bool = False
-    notes: tuple[str, ...] = ()
+    half: Sequence[int] = ()
 
     def build(self) -> nn.Module:
         """The module, in eval mode. Raises UnknownNetwork where tensors and arguments do not fit: before it takes memory."""

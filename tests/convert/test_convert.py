@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from snapshot import by_reference, randomise, stand_ins, write_snapshot
+from snapshot import by_reference, persistent, randomise, stand_ins, write_snapshot
 
 from fastgan import convert
 from fastgan.cli import main
@@ -113,3 +113,37 @@ def test_command_line(tmp_path, capsys):
     assert "no styles to mix" in capsys.readouterr().err
     assert main(["sample", str(tmp_path / "r.pt")]) == 1
     assert "fastgan convert" in capsys.readouterr().err
+
+
+def test_stages_that_training_ran_in_half_precision(tmp_path, monkeypatch, capsys):
+    """A snapshot marks them; converted they run in float32, which is said, with how to have them as in training."""
+    stand_ins(monkeypatch)
+    net = randomise(r3gan.Generator.from_reference(**R3GAN))
+    whole = by_reference(Wrapped(net), monkeypatch)
+    for number, stage in whole._modules["Model"]._modules["MainLayers"]._modules.items():
+        stage.DataType = torch.bfloat16 if int(number) else torch.float32
+    path = write_snapshot(tmp_path / "s.pkl", G_ema=whole)
+    out = convert.convert(path, tmp_path / "r.safetensors")
+    said = capsys.readouterr().err
+    assert "bfloat16" in said and "float32" in said and """--config '{"FP16Stages": [1, 2]}'""" in said
+    assert not any(stage.bf16 for stage in convert.load(out)[1]["generator"].MainLayers)
+    out = convert.convert(path, out, arguments={"FP16Stages": [1, 2]})
+    assert "FP16Stages" not in capsys.readouterr().err
+    assert [stage.bf16 for stage in convert.load(out)[1]["generator"].MainLayers] == [False, True, True]
+
+
+def test_stages_that_the_constructor_was_told(tmp_path, monkeypatch):
+    stand_ins(monkeypatch)
+    net = randomise(r3gan.Generator.from_reference(**R3GAN, FP16Stages=[-1]))
+    path = write_snapshot(tmp_path / "s.pkl", G_ema=persistent(net, **R3GAN, FP16Stages=[-1]))
+    recipe, networks = convert.load(convert.convert(path, tmp_path / "r.safetensors"))
+    z = recipe.latents([3])
+    assert torch.equal(recipe.sample(networks, [3]), net(z, None))
+    assert networks["generator"].config.bf16_stages == 1
+
+
+@pytest.mark.parametrize("prefixes", ["module.", "_orig_mod.", "module._orig_mod.", "Model.module."])
+def test_names_that_wrappers_leave(prefixes, tmp_path):
+    net = randomise(r3gan.Generator.from_reference(**R3GAN))
+    torch.save({prefixes + n: t for n, t in net.state_dict().items()}, tmp_path / "w.pt")
+    assert convert.read(tmp_path / "w.pt").state.keys() == net.state_dict().keys()

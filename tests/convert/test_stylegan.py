@@ -144,3 +144,55 @@ def test_rosinality_discriminator(tmp_path):
     found = convert.read(tmp_path / "d.pt", "D").build()
     x = torch.randn(4, 3, 16, 16)
     assert_close(found(x, None), made(x, None), 1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("noises", [True, False])
+def test_rosinality_of_other_ages_and_trainings(noises, prefix, tmp_path):
+    """Files from before noise was kept: a fixed pattern of N(0, 1) per layer, the same in each conversion; and DataParallel's."""
+    made, _ = network("stylegan2 skip")
+    state = {prefix + n: t for n, t in rosinality(made).items() if noises or not n.startswith("noises.")}
+    torch.save({"g_ema": state, "latent_avg": made.mapping.w_avg.clone()}, tmp_path / "g.pt")
+    found = convert.read(tmp_path / "g.pt").build()
+    again = convert.read(tmp_path / "g.pt").build()
+    z = torch.randn(2, 8)
+    assert torch.equal(found(z, None, noise_mode="const"), again(z, None, noise_mode="const"))
+    assert_close(found(z, None, noise_mode="none"), made(z, None, noise_mode="none"), 1e-5)
+    patterns = {n: b for n, b in found.named_buffers() if n.endswith("noise_const")}
+    if noises:
+        assert all(torch.equal(b, made.get_buffer(n)) for n, b in patterns.items())
+    else:
+        assert [b.shape[0] for b in patterns.values()] == [4, 8, 8, 16, 16]
+        assert 0.8 < torch.cat([b.flatten() for b in patterns.values()]).std() < 1.2
+    del state[prefix + "conv1.conv.weight"]
+    torch.save({"g_ema": state}, tmp_path / "g.pt")
+    with pytest.raises(convert.UnknownNetwork, match=r"g\.pt.*conv1\.conv\.weight"):
+        convert.read(tmp_path / "g.pt")
+
+
+@pytest.mark.parametrize("taps", [[1, 2, 1], [1, 1], [1, 3, 3, 2], [1.0] * 10])
+def test_other_filters_are_read_off_the_buffers(taps, tmp_path):
+    for kind, options in ((stylegan2.Generator, dict(z_dim=8, w_dim=8)), (stylegan2.Discriminator, {})):
+        told = (
+            dict(resample_filter=taps) if kind is stylegan2.Generator else dict(block_kwargs=dict(resample_filter=taps))
+        )
+        sizes = dict(c_dim=0, img_resolution=16, img_channels=3, channel_base=128, channel_max=12)
+        made = kind.from_reference(**sizes, **options, **told).eval()
+        torch.save(made.state_dict(), tmp_path / "f.pt")
+        found = convert.read(tmp_path / "f.pt").build()
+        assert len(found.config.resample_filter) == len(taps)
+        assert all(torch.equal(t, found.state_dict()[n]) for n, t in made.state_dict().items())
+        x, how = torch.randn(4, 3, 16, 16), {}
+        if kind is stylegan2.Generator:
+            x, how = torch.randn(2, 8), {"noise_mode": "const"}
+        with torch.no_grad():
+            assert torch.equal(found(x, None, **how), made(x, None, **how))
+
+
+def test_other_kernels_and_no_noise_are_read_off_too(tmp_path):
+    made = stylegan2.Generator.from_reference(**SIZES, kernel_size=5, use_noise=False).eval()
+    torch.save(made.state_dict(), tmp_path / "k.pt")
+    found = convert.read(tmp_path / "k.pt").build()
+    z = torch.randn(2, 8)
+    with torch.no_grad():
+        assert torch.equal(found(z, None), made(z, None))

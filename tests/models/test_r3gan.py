@@ -249,3 +249,19 @@ def test_images_of_another_size_are_refused():
 
 def test_build_by_name():
     assert isinstance(build("r3gan.discriminator", resolution=8, widths=16), r3gan.Discriminator)
+
+
+PUBLISHED = dict(WidthPerStage=[16, 8, 4], CardinalityPerStage=[4, 2, 1], BlocksPerStage=[1, 1, 1], ExpansionFactor=2)
+
+
+def test_stages_in_half_precision_by_the_published_argument():
+    """Numbers of stages, negative ones from the end; the generator's last and the discriminator's first are the largest."""
+    for stages, count in (([], 0), ([-1], 1), ([2], 1), ([-1, -2], 2), ([0, 1, 2], 3)):
+        made = r3gan.Generator.from_reference(NoiseDimension=6, **PUBLISHED, FP16Stages=stages)
+        assert [stage.bf16 for stage in made.MainLayers] == [False] * (3 - count) + [True] * count
+    mirrored = {name: value[::-1] if isinstance(value, list) else value for name, value in PUBLISHED.items()}
+    made = r3gan.Discriminator.from_reference(**mirrored, FP16Stages=[0, 1])
+    assert [stage.bf16 for stage in made.MainLayers] == [True, True, False]
+    for stages in ([0], [1], [5], [-4], [-1, 2]):
+        with pytest.raises(ValueError, match="FP16Stages"):
+            r3gan.Generator.from_reference(**PUBLISHED, FP16Stages=stages)

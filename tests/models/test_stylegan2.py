@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from derivatives import derivatives
@@ -12,6 +13,7 @@ from fastgan import models
 from fastgan.models.stylegan2 import Config, Discriminator, DiscriminatorConfig, Generator
 from fastgan.models.stylegan_layers import Conv2d, Mapping
 from fastgan.nn import EqualLinear
+from fastgan.ops import setup_filter
 
 SMALL = dict(resolution=16, channel_base=128, channel_max=8)
 SMALL_G = dict(**SMALL, z_dim=6, w_dim=5, mapping_layers=2)
@@ -233,3 +235,66 @@ def test_build_and_from_reference_agree():
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("taps", [(1, 2, 1), (1, 1), (1, 4, 6, 4, 1), (1,) * 9, (1,)])
+def test_a_filter_is_told_to_layers_that_resample(taps):
+    """As in the original, whose other layers keep the buffer of the default filter: so its state_dict loads."""
+    kept, default = setup_filter(taps), setup_filter([1, 3, 3, 1])
+    g = generator(architecture="resnet", resample_filter=taps)
+    d = discriminator(architecture="resnet", resample_filter=taps)
+    for network, resamples in ((g, ("conv0", "skip")), (d, ("conv1", "skip"))):
+        for name, buffer in network.named_buffers():
+            _, layer, last = ["", "", *name.split(".")][-3:]
+            if last == "resample_filter":
+                expected = kept if layer in resamples or (layer.startswith("b") and layer[1:].isdigit()) else default
+                assert torch.equal(buffer, expected), name
+    assert torch.isfinite(d(g(torch.randn(2, 6)))).all()
+
+
+def test_four_pixels():
+    """The least resolution: one block. A discriminator sees the image there only in architecture "skip"."""
+    g = generator(resolution=4)
+    assert g.num_ws == 2 and list(dict(g.synthesis.named_children())) == ["b4"]
+    image = g(torch.randn(2, 6), noise_mode="const")
+    assert image.shape == (2, 3, 4, 4)
+    d = discriminator(resolution=4, architecture="skip")
+    assert d(image).shape == (2, 1)
+    c = DiscriminatorConfig(**SMALL | dict(resolution=4, architecture="skip", mbstd_num_channels=0))
+    torch.manual_seed(0)
+    alone = Discriminator(c)
+    features = alone.b4.fc(alone.b4.conv(alone.b4.fromrgb(image)).flatten(1))
+    torch.testing.assert_close(alone(image), alone.b4.out(features))
+    for architecture in ("resnet", "orig"):
+        with pytest.raises(ValueError, match="at resolution 4 only 'skip'"):
+            discriminator(resolution=4, architecture=architecture)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(resolution=2), "resolution is 2, expected a power of two from 4"),
+        (dict(resolution=2**14), "resolution is 16384"),
+        (dict(resolution=16.0), "resolution is 16.0, expected a whole number"),
+        (dict(resolution="16"), "resolution is '16', expected a whole number"),
+        (dict(channels=True), "channels is True"),
+        (dict(mapping_layers=0), "mapping_layers is 0"),
+        (dict(mapping_layers=10**6), "mapping_layers is 1000000"),
+        (dict(num_fp16_res=-1), "num_fp16_res is -1"),
+        (dict(activation="rleu"), "activation is 'rleu', expected one of"),
+        (dict(conv_clamp="1"), "conv_clamp is '1'"),
+        (dict(resample_filter=()), "0 taps"),
+        (dict(resample_filter=(1, "3")), "resample_filter"),
+        (dict(num_classes=-1), "num_classes is -1"),
+    ],
+)
+def test_options_of_wrong_type_or_range(change, message):
+    for config in (Config, DiscriminatorConfig):
+        with pytest.raises(ValueError, match=message):
+            config(**change)
+
+
+def test_numbers_of_numpy_and_lists_are_taken():
+    config = Config(resolution=np.int64(16), resample_filter=[1, 2, 1], conv_clamp=np.float32(2.5))
+    assert config.resample_filter == (1, 2, 1) and hash(config)
+    assert config.width(16) == 512

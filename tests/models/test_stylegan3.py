@@ -197,3 +197,14 @@ def test_build():
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_four_pixels():
+    g = generator(resolution=4)
+    assert g(torch.randn(2, 6)).shape == (2, 3, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["filter_size", "num_layers", "lrelu_upsampling", "margin_size", "conv_kernel"])
+def test_sizes_have_limits(name):
+    with pytest.raises(ValueError, match=f"{name} is 1000000000"):
+        Config(**{name: 10**9})
