@@ -14,6 +14,7 @@
 #include "check.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
+#include "cpu/reference.h"
 #include "cpu/scratch.h"
 
 namespace fastgan {
@@ -84,10 +85,12 @@ struct Tiles {
       : images(images), height(height), width(width), rows((height + 1) / 2), columns((width + 1) / 2), padding(padding) {}
   int64_t count() const { return images * rows * columns; }
 
+  int64_t image(int64_t tile) const { return tile / (rows * columns); }
+
   // Addresses of size x size pixels of the image [heights, widths, channels] from (2 row - before, 2 column - before) on.
   template <int size, class T>
   void pixels(int64_t tile, T* data, int64_t heights, int64_t widths, int64_t channels, int64_t before, T* outside, T** found) const {
-    const int64_t n = tile / (rows * columns), top = tile / columns % rows * 2 - before, left = tile % columns * 2 - before;
+    const int64_t n = image(tile), top = tile / columns % rows * 2 - before, left = tile % columns * 2 - before;
     for (int64_t i = 0; i < size; ++i)
       for (int64_t j = 0; j < size; ++j) {
         const int64_t y = top + i, x = left + j;
@@ -121,9 +124,11 @@ Buffer<T> transformed_weight(const Tensor& weight, bool transposed, int64_t inpu
   return u;
 }
 
-// y = x * u + added: from [N, heights, widths, inputs], to [tiles.images, tiles.height, tiles.width, outputs].
-template <class T>
-void products(const T* from, int64_t height, int64_t width, int64_t inputs, const T* u, const T* added, T* to, int64_t outputs, const Tiles& tiles) {
+// y = x * u + added: from [N, heights, widths, inputs], to [tiles.images, tiles.height, tiles.width, outputs]. spoiled(n): image n of
+// these has an output that is not finite.
+template <class T, class Found>
+void products(const T* from, int64_t height, int64_t width, int64_t inputs, const T* u, const T* added, T* to, int64_t outputs, const Tiles& tiles,
+              const Found& spoiled) {
   const Buffer<T> zeros = buffer<T>(inputs);
   std::fill(&zeros[0], &zeros[inputs], T(0));
   // Blocks of equal size, as many for every thread.
@@ -153,6 +158,8 @@ void products(const T* from, int64_t height, int64_t width, int64_t inputs, cons
           T* pixels[4];
           tiles.pixels<2, T>(begin + t, to + panel * kPanel, tiles.height, tiles.width, outputs, 0, nullptr, pixels);
           FASTGAN_AT_LEVEL(output_tile<T>(&m[t * kPanel], of_m, found, &added[panel * kPanel], pixels));
+          for (const T* pixel : pixels)
+            if (pixel && !FASTGAN_AT_LEVEL(finite<T>(pixel, found))) spoiled(tiles.image(begin + t));
         }
       }
     }
@@ -160,29 +167,31 @@ void products(const T* from, int64_t height, int64_t width, int64_t inputs, cons
 }
 
 template <class T>
-void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, Tensor& y, int64_t padding, bool transposed) {
+void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, Tensor& y, int64_t padding, bool transposed,
+             Spoiled& spoiled) {
   const int64_t n = x.size(0), inputs = x.size(1), height = x.size(2), width = x.size(3);
   const int64_t outputs = y.size(1), rows = y.size(2), columns = y.size(3), in = inputs * height * width, out = outputs * rows * columns;
   const Buffer<T> u = transformed_weight<T>(weight, transposed, inputs, outputs), added = buffer<T>(panels(outputs) * kPanel);
   std::fill(&added[0], &added[panels(outputs) * kPanel], T(0));
   if (bias) std::copy_n(pointer<T>(*bias), outputs, &added[0]);
-  const auto images = [&](const T* from, T* to, int64_t count) {
-    products<T>(from, height, width, inputs, &u[0], &added[0], to, outputs, Tiles(count, rows, columns, padding));
+  const auto images = [&](const T* from, T* to, int64_t first, int64_t count) {
+    products<T>(from, height, width, inputs, &u[0], &added[0], to, outputs, Tiles(count, rows, columns, padding),
+                [&](int64_t image) { spoiled.add(first + image); });
   };
-  if (in_pixels(x)) return images(pointer<T>(x), mutable_pointer<T>(y), n);
+  if (in_pixels(x)) return images(pointer<T>(x), mutable_pointer<T>(y), 0, n);
   const int64_t turn_of = std::clamp<int64_t>(kTurnedBytes / sizeof(T) / std::max(in, out), 1, n);
   const Buffer<T> a = buffer<T>(turn_of * in), b = buffer<T>(turn_of * out);
   for (int64_t i = 0; i < n; i += turn_of) {
     const int64_t count = std::min(turn_of, n - i);
     turn<T>(pointer<T>(x) + i * in, &a[0], count, inputs, height * width);
-    images(&a[0], &b[0], count);
+    images(&a[0], &b[0], i, count);
     turn<T>(&b[0], mutable_pointer<T>(y) + i * out, count, rows * columns, outputs);
   }
 }
 
-// sum over images and pixels of dy[o] x[c] at each of nine offsets -> [O, C, 3, 3]
+// sum over images and pixels of dy[o] x[c] at each of nine offsets -> [O, C, 3, 3]; whether all are finite
 template <class T>
-void weight_gradient(const Tensor& dy, const Tensor& x, Tensor& dw, int64_t padding) {
+bool weight_gradient(const Tensor& dy, const Tensor& x, Tensor& dw, int64_t padding) {
   const int64_t height = x.size(1), width = x.size(2), inputs = x.size(3), outputs = dy.size(3);
   const Tiles tiles(x.size(0), dy.size(1), dy.size(2), padding);
   const int64_t of_x = panels(inputs), of_dy = panels(outputs);
@@ -223,17 +232,20 @@ void weight_gradient(const Tensor& dy, const Tensor& x, Tensor& dw, int64_t padd
         }
     });
   }
+  std::atomic<bool> all_finite = true;
   in_parallel(of_x * outputs, 16, [&](int64_t first, int64_t last) {
     alignas(64) T g[9 * kPanel];
     for (int64_t i = first; i < last; ++i) {
       const int64_t o = i / of_x, panel = i % of_x, found = std::min(kPanel, inputs - panel * kPanel);
       const T* sum = &s[(((o / kPanel) * of_x + panel) * kPanel + o % kPanel) * kPanel];
       FASTGAN_AT_LEVEL(weight_gradient_panel<T>(sum, of_dy * of_x * kPanel * kPanel, g));
+      if (!FASTGAN_AT_LEVEL(finite<T>(g, 9 * kPanel))) all_finite = false;
       T* at = to + (o * inputs + panel * kPanel) * 9;
       for (int64_t c = 0; c < found; ++c)
         for (int64_t tap = 0; tap < 9; ++tap) at[c * 9 + tap] = g[tap * kPanel + c];
     }
   });
+  return all_finite;
 }
 
 template <class Body>
@@ -259,11 +271,15 @@ Tensor conv3x3(Tensor x, Tensor weight, std::optional<Tensor> bias, int64_t padd
                 "conv3x3: bias must be a vector of the outputs");
   const int64_t height = x.size(2) + 2 * border - 2, width = x.size(3) + 2 * border - 2;
   FASTGAN_CHECK(height > 0 && width > 0, "conv3x3: x is smaller than the kernel");
+  if (x.numel() == 0 || outputs == 0) return tensor(reference("conv3x3", x, weight, bias, padding, transposed)[0]);
   if (bias) bias = torch::stable::contiguous(*bias);
   const bool last = in_pixels(x);
   Tensor y = new_images(x, x.size(0), outputs, height, width, last);
-  if (y.numel() == 0) return y;
-  at_precision(x, [&]<class T>(T) { forward<T>(last ? images_of(pixels_of<T>(x)) : torch::stable::contiguous(x), weight, bias, y, border, transposed); });
+  Spoiled spoiled(x.size(0));
+  at_precision(x, [&]<class T>(T) {
+    forward<T>(last ? images_of(pixels_of<T>(x)) : torch::stable::contiguous(x), weight, bias, y, border, transposed, spoiled);
+  });
+  spoiled.each([&](int64_t n) { replace_sample(y, n, tensor(reference("conv3x3", sample(x, n), weight, bias, padding, transposed)[0])); });
   return y;
 }
 
@@ -272,9 +288,10 @@ Tensor conv3x3_weight(Tensor dy, Tensor x, int64_t padding) {
   FASTGAN_CHECK(dy.size(0) == x.size(0) && dy.size(2) == x.size(2) + 2 * padding - 2 && dy.size(3) == x.size(3) + 2 * padding - 2,
                 "conv3x3_weight: dy must have the size of the convolution's output");
   Tensor dw = torch::stable::new_empty(x, {dy.size(1), x.size(1), 3, 3});
-  if (dy.numel() == 0 || x.numel() == 0) return torch::stable::fill_(dw, 0);
-  at_precision(x, [&]<class T>(T) { weight_gradient<T>(pixels_of<T>(dy), pixels_of<T>(x), dw, padding); });
-  return dw;
+  if (dy.numel() == 0 || x.numel() == 0) return tensor(reference("conv3x3_weight", dy, x, padding)[0]);
+  bool all_finite;
+  at_precision(x, [&]<class T>(T) { all_finite = weight_gradient<T>(pixels_of<T>(dy), pixels_of<T>(x), dw, padding); });
+  return all_finite ? dw : tensor(reference("conv3x3_weight", dy, x, padding)[0]);
 }
 
 }  // namespace

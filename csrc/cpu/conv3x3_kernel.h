@@ -1,5 +1,6 @@
 // Loops of conv3x3. Included once per instruction set by each_level.h.
 
+#include "cpu/finite.h"
 #include "cpu/vectors.h"
 
 // A product of kRows x 2 vectors stays in registers.

@@ -6,12 +6,14 @@
 // over the taps that divide. The channels and both parities of X fill the registers, where a matrix product and a fold write and
 // read kh kw / 4 numbers for each output. Each row depends on nothing else, so neither batches nor threads change a number.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "check.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
+#include "cpu/reference.h"
 #include "cpu/scratch.h"
 
 namespace fastgan {
@@ -51,6 +53,7 @@ struct Taps {
             for (int64_t c = 0; c < channels; ++c)
               *to++ = w[o * weight.stride(0) + c * weight.stride(1) + ky * weight.stride(2) + (first(b, padding) + 2 * t) * weight.stride(3)];
   }
+  bool finite() const { return std::all_of(packed.begin(), packed.end(), [](T w) { return std::isfinite(w); }); }
   static int64_t first(int64_t b, int64_t padding) { return (b + padding) % 2; }
   const T* row(int64_t ky) const { return &packed[ky * inputs * 2 * of_parity * channels]; }
 };
@@ -104,12 +107,12 @@ Tensor conv_to_image(Tensor x, Tensor weight, std::vector<int64_t> padding, std:
   using torch::headeronly::ScalarType;
   FASTGAN_CHECK(x.dim() == 4 && weight.dim() == 4, "conv_to_image: x and weight must have 4 dimensions");
   FASTGAN_CHECK(weight.size(0) == x.size(1) && weight.scalar_type() == x.scalar_type(), "conv_to_image: weight must be [x.shape[1], C, kh, kw] of the dtype of x");
-  FASTGAN_CHECK(weight.size(1) >= 1 && weight.size(1) <= kMostChannels, "conv_to_image: weight has ", weight.size(1), " outputs, expected 1 to 4");
+  FASTGAN_CHECK(weight.size(1) <= kMostChannels, "conv_to_image: weight has ", weight.size(1), " outputs, expected at most 4");
   FASTGAN_CHECK(weight.size(2) >= 1 && (weight.size(3) == 2 || weight.size(3) == 4), "conv_to_image: the kernel must have 2 or 4 columns");
   FASTGAN_CHECK(padding.size() == 2 && size.size() == 2, "conv_to_image: padding and size need 2 numbers");
   for (int a = 0; a < 2; ++a) {
     const int64_t least = (x.size(2 + a) - 1) * 2 - 2 * padding[a] + weight.size(2 + a);
-    FASTGAN_CHECK(padding[a] >= 0 && size[a] >= 1 && (size[a] == least || size[a] == least + 1), "conv_to_image: size[", a, "] is ", size[a], ", expected ",
+    FASTGAN_CHECK(padding[a] >= 0 && size[a] >= 0 && (size[a] == least || size[a] == least + 1), "conv_to_image: size[", a, "] is ", size[a], ", expected ",
                   least, " or one more");
   }
   FASTGAN_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double, "conv_to_image takes float32 and float64");
@@ -117,9 +120,13 @@ Tensor conv_to_image(Tensor x, Tensor weight, std::vector<int64_t> padding, std:
   if (y.numel() == 0) return y;
   if (x.numel() == 0) return torch::stable::fill_(y, 0);
   x = torch::stable::contiguous(x, in_pixels(x) ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
-  if (x.scalar_type() == ScalarType::Float) convolve<float>(x, Taps<float>(weight, padding[1]), y, padding[0]);
-  else convolve<double>(x, Taps<double>(weight, padding[1]), y, padding[0]);
-  return y;
+  const auto at_precision = [&]<class T>(T) {
+    const Taps<T> taps(weight, padding[1]);
+    if (!taps.finite()) return tensor(reference("conv_to_image", x, weight, padding, size)[0]);  // they would meet zeros beside the rows
+    convolve<T>(x, taps, y, padding[0]);
+    return y;
+  };
+  return x.scalar_type() == ScalarType::Float ? at_precision(float{}) : at_precision(double{});
 }
 
 }  // namespace

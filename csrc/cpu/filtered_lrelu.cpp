@@ -13,6 +13,7 @@
 #include "cpu/filtered_lrelu_plan.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
+#include "cpu/reference.h"
 
 #define FASTGAN_KERNEL "cpu/filtered_lrelu_kernel.h"
 #include "cpu/each_level.h"
@@ -52,7 +53,8 @@ void check_arguments(const Tensor& x, const Tensor& fu, const Tensor& fd, int64_
 bool channels_last(const Tensor& x) { return x.size(1) > 1 && x.stride(1) == 1 && x.stride(3) > 1; }
 
 Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down,
-           const filtered::Sizes& sizes, double gain, double slope, double clamp, bool flip, Tensor* mask, bool read_mask) {
+           const filtered::Sizes& sizes, double gain, double slope, double clamp, bool flip, Tensor* mask, bool read_mask,
+           Spoiled& spoiled) {
   const bool last = channels_last(x);
   x = torch::stable::contiguous(x);
   const int64_t n = x.size(0), c = x.size(1);
@@ -73,7 +75,8 @@ Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Ten
       scalar_t* to = mutable_pointer<scalar_t>(y);
       uint8_t* bits = mask ? static_cast<uint8_t*>(read_mask ? const_cast<void*>(mask->const_data_ptr()) : mask->mutable_data_ptr()) : nullptr;
       torch::stable::parallel_for(0, planes * bands, 1, [&](int64_t first, int64_t end) {
-        FASTGAN_AT_LEVEL(filtered_bands<scalar_t, T>(plan, from, b ? bias.data() : nullptr, c, to, bits, read_mask, bands, first, end));
+        FASTGAN_AT_LEVEL(filtered_bands<scalar_t, T>(plan, from, b ? bias.data() : nullptr, c, to, bits, read_mask, bands, first, end,
+                                                       [&](int64_t sample) { spoiled.add(sample); }));
       });
     });
   }
@@ -103,7 +106,14 @@ std::tuple<Tensor, Tensor> filtered_lrelu(Tensor x, std::optional<Tensor> b, Ten
   const auto bytes = torch::headeronly::ScalarType::Byte;
   Tensor mask = save_mask ? new_output(x, {x.size(0), x.size(1), sizes.mid_h, 2, (sizes.mid_w + 31) / 32 * 4}, bytes)
                           : torch::stable::new_empty(x, {0}, bytes);
-  Tensor y = run(x, b, fu, fd, up, down, sizes, gain * up * up, slope, clamp, flip_filter, save_mask ? &mask : nullptr, false);
+  Spoiled spoiled(x.size(0));
+  Tensor y = run(x, b, fu, fd, up, down, sizes, gain * up * up, slope, clamp, flip_filter, save_mask ? &mask : nullptr, false, spoiled);
+  spoiled.each([&](int64_t n) {
+    const auto found = reference("filtered_lrelu", sample(x, n), b, fu, fd, up, down, padding, gain, slope, clamp, flip_filter, save_mask);
+    const Tensor bits = tensor(found[1]);
+    replace_sample(y, n, tensor(found[0]));
+    if (save_mask) replace_sample(mask, n, bits);
+  });
   return {y, mask};
 }
 
@@ -118,7 +128,13 @@ Tensor filtered_lrelu_backward(Tensor x, Tensor mask, Tensor fu, Tensor fd, int6
     FASTGAN_CHECK(mask.size(d) == expected[d], "mask has size ", mask.size(d), " in dimension ", d, ", expected ", expected[d]);
   mask = torch::stable::contiguous(mask);
   const filtered::Sizes sizes{x.size(2), x.size(3), size[1], size[0], size[3], size[2], offset[0], offset[1], offset[2], offset[3]};
-  return run(x, std::nullopt, fu, fd, up, down, sizes, gain, slope, -1.0, flip_filter, &mask, true);
+  Spoiled spoiled(x.size(0));
+  Tensor y = run(x, std::nullopt, fu, fd, up, down, sizes, gain, slope, -1.0, flip_filter, &mask, true, spoiled);
+  spoiled.each([&](int64_t n) {
+    const auto found = reference("filtered_lrelu_backward", sample(x, n), sample(mask, n), fu, fd, up, down, offset, size, gain, slope, flip_filter);
+    replace_sample(y, n, tensor(found[0]));
+  });
+  return y;
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace {
 using filtered::Plan;
 
 #include "cpu/convert.h"
+#include "cpu/finite.h"
 #include "cpu/filtered_lrelu_vector.h"
 #include "cpu/filtered_lrelu_combine.h"
 
@@ -90,9 +91,9 @@ inline void take_x(const Plan<T>& plan, const S* x, T bias, Scratch<T>& scratch,
     for (int64_t i = e, j = e * plan.x_stride + plan.x_margin; i < n; i += plan.x_phases, ++j) row[j] = to[i];
 }
 
-// A row of y from its planes.
+// A row of y from its planes, which is returned in the type of the sums.
 template <class S, class T>
-inline void give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
+inline const T* give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
   T* to = scratch.line;
   if constexpr (std::is_same_v<S, T>) to = y;
   const T *even = scratch.y, *odd = even + plan.out_columns;
@@ -108,6 +109,7 @@ inline void give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
       for (int64_t j = 0; j * plan.y_phases + e < plan.out_w; ++j) to[j * plan.y_phases + e] = scratch.y[e * plan.out_columns + j];
   }
   if constexpr (!std::is_same_v<S, T>) narrow(to, y, plan.out_w);
+  return to;
 }
 
 // The group of `up` rows of t that read the rows of x from u on: t[py + u up - j] meets their taps j, j + up, ...
@@ -138,9 +140,9 @@ inline void clear_beyond(const Plan<T>& plan, T* row) {
 }
 
 // Across to a row of y from row `which` of the two that have been filtered along, or from the ring of t if the filter is 2-D.
-// `spare`: numbers after the row that may be overwritten.
+// `spare`: numbers after the row that may be overwritten. Whether all of the row is finite.
 template <class S, class T>
-inline void across_row(const Plan<T>& plan, Scratch<T>& scratch, T* const* rows, int64_t which, S* y, int64_t spare) {
+inline bool across_row(const Plan<T>& plan, Scratch<T>& scratch, T* const* rows, int64_t which, S* y, int64_t spare) {
   T* out[4];
   for (int64_t e = 0; e < plan.y_phases; ++e) out[e] = scratch.y + e * plan.out_columns;
   bool direct = false;
@@ -157,12 +159,12 @@ inline void across_row(const Plan<T>& plan, Scratch<T>& scratch, T* const* rows,
       for (int64_t place : plan.t_place) scratch.in[k++] = rows[a] + place;
     combine_plain(plan.y_phases, scratch.in.data(), plan.along_down.data(), plan.down_rows * plan.down_samples, out, 0, plan.out_columns);
   }
-  if (!direct) give_y<S>(plan, scratch, y);
+  return finite(direct ? out[0] : give_y<S>(plan, scratch, y), plan.out_w);
 }
 
 // Rows o and, if `two`, o + 1 of y from the ring of t, whose rows both read: together they load them once.
 template <class S, class T>
-inline void down_rows(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, bool two, S* y, int64_t spare) {
+inline bool down_rows(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, bool two, S* y, int64_t spare) {
   T* const* rows = scratch.t_from(o * plan.down - plan.qy);
   if (plan.down_separable)
     for (int64_t r = 0; r < plan.phases; ++r) {
@@ -170,13 +172,13 @@ inline void down_rows(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, bool 
       if (two) combine_two(rows, plan.along_down.data(), plan.down_rows, plan.down, scratch.row, scratch.row + plan.t_row(), at, plan.columns);
       else combine<1, Pass::plain>(rows, plan.along_down.data(), plan.down_rows, &scratch.row, at, plan.columns, Act<T>{}, 0);
     }
-  across_row(plan, scratch, rows, 0, y, spare);
-  if (two) across_row(plan, scratch, rows, 1, y + plan.out_w, spare - plan.out_w);
+  const bool first = across_row(plan, scratch, rows, 0, y, spare);
+  return (!two || across_row(plan, scratch, rows, 1, y + plan.out_w, spare - plan.out_w)) && first;
 }
 
-// Rows [first, last) of y of one plane. A band writes the rows of the mask that its own rows of y read first.
+// Rows [first, last) of y of one plane; whether all are finite. A band writes the rows of the mask that its own rows of y read first.
 template <Pass kPass, class S, class T>
-void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, uint8_t* mask, int64_t first, int64_t last) {
+bool plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, uint8_t* mask, int64_t first, int64_t last) {
   const bool marks = kPass == Pass::activate_and_mark;
   const int64_t own_first = first == 0 ? 0 : first * plan.down, own_last = last == plan.out_h ? plan.mid_h : last * plan.down;
   const int64_t row_bytes = plan.mask_row();
@@ -221,6 +223,7 @@ void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, u
     }
     ++u;
   };
+  bool all_finite = true;
   for (int64_t o = first, step = 1; o < last; o += step) {
     step = plan.down_separable && o + 1 < last ? 2 : 1;
     const int64_t from = std::max<int64_t>(0, o * plan.down - plan.qy);
@@ -230,16 +233,17 @@ void plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, u
     if (u == INT64_MIN || (!marks && u < needed)) u = needed;
     while (plan.py + (u - 1) * plan.up < to - 1) group();
     expect<true>(y + (o + kRowsAhead) * plan.out_w, step * plan.out_w);
-    down_rows(plan, scratch, o, step == 2, y + o * plan.out_w, (last - o - 1) * plan.out_w);
+    all_finite &= down_rows(plan, scratch, o, step == 2, y + o * plan.out_w, (last - o - 1) * plan.out_w);
   }
   if (marks)
     while (plan.py + (u - 1) * plan.up < own_last - 1) group();
+  return all_finite;
 }
 
-// Bands [first, last) of [N C planes][bands].
-template <class S, class T>
+// Bands [first, last) of [N C planes][bands]. spoiled(n): sample n has an output that is not finite.
+template <class S, class T, class Found>
 void filtered_bands(const Plan<T>& plan, const S* x, const T* bias, int64_t channels, S* y, uint8_t* mask, bool read_mask,
-                    int64_t bands, int64_t first, int64_t last) {
+                    int64_t bands, int64_t first, int64_t last, const Found& spoiled) {
   Scratch<T> scratch(plan);
   const int64_t mask_plane = plan.mid_h * 2 * plan.mask_row();
   for (int64_t unit = first; unit < last; ++unit) {
@@ -248,9 +252,11 @@ void filtered_bands(const Plan<T>& plan, const S* x, const T* bias, int64_t chan
     const S* x_plane = x + p * plan.x_h * plan.x_w;
     S* y_plane = y + p * plan.out_h * plan.out_w;
     const T b = bias ? bias[p % channels] : T(0);
-    if (!mask) plane<Pass::activate>(plan, scratch, x_plane, b, y_plane, nullptr, from, to);
-    else if (read_mask) plane<Pass::masked>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
-    else plane<Pass::activate_and_mark>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
+    bool all_finite;
+    if (!mask) all_finite = plane<Pass::activate>(plan, scratch, x_plane, b, y_plane, nullptr, from, to);
+    else if (read_mask) all_finite = plane<Pass::masked>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
+    else all_finite = plane<Pass::activate_and_mark>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
+    if (!all_finite) spoiled(p / channels);
   }
 }
 

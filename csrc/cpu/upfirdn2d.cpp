@@ -13,6 +13,7 @@
 #include "check.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
+#include "cpu/reference.h"
 #include "cpu/upfirdn2d_plan.h"
 
 #define FASTGAN_KERNEL "cpu/upfirdn2d_kernel.h"
@@ -72,6 +73,11 @@ std::vector<T> correlation_weights(const Tensor& f, bool flip_filter, T gain) {
   return h;
 }
 
+template <class T>
+bool all_finite(const std::vector<T>& values) {
+  return std::all_of(values.begin(), values.end(), [](T value) { return std::isfinite(value); });
+}
+
 Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64_t> up, std::vector<int64_t> down,
                  std::vector<int64_t> padding, bool flip_filter, double gain) {
   FASTGAN_CHECK(f.dim() == (fy ? 1 : 2) && (!fy || fy->dim() == 1), "the filter must be [taps_y, taps_x], or two of [taps]");
@@ -83,11 +89,14 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
   Tensor y = new_images(x, x.size(0), x.size(1), ay.out, ax.out, last);
   if (y.numel() == 0) return y;
   x = with_dense_rows(x, last);
+  bool finite = true;
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
     FASTGAN_CHECK(f.scalar_type() == (std::is_same_v<T, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float),
                   "f must be float32, or float64 for a float64 x");
     std::vector<T> h = correlation_weights<T>(f, flip_filter, gain);
+    finite = all_finite(h) && (!fy || all_finite(correlation_weights<T>(*fy, flip_filter, 1)));
+    if (!finite) return;
     const std::vector<T> hy = fy ? correlation_weights<T>(*fy, flip_filter, 1) : separate(h, ay.taps, ax.taps);
     const Plan<T> plan(ax, ay, h, hy);
     const Images<scalar_t> from = images<scalar_t>(x, last);
@@ -98,7 +107,8 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
       else FASTGAN_AT_LEVEL(filter_rows<scalar_t, T>(plan, from, to, first, end));
     });
   });
-  return y;
+  // Inserted zeros and padding are passed over here: they make NaN of a tap that is not finite.
+  return finite ? y : tensor(reference("upfirdn2d", x, f, fy, up, down, padding, flip_filter, gain)[0]);
 }
 
 Tensor upfirdn2d_filter_backward(Tensor x, Tensor dy, std::vector<int64_t> taps, std::vector<int64_t> up, std::vector<int64_t> down,
@@ -116,6 +126,7 @@ Tensor upfirdn2d_filter_backward(Tensor x, Tensor dy, std::vector<int64_t> taps,
   Tensor df = torch::stable::new_empty(x, {ay.taps, ax.taps}, dtype);
   x = with_dense_rows(x, last);
   dy = dense_like(dy, last);
+  bool finite = true;
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
     const Images<scalar_t> from = images<scalar_t>(x, last);
@@ -132,8 +143,9 @@ Tensor upfirdn2d_filter_backward(Tensor x, Tensor dy, std::vector<int64_t> taps,
       for (int64_t i = 0; i < size; ++i) sums[i] += sums[u * size + i];
     T* result = mutable_pointer<T>(df);
     for (int64_t i = 0; i < size; ++i) result[flip_filter ? i : size - 1 - i] = static_cast<T>(gain * sums[i]);
+    finite = all_finite(sums);
   });
-  return df;
+  return finite ? df : tensor(reference("upfirdn2d_filter_backward", x, dy, taps, up, down, padding, flip_filter, gain)[0]);
 }
 
 }  // namespace

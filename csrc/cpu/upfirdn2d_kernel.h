@@ -7,6 +7,7 @@
 
 constexpr int kDirect = 12;  // rows that one pass adds up: their weights and the sum stay in registers
 
+#include "cpu/finite.h"
 #include "cpu/vectors.h"
 #include "cpu/upfirdn2d_across.h"
 
@@ -293,7 +294,7 @@ inline double dot(const T* a, const T* b, int64_t n) {
 }
 
 // Adds to sums[taps_y taps_x] what the output rows [from, to) contribute to the gradient in h: dy times the sample that each
-// tap met. dy: dense rows of `x.group` wide columns.
+// tap met; NaN where dy is not finite. dy: dense rows of `x.group` wide columns.
 template <class S, class T>
 void correlate_rows(const Axis& ax, const Axis& ay, const Images<S>& x, const S* dy, int64_t from, int64_t to, double* sums) {
   const int64_t group = x.group, length = ax.out * group, left = std::max<int64_t>(ax.low, 0);
@@ -314,6 +315,7 @@ void correlate_rows(const Axis& ax, const Axis& ay, const Images<S>& x, const S*
     }
     ready = std::max(ready, last);
     widen(dy + r * length, line.data(), length);
+    if (!finite(line.data(), length)) sums[0] = std::numeric_limits<double>::quiet_NaN();  // it may meet nothing but zeros
     split(line.data(), parts.data(), ax.phases, ax.out, group);
     for (int64_t i = first; i < last; ++i)
       for (int64_t q = 0; q < ax.phases; ++q)

@@ -89,6 +89,11 @@ std::vector<T> separate(std::vector<T>& h, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j)
       if (!(std::abs(column[i] * row[j] - h[i * columns + j]) <= tolerance)) return {};
+  T sum = 0;
+  for (T c : column) sum += std::abs(c);
+  const T scale = std::exp2(-std::ceil(std::log2(sum)));  // the column, summed over first, makes no number larger
+  for (T& c : column) c *= scale;
+  for (T& r : row) r /= scale;
   h = row;
   return column;
 }

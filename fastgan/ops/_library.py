@@ -73,7 +73,11 @@ def define(
     op = Op(schema.split("(")[0], schema, reference, fake, setup_context, backward, kernels)
     _STATE.ops[op.name] = op
     _install(NAMESPACE, op)
-    _STATE.libraries[NAMESPACE].impl(op.name, reference, "CompositeExplicitAutograd")
+    library = _STATE.libraries[NAMESPACE]
+    library.impl(op.name, reference, "CompositeExplicitAutograd")
+    if "cpp" in kernels:  # csrc/cpu/reference.h calls it where numbers are not finite
+        library.define(schema.replace("(", "_reference(", 1))
+        library.impl(f"{op.name}_reference", reference, "CompositeExplicitAutograd")
 
 
 def _install(namespace: str, op: Op) -> None:

@@ -241,7 +241,8 @@ def _check_channels(op, x, weight, bias, channels, outputs, groups):
 
 def _apply(x, weight, bias, form):
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    if torch.compiler.is_compiling():  # it differentiates and prunes the plain operator by itself
+    # The compiler differentiates and prunes the plain operator by itself; of nothing, torch's own rules hold.
+    if torch.compiler.is_compiling() or 0 in x.shape or 0 in weight.shape:
         return aten.convolution(x, weight, bias, *form)
     if not recorded:
         return convolution(x, weight, bias, form)

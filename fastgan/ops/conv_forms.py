@@ -74,17 +74,24 @@ def other_form(w, form) -> str:
 
 def form_of(x, w, form) -> str:
     """What `convolution(x, w, bias, form)` is computed by: "conv3x3", "columns", or "" for torch's form."""
-    if x.dtype != torch.float32 or x.device.type != "cpu":
+    if x.dtype != torch.float32 or x.device.type != "cpu" or 0 in x.shape or 0 in w.shape:
         return ""
     other = other_form(w, form)
+    if other in ("fold", "rows") and min(_transposed_size(x, w, form)) < 1:
+        return ""
     n, _, height, width = x.shape
     if other == "columns":
         # On narrow images most columns are of no output: a discriminator's last layer, 4x4 to 1x1, took 0.4 ms longer.
         return other if width + 2 * form.padding[1] >= 2 * w.shape[3] else ""
     if other == "rows":
-        small = height * width <= SMALL_IMAGE and 0 < n * height * width <= ALL_IMAGES
+        small = height * width <= SMALL_IMAGE and n * height * width <= ALL_IMAGES
         return other if small and type(x) is torch.Tensor else ""  # real numbers: the places of rows are remembered
     return other if n * height * width >= PIXELS and (other == "fold" or min(height, width) >= 4) else ""
+
+
+def _transposed_size(x, w, form) -> list[int]:
+    parts = zip(x.shape[2:], form.stride, form.padding, w.shape[2:], form.output_padding, strict=True)
+    return [(n - 1) * stride - 2 * pad + k + more for n, stride, pad, k, more in parts]
 
 
 def _in_pixels(x) -> bool:
@@ -137,7 +144,10 @@ def _rows(x, w, form, size):
 def _columns(x, w, form):
     outputs, inputs, kh, kw = w.shape
     columns = w.permute(0, 3, 1, 2).reshape(outputs * kw, inputs, kh, 1)
-    z = aten.convolution(x, columns, None, *form).contiguous()
+    # Padded afterwards: torch passes over the padding around an image, whatever the weight (0 times infinity is NaN).
+    rows = form._replace(padding=(form.padding[0], 0))
+    z = aten.convolution(x, columns, None, *rows).contiguous()
+    z = F.pad(z, [form.padding[1]] * 2) if form.padding[1] else z
     n, _, height, width = z.shape
     size = (n, outputs, height, width - kw + 1, kw)
     return z.as_strided(size, (z.stride(0), kw * height * width, width, 1, height * width + 1)).sum(-1)
@@ -154,9 +164,7 @@ def convolution(x, w, bias, form):
     if taken == "columns":
         y = _columns(x, w, form)
     else:
-        parts = zip(x.shape[2:], form.stride, form.padding, w.shape[2:], form.output_padding, strict=True)
-        size = [(n - 1) * stride - 2 * pad + k + more for n, stride, pad, k, more in parts]
-        y = (_fold if taken == "fold" else _rows)(x, w, form, size)
+        y = (_fold if taken == "fold" else _rows)(x, w, form, _transposed_size(x, w, form))
     return _channels_last(y if bias is None else y + bias[:, None, None], x)
 
 
