@@ -67,7 +67,8 @@ class Inception(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(images.expand(-1, 3, -1, -1))[0].float()
+        images = images.to(self.network.fc.weight.device).expand(-1, 3, -1, -1)
+        return self.network(images)[0].float()
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Class logits [N, 1008] without the bias, which the Inception score is computed from."""
