@@ -17,7 +17,6 @@ import faulthandler
 import hashlib
 import io
 import json
-import pickle
 import random
 import resource
 import shutil
@@ -27,7 +26,6 @@ import sys
 import tempfile
 import time
 import traceback
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import pytest
 import torch
+from bombs import bombs
 from saved_runs import SMALL, write_run
 from snapshot import persistent, stand_ins, write_snapshot
 
@@ -223,43 +222,6 @@ def kinds(folder: Path) -> Iterator[Kind]:
         yield Kind(f"{name} run, {TENSORS}", run, load_run, inside + TENSORS, True, swap_header)
 
 
-def bombs(folder: Path) -> Iterator[tuple[str, Path, Callable[[Path], dict]]]:
-    """Small files that ask for much."""
-    from safetensors.torch import save_file
-
-    shared: list = []
-    for _ in range(60):
-        shared = [shared, shared]
-    (folder / "shared.pkl").write_bytes(pickle.dumps(shared))
-    (folder / "memo.pkl").write_bytes(b"]r\x00\x87\x93\x03.")
-    (folder / "marks.pkl").write_bytes(b"(" * 10**6)
-    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
-    (folder / "encode.pkl").write_bytes(
-        b"c_codecs\nencode\nq\x01" + text + b"q\x02(" + b"h\x01h\x02\x85R" * 3000 + b"l."
-    )
-    (folder / "long.pkl").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 45) + b"x.")
-    with zipfile.ZipFile(folder / "deflated.pt", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", b"N" * (100 << 20))
-    tall = torch.zeros(1).expand(10**6, 10**6)
-    torch.save({"synthesis.b4.const": tall}, folder / "stride.pt")
-    for name, arguments in {
-        "wide": dict(SIZES, w_dim=10**6),
-        "large": dict(SIZES, img_resolution=2**20),
-        "tall": dict(SIZES, img_resolution=2**13, channel_base=2**26),
-        "deep": dict(SIZES, mapping_kwargs={"num_layers": 10**6}),
-        "latent": dict(SIZES, z_dim=2**40),
-        "half": dict(SIZES, num_fp16_res=-(10**9)),
-    }.items():
-        about = {"model": "stylegan2.generator", "arguments": arguments}
-        save_file({"x": torch.zeros(1)}, folder / f"{name}.safetensors", metadata={"fastgan": json.dumps(about)})
-        yield f"bomb: {name}", folder / f"{name}.safetensors", load_converted
-    about = '{"model":' + "[" * 10**5
-    save_file({"x": torch.zeros(1)}, folder / "nested.safetensors", metadata={"fastgan": about})
-    yield "bomb: nested", folder / "nested.safetensors", load_converted
-    for name in ("shared.pkl", "memo.pkl", "marks.pkl", "encode.pkl", "long.pkl", "deflated.pt", "stride.pt"):
-        yield f"bomb: {name}", folder / name, load_foreign
-
-
 def same(found: dict, expected: dict) -> bool:
     return found.keys() == expected.keys() and all(
         torch.equal(value, expected[name]) if isinstance(value, torch.Tensor) else value == expected[name]
@@ -310,7 +272,6 @@ def run(seconds: float, seed: int, folder: Path, keep: Path | None) -> int:
         raise Slow
 
     signal.signal(signal.SIGALRM, alarm)
-    end = time.monotonic() + seconds
     table: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     faults = 0
 
@@ -327,10 +288,12 @@ def run(seconds: float, seed: int, folder: Path, keep: Path | None) -> int:
 
     whole = list(kinds(folder))
     expected = {kind.name: kind.load(kind.path) for kind in whole}
-    for name, path, load in bombs(folder):
-        outcome, fault = judge(load, path, None)
-        report(name, outcome, fault or ("a bomb was taken" if outcome == "other" else ""), path, "as made")
-    count = 0
+    for path in bombs(folder, SIZES):
+        outcome, fault = judge(load_converted if path.suffix == ".safetensors" else load_foreign, path, None)
+        report(
+            f"bomb: {path.name}", outcome, fault or ("a bomb was taken" if outcome == "other" else ""), path, "as made"
+        )
+    count, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         kind = whole[count % len(whole)]
         count += 1
