@@ -290,21 +290,33 @@ def main() -> int:
     start, found = time.perf_counter(), {}
     work = [functools.partial(check, name, options.ways, options.dtypes) for name in options.only]
     work += [past_faults] if options.ways == names else []
+
+    def take(part: dict[str, str]) -> None:
+        """Shows and keeps what is known so far: whoever is ended early has said it."""
+        found.update(part)
+        for case, text in part.items():
+            if text != "ok" and not text.startswith("skipped"):
+                print(f"{case}: {text}"[:220], flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(summary(found)))
+
     if options.jobs == 1:  # what watches this process need not follow others
         for f in work:
-            found |= f(options.device)
+            take(f(options.device))
     else:
         with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
             for future in [pool.submit(f, options.device) for f in work]:
-                found |= future.result()
-    failed = {case: text for case, text in found.items() if text != "ok" and not text.startswith("skipped")}
-    for case, text in failed.items():
-        print(f"{case}: {text}"[:220])
+                take(future.result())
+    result = summary(found)
+    counts = f"{result['cases']} cases, {len(result['failed'])} failed, {result['skipped']} skipped"
+    print(f"smoke: {counts}, {time.perf_counter() - start:.0f} s")
+    return int(bool(result["failed"]))
+
+
+def summary(found: dict[str, str]) -> dict:
     skipped = sum(text.startswith("skipped") for text in found.values())
-    print(f"smoke: {len(found)} cases, {len(failed)} failed, {skipped} skipped, {time.perf_counter() - start:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps({"cases": len(found), "skipped": skipped, "failed": failed}))
-    return int(bool(failed))
+    failed = {case: text for case, text in found.items() if text != "ok" and not text.startswith("skipped")}
+    return {"cases": len(found), "skipped": skipped, "failed": failed}
 
 
 if __name__ == "__main__":

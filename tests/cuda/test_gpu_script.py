@@ -70,6 +70,36 @@ def test_failed_tests_are_named_so_that_pytest_finds_them_again(gpu, tmp_path):
     assert "2 tests, 1 failed" in lines and "two" in "".join(lines)
 
 
+def test_only_tests_that_are_there_are_run_again(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "CARRIED", tmp_path)
+    assert gpu.failed_before() == []
+    failed = {
+        "tests/ops/test_fma.py::test_it[1]": "",
+        ".py::tests.ops.test_gone": "",
+        "tests/ops/test_gone.py::test_it": "",
+    }
+    (tmp_path / "call1.json").write_text(json.dumps({"steps": {"parity": {"failed": failed}}}))
+    assert gpu.failed_before() == ["tests/ops/test_fma.py::test_it[1]"]
+    (tmp_path / "call1.json").write_text(
+        json.dumps({"steps": {"info": {}, "parity": {"state": "ended after its 110 s"}}})
+    )
+    assert gpu.failed_before() == []
+
+
+def test_half_a_file_stops_no_other_step(gpu, tmp_path, monkeypatch):
+    steps = [gpu.Step(name, 60, [sys.executable, "-c", "pass"]) for name in ("parity", "times")]
+
+    def written(call, device, scratch):
+        (scratch / "parity.xml").write_text("<testsuite><testcase")
+        (scratch / "times.json").write_text('{"bias_act": 1}')
+        return steps
+
+    monkeypatch.setattr(gpu, "steps", written)
+    gpu.perform(1, "cpu", tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "call1.json").read_text())["steps"]
+    assert "ParseError" in report["parity"]["unreadable"] and report["times"]["numbers"] == {"bias_act": 1}
+
+
 def test_a_run_is_judged_by_its_numbers(gpu):
     lines = [{"step": s, "g/loss": 1.0, "speed/images_per_second": 10.0 * s} for s in (1, 2, 3, 4)]
     assert gpu.training(lines) == {"steps": 4, "not finite": [], "images/s": 35.0}
