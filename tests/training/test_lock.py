@@ -128,6 +128,13 @@ def test_what_a_data_set_says_of_itself(tiny, tmp_path, capsys):
     assert f"{tiny.name}: {tiny.about}\n" in capsys.readouterr().out
 
 
+# As in a terminal: a shell's background job ignores SIGINT, one of nohup SIGHUP.
+USUAL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+"""
 # Sends itself a signal at a moment of the start.
 STARTING = """
 import os, signal, sys
@@ -158,7 +165,8 @@ sys.exit(main(argv))
 )
 def test_a_signal_before_the_first_step(tmp_path, command, number, moment):
     out = tmp_path / "run"
-    argv = [sys.executable, "-c", STARTING, str(int(number)), moment, *command[3:], "--steps", "50", "--out", str(out)]
+    script = [sys.executable, "-c", USUAL + STARTING, str(int(number)), moment]
+    argv = [*script, *command[3:], "--steps", "50", "--out", str(out)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     said = done.stdout + done.stderr
     assert done.returncode == 128 + number and number.name in said and "Traceback" not in said, said
