@@ -3,7 +3,7 @@
 //
 //   activation   act(t)                        act'(t) in s               s
 //   linear       t                             1                          u
-//   relu         max(t, 0)                     u > 0                      u
+//   relu         max(t, 0)                     u <= 0 ? 0 : 1             u
 //   lrelu        t > 0 ? t : alpha t           u > 0 ? 1 : alpha          u   (alpha >= 0)
 //   tanh         tanh t                        1 - u^2                    u
 //   sigmoid      1 / (1 + e^-t)                u (1 - u)                  u
@@ -11,6 +11,8 @@
 //   selu         S (t > 0 ? t : A (e^t - 1))   u > 0 ? S : u + S A        u
 //   softplus     t > 20 ? t : log(1 + e^t)     u > 20 ? 1 : 1 - e^-u      u
 //   swish        t sigmoid(t)                  sg (1 + t (1 - sg))        t
+//
+// At NaN each is what torch's own derivative is there.
 #pragma once
 
 #include <cmath>
@@ -122,7 +124,7 @@ FASTGAN_HD T activate(T t, T alpha) {
 
 template <Activation A, class T>
 FASTGAN_HD T derivative(T s, T alpha) {
-  if constexpr (A == Activation::relu) return s > T(0) ? T(1) : T(0);
+  if constexpr (A == Activation::relu) return s <= T(0) ? T(0) : T(1);
   if constexpr (A == Activation::lrelu) return s > T(0) ? T(1) : alpha;
   if constexpr (A == Activation::tanh) return T(1) - s * s;
   if constexpr (A == Activation::sigmoid) return s * (T(1) - s);
@@ -134,6 +136,13 @@ FASTGAN_HD T derivative(T s, T alpha) {
     return sg * (T(1) + s * (T(1) - sg));
   }
   return T(1);
+}
+
+// v act'(t); 0 where relu is off, whatever v is: not NaN where it is infinite.
+template <Activation A, class T>
+FASTGAN_HD T times_derivative(T v, T s, T alpha) {
+  if constexpr (A == Activation::relu) return s <= T(0) ? T(0) : v;
+  else return v * derivative<A>(s, alpha);
 }
 
 // body.template operator()<A>() for the activation named `name`; false if there is none.

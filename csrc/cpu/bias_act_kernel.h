@@ -18,20 +18,16 @@ inline void forward_block(const T* x, const T* bias, T* y, int64_t n, T alpha, T
   }
 }
 
-// dx = dy gain act'(s), 0 where |y| >= clamp. `saved` is y, or x for swish, or null for an unclamped linear.
+// dx = dy gain act'(s), dy counting as 0 where |y| >= clamp. `saved` is y, or x for swish, or null for an unclamped linear.
 template <Activation A, bool kVectorBias, class T>
 inline void backward_block(const T* dy, const T* saved, const T* bias, T* dx, int64_t n, T alpha, T gain, T clamp) {
   const T b0 = bias[0], inverse = T(1) / gain;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    if constexpr (A == Activation::swish) {
-      const T t = saved[i] + (kVectorBias ? bias[i] : b0);
-      const T y = gain * activate<A>(t, alpha), d = dy[i] * gain * derivative<A>(t, alpha);
-      dx[i] = (y < T(0) ? -y : y) >= clamp ? T(0) : d;
-    } else {
-      const T y = saved[i], d = dy[i] * gain * derivative<A>(y * inverse, alpha);
-      dx[i] = (y < T(0) ? -y : y) >= clamp ? T(0) : d;
-    }
+    const T t = A == Activation::swish ? saved[i] + (kVectorBias ? bias[i] : b0) : saved[i] * inverse;
+    const T y = A == Activation::swish ? gain * activate<A>(t, alpha) : saved[i];
+    const T d = (y < T(0) ? -y : y) >= clamp ? T(0) : dy[i] * gain;
+    dx[i] = times_derivative<A>(d, t, alpha);
   }
 }
 

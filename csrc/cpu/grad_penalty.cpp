@@ -38,13 +38,14 @@ double penalty(Kind kind, double sumsq, double target) {
   return kind == Kind::one_sided && excess < 0 ? 0 : excess * excess;
 }
 
-// c of d penalty / dg = c g: 0 at g = 0, where the norm has no derivative.
+// dp c, with d penalty / dg = c g: 0 at g = 0, where the norm has no derivative, and below a one-sided target, whatever dp is.
+// c of an infinite norm is NaN, as torch has it: it hides no divergence.
 template <class T>
-T coefficient(Kind kind, T sumsq, T target) {
-  if (kind == Kind::r1) return 2;
-  if (sumsq == 0) return 0;
-  const T c = 2 - 2 * target / std::sqrt(sumsq);
-  return kind == Kind::one_sided && c < 0 ? 0 : c;
+T factor_of(T dp, Kind kind, T sumsq, T target) {
+  if (kind == Kind::r1) return dp * 2;
+  const T norm = std::sqrt(sumsq);
+  if (sumsq == 0 || (kind == Kind::one_sided && norm <= target)) return 0;
+  return dp * (2 * (norm - target) / norm);
 }
 
 Tensor rows_of(const Tensor& x) {
@@ -112,7 +113,7 @@ Tensor grad_penalty_backward(Tensor dp, Tensor grad, Tensor sumsq, std::string k
     const T *upstream = pointer<T>(dp), *squared = pointer<T>(sumsq);
     for_each_unit(units, [&](int64_t u) {
       const int64_t n = units.row(u), at = units.begin(u);
-      const T factor = upstream[n] * coefficient<T>(kind, squared[n], static_cast<T>(target));
+      const T factor = factor_of<T>(upstream[n], kind, squared[n], static_cast<T>(target));
       FASTGAN_AT_LEVEL(scale<scalar_t, T>(from + at, to + at, units.size(u), factor));
     });
   });

@@ -159,6 +159,10 @@ void forward_pixels(Work<S, T>& w, const S* x, const S* residual, S* y, double e
   });
 }
 
+// mean g of a plane; NaN under an infinite weight, as the differences of dx then are.
+template <class T>
+T mean_of(double sum, int64_t n, T weight) { return static_cast<T>(sum / n) + 0 * weight; }
+
 // sum_g, sum_gx: [N, C]
 template <Activation A, class S, class T>
 void backward_planes(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T* sum_gx) {
@@ -169,7 +173,7 @@ void backward_planes(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
     Statistics<T> s = w.of_plane(p);
     const auto [g, gx] = FASTGAN_AT_LEVEL(sums_of_plane<A, S, T>(dy + at, x + at, n, s, w.alpha));
     sum_g[p] = static_cast<T>(g), sum_gx[p] = static_cast<T>(gx);
-    const T mean_g = static_cast<T>(g / n), mean_gx = static_cast<T>(gx / n);
+    const T mean_g = mean_of(g, n, *s.weight), mean_gx = static_cast<T>(gx / n);
     s.mean_g = &mean_g, s.mean_gx = &mean_gx;
     FASTGAN_AT_LEVEL(backward_range<A, false, S, T>(dy + at, x + at, dx + at, n, n, s, w.alpha));
   });
@@ -203,7 +207,7 @@ void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
       gx += sums[(u * 2 + 1) * channels + c];
     }
     sum_g[p] = static_cast<T>(g), sum_gx[p] = static_cast<T>(gx);
-    mean_g[p] = static_cast<T>(g / w.shape.pixels), mean_gx[p] = static_cast<T>(gx / w.shape.pixels);
+    mean_g[p] = mean_of(g, w.shape.pixels, w.weight[c]), mean_gx[p] = static_cast<T>(gx / w.shape.pixels);
   });
   const std::vector<T> g = pieces(mean_g.data(), samples, channels, piece), gx = pieces(mean_gx.data(), samples, channels, piece);
   for_each(units.count, units.unit, [&](int64_t u) {

@@ -151,7 +151,7 @@ Moments forward_plane(const S* x, const S* residual, S* y, int64_t n, const Stat
 template <Activation A, class T>
 inline __attribute__((always_inline)) T slope_times(T dy, T xhat, T weight, T bias, T alpha) {
   const T t = xhat * weight + bias;
-  return dy * derivative<A>(A == Activation::swish ? t : activate<A>(t, alpha), alpha);
+  return times_derivative<A>(dy, A == Activation::swish ? t : activate<A>(t, alpha), alpha);
 }
 
 // sum g and sum g xhat of one plane

@@ -23,6 +23,7 @@ from fastgan.models.stylegan_layers import (
 )
 from fastgan.nn import EqualLinear
 from fastgan.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
+from fastgan.ops._autocast import autocast
 
 __all__ = ["Config", "Discriminator", "DiscriminatorConfig", "Generator"]
 
@@ -102,7 +103,7 @@ class SynthesisLayer(nn.Module):
         config = self.config
         resampling = dict(up=self.up, padding=config.kernel_size // 2, resample_filter=self.resample_filter)
         noise = self._noise(x, noise_mode)
-        x = modulated_conv2d(x, self.weight, self.affine(w), noise, flip_weight=self.up == 1, **resampling)
+        x = modulated_conv2d(autocast(x), self.weight, self.affine(w), noise, flip_weight=self.up == 1, **resampling)
         return activate(x, self.bias.to(x.dtype), config.activation, gain, config.conv_clamp)
 
 
@@ -118,7 +119,7 @@ class ToRGB(nn.Module):
         self.weight_gain = inputs**-0.5
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        x = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False)
+        x = modulated_conv2d(autocast(x), self.weight, self.affine(w) * self.weight_gain, demodulate=False)
         return bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from fastgan.models.stylegan_layers import MAX_RESOLUTION, Mapping, check_sizes, half_dtype
 from fastgan.nn import EqualLinear
 from fastgan.ops import filtered_lrelu, modulated_conv2d
+from fastgan.ops._autocast import autocast
 
 R = dict(conv_kernel=1, use_radial_filters=True, channel_base=65536, channel_max=1024)
 
@@ -208,7 +209,7 @@ class SynthesisLayer(nn.Module):
         else:
             x = x.to(w.dtype)
         x = modulated_conv2d(
-            x,
+            autocast(x),
             self.weight,
             styles,
             padding=self.kernel - 1,

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fastgan.ops import bias_act, conv2d_resample, setup_filter
+from fastgan.ops._autocast import autocast
 from fastgan.ops.bias_act import ACTIVATIONS
 
 
@@ -85,6 +86,7 @@ class EqualConv2d(nn.Module):
         """[N, in_channels, H, W] -> [N, out_channels, H up / down, W up / down]; `gain` multiplies output and clamp."""
         weight = self.weight * self.weight[0].numel() ** -0.5
         resampling = dict(up=self.up, down=self.down, padding=self.weight.shape[-1] // 2, flip_weight=self.up == 1)
+        x = autocast(x)
         x = conv2d_resample(x, weight.to(x.dtype), self.resample_filter, **resampling)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         clamp = None if self.clamp is None else self.clamp * gain

@@ -7,6 +7,7 @@ from torch import nn
 
 from fastgan.nn.equalized import EqualLinear
 from fastgan.ops import modulated_conv2d, setup_filter
+from fastgan.ops._autocast import autocast
 
 
 class ModulatedConv2d(nn.Module):
@@ -46,7 +47,7 @@ class ModulatedConv2d(nn.Module):
         if not self.demodulate:
             styles = styles * self.weight[0].numel() ** -0.5
         return modulated_conv2d(
-            x,
+            autocast(x),
             self.weight,
             styles,
             noise,

@@ -21,24 +21,26 @@ def check_like(op: str, name: str, t: torch.Tensor, x: torch.Tensor, *, dtype: b
         raise TypeError(f"{op}: {name} has dtype {t.dtype}; expected {x.dtype}, the dtype of the input")
 
 
-def check_number(op: str, name: str, value: object, default: float) -> float:
-    """value as a float, `default` for None; TypeError unless it is a number."""
-    if value is None:
+def check_number(op: str, name: str, value: object, default: float | None = None) -> float:
+    """value as a float, `default` for None if there is one; TypeError unless it is a number."""
+    if value is None and default is not None:
         return default
     if not isinstance(value, int | float) and not hasattr(value, "__float__"):
-        raise TypeError(f"{op}: {name}={value!r}; expected None or a number")
+        expected = "a number" if default is None else "None or a number"
+        raise TypeError(f"{op}: {name}={value!r}; expected {expected}")
     return float(value)
+
+
+def check_integer(op: str, name: str, value: object) -> None:
+    """TypeError unless value is an integer."""
+    if isinstance(value, bool | torch.Tensor) or not hasattr(value, "__index__"):
+        raise TypeError(f"{op}: {name}={value!r}; expected an integer")
 
 
 def check_rank(op: str, name: str, t: torch.Tensor, rank: int) -> None:
     """ValueError unless t has `rank` dimensions."""
     if t.dim() != rank:
         raise ValueError(f"{op}: {name} has shape {tuple(t.shape)}; expected {rank} dimensions")
-
-
-def autocast_like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """t in the dtype of x while autocast is active: parameters stay float32 there, activations do not."""
-    return t.to(x.dtype) if t.dtype != x.dtype and torch.is_autocast_enabled(x.device.type) else t
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -4,6 +4,7 @@ An op is defined once, in Python, by `define`. Its reference is registered under
 exists on every device; a compiled or Triton kernel registers for its own dispatch key and then wins by dispatch.
 """
 
+import functools
 import importlib
 import os
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+
+from fastgan.ops._autocast import outside_autocast
+from fastgan.ops._transforms import transforming
 
 NAMESPACE = "fastgan"
 _DISPATCH_KEY = {"cpp": "CPU", "cuda": "CUDA", "triton": "CUDA"}
@@ -52,6 +56,16 @@ for _schema in ("cpu_level(str level) -> str", "compiler() -> str", "cuda_archs(
     _STATE.libraries[NAMESPACE].define(_schema)
 
 
+class _Ops:
+    """The ops of a namespace, as the formula of a gradient calls them."""
+
+    def __init__(self, namespace: str) -> None:
+        self._registered = getattr(torch.ops, namespace)
+
+    def __getattr__(self, name: str) -> Callable:
+        return _STATE.ops[name].reference if transforming() else getattr(self._registered, name)
+
+
 def define(
     schema: str,
     *,
@@ -70,14 +84,14 @@ def define(
         formula serves the compiled, the emulated and the interpreted kernels.
     kernels: which of "cpp", "cuda", "triton" exist for it.
     """
-    op = Op(schema.split("(")[0], schema, reference, fake, setup_context, backward, kernels)
+    op = Op(schema.split("(")[0], schema, outside_autocast(reference), fake, setup_context, backward, kernels)
     _STATE.ops[op.name] = op
     _install(NAMESPACE, op)
     library = _STATE.libraries[NAMESPACE]
-    library.impl(op.name, reference, "CompositeExplicitAutograd")
+    library.impl(op.name, op.reference, "CompositeExplicitAutograd")
     if "cpp" in kernels:  # csrc/cpu/reference.h calls it where numbers are not finite
         library.define(schema.replace("(", "_reference(", 1))
-        library.impl(f"{op.name}_reference", reference, "CompositeExplicitAutograd")
+        library.impl(f"{op.name}_reference", op.reference, "CompositeExplicitAutograd")
 
 
 def _install(namespace: str, op: Op) -> None:
@@ -86,10 +100,9 @@ def _install(namespace: str, op: Op) -> None:
     qualified = f"{namespace}::{op.name}"
     torch.library.register_fake(qualified, op.fake, lib=library)
     if op.backward is not None:
-        ops = getattr(torch.ops, namespace)
         torch.library.register_autograd(
             qualified,
-            lambda ctx, *grads, _op=op, _ops=ops: _op.backward(_ops, ctx, *grads),
+            outside_autocast(functools.partial(op.backward, _Ops(namespace))),
             setup_context=op.setup_context,
             lib=library,
         )
@@ -158,16 +171,18 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable]:
 
 
 def select(name: str, impl: str, x: torch.Tensor) -> Any:
-    """The dispatcher op behind `impl` for tensors on the device of x.
+    """What computes op `name` by `impl` for tensors on the device of x: the dispatcher's op, or the reference.
 
     Raises ValueError for an unknown `impl`, RuntimeError for one that is not available here; both name those that are.
     """
+    kernels = _STATE.ops[name].kernels
+    if impl not in ("auto", "reference", *kernels):
+        raise ValueError(f"{name}: impl={impl!r} is unknown; expected one of {('auto', 'reference', *kernels)}")
+    if impl == "reference" or transforming():
+        return _STATE.ops[name].reference
     if impl == "auto":
         # torch.onnx.export knows torch's operations alone.
         return _STATE.ops[name].reference if torch.onnx.is_in_onnx_export() else getattr(torch.ops.fastgan, name)
-    kernels = _STATE.ops[name].kernels
-    if impl not in kernels:
-        raise ValueError(f"{name}: impl={impl!r} is unknown; expected one of {('auto', 'reference', *kernels)}")
     on_device = x.device.type == ("cpu" if impl == "cpp" else "cuda")
     if on_device and availability(name, impl):
         return getattr(torch.ops.fastgan, name)

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from fastgan.ops import _library
-from fastgan.ops._checks import accumulation_dtype, autocast_like, check_floating, check_like, check_number
+from fastgan.ops._autocast import autocast_like
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number
+from fastgan.ops._transforms import in_layout_of
 
 SELU_SCALE = 1.0507009873554805
 SELU_ALPHA = 1.6732632423543772
@@ -24,8 +26,13 @@ class Activation(NamedTuple):
     function: Callable  # (t, alpha) -> act(t)
     gain: float
     saved: str
-    derivative: Callable  # (s, alpha) -> act'(t); s = act(t) where the output is saved, else s = t
+    derivative: Callable  # (s, alpha) -> act'(t); s = act(t) where the output is saved, else s = t; NaN as torch has it
     curvature: Callable | None  # d derivative / ds in torch operations, of any order by autograd; None: zero everywhere
+
+
+def _elu(t: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
+    """torch's own has one gradient of NaN in its vectors and another in what is left after them."""
+    return torch.where(t > 0, t, alpha * torch.expm1(torch.where(t > 0, 0.0, t)))
 
 
 def _swish_curvature(t: torch.Tensor) -> torch.Tensor:
@@ -36,23 +43,29 @@ def _swish_curvature(t: torch.Tensor) -> torch.Tensor:
 # fmt: off
 ACTIVATIONS: dict[str, Activation] = {
     "linear": Activation(lambda t, a: t, 1.0, "y", lambda u, a: torch.ones_like(u), None),
-    "relu": Activation(lambda t, a: F.relu(t), math.sqrt(2), "y", lambda u, a: (u > 0).to(u.dtype), None),
+    "relu": Activation(lambda t, a: F.relu(t), math.sqrt(2), "y", lambda u, a: (~(u <= 0)).to(u.dtype), None),
     "lrelu": Activation(lambda t, a: F.leaky_relu(t, a), math.sqrt(2), "y",
                         lambda u, a: torch.where(u > 0, torch.ones_like(u), a), None),
     "tanh": Activation(lambda t, a: torch.tanh(t), 1.0, "y", lambda u, a: 1 - u * u, lambda u: -2 * u),
     "sigmoid": Activation(lambda t, a: torch.sigmoid(t), 1.0, "y", lambda u, a: u * (1 - u), lambda u: 1 - 2 * u),
-    "elu": Activation(lambda t, a: F.elu(t), 1.0, "y",
+    "elu": Activation(lambda t, a: _elu(t), 1.0, "y",
                       lambda u, a: torch.where(u > 0, 1.0, u + 1), lambda u: (u <= 0).to(u.dtype)),
-    "selu": Activation(lambda t, a: F.selu(t), 1.0, "y",
+    "selu": Activation(lambda t, a: SELU_SCALE * _elu(t, SELU_ALPHA), 1.0, "y",
                        lambda u, a: torch.where(u > 0, SELU_SCALE, u + SELU_SCALE * SELU_ALPHA),
                        lambda u: (u <= 0).to(u.dtype)),
     "softplus": Activation(lambda t, a: F.softplus(t), 1.0, "y",
                            lambda u, a: torch.where(u > 20, torch.ones_like(u), -torch.expm1(-u)),
                            lambda u: torch.where(u > 20, 0.0, torch.exp(-u))),
-    "swish": Activation(lambda t, a: t * torch.sigmoid(t), math.sqrt(2), "x",
+    "swish": Activation(lambda t, a: F.silu(t), math.sqrt(2), "x",
                         lambda t, a: torch.sigmoid(t) * (1 + t * (1 - torch.sigmoid(t))), _swish_curvature),
 }
 # fmt: on
+
+
+def times_slope(v: torch.Tensor, s: torch.Tensor, act: str, alpha: float) -> torch.Tensor:
+    """v act'(t), s as in the table; 0 where relu is off, whatever v is: not NaN where it is infinite."""
+    product = v * ACTIVATIONS[act].derivative(s, alpha)
+    return product.masked_fill(s <= 0, 0.0) if act == "relu" else product
 
 
 def bias_act(
@@ -109,12 +122,8 @@ def bias_act(
     limit = check_number("bias_act", "clamp", clamp, -1.0)
     if clamp is not None and not limit >= 0:
         raise ValueError(f"bias_act: clamp={clamp}; expected None or a number >= 0")
-    if impl == "reference":
-        return _reference(x, b, dim, act, alpha, gain, limit)
-    op = _library.select("bias_act", impl, x)
     # Gradients are computed from the output, which must determine the sign of its input: not so for these.
-    if alpha < 0:
-        return _reference(x, b, dim, act, alpha, gain, limit)
+    op = _library.select("bias_act", "reference" if alpha < 0 else impl, x)
     if gain <= 0:
         y = op(x, b, dim, act, alpha, 1.0, -1.0) * gain
         return y if limit < 0 else F.hardtanh(y, -limit, limit)
@@ -130,6 +139,11 @@ def _sum_except(t: torch.Tensor, dim: int) -> torch.Tensor:
     return t.to(accumulation_dtype(t.dtype)).movedim(dim, 0).flatten(1).sum(1) if t.dim() > 1 else t.clone()
 
 
+def _limit(clamp: float, y: torch.Tensor) -> torch.Tensor:
+    """clamp as it is in the dtype of a stored output."""
+    return torch.full((), clamp, dtype=y.dtype, device=y.device)
+
+
 def _reference(
     x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, clamp: float
 ) -> torch.Tensor:
@@ -141,42 +155,34 @@ def _reference(
         y = y * gain
     y = y.to(x.dtype)
     if clamp >= 0:
-        y = F.hardtanh(y, -clamp, clamp)  # a clamp whose gradient is 0 at the limit itself
+        limit = _limit(clamp, y)
+        y = torch.where(y.abs() >= limit, y.detach().clamp(-limit, limit), y)  # the gradient at the limit itself is 0
     return y.clone(memory_format=torch.preserve_format) if y is x else y
 
 
-def _derivative(
-    saved: torch.Tensor | None,
-    b: torch.Tensor | None,
-    dim: int,
-    act: str,
-    alpha: float,
-    gain: float,
-    clamp: float,
-    order: int,
-) -> torch.Tensor | float:
-    """Order 1: dy/dx from the saved tensor. Order 2: its derivative with respect to the saved tensor."""
+def _gradient(v, saved, b, dim, act, alpha, gain, clamp, order):
+    """v dy/dx from the saved tensor (order 1), or v times its derivative with respect to the saved tensor (order 2), in the
+    accumulation dtype. v counts as 0 where the clamp is reached."""
     row = ACTIVATIONS[act]
+    v = v.to(accumulation_dtype(v.dtype))
     if saved is None:
-        return gain
-    s = saved.to(accumulation_dtype(saved.dtype))
+        return v * gain
+    s = saved.to(v.dtype)
     if row.saved == "x":
         s = s if b is None else s + _along(b.to(s.dtype), s, dim)
         y = gain * row.function(s, alpha)
-        slope = gain * (row.derivative(s, alpha) if order == 1 else row.curvature(s))
     else:
-        y, u = s, s / gain
-        slope = gain * row.derivative(u, alpha) if order == 1 else row.curvature(u)
+        y, s = s, s / gain
+    v = v * gain if order == 1 or row.saved == "x" else v
     if clamp >= 0:
-        limit = torch.tensor(clamp, dtype=saved.dtype).item()
-        slope = torch.where(y.abs() >= limit, torch.zeros_like(slope), slope)
-    return slope
+        v = v.masked_fill(y.abs() >= _limit(clamp, saved), 0.0)
+    return times_slope(v, s, act, alpha) if order == 1 else v * row.curvature(s)
 
 
 def _backward_reference(dy, saved, b, dim, act, alpha, gain, clamp, bias_grad):
-    dx = (dy.to(accumulation_dtype(dy.dtype)) * _derivative(saved, b, dim, act, alpha, gain, clamp, 1)).to(dy.dtype)
-    if saved is not None:
-        dx = torch.empty_like(saved).copy_(dx)
+    dx = in_layout_of(
+        _gradient(dy, saved, b, dim, act, alpha, gain, clamp, 1).to(dy.dtype), dy if saved is None else saved
+    )
     return dx, _sum_except(dx, dim).to(dx.dtype) if bias_grad else dy.new_zeros(0)
 
 
@@ -219,10 +225,11 @@ def _double_backward(ops, ctx, ddx, ddb):
     grad_dy = ops.bias_act_backward(v, saved, b, *arguments, False)[0] if ctx.needs_input_grad[0] else None
     grad_saved = grad_b = None
     if ACTIVATIONS[ctx.act].curvature is not None and (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
-        curvature = _derivative(saved, b, *arguments, 2)
-        grad_saved = v * dy * curvature.to(dy.dtype)
+        dtype = accumulation_dtype(dy.dtype)
+        grad_saved = _gradient(v.to(dtype) * dy.to(dtype), saved, b, *arguments, 2)
         if ctx.needs_input_grad[2] and ACTIVATIONS[ctx.act].saved == "x":
             grad_b = _sum_except(grad_saved, ctx.dim).to(dy.dtype)
+        grad_saved = grad_saved.to(dy.dtype)
     return grad_dy, grad_saved, grad_b, None, None, None, None, None, None
 
 

@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 import torch
 
+from fastgan.ops._autocast import autocast, autocast_like, outside_autocast
 from fastgan.ops._checks import check_floating, check_like, check_rank
+from fastgan.ops._transforms import transforming
 from fastgan.ops.conv_forms import convolution, convolution_backward
 
 aten = torch.ops.aten
@@ -82,13 +84,16 @@ class _Convolution(torch.autograd.Function):
         return convolution(x, w, bias, form)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, dy):
         if dy is None:
             return None, None, None, None
         x, w = ctx.saved_tensors
         dx = dw = db = None
         by_x, by_w = _asked(ctx, 0), _weight_gradients and _asked(ctx, 1)
-        if not torch.is_grad_enabled():  # nothing is recorded: one call, which brings dy into the kernels' layout once
+        if transforming():  # a graph recorded before it, differentiated inside: vmap over autograd.grad
+            dx, dw, _ = aten.convolution_backward(dy, x, w, None, *ctx.form, [by_x, by_w, False])
+        elif not torch.is_grad_enabled():  # nothing is recorded: one call brings dy into the kernels' layout once
             dx, dw = convolution_backward(dy, x, w, ctx.form, by_x, by_w)
         else:
             dx = _InputGradient.apply(dy, w, x, ctx.form) if by_x else None
@@ -107,6 +112,7 @@ class _InputGradient(torch.autograd.Function):
         return convolution_backward(dy, x, w, form, True, False)[0]
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, v):
         if v is None:
             return None, None, None, None
@@ -128,6 +134,7 @@ class _WeightGradient(torch.autograd.Function):
         return convolution_backward(dy, x, w, form, False, True)[1]
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, v):
         if v is None:
             return None, None, None, None
@@ -161,6 +168,13 @@ def conv2d(
     input, weight, bias = _operands("conv2d", input, weight, bias)
     channels = weight.shape[1] * groups
     _check_channels("conv2d", input, weight, bias, channels, weight.shape[0], groups)
+    for axis, name in enumerate(("height", "width")):
+        least = form.dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+        if input.shape[2 + axis] + 2 * form.padding[axis] < least:
+            raise ValueError(
+                f"conv2d: {name} of input is {input.shape[2 + axis]} with padding={padding}; expected at least {least}, the"
+                " reach of weight"
+            )
     return _apply(input, weight, bias, form)
 
 
@@ -193,7 +207,10 @@ def conv_transpose2d(
 
 
 def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    values = (value, value) if isinstance(value, int) else tuple(value)
+    values = (value, value) if isinstance(value, int) else value
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{op}: {name}={value!r}; expected an integer >= {least}, or two of them [y, x]")
+    values = tuple(values)
     if len(values) != 2 or not all(isinstance(v, int) and v >= least for v in values):
         raise ValueError(f"{op}: {name}={value!r}; expected an integer >= {least}, or two of them [y, x]")
     return values
@@ -220,9 +237,9 @@ def _operands(op, x, weight, bias):
     if bias is not None:
         check_floating(op, "bias", bias)
     # The saved tensors must have the type the convolution ran in: cast before it, not inside.
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    x = autocast(x)
+    weight = autocast_like(weight, x)
+    bias = None if bias is None else autocast_like(bias, x)
     check_like(op, "weight", weight, x)
     if bias is not None:
         check_like(op, "bias", bias, x)
@@ -241,8 +258,8 @@ def _check_channels(op, x, weight, bias, channels, outputs, groups):
 
 def _apply(x, weight, bias, form):
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    # The compiler differentiates and prunes the plain operator by itself; of nothing, torch's own rules hold.
-    if torch.compiler.is_compiling() or 0 in x.shape or 0 in weight.shape:
+    # The compiler and a transform differentiate and prune the plain operator by themselves; of nothing, torch's rules hold.
+    if torch.compiler.is_compiling() or transforming() or 0 in x.shape or 0 in weight.shape:
         return aten.convolution(x, weight, bias, *form)
     if not recorded:
         return convolution(x, weight, bias, form)

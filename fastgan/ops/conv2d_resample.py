@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from fastgan.ops._checks import autocast_like, check_floating, check_like, check_rank
+from fastgan.ops._autocast import autocast_like, outside_autocast
+from fastgan.ops._checks import check_floating, check_like, check_rank
 from fastgan.ops.conv2d import conv2d, conv_transpose2d
 from fastgan.ops.upfirdn2d import four_paddings, upfirdn2d
 
@@ -66,8 +67,12 @@ def conv2d_resample(
             raise ValueError(
                 f"{op}: {name} of x is {size} with up={up} and padding={padding}; expected at least {kernel[axis]}"
             )
-    filtering = dict(flip_filter=flip_filter)
+    return _resampled(x, w, f, up, down, pads, groups, flip_weight, flip_filter)
 
+
+@outside_autocast
+def _resampled(x, w, f, up, down, pads, groups, flip_weight, flip_filter):
+    kernel, filtering = (w.shape[3], w.shape[2]), dict(flip_filter=flip_filter)
     if up == 1 and down == 1:
         return _padded_convolution(x, w, pads, groups, flip_weight)
     if kernel == (1, 1) and up == 1:

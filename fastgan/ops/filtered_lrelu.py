@@ -22,7 +22,9 @@ from collections.abc import Sequence
 import torch
 
 from fastgan.ops import _library
-from fastgan.ops._checks import autocast_like, check_floating, check_like, check_rank
+from fastgan.ops._autocast import autocast_like
+from fastgan.ops._checks import check_floating, check_like, check_number, check_rank
+from fastgan.ops._transforms import transforming
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.upfirdn2d import as_filter, four_paddings, upfirdn2d
 
@@ -89,7 +91,9 @@ def filtered_lrelu(
         if factor < 1:
             raise ValueError(f"filtered_lrelu: {name}={factor}; expected >= 1")
     padding = four_paddings("filtered_lrelu", padding)
-    if clamp is not None and not clamp >= 0:
+    gain, slope = check_number("filtered_lrelu", "gain", gain), check_number("filtered_lrelu", "slope", slope)
+    limit = check_number("filtered_lrelu", "clamp", clamp, -1.0)
+    if clamp is not None and not limit >= 0:
         raise ValueError(f"filtered_lrelu: clamp={clamp}; expected None or a number >= 0")
     middle = _middle(x.shape, hu, up, padding)
     for size, tu, td, name in zip(middle, _taps(hu), _taps(hd), ("width", "height"), strict=True):
@@ -102,13 +106,13 @@ def filtered_lrelu(
         up,
         down,
         padding,
-        float(gain),
-        float(slope),
-        -1.0 if clamp is None else float(clamp),
+        gain,
+        slope,
+        limit,
         bool(flip_filter),
     )
-    if impl == "reference":
-        return _composed(x, b, hu, hd, *arguments, impl)
+    if impl == "reference" or transforming():
+        return _composed(x, b, hu, hd, *arguments, "reference")
     op = _library.select("filtered_lrelu", impl, x)
     learned = torch.is_grad_enabled() and (hu.requires_grad or hd.requires_grad)
     gpu_double = x.dtype == torch.float64 and (x.device.type == "cuda" or impl == "cuda")

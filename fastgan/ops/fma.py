@@ -2,9 +2,11 @@
 
 import torch
 
+from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import check_floating, check_like
 
 
+@outside_autocast
 def fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     """a * b + c, broadcast. `torch.addcmul` is one pass over memory already, so there is no kernel of our own.
 

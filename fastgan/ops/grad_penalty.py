@@ -14,7 +14,8 @@ from __future__ import annotations
 import torch
 
 from fastgan.ops import _library
-from fastgan.ops._checks import accumulation_dtype, check_floating
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_number
+from fastgan.ops._transforms import in_layout_of
 
 KINDS = ("r1", "wgan-gp", "one-sided")
 # Elements below which a CPU runs the torch operations themselves: a registered op costs 28 us more per forward and
@@ -46,13 +47,11 @@ def grad_penalty(grad: torch.Tensor, kind: str = "r1", target: float = 1.0, *, i
         raise ValueError("grad_penalty: grad has no dimensions; expected [N, ...]")
     if kind not in KINDS:
         raise ValueError(f"grad_penalty: kind={kind!r}; expected one of {list(KINDS)}")
-    target = 0.0 if kind == "r1" else float(target)
+    target = 0.0 if kind == "r1" else check_number("grad_penalty", "target", target)
     if not 0 <= target < float("inf"):
         raise ValueError(f"grad_penalty: target={target}; expected a finite number >= 0")
     small = impl == "auto" and grad.device.type == "cpu" and grad.numel() < SMALL
-    if small or impl == "reference":
-        return _penalty(_squares(grad), kind, target)
-    return _library.select("grad_penalty", impl, grad)(grad, kind, target)[0]
+    return _library.select("grad_penalty", "reference" if small else impl, grad)(grad, kind, target)[0]
 
 
 def _row_sums(x: torch.Tensor) -> torch.Tensor:
@@ -88,23 +87,26 @@ def _reference(grad: torch.Tensor, kind: str, target: float) -> tuple[torch.Tens
     return penalty.clone() if penalty is sumsq else penalty, sumsq
 
 
-def _slopes(sumsq: torch.Tensor, kind: str, target: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(c, s, r) of d penalty / dg = c g and dc/dg = s g / r^2, in torch operations that autograd carries to any order.
+def _slopes(
+    v: torch.Tensor, sumsq: torch.Tensor, kind: str, target: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(v c, v s, r) of d penalty / dg = c g and dc/dg = s g / r^2, in torch operations that autograd carries to any order.
 
-    r1: c = 2, s = 0. Else c = 2 (1 - t/r) and s = 2 t/r, both 0 where r = 0 and, one-sided, where r <= t.
+    r1: c = 2, s = 0. Else c = 2 (r - t) / r and s = 2 t/r, both 0 where r = 0 and, one-sided, where r <= t. Of an infinite
+    norm c is NaN, as torch has it: it hides no divergence.
     """
     zero, norm = _norm(sumsq)
     if kind == "r1":
-        return torch.full_like(norm, 2.0), torch.zeros_like(norm), norm
+        return v * 2, torch.zeros_like(norm), norm
     flat = zero | (norm <= target) if kind == "one-sided" else zero
-    pull = 2 * target / norm
-    return (2 - pull).masked_fill(flat, 0.0), pull.masked_fill(flat, 0.0), norm
+    c, s = 2 * (norm - target) / norm, 2 * target / norm
+    return (v * c).masked_fill(flat, 0.0), (v * s).masked_fill(flat, 0.0), norm
 
 
 def _backward_reference(dp, grad, sumsq, kind, target):
-    factor = dp * _slopes(sumsq, kind, target)[0]
+    factor = _slopes(dp, sumsq, kind, target)[0]
     dg = (_rows(factor, grad) * grad.to(factor.dtype)).to(grad.dtype)
-    return torch.empty_like(grad).copy_(dg)
+    return in_layout_of(dg, grad)
 
 
 def _setup(ctx, inputs, output):
@@ -129,15 +131,15 @@ def _double_backward(ops, ctx, v):
     g, v = grad.to(dp.dtype), v.to(dp.dtype)
     if torch.is_grad_enabled():
         sumsq = _squares(g)  # a saved output carries no graph; a third derivative needs one
-    c, s, r = _slopes(sumsq, ctx.kind, ctx.target)
     grad_dp = grad_g = None
     if ctx.needs_input_grad[0]:
-        grad_dp = c * _row_sums(v * g)
+        grad_dp = _slopes(_row_sums(v * g), sumsq, ctx.kind, ctx.target)[0]
     if ctx.needs_input_grad[1]:
-        grad_g = _rows(dp * c, g) * v
+        c, s, r = _slopes(dp, sumsq, ctx.kind, ctx.target)
+        grad_g = _rows(c, g) * v
         if ctx.kind != "r1":
             u = g / _rows(r, g)
-            grad_g = grad_g + _rows(dp * s * _row_sums(v * u), g) * u
+            grad_g = grad_g + _rows(s * _row_sums(v * u), g) * u
         grad_g = grad_g.to(grad.dtype)
     return grad_dp, grad_g, None, None, None
 

@@ -12,14 +12,17 @@ Forward and first derivative are torch's kernels; the second is written in Dx, D
 import torch
 import torch.nn.functional as F
 
+from fastgan.ops._autocast import is_autocast, outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_rank
+from fastgan.ops._transforms import transforming
 
 
 def grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """`torch.nn.functional.grid_sample` with mode="bilinear", padding_mode="zeros", align_corners=False.
 
     Args:
-        input: [N, C, H, W]; float16, bfloat16, float32 or float64.
+        input: [N, C, H, W]; float16, bfloat16, float32 or float64 (16-bit types are computed in float32: in 16 bits a
+            coordinate is worth less than a pixel).
         grid: [N, H', W', 2], points (x, y) of the dtype of input; -1 and 1 are the outer edges of the image.
 
     Returns: [N, C, H', W'] of the dtype of input, differentiable to any order in both arguments (almost everywhere: y is
@@ -31,7 +34,7 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     check_floating("grid_sample", "grid", grid)
     check_rank("grid_sample", "input", input, 4)
     check_rank("grid_sample", "grid", grid, 4)
-    if torch.is_autocast_enabled(input.device.type):  # the wider of the two, as autocast has it for torch's own
+    if is_autocast(input.device.type):  # the wider of the two, as autocast has it for torch's own
         wider = torch.promote_types(input.dtype, grid.dtype)
         input, grid = input.to(wider), grid.to(wider)
     check_like("grid_sample", "grid", grid, input)
@@ -42,12 +45,17 @@ def grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
         )
     if 0 in input.shape[2:]:
         raise ValueError(f"grid_sample: input has shape {tuple(input.shape)}; expected at least one pixel")
+    return _sample(input, grid)
+
+
+@outside_autocast
+def _sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     if 0 in grid.shape or input.shape[1] == 0:
         return input.new_empty(*input.shape[:2], *grid.shape[1:3]) + 0 * (input.sum() + grid.sum())
-    # A compiler cannot see a derivative it lacks: it is given the formula itself, which it fuses.
-    if torch.compiler.is_compiling():
-        return _reference(input, grid)
-    return _GridSample.apply(input, grid)
+    wide = accumulation_dtype(input.dtype)
+    # A compiler and a transform cannot see a derivative they lack: they are given the formula itself.
+    sample = _formula if torch.compiler.is_compiling() or transforming() else _GridSample.apply
+    return sample(input.to(wide), grid.to(wide)).to(input.dtype)
 
 
 class _GridSample(torch.autograd.Function):
@@ -57,7 +65,10 @@ class _GridSample(torch.autograd.Function):
         return F.grid_sample(input, grid, "bilinear", "zeros", align_corners=False)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, dy):
+        if transforming():  # a graph recorded before it, differentiated inside: vmap over autograd.grad
+            return torch.func.vjp(_formula, *ctx.saved_tensors)[1](dy)
         by_input, by_grid = _GridSampleBackward.apply(dy, *ctx.saved_tensors, ctx.needs_input_grad)
         return by_input if ctx.needs_input_grad[0] else None, by_grid if ctx.needs_input_grad[1] else None
 
@@ -70,9 +81,12 @@ class _GridSampleBackward(torch.autograd.Function):
         return torch.ops.aten.grid_sampler_2d_backward(dy, input, grid, bilinear, zeros, False, needs)
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, v_input, v_grid):
         """Of S = <v_input, dS/dinput> + <v_grid, dS/dgrid> = <dy, sample(v_input) + a Dx + b Dy>, (a, b) = v_grid in pixels."""
         dy, input, grid = ctx.saved_tensors
+        if v_input is None:  # the gradient by the image was not made: it needs none
+            v_input = torch.zeros_like(input)
         h, w = input.shape[2:]
         points = _Points(grid, h, w)
         a, b = (v_grid[:, None, ..., 0] * (w / 2), v_grid[:, None, ..., 1] * (h / 2))
@@ -135,10 +149,8 @@ class _Points:
         return (p01 - p00) * (1 - self.u) + (p11 - p10) * self.u
 
 
-def _reference(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Coordinates in float32 at least: in 16 bits they are worth less than a pixel."""
-    wide, grid = input.to(accumulation_dtype(input.dtype)), grid.to(accumulation_dtype(grid.dtype))
+def _formula(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     points = _Points(grid, *input.shape[2:])
-    p00, p10, p01, p11 = points.gather(wide)
-    upper, lower = p00 + (p10 - p00) * points.u, p01 + (p11 - p01) * points.u
-    return (upper + (lower - upper) * points.v).to(input.dtype)
+    p00, p10, p01, p11 = points.gather(input)
+    u, v = points.u, points.v
+    return p00 * ((1 - u) * (1 - v)) + p10 * (u * (1 - v)) + p01 * ((1 - u) * v) + p11 * (u * v)

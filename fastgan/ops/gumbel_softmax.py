@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastgan.ops import _library
-from fastgan.ops._checks import accumulation_dtype, check_floating
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_integer, check_number
 
 _LOW = 0xFFFFFFFF
 
@@ -39,21 +39,21 @@ def gumbel_softmax(
     check_floating("gumbel_softmax", "logits", logits)
     if logits.dim() < 1:
         raise ValueError("gumbel_softmax: logits has no dimensions; expected rank >= 1")
+    temperature = check_number("gumbel_softmax", "temperature", temperature)
     if not temperature > 0:
         raise ValueError(f"gumbel_softmax: temperature={temperature}; expected a number above 0")
     seed = _as_tensor(seed, logits.device)
-    if impl == "reference":
-        return _reference(logits, float(temperature), seed)
-    return _library.select("gumbel_softmax", impl, logits)(logits, float(temperature), seed)
+    return _library.select("gumbel_softmax", impl, logits)(logits, temperature, seed)
 
 
 def _as_tensor(seed: int | Tensor | None, device: torch.device) -> Tensor:
     if seed is None:
         return torch.randint(2**62, (1,), device=device)
     if not isinstance(seed, Tensor):
-        if not 0 <= int(seed) < 2**63:
+        check_integer("gumbel_softmax", "seed", seed)
+        if not 0 <= seed < 2**63:
             raise ValueError(f"gumbel_softmax: seed={seed}; expected 0 <= seed < 2^63")
-        return torch.full((1,), int(seed), dtype=torch.int64, device=device)
+        return torch.full((1,), seed, dtype=torch.int64, device=device)
     if seed.dtype != torch.int64 or seed.shape != (1,):
         raise ValueError(
             f"gumbel_softmax: seed is {seed.dtype} {tuple(seed.shape)}; expected a number or an int64 tensor [1]"
@@ -92,13 +92,17 @@ def _reference(logits: Tensor, temperature: float, seed: Tensor) -> Tensor:
 
 
 def _setup(ctx, inputs, output):
-    _, ctx.temperature, _ = inputs
-    ctx.save_for_backward(output)
+    logits, ctx.temperature, seed = inputs
+    narrow = logits.dtype != accumulation_dtype(logits.dtype)
+    ctx.save_for_backward(*((logits, seed, None) if narrow else (None, None, output)))
 
 
 def _backward(ops, ctx, dy):
-    (y,) = ctx.saved_tensors
-    return torch._softmax_backward_data(dy, y, -1, y.dtype) / ctx.temperature, None, None
+    logits, seed, y = ctx.saved_tensors
+    if y is None:  # 16 bits of y are too few: its gradient is a difference, and that of the gradient one of products
+        y = ops.gumbel_softmax(logits.to(accumulation_dtype(dy.dtype)), ctx.temperature, seed)
+    dx = torch._softmax_backward_data(dy.to(y.dtype), y, -1, y.dtype) / ctx.temperature
+    return dx.to(dy.dtype), None, None
 
 
 # The gradient y (dy - sum(y dy)) / temperature is in torch operations of dy and y, so higher orders follow through y.

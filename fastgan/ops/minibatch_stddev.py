@@ -7,9 +7,11 @@ gradient (bench/bench_minibatch_stddev.py).
 
 import torch
 
-from fastgan.ops._checks import check_floating, check_rank
+from fastgan.ops._autocast import outside_autocast
+from fastgan.ops._checks import check_floating, check_integer, check_rank
 
 
+@outside_autocast
 def minibatch_stddev(x: torch.Tensor, group_size: int | None = 4, num_channels: int = 1) -> torch.Tensor:
     """Appends the average standard deviation over groups of samples as constant channels.
 
@@ -27,6 +29,9 @@ def minibatch_stddev(x: torch.Tensor, group_size: int | None = 4, num_channels: 
     check_floating("minibatch_stddev", "x", x)
     check_rank("minibatch_stddev", "x", x, 4)
     n, c, h, w = x.shape
+    check_integer("minibatch_stddev", "num_channels", num_channels)
+    if group_size is not None:
+        check_integer("minibatch_stddev", "group_size", group_size)
     group = n if group_size is None else min(group_size, n)
     if group < 0 or (n > 0 and (group == 0 or n % group)):
         raise ValueError(f"minibatch_stddev: group_size={group_size}; expected None or a divisor of the batch size {n}")

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 import torch
 
 from fastgan.ops import _library
-from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_rank
+from fastgan.ops._autocast import outside_autocast
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, check_rank
+from fastgan.ops._transforms import transforming
 from fastgan.ops.conv2d import Form
 from fastgan.ops.conv2d_resample import conv2d_resample
 from fastgan.ops.conv_forms import form_of
@@ -91,38 +93,50 @@ def modulated_conv2d(
             )
         noise = noise.to(x.dtype)
 
+    resampling = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
+    return _modulated(x, weight, styles, gain, noise, demodulate, prenormalize, resampling, impl)
+
+
+@outside_autocast
+def _modulated(x, weight, styles, gain, noise, demodulate, prenormalize, resampling, impl):
+    if demodulate and (prenormalize or x.dtype == torch.float16):
+        weight, styles = (t.to(accumulation_dtype(t.dtype)) for t in (weight, styles))
     if demodulate and prenormalize:
         weight = weight * weight.square().mean((1, 2, 3), keepdim=True).rsqrt()
         styles = styles * styles.square().mean().rsqrt()
-    elif demodulate and x.dtype == torch.float16:
-        taps = max(1, weight[0].numel()) if len(weight) else 1
-        weight = weight * (taps**-0.5 / weight.abs().amax((1, 2, 3), keepdim=True))
-        styles = styles / styles.abs().amax(1, keepdim=True)
+    elif demodulate and x.dtype == torch.float16 and weight.numel() and styles.numel():
+        tiny = torch.finfo(weight.dtype).tiny  # of zeros alone there is nothing to divide by
+        weight = weight * (weight[0].numel() ** -0.5 / weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny))
+        styles = styles / styles.abs().amax(1, keepdim=True).clamp(min=tiny)
     weight, styles = weight.to(x.dtype), styles.to(x.dtype)
 
-    resampling = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
-    make_weights = _reference if impl == "reference" else _library.select("modulated_conv2d_weight", impl, x)
-    pointwise = weight.shape[2:] == (1, 1) and up == down == 1 and padding in (0, (0, 0), [0, 0])
+    make_weights = _library.select("modulated_conv2d_weight", impl, x)
+    plain = resampling["up"] == resampling["down"] == 1
+    pointwise = weight.shape[2:] == (1, 1) and plain and resampling["padding"] in (0, (0, 0), [0, 0])
     matrix = pointwise and len(weight) <= MATRIX_OUTPUTS
-    form = _form(x, weight, styles, matrix, up == down == 1) if impl == "auto" else "grouped"
+    form = _form(x, weight, styles, matrix, plain) if impl == "auto" else "grouped" if len(x) else "shared"
     if form == "shared":
         y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
     else:
         w = make_weights(weight, styles, gain, demodulate)[0]
         y = _product(x, w) if form == "product" else _grouped(x, w, resampling)
-        y = y if noise is None else y + noise
-    if noise is not None and y.shape[2:] != noise.shape[-2:]:
-        raise ValueError(
-            f"{op}: noise has shape {tuple(noise.shape)}; expected the output resolution, {tuple(y.shape[2:])}"
-        )
+        y = y if noise is None else y + _of_resolution(noise, y)
     return y
+
+
+def _of_resolution(noise: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    if y.shape[2:] != noise.shape[-2:]:
+        raise ValueError(
+            f"modulated_conv2d: noise has shape {tuple(noise.shape)}; expected the output resolution, {tuple(y.shape[2:])}"
+        )
+    return noise
 
 
 def _as_gain(gain: torch.Tensor | float | None, x: torch.Tensor) -> torch.Tensor | None:
     if gain is None:
         return None
     if not isinstance(gain, torch.Tensor):
-        return x.new_full(x.shape[:2], float(gain))
+        return x.new_full(x.shape[:2], check_number("modulated_conv2d", "input_gain", gain))
     check_floating("modulated_conv2d", "input_gain", gain)
     check_like("modulated_conv2d", "input_gain", gain, x, dtype=False)
     if gain.dim() > 2 or tuple(gain.shape) not in ((), (x.shape[1],), tuple(x.shape[:2])):
@@ -142,6 +156,8 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
     so it serves neither that layout nor where gradients are recorded; the product serves both.
     Not measured on a GPU, where the shared form is taken.
     """
+    if transforming() or not len(x):
+        return "shared"
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
         return "shared"
@@ -155,7 +171,7 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
 
 
 def _shared(x, weight, styles, gain, demodulate, noise, resampling):
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    last = not transforming() and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     if last and x.device.type == "cpu" and x.numel() < weight.numel() and weight.is_contiguous():
         # Else torch turns the weight: 512x512x3x3 on 4x4 pixels took 1.8 ms instead of 0.8 (two cores).
         y = _shared(x.contiguous(), weight, styles, gain, demodulate, noise, resampling)
@@ -163,15 +179,15 @@ def _shared(x, weight, styles, gain, demodulate, noise, resampling):
     scale = styles if gain is None else styles * gain
     y = conv2d_resample(x * scale[:, :, None, None], weight, **resampling)
     if not demodulate:
-        return y if noise is None else y + noise
+        return y if noise is None else y + _of_resolution(noise, y)
     dtype = accumulation_dtype(x.dtype)
     q = _library.select("modulated_conv2d_squares", "auto", weight)(weight)
     d = (styles.to(dtype).square() @ q.t() + EPSILON).rsqrt()
     d = d.to(x.dtype)[:, :, None, None]
     if noise is not None:
-        return torch.addcmul(noise, y, d)
+        return torch.addcmul(_of_resolution(noise, y), y, d)
     recorded = torch.is_grad_enabled() and (y.requires_grad or d.requires_grad)
-    return y * d if recorded else y.mul_(d)  # y is this function's own
+    return y * d if recorded or transforming() else y.mul_(d)  # y is this function's own
 
 
 def _product(x, w):

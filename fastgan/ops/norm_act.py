@@ -14,8 +14,10 @@ bytes, 12 with a residual; backward x and dy read, dx written, 12 bytes. Floor f
 import torch
 
 from fastgan.ops import _library
-from fastgan.ops._checks import accumulation_dtype, autocast_like, check_floating, check_like
-from fastgan.ops.bias_act import ACTIVATIONS
+from fastgan.ops._autocast import autocast_like
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number
+from fastgan.ops._transforms import in_layout_of
+from fastgan.ops.bias_act import ACTIVATIONS, times_slope
 
 
 def norm_act(
@@ -70,14 +72,13 @@ def norm_act(
             check_like("norm_act", name, t, x)
     if act not in ACTIVATIONS:
         raise ValueError(f"norm_act: act={act!r}; expected one of {list(ACTIVATIONS)}")
-    alpha = (0.2 if alpha is None else float(alpha)) if act == "lrelu" else 0.0
+    alpha = check_number("norm_act", "alpha", alpha, 0.2) if act == "lrelu" else 0.0
+    eps = check_number("norm_act", "eps", eps)
     if not alpha >= 0:
         raise ValueError(f"norm_act: alpha={alpha}; expected a slope >= 0")
     if not eps >= 0:
         raise ValueError(f"norm_act: eps={eps}; expected a number >= 0")
-    arguments = (x, weight, bias, residual, act, alpha, float(eps))
-    if impl == "reference":
-        return _reference(*arguments)[0]
+    arguments = (x, weight, bias, residual, act, alpha, eps)
     return _library.select("norm_act", impl, x)(*arguments)[0]
 
 
@@ -98,15 +99,13 @@ def _reference(x, weight, bias, residual, act, alpha, eps):
     y = ACTIVATIONS[act].function(_affine((wide - _channels(mean, wide)) * _channels(rstd, wide), weight, bias), alpha)
     if residual is not None:
         y = y + residual.to(y.dtype)
-    # In the strides of x. The functional copy, which export needs, has no derivative.
-    out = torch.empty_like(x)
-    return out.copy_(y) if y.requires_grad else torch.ops.aten.copy(out, y), mean, rstd
+    return in_layout_of(y.to(x.dtype), x), mean, rstd
 
 
-def _slope(t, act, alpha):
-    """act'(t), differentiable to any order."""
+def _times_slope(v, t, act, alpha):
+    """v act'(t), differentiable to any order."""
     row = ACTIVATIONS[act]
-    return row.derivative(t if row.saved == "x" else row.function(t, alpha), alpha)
+    return times_slope(v, t if row.saved == "x" else row.function(t, alpha), act, alpha)
 
 
 def _curvature(t, act, alpha):
@@ -124,12 +123,13 @@ def _backward_reference(dy, x, weight, bias, mean, rstd, act, alpha, eps):
     wide = x.to(mean.dtype)
     pixels = list(range(2, x.dim()))
     xhat = (wide - _channels(mean, wide)) * _channels(rstd, wide)
-    g = dy.to(mean.dtype) * _slope(_affine(xhat, weight, bias), act, alpha)
+    g = _times_slope(dy.to(mean.dtype), _affine(xhat, weight, bias), act, alpha)
     sum_g, sum_gx = g.sum(pixels), (g * xhat).sum(pixels)
     n = max(1, xhat[0, 0].numel() if xhat.numel() else 1)
     scale = rstd if weight is None else rstd * weight.to(rstd.dtype)
-    dx = _channels(scale, wide) * (g - _channels(sum_g / n, wide) - xhat * _channels(sum_gx / n, wide))
-    return torch.empty_like(x).copy_(dx), sum_g, sum_gx
+    sum_0 = sum_g if weight is None else sum_g + 0 * scale  # NaN under an infinite weight, as the differences of dx are
+    dx = _channels(scale, wide) * (g - _channels(sum_0 / n, wide) - xhat * _channels(sum_gx / n, wide))
+    return in_layout_of(dx.to(x.dtype), x), sum_g, sum_gx
 
 
 def _setup(ctx, inputs, output):
@@ -184,8 +184,7 @@ def _double_backward(ops, ctx, v, v_bias, v_weight):
     w = 1.0 if weight is None else _channels(weight, wide)
     v_weight, v_bias = _channels(v_weight, wide), _channels(v_bias, wide)
     t = _affine(xhat, weight, bias)
-    slope = _slope(t, ctx.act, ctx.alpha)
-    g = dy_wide * slope
+    g = _times_slope(dy_wide, t, ctx.act, ctx.alpha)
     pv = project(v)
     q = w * rstd * pv + v_weight * xhat + v_bias
     grad_x = grad_weight = grad_bias = None
@@ -201,7 +200,17 @@ def _double_backward(ops, ctx, v, v_bias, v_weight):
         grad_weight = terms.sum(others).to(weight.dtype)
     if ctx.needs_input_grad[3] and h is not None:
         grad_bias = h.sum(others).to(bias.dtype)
-    return (slope * q).to(dy.dtype), grad_x, grad_weight, grad_bias, None, None, None, None, None
+    return (
+        _times_slope(q, t, ctx.act, ctx.alpha).to(dy.dtype),
+        grad_x,
+        grad_weight,
+        grad_bias,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 # The forward. y in the memory format of x; mean and rstd [N, C] in float32 (float64 for a float64 x): the backward's input.

@@ -2,9 +2,11 @@
 
 import torch
 
-from fastgan.ops._checks import check_floating
+from fastgan.ops._autocast import outside_autocast
+from fastgan.ops._checks import check_floating, check_integer, check_number
 
 
+@outside_autocast
 def pixel_norm(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> torch.Tensor:
     """x / sqrt(mean(x^2 along `dim`) + eps): the feature vector of every pixel (or latent) gets unit second moment.
 
@@ -18,6 +20,8 @@ def pixel_norm(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> torch.Tensor
     Source: Karras et al. 2018 ("Progressive Growing of GANs"), section 4.2.
     """
     check_floating("pixel_norm", "x", x)
+    check_integer("pixel_norm", "dim", dim)
+    eps = check_number("pixel_norm", "eps", eps)
     if not -x.dim() <= dim < x.dim():
         raise ValueError(f"pixel_norm: dim={dim}; expected a dimension of x, which has shape {tuple(x.shape)}")
     if not eps > 0:

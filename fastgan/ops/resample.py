@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fastgan.ops._checks import check_number
 from fastgan.ops.upfirdn2d import four_paddings, pair, upfirdn2d
 
 SEPARABLE_FROM = 8  # taps from which a 1-D filter stays 1-D: below, one 2-D pass costs a GPU no more than two 1-D ones
@@ -66,6 +67,7 @@ def _resampled(op, x, f, up, down, padding, flip_filter, gain, impl):
     """
     if f is not None and not (isinstance(f, torch.Tensor) and f.dim() in (1, 2)):
         raise TypeError(f"{op}: f is {f if f is None else type(f).__name__}; expected a tensor of 1 or 2 dimensions")
+    gain = check_number(op, "gain", gain)
     up, down, padding = pair(op, "up", up, 1), pair(op, "down", down, 1), four_paddings(op, padding)
     for axis, taps in enumerate(_sizes(f)):
         if op == "upsample2d":

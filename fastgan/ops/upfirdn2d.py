@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 
 from fastgan.ops import _library
-from fastgan.ops._checks import accumulation_dtype, check_floating, check_rank
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_number, check_rank
+from fastgan.ops._transforms import transforming
 
 
 def upfirdn2d(
@@ -66,9 +67,7 @@ def upfirdn2d(
                 f"upfirdn2d: {name} of x is {size} with up={up} and padding={padding};"
                 f" expected at least {taps[axis]}, the taps of f"
             )
-    arguments = (x, fx, fy, up, down, padding, bool(flip_filter), float(gain))
-    if impl == "reference":
-        return _reference(*arguments)
+    arguments = (x, fx, fy, up, down, padding, bool(flip_filter), check_number("upfirdn2d", "gain", gain))
     return _library.select("upfirdn2d", impl, x)(*arguments)
 
 
@@ -117,7 +116,7 @@ def _taps(f: torch.Tensor, fy: torch.Tensor | None) -> tuple[int, int]:
 
 
 def _channels_last(x: torch.Tensor) -> bool:
-    return x.shape[1] > 1 and x.stride(1) == 1 and x.stride(3) > 1
+    return x.shape[1] > 1 and x.stride(1) == 1 and x.stride(3) > 1 and not transforming()
 
 
 def _out_shape(x, taps, up, down, padding):
@@ -175,11 +174,10 @@ def _reference(
         return x.new_zeros(shape).contiguous(memory_format=layout) + 0 * (x.sum() + sum(h.sum() for h in filters)).to(
             x.dtype
         )
-    with torch.autocast(x.device.type, enabled=False):
-        t = _zero_inserted(x.to(f.dtype), up, padding)
-        strides = [(1, down[0]), (down[1], 1)] if fy is not None else [(down[1], down[0])]
-        for h, stride in zip(filters, strides, strict=True):
-            t = F.conv2d(t, h.expand(c, 1, *h.shape), stride=stride, groups=c)
+    t = _zero_inserted(x.to(f.dtype), up, padding)
+    strides = [(1, down[0]), (down[1], 1)] if fy is not None else [(down[1], down[0])]
+    for h, stride in zip(filters, strides, strict=True):
+        t = F.conv2d(t, h.expand(c, 1, *h.shape), stride=stride, groups=c)
     return t.to(x.dtype).contiguous(memory_format=layout)
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import torch
 
 from fastgan import ops
+from fastgan.ops._autocast import autocast, autocast_like
 from fastgan.ops.bias_act import ACTIVATIONS
 
 COMPILED_AT_IMPORT = ()
@@ -78,6 +79,8 @@ def filtered_lrelu(
 
 def conv2d_resample(x, w, f=None, up=1, down=1, padding=0, groups=1, flip_weight=True, flip_filter=False):
     up, down, padding = integers(up), integers(down), integers(padding)
+    x = autocast(x)
+    w = autocast_like(w, x)
     return ops.conv2d_resample(x, w, f, up, down, padding, groups, flip_weight, flip_filter)
 
 

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.triton.launch import WARPS, Tiles, check_tensors, in_layout_of, two_floats
-from fastgan.ops.triton.math import activate, derivative, wide
+from fastgan.ops.triton.math import activate, times_derivative, wide
 
 
 @triton.jit
@@ -63,8 +63,8 @@ def backward_kernel(
     ACT: tl.constexpr, CLAMP: tl.constexpr, BY_ROW: tl.constexpr,
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """dx = dy gain act'(s), 0 where |y| has reached the clamp. sums: of dx over each tile's rows [rows, column tiles]
-    or columns [row tiles, columns]."""
+    """dx = dy gain act'(s), dy counting as 0 where |y| has reached the clamp. sums: of dx over each tile's rows [rows,
+    column tiles] or columns [row tiles, columns]."""
     r, c, offsets, mask = _tile(rows, columns, TILE_R, TILE_C, WIDE)
     loaded = tl.load(dy + offsets, mask=mask, other=0)
     d = loaded if loaded.dtype == tl.float64 else loaded.to(tl.float32)
@@ -81,11 +81,11 @@ def backward_kernel(
                 y = slope * activate(s, a, ACT)
         else:
             s /= slope
-        d *= derivative(s, a, ACT)
         if CLAMP:
             # the stored output is compared, so the limit is rounded as it was
             limit = wide(clamp, clamp_low, d).to(loaded.dtype).to(d.dtype)
             d = tl.where(tl.abs(y) >= limit, 0, d)
+        d = times_derivative(d, s, a, ACT)
     tl.store(dx + offsets, d.to(loaded.dtype), mask=mask)
     if sums is not None:
         d = tl.where(mask, d, 0)

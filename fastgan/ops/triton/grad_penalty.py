@@ -69,15 +69,15 @@ def backward_kernel(
     dp, grad, sumsq, dg, size, parts, target, target_low,
     KIND: tl.constexpr, TILE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """dg = dp c g with c = 2 for r1, else 2 (1 - target / r), 0 where r = 0 and, one-sided, where r <= target."""
+    """dg = dp c g with c = 2 for r1, else 2 (r - target) / r, 0 where r = 0 and, one-sided, where r <= target."""
     n, p = tl.program_id(0) // parts, tl.program_id(0) % parts
     s = tl.load(sumsq + n)
     factor = 2 * tl.load(dp + n)
     if KIND != "r1":
         t = wide(target, target_low, s)
-        norm = tl.sqrt(tl.where(s > 0, s, 1))
-        active = (s > 0) & (norm > t) if KIND == "one-sided" else s > 0
-        factor = tl.where(active, factor * (1 - t / norm), 0)
+        norm = tl.sqrt(tl.where(s == 0, 1, s))
+        flat = (s == 0) | (norm <= t) if KIND == "one-sided" else s == 0
+        factor = tl.where(flat, 0, factor * ((norm - t) / norm))  # NaN of a norm that is not finite
     row = n.to(tl.int64) * size
     offsets = (p.to(tl.int64) if WIDE else p) * TILE + tl.arange(0, TILE)
     g = tl.load(grad + row + offsets, mask=offsets < size)

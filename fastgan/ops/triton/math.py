@@ -81,7 +81,7 @@ def activate(t, alpha, ACT: tl.constexpr):
 def derivative(s, alpha, ACT: tl.constexpr):
     """act'(t) from s = act(t), or from s = t for swish"""
     if ACT == "relu":
-        return tl.where(s > 0, tl.zeros_like(s) + 1, 0)
+        return tl.where(s <= 0, 0, tl.zeros_like(s) + 1)
     elif ACT == "lrelu":
         return tl.where(s > 0, tl.zeros_like(s) + 1, alpha)
     elif ACT == "tanh":
@@ -99,3 +99,10 @@ def derivative(s, alpha, ACT: tl.constexpr):
         return sg * (1 + s * (1 - sg))
     else:
         return tl.zeros_like(s) + 1
+
+
+@triton.jit
+def times_derivative(v, s, alpha, ACT: tl.constexpr):
+    """v act'(t); 0 where relu is off, whatever v is: not NaN where it is infinite."""
+    product = v * derivative(s, alpha, ACT)
+    return tl.where(s <= 0, 0, product) if ACT == "relu" else product

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, two_floats
-from fastgan.ops.triton.math import activate, derivative, wide
+from fastgan.ops.triton.math import activate, times_derivative, wide
 
 TILE = 2048
 PROGRAMS = 1024  # wanted in flight: about 8 per multiprocessor of the largest GPUs
@@ -118,7 +118,7 @@ def _gradient(dy, t, alpha, alpha_low, ACT: tl.constexpr):
     """dy act'(t)"""
     a = wide(alpha, alpha_low, t)
     s = t if ACT == "swish" else activate(t, a, ACT)
-    return dy * derivative(s, a, ACT)
+    return times_derivative(dy, s, a, ACT)
 
 
 @triton.jit

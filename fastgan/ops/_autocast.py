@@ -1,0 +1,43 @@
+"""What autocast means to the ops: nothing.
+
+An op's result has the dtype of its input, autocast or not, and what it sums and multiplies inside keeps its dtype. While
+autocast is active parameters may be of another dtype than activations; they are brought to that of the input. Two stand-ins
+of torch's own, `conv2d` and `conv_transpose2d`, do as those do: they cast their input. So do the layers of `fastgan.nn` and
+`fastgan.models` that convolve.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+
+def is_autocast(device_type: str) -> bool:
+    """Whether autocast is active for such a device; False for one that has none (meta)."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def autocast_like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """t in the dtype of x while autocast is active: parameters stay float32 there, activations do not."""
+    return t.to(x.dtype) if t.dtype != x.dtype and is_autocast(x.device.type) else t
+
+
+def autocast(x: torch.Tensor) -> torch.Tensor:
+    """x in the dtype that autocast, if active, convolves in; float64 stays."""
+    if x.dtype == torch.float64 or not is_autocast(x.device.type):
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
+
+
+def outside_autocast(function: Callable) -> Callable:
+    """`function` with autocast off for the device of its first tensor."""
+
+    @functools.wraps(function)
+    def run(*arguments, **options):
+        device = next((t.device.type for t in arguments if isinstance(t, torch.Tensor)), None)
+        if device is None or not is_autocast(device):
+            return function(*arguments, **options)
+        with torch.autocast(device, enabled=False):
+            return function(*arguments, **options)
+
+    return run
