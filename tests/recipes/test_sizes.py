@@ -12,6 +12,7 @@ from recipes.test_images import SMALL as IMAGES
 from fastgan import recipes
 from fastgan.cli import main
 from fastgan.data import ImageDataset, PairDataset
+from fastgan.metrics import images
 from fastgan.training import RunConfig, Trainer
 
 SMALL = {name: options | {"latent": 8, "batch_size": 4} for name, options in IMAGES.items()} | {
@@ -112,12 +113,17 @@ def test_measured_on_grey_images(folder, tmp_path, monkeypatch):
     run = RunConfig(data=str(folder / "A"), channels=1, device="cpu", out=str(tmp_path / "run"), samples=1)
     Trainer(recipe_class, recipe_class.Config(**SMALL["gan"], steps=1), run).train()
     recipe, networks = recipes.load_run(tmp_path / "run")
-    loaded = []
-    load = recipe_class.load_data
-    monkeypatch.setattr(recipe, "load_data", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
-    with pytest.raises(ValueError, match="extractor"):
-        recipe.evaluate(networks, dataclasses.asdict(run), 4, extractor="none-such")
-    assert loaded[0].channels == 1
+
+    class Seen(BaseException):
+        pass
+
+    def features(network, dataset):
+        raise Seen(f"{dataset.channels} of {len(dataset)}")
+
+    monkeypatch.setattr(images, "load_extractor", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(images, "dataset_features", features)
+    with pytest.raises(Seen, match="1 of 8"):
+        recipe.evaluate(networks, dataclasses.asdict(run), 4)
 
 
 def test_runs_from_before_there_were_channels(folder, tmp_path):
@@ -125,7 +131,7 @@ def test_runs_from_before_there_were_channels(folder, tmp_path):
     small = ["--units", "8", "6", "--latent", "8", "--batch-size", "4", "--samples", "2", "--device", "cpu"]
     assert main(["train", "gan", "--data", str(folder / "A"), "--steps", "1", "--out", str(out), *small]) == 0
     saved = json.loads((out / "config.json").read_text())
-    del saved["run"]["channels"]
+    del saved["run"]["channels"], saved["sha256"]
     (out / "config.json").write_text(json.dumps(saved))
     assert main(["train", "gan", "--out", str(out), "--resume", "--steps", "2"]) == 0
     assert main(["sample", str(out), "--seeds", "0"]) == 0
