@@ -123,7 +123,9 @@ def bias_act(
     if clamp is not None and not limit >= 0:
         raise ValueError(f"bias_act: clamp={clamp}; expected None or a number >= 0")
     # Gradients are computed from the output, which must determine the sign of its input: not so for these.
-    op = _library.select("bias_act", "reference" if alpha < 0 else impl, x)
+    op = _library.select("bias_act", impl, x)
+    if alpha < 0:
+        op = _library.select("bias_act", "reference", x)
     if gain <= 0:
         y = op(x, b, dim, act, alpha, 1.0, -1.0) * gain
         return y if limit < 0 else F.hardtanh(y, -limit, limit)

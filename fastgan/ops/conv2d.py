@@ -201,6 +201,11 @@ def conv_transpose2d(
     Raises: TypeError, ValueError for wrong arguments.
     """
     form = _form("conv_transpose2d", stride, padding, dilation, True, output_padding, groups)
+    if any(more >= max(s, d) for more, s, d in zip(form.output_padding, form.stride, form.dilation, strict=True)):
+        raise ValueError(
+            f"conv_transpose2d: output_padding={output_padding!r}; expected less than stride={stride!r} or"
+            f" dilation={dilation!r}"
+        )
     input, weight, bias = _operands("conv_transpose2d", input, weight, bias)
     _check_channels("conv_transpose2d", input, weight, bias, weight.shape[0], weight.shape[1] * groups, groups)
     return _apply(input, weight, bias, form)

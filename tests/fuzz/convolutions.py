@@ -91,6 +91,7 @@ downsample2d = _same_size(ops.downsample2d, "down")
 
 
 def filtered_lrelu(d: Draw) -> Call:
+    d.special = False  # as Inf ends at the clamp and NaN does not, the order of sums decides
     x, fu, fd = d.image(1), d.filter(8), d.filter(8)
     b = d.tensor(x.shape[1]) if d.chance(0.6) else None
     arguments = dict(
@@ -134,6 +135,7 @@ def _convolution(transposed):
     function, definition = (ops.conv_transpose2d, F.conv_transpose2d) if transposed else (ops.conv2d, F.conv2d)
 
     def call(d: Draw) -> Call:
+        d.special = False  # NaN and Inf are asked of these by tests/ops/test_not_finite.py
         groups, k = d.of(1, 1, 1, 2), [d.of(1, 2, 3, 4), d.of(1, 3, 3, 4)]
         outputs, inputs = (groups * d.of(1, 2, 3, 32) for _ in range(2))
         x = d.tensor(d.of(0, 1, 2), inputs, d.size(4), d.size(4))
@@ -193,6 +195,7 @@ def _convolved(x, w, f, up, down, padding, groups=1, flip_weight=True, flip_filt
 
 
 def conv2d_resample(d: Draw) -> Call:
+    d.special = False  # NaN and Inf are asked of these by tests/ops/test_not_finite.py
     groups, k = d.of(1, 1, 2), d.of(1, 2, 3)
     x = d.tensor(d.of(0, 1, 2), 2 * groups, d.size(2), d.size(2))
     # Finite: beside a padding of zeros NaN of a kernel depends on what is padded, the image or what becomes of it.
@@ -218,6 +221,7 @@ def conv2d_resample(d: Draw) -> Call:
 
 def modulated_conv2d(d: Draw) -> Call:
     # Of one channel or two the gradient by styles is a difference of equals: demodulation takes their length out.
+    d.special = False  # NaN and Inf are asked of these by tests/ops/test_not_finite.py
     n, inputs, outputs, k = d.of(0, 1, 2, 3), d.of(4, 5, 7), d.of(1, 2, 40), d.of(1, 3)
     x, weight = d.tensor(n, inputs, d.size(2), d.size(2)), d.tensor(outputs, inputs, k, k, special=False)
     styles, up, down = d.tensor(n, inputs, special=False), *d.of((1, 1), (1, 1), (2, 1), (1, 2))

@@ -427,3 +427,8 @@ def test_an_unavailable_impl_names_those_that_are_here():
     x = X if impl == "triton" else X.to("meta")
     with pytest.raises(RuntimeError, match=rf"impl='{impl}' is not available .*available here: \['auto', 'reference'"):
         bias_act(x, impl=impl)
+
+
+def test_an_unknown_impl_is_refused_with_a_negative_slope_too():
+    with pytest.raises(ValueError, match="impl='opencl' is unknown"):
+        bias_act(X, act="lrelu", alpha=-0.3, impl="opencl")

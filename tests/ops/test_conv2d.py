@@ -259,3 +259,10 @@ def test_transposed_refuses():
         conv_transpose2d(X, W)
     with pytest.raises(ValueError, match="output_padding=-1"):
         conv_transpose2d(X, torch.zeros(4, 2, 3, 3), output_padding=-1)
+
+
+def test_sizes_that_torch_refuses_are_refused_by_name():
+    with pytest.raises(ValueError, match="conv2d: height of input is 6 with padding=0; expected at least 9"):
+        conv2d(X, torch.zeros(2, 4, 9, 3))
+    with pytest.raises(ValueError, match="conv_transpose2d: output_padding=2; expected less than stride=2"):
+        conv_transpose2d(X, torch.zeros(4, 2, 3, 3), stride=2, output_padding=2)
