@@ -56,9 +56,7 @@ def conv2d_resample(
         raise ValueError(
             f"{op}: w has shape {tuple(w.shape)} with groups={groups}; expected one for the {x.shape[1]} channels of x"
         )
-    if f is not None and (not isinstance(f, torch.Tensor) or f.dim() not in (1, 2)):
-        got = tuple(f.shape) if isinstance(f, torch.Tensor) else type(f).__name__
-        raise ValueError(f"{op}: f is {got}; expected a filter of setup_filter: [taps] or [taps_y, taps_x], or None")
+    check_filter(op, "f", f)
     pads = _centred(four_paddings(op, padding), f, up, down)
     kernel = (w.shape[3], w.shape[2])
     for axis, name in enumerate(("width", "height")):
@@ -68,6 +66,15 @@ def conv2d_resample(
                 f"{op}: {name} of x is {size} with up={up} and padding={padding}; expected at least {kernel[axis]}"
             )
     return _resampled(x, w, f, up, down, pads, groups, flip_weight, flip_filter)
+
+
+def check_filter(op: str, name: str, f: torch.Tensor | None) -> None:
+    """ValueError for what is no filter, also where nothing is resampled by it."""
+    if f is not None and (not isinstance(f, torch.Tensor) or f.dim() not in (1, 2)):
+        got = tuple(f.shape) if isinstance(f, torch.Tensor) else type(f).__name__
+        raise ValueError(
+            f"{op}: {name} is {got}; expected a filter of setup_filter: [taps] or [taps_y, taps_x], or None"
+        )
 
 
 @outside_autocast

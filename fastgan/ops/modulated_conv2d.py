@@ -20,7 +20,7 @@ from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, check_rank
 from fastgan.ops._transforms import transforming
 from fastgan.ops.conv2d import Form
-from fastgan.ops.conv2d_resample import conv2d_resample
+from fastgan.ops.conv2d_resample import check_filter, conv2d_resample
 from fastgan.ops.conv_forms import form_of
 
 EPSILON = 1e-8
@@ -83,6 +83,7 @@ def modulated_conv2d(
         raise ValueError(
             f"{op}: styles has shape {tuple(styles.shape)}; expected {(n, channels)}, samples and channels of x"
         )
+    check_filter(op, "resample_filter", resample_filter)
     gain = _as_gain(input_gain, x)
     if noise is not None:
         check_floating(op, "noise", noise)

@@ -35,7 +35,7 @@ def _taps(f):
 def upfirdn2d(d: Draw) -> Call:
     x, f = d.image(), d.filter()
     up, down = (d.of(1, 1, 2, 3, [1, 2], [3, 2]) for _ in range(2))
-    padding = d.of(6, [5, 4], [7, 0, 3, 6], [8, -1, 6, -1])
+    padding = d.of(6, [5, 4], [7, 0, 3, 6], [8, -1, 7, -1])  # six more than no pixels, the most taps of a filter
     arguments = dict(x=x, f=f, up=up, down=down, padding=padding, flip_filter=d.chance(0.5), gain=d.of(1, 0.5, 4))
 
     def definition(x, f, up, down, padding, flip_filter, gain):
@@ -262,6 +262,6 @@ def modulated_conv2d(d: Draw) -> Call:
         ("input_gain", "x"),
         ("input_gain", torch.zeros(9)),
         ("weight", weight.to("meta")),
-        ("noise", torch.zeros(1, 1)),
+        ("noise", torch.zeros(1, 1 if max(x.shape[2:]) > 4 else 99)),  # the output may have one pixel
     ]
     return Call(ops.modulated_conv2d, arguments, definition, ("x", "weight", "styles"), wrong)

@@ -150,3 +150,9 @@ def test_squares_has_gradients_of_any_order():
     assert torch.autograd.gradcheck(torch.ops.fastgan.modulated_conv2d_squares, weight, fast_mode=True)
     assert torch.autograd.gradgradcheck(torch.ops.fastgan.modulated_conv2d_squares, weight, fast_mode=True)
     torch.library.opcheck(torch.ops.fastgan.modulated_conv2d_squares, (weight.float().detach().requires_grad_(),))
+
+
+def test_a_filter_is_checked_where_nothing_is_resampled():
+    x, weight, styles = torch.randn(1, 2, 4, 4), torch.randn(3, 2, 1, 1), torch.randn(1, 2)
+    with pytest.raises(ValueError, match=r"resample_filter is list; expected a filter of setup_filter"):
+        modulated_conv2d(x, weight, styles, resample_filter=[1.0])
