@@ -8,6 +8,8 @@ from exported import check_export
 
 from fastgan.models import build, list_models
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "mlp": {"resolution": 8, "units": (8, 6), "latent": 6},
     "dcgan": {"width": 4, "max_width": 8, "latent": 6},

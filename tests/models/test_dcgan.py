@@ -65,7 +65,10 @@ def test_build_by_name():
     assert isinstance(build("dcgan.generator", width=4), dcgan.Generator)
     assert "dcgan.discriminator" in list_models()
     assert isinstance(build("dcgan", width=4), dcgan.Generator)  # a family's name alone
-    with pytest.raises(ValueError, match=r"unknown model 'dcgan\.encoder'; known: .*dcgan\.generator"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown model 'dcgan\.encoder'; did you mean 'dcgan\.generator'\?; known: .*dcgan\.generator",
+    ):
         build("dcgan.encoder")
     with pytest.raises(ValueError, match="no option colour, size; it takes resolution, channels"):
         build("dcgan.generator", size=3, colour=1)

@@ -181,6 +181,7 @@ def test_frozen_layers_are_buffers_with_the_same_names():
     assert all(n.startswith("b16.") for n in missing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
 def test_compiled_whole(architecture):
     torch._dynamo.reset()
@@ -194,6 +195,7 @@ def test_compiled_whole(architecture):
     assert_close(torch.autograd.grad(logits.sum(), weight)[0], torch.autograd.grad(d(image).sum(), weight)[0], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
 def test_export(architecture):
     g = generator(architecture=architecture, num_classes=2, resolution=8)

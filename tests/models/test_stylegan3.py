@@ -164,6 +164,7 @@ def test_bfloat16_at_the_highest_resolutions():
 CONFIGURATIONS = {"T": {}, "R": stylegan3.R | dict(channel_base=128, channel_max=8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_compiled_whole(configuration):
     torch._dynamo.reset()
@@ -175,6 +176,7 @@ def test_compiled_whole(configuration):
     assert_close(torch.autograd.grad(image.sum(), p)[0], torch.autograd.grad(g(z).sum(), p)[0], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_export(configuration):
     check_export(generator(**CONFIGURATIONS[configuration]), torch.randn(2, 6))

@@ -346,6 +346,7 @@ int main() {
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("cpp" not in KERNELS, reason="this is the run without kernels")
 def test_without_compiled_kernels():
     """The same tests where nothing was compiled: the registered references of op and backward."""

@@ -18,8 +18,8 @@ def answer(f, *inputs):
     try:
         y = f(*inputs)
         gradients = torch.autograd.grad(y.sum(), inputs)
-    except RuntimeError:
-        return "RuntimeError"
+    except (RuntimeError, ValueError):  # torch's; ours, which is raised before any kernel runs
+        return "refused"
     assert y.numel() == 0 or not y.any()
     with torch.no_grad():
         assert f(*inputs).shape == y.shape

@@ -9,7 +9,7 @@ from tolerances import assert_close
 
 from fastgan.ops import bias_act, filtered_lrelu, norm_act, setup_filter, upfirdn2d
 
-pytestmark = pytest.mark.skipif("cpp" not in kernels("bias_act"), reason="no CPU kernel under test")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif("cpp" not in kernels("bias_act"), reason="no CPU kernel under test")]
 F = setup_filter([1, 3, 3, 1])
 OPS = {
     "bias_act": lambda x, impl: bias_act(x, act="lrelu", impl=impl),

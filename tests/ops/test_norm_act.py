@@ -287,6 +287,7 @@ int main() {
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_without_compiled_kernels():
     """The same tests where nothing was compiled: the registered references of op and backward."""

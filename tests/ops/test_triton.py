@@ -28,6 +28,7 @@ CHOSEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", CHOSEN)
 def test_interpreted(file, runs):
     stdout, stderr = runs[file].communicate()
