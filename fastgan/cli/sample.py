@@ -18,6 +18,10 @@ def _load_generator(path: Path, device):
     from fastgan import convert, recipes
     from fastgan.training.checkpoint import CheckpointError
 
+    if not path.exists():
+        raise UsageError(
+            f"{path}: no such file or folder; expected a run, as fastgan train makes it, or a .safetensors"
+        )
     if path.suffix == ".safetensors" and not path.is_dir():
         return convert.load(path, device)
     if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():

@@ -151,6 +151,12 @@ def test_a_checkpoint_of_a_run(run, capsys):
     assert made.read_bytes() == (folder / "newest.png").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["run", "G.safetensors", "network.pkl"])
+def test_what_is_not_there_is_said(name, tmp_path, capsys):
+    assert main(["sample", str(tmp_path / name)]) == 1
+    assert f"{tmp_path / name}: no such file or folder" in capsys.readouterr().err
+
+
 def test_many_seeds_are_drawn_a_few_at_a_time(tmp_path, monkeypatch):
     largest = []
 
