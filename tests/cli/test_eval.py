@@ -4,26 +4,10 @@ import json
 import shutil
 
 import pytest
-import torch
+from pixels import Pixels
 
 from fastgan.cli import main
 from fastgan.metrics import fid, images, prdc
-
-
-class Pixels(torch.nn.Module):
-    """A few pixels as features, for the sake of time."""
-
-    name, dim = "efflite0", 12
-
-    def __init__(self):
-        super().__init__()
-        self.unused = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, x):
-        return x[:, :, :2, :2].flatten(1).float() / 255
-
-    def logits(self, features):
-        return features[:, :4]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from pixels import Pixels
 
 from fastgan.data import ImageDataset
 from fastgan.metrics import fid, images, kid, prdc, suite
@@ -38,22 +39,6 @@ class Noise(Recipe):
     def measure(self, count=20, metrics=None, data="noise", **options):
         run = {"data": data, "resolution": None, "crop": "center", "strict": False}
         return self.evaluate({"generator": self.generator}, run, count, metrics=metrics, **options)["noise"]
-
-
-class Pixels(torch.nn.Module):
-    """A few pixels as features, for the sake of time."""
-
-    name, dim = "efflite0", 12
-
-    def __init__(self):
-        super().__init__()
-        self.unused = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, x):
-        return x[:, :, :2, :2].flatten(1).float() / 255
-
-    def logits(self, features):
-        return features[:, :4]
 
 
 @pytest.fixture(autouse=True)
