@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastgan._torch_private import has_kernel, transforming
 from fastgan.ops._autocast import outside_autocast
-from fastgan.ops._transforms import transforming
 
 NAMESPACE = "fastgan"
 _DISPATCH_KEY = {"cpp": "CPU", "cuda": "CUDA", "triton": "CUDA"}
@@ -127,7 +127,7 @@ def twin(namespace: str, names: tuple[str, ...]) -> None:
 def _has_kernel(namespace: str, name: str, key: str) -> bool:
     if not hasattr(getattr(torch.ops, namespace), name):
         return False
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{namespace}::{name}", key)
+    return has_kernel(f"{namespace}::{name}", key)
 
 
 def availability(name: str, impl: str) -> Availability:

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import torch
 
+from fastgan._torch_private import backward_wants, transforming
 from fastgan.ops._autocast import autocast, autocast_like, outside_autocast
 from fastgan.ops._checks import check_floating, check_like, check_rank
-from fastgan.ops._transforms import transforming
 from fastgan.ops.conv_forms import convolution, convolution_backward
 
 aten = torch.ops.aten
@@ -62,17 +62,8 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
 
 def _asked(ctx, i: int) -> bool:
     """Whether the backward pass that is running uses the gradient by operand i: `needs_input_grad` says only that the operand
-    has one. A penalty's first pass (by the images) then makes no weight gradient, its last (by the weights) none of images.
-
-    torch's own nodes ask this of the engine in C++; a Python node has but a private function. Without it (AttributeError), or
-    for a leaf that `autograd.grad` was asked for (RuntimeError: it will not say), the gradient is computed.
-    """
-    if not ctx.needs_input_grad[i]:
-        return False
-    try:
-        return torch._C._will_engine_execute_node(ctx.next_functions[i][0])
-    except (AttributeError, RuntimeError):
-        return True
+    has one. A penalty's first pass (by the images) then makes no weight gradient, its last (by the weights) none of images."""
+    return ctx.needs_input_grad[i] and backward_wants(ctx.next_functions[i][0])
 
 
 class _Convolution(torch.autograd.Function):

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 
 import torch
 
+from fastgan._torch_private import transforming
 from fastgan.ops import _library
 from fastgan.ops._autocast import autocast_like
 from fastgan.ops._checks import check_floating, check_like, check_number, check_rank
-from fastgan.ops._transforms import transforming
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.upfirdn2d import as_filter, four_paddings, upfirdn2d
 

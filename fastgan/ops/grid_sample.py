@@ -12,9 +12,9 @@ Forward and first derivative are torch's kernels; the second is written in Dx, D
 import torch
 import torch.nn.functional as F
 
+from fastgan._torch_private import transforming
 from fastgan.ops._autocast import is_autocast, outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_rank
-from fastgan.ops._transforms import transforming
 
 
 def grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ no kernel.
 import torch
 from torch import Tensor
 
+from fastgan._torch_private import softmax_backward
 from fastgan.ops import _library
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_integer, check_number
 
@@ -101,7 +102,7 @@ def _backward(ops, ctx, dy):
     logits, seed, y = ctx.saved_tensors
     if y is None:  # 16 bits of y are too few: its gradient is a difference, and that of the gradient one of products
         y = ops.gumbel_softmax(logits.to(accumulation_dtype(dy.dtype)), ctx.temperature, seed)
-    dx = torch._softmax_backward_data(dy.to(y.dtype), y, -1, y.dtype) / ctx.temperature
+    dx = softmax_backward(dy.to(y.dtype), y) / ctx.temperature
     return dx.to(dy.dtype), None, None
 
 

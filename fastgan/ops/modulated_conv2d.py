@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 import torch
 
+from fastgan._torch_private import transforming
 from fastgan.ops import _library
 from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, check_rank
-from fastgan.ops._transforms import transforming
 from fastgan.ops.conv2d import Form
 from fastgan.ops.conv2d_resample import check_filter, conv2d_resample
 from fastgan.ops.conv_forms import form_of

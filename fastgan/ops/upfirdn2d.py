@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from fastgan._torch_private import transforming
 from fastgan.ops import _library
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_number, check_rank
-from fastgan.ops._transforms import transforming
 
 
 def upfirdn2d(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from fastgan._torch_private import storage_uses
 from fastgan.patch import forms, rules
 from fastgan.patch.chain import LAID_OUT, PLAN, Accelerated, Chain, Steps, Straight, accelerated
 from fastgan.patch.report import MISSING, Assignment, Layout, Line, PatchReport
@@ -106,6 +107,9 @@ def _wants_channels_last(module: nn.Module) -> bool:
 
 def _is_alone(weight: nn.Parameter) -> bool:
     storage = weight.untyped_storage()
-    references = getattr(torch._C, "_storage_Use_Count", lambda _: 0)(storage._cdata)
     mine = 2  # the parameter and `storage`
-    return references == mine and not storage.is_shared() and storage.nbytes() == weight.numel() * weight.itemsize
+    return (
+        storage_uses(storage) == mine
+        and not storage.is_shared()
+        and storage.nbytes() == weight.numel() * weight.itemsize
+    )

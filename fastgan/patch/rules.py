@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.modules import module as _module
 
 from fastgan import ops
+from fastgan._torch_private import hooks
 from fastgan.ops import _library
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.conv_forms import IMAGE_CHANNELS
@@ -50,18 +50,6 @@ PLAIN_ACTIVATIONS = {
     nn.SELU: Act("selu", 0.0, torch.selu_),
     nn.SiLU: Act("swish", 0.0, lambda y: F.silu(y, inplace=True)),
 }
-
-
-def hooks(module: nn.Module) -> str:
-    """What would see the module's own call: "" where nobody would."""
-    own = module.__dict__
-    before, after = own["_forward_pre_hooks"], own["_forward_hooks"]
-    backward = own["_backward_hooks"] or own["_backward_pre_hooks"]
-    if after or before or backward or "forward" in own or _module._has_any_global_hook():
-        kinds = {"forward hooks": after, "forward pre-hooks": before, "backward hooks": backward}
-        kinds |= {"a forward of its own": "forward" in own, "global hooks": True}
-        return next(kind for kind, present in kinds.items() if present)
-    return ""
 
 
 def runs_as(module: nn.Module, kinds: Sequence[type]) -> type | None:

@@ -1,7 +1,7 @@
 """A whole optimiser step as one function: loss, penalties' gradients of gradients and the parameters' gradients.
 
 `torch.compile(D)` cannot be differentiated twice, so a penalty needs its whole step compiled, inner `autograd.grad`
-included. Dynamo traces that only under the private flag `trace_autograd_ops`, which is set here and nowhere else.
+included.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from fastgan._torch_private import compile_error, traces_gradients, tracing_gradients
 
 
 class CannotCompile(RuntimeError):
@@ -52,7 +54,7 @@ def compiled_step(loss: Callable[..., dict[str, torch.Tensor]], parameters: Sequ
         CannotCompile: this torch has no `torch._dynamo.config.trace_autograd_ops`; or, at the first call, the loss does
             something that cannot be traced.
     """
-    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+    if not traces_gradients():
         raise CannotCompile(
             f"torch {torch.__version__} cannot trace gradients of gradients"
             " (torch._dynamo.config.trace_autograd_ops is missing); torch 2.13 and 2.14 can"
@@ -64,9 +66,9 @@ def compiled_step(loss: Callable[..., dict[str, torch.Tensor]], parameters: Sequ
 
     def step(*args: Any, weight: torch.Tensor | None = None):
         try:
-            with torch._dynamo.config.patch(trace_autograd_ops=True):
+            with tracing_gradients():
                 return run(*args, weight=weight)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except compile_error() as error:
             why = " ".join(line.strip() for line in str(error).splitlines()[:2])
             raise CannotCompile(f"a loss cannot be compiled as one graph ({why})") from error
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fastgan._torch_private import copy_
+
 
 class PeerLost(RuntimeError):
     """Another process of the group is gone or cannot be reached."""
@@ -103,7 +105,7 @@ class World:
         flat /= self.size
         *means, packed = flat.split([*[g.numel() for g in shared], len(packed)])
         if shared:
-            torch._foreach_copy_(shared, [m.view_as(g) for m, g in zip(means, shared, strict=True)])
+            copy_(shared, [m.view_as(g) for m, g in zip(means, shared, strict=True)])
         return packed
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from fastgan._torch_private import lerp_
 from fastgan.training.shard import local
 
 
@@ -38,6 +39,6 @@ class EMA:
             source = self._source[name]
             old, new = ([local(p) for p in network.parameters()] for network in (averaged, source))
             if old:
-                torch._foreach_lerp_(old, new, 1 - keep)
+                lerp_(old, new, 1 - keep)
             for b, value in zip(averaged.buffers(), source.buffers(), strict=True):
                 b.copy_(value)

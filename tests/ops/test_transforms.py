@@ -6,7 +6,6 @@ from op_cases import CASES, LEFT_OUT
 from torch.autograd import forward_ad
 
 from fastgan import ops
-from fastgan.ops import _transforms
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),  # vmap falls back with one
@@ -126,8 +125,3 @@ def test_every_implementation_works_under_a_transform_and_an_unknown_one_is_name
         assert torch.allclose(found, expected, atol=1e-6)
     with pytest.raises(ValueError, match="impl='opencl' is unknown"):
         torch.vmap(lambda x: ops.bias_act(x, impl="opencl"))(x)
-
-
-def test_torch_still_has_the_private_names():
-    assert _transforms._functorch_active is torch._C._are_functorch_transforms_active
-    assert forward_ad._current_level == -1

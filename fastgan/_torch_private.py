@@ -1,0 +1,101 @@
+"""What fastgan uses of torch that torch does not promise: each name with its reason, and with what happens without it.
+
+Nothing else in fastgan reads a private name of torch. tests/test_torch_private.py fails where a new torch changes one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn.modules import module as _module
+
+
+def backward_wants(node: torch.autograd.graph.Node) -> bool:
+    """Whether the backward pass that is running will run `node`. torch's own nodes ask this of the engine in C++; a Python
+    node has but a private function. Without it, or for a leaf that `autograd.grad` was asked for (RuntimeError: it will not
+    say): yes, and a gradient is computed that nobody reads."""
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except (AttributeError, RuntimeError):
+        return True
+
+
+def has_kernel(op: str, key: str) -> bool:
+    """Whether the dispatcher has a kernel of the registered `op` ("namespace::name") for `key` ("CPU", "CUDA"). Without the query no kernel
+    is known to be there, and the reference runs."""
+    query = getattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda op, key: False)
+    return query(op, key)
+
+
+# Without it a transform meets the registered op, of which torch then says that it has no rule.
+_functorch_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+
+
+def transforming() -> bool:
+    """Whether a transform of torch.func (grad, vmap, jvp and what is made of them) or forward-mode AD is active."""
+    return _functorch_active() or getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def storage_uses(storage: torch.UntypedStorage) -> int:
+    """How many tensors and Python objects hold `storage`. Without the count 0: it is not known to be anybody's alone."""
+    count = getattr(torch._C, "_storage_Use_Count", lambda _: 0)
+    return count(storage._cdata)
+
+
+def softmax_backward(dy: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The gradient y (dy - sum(y dy)) of y = softmax(x, -1) in one kernel, itself differentiable. Without it: as written."""
+    if hasattr(torch, "_softmax_backward_data"):
+        return torch._softmax_backward_data(dy, y, -1, y.dtype)
+    return y * (dy - (y * dy).sum(-1, keepdim=True))
+
+
+def lerp_(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor], weight: float) -> None:
+    """old += weight (new - old), for all tensors in a few kernels. Without the grouped form: one by one."""
+    if hasattr(torch, "_foreach_lerp_"):
+        torch._foreach_lerp_(old, new, weight)
+    else:
+        for a, b in zip(old, new, strict=True):
+            a.lerp_(b, weight)
+
+
+def copy_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """Copies all tensors in a few kernels. Without the grouped form: one by one."""
+    if hasattr(torch, "_foreach_copy_"):
+        torch._foreach_copy_(targets, sources)
+    else:
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
+
+
+def traces_gradients() -> bool:
+    """Whether this torch can compile `autograd.grad` within a step: under a flag, in torch 2.13 and 2.14."""
+    return hasattr(torch._dynamo.config, "trace_autograd_ops")
+
+
+@contextlib.contextmanager
+def tracing_gradients() -> Iterator[None]:
+    """Compile `autograd.grad` within: only where `traces_gradients`, and nowhere else is the flag set."""
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        yield
+
+
+def compile_error() -> type[Exception]:
+    """What torch.compile raises for code that cannot be traced."""
+    return torch._dynamo.exc.TorchDynamoException
+
+
+def hooks(module: nn.Module) -> str:
+    """What would see a call of the module, in words: "" where nobody would. There is no public way to ask; a torch that keeps
+    its hooks elsewhere raises KeyError or AttributeError here, rather than have hooks missed."""
+    own = module.__dict__
+    before, after = own["_forward_pre_hooks"], own["_forward_hooks"]
+    backward = own["_backward_hooks"] or own["_backward_pre_hooks"]
+    if after or before or backward or "forward" in own or _module._has_any_global_hook():
+        kinds = {"forward hooks": after, "forward pre-hooks": before, "backward hooks": backward}
+        kinds |= {"a forward of its own": "forward" in own, "global hooks": True}
+        return next(kind for kind, present in kinds.items() if present)
+    return ""
