@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from fastgan.training.files import complete, named
+from fastgan.files import complete, named
 
 FPS = 30
 MOST_FRAMES = 10_000  # of a walk: five minutes and a half
@@ -172,7 +172,7 @@ def _check_pixels(count: int, height: int, width: int) -> None:
 
 def save_separately(images: Iterable[torch.Tensor], seeds: list[int], out: Path) -> int:
     """Writes each image as it is, `seedNNNN.png` in folder `out`; returns how many files that were."""
-    from fastgan.training.log import save_grid
+    from fastgan.media import save_grid
 
     out.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -189,7 +189,7 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     Raises ValueError for a recipe that does not translate, and FileExistsError rather than replace a file.
     """
     from fastgan.data import load, to_float
-    from fastgan.training.log import save_grid
+    from fastgan.media import save_grid
 
     if not hasattr(recipe, "translate"):
         raise ValueError(f"--input: recipe {recipe.name} does not translate images; cyclegan and pix2pix do")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
-from fastgan.training.options import check_ranges
+from fastgan.options import check_ranges
 
 # What `train` and `sample` need beyond torch: module -> package
 EXTRA = {

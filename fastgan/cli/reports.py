@@ -11,7 +11,7 @@ from typing import Literal
 
 from fastgan.cli.options import UsageError, need_extra, parse
 from fastgan.names import did_you_mean
-from fastgan.training.options import Side
+from fastgan.options import Side
 
 
 def evaluate(argv: list[str]) -> int:
@@ -19,10 +19,10 @@ def evaluate(argv: list[str]) -> int:
     need_extra()
     import tyro
 
+    from fastgan.files import complete, writable
     from fastgan.recipes import find_run, load_run, read_run
     from fastgan.training.checkpoint import CheckpointError
     from fastgan.training.distributed import find_device
-    from fastgan.training.files import complete, writable
 
     @dataclass
     class Options:

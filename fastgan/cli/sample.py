@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastgan.cli.options import UsageError, need_extra, parse, seed_list
-from fastgan.training.options import Range
+from fastgan.options import Range
 
 # Options that only some recipes have, as `Recipe.sample_options` names them.
 NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input"}
@@ -39,10 +39,11 @@ def sample(argv: list[str]) -> int:
     import tyro
 
     from fastgan import sampling
+    from fastgan.files import PICTURES, check_writable, writable
+    from fastgan.media import Image, Text, save_grid
     from fastgan.training.distributed import find_device
     from fastgan.training.engine import draw
-    from fastgan.training.files import PICTURES, check_writable, writable
-    from fastgan.training.log import save_grid, save_samples
+    from fastgan.training.log import save_samples
 
     @dataclass
     class Options:
@@ -118,12 +119,14 @@ def sample(argv: list[str]) -> int:
             images = sampling.pictures(recipe, networks, seeds, label, truncation)
             print(f"{out}: {sampling.save_separately(images, seeds, out)} images")
         else:
-            if hasattr(recipe, "decode"):
-                samples = draw(recipe, networks, seeds)
-                print("\n".join(samples))
-            else:
+            if issubclass(recipe.medium, Image):
                 samples = sampling.grid(sampling.pictures(recipe, networks, seeds, label, truncation), len(seeds))
-            print(save_samples(samples, options.out or folder / f"{name}seeds-{options.seeds}"))
+            else:
+                samples = draw(recipe, networks, seeds)
+            if issubclass(recipe.medium, Text):
+                print("\n".join(samples))
+            path = options.out or folder / f"{name}seeds-{options.seeds}"
+            print(save_samples(samples, path, recipe.medium, recipe.data))
     return 0
 
 
@@ -144,7 +147,7 @@ def _label(recipe, label: int | None):
         return None
     if (first := recipe.labels([0])) is None:
         raise UsageError(f"--class-label: {recipe.name} was trained without classes")
-    classes = recipe.data["num_classes"] if hasattr(recipe, "data") else recipe.classes
+    classes = recipe.data["num_classes"]
     if not 0 <= label < classes:
         raise UsageError(f"--class-label is {label}, expected 0 to {classes - 1}")
     return torch.full_like(first, label)

@@ -19,18 +19,18 @@ def train(argv: list[str]) -> int:
         return 0 if argv else 2
     need_extra()
     from fastgan import recipes
-    from fastgan.training import Interrupted, RunConfig, Trainer
+    from fastgan.training import Interrupted, Trainer, run_options
 
     name, *rest = argv
     chosen = recipes.get(name)
 
     @dataclass
     class Options:
-        run: RunConfig
+        run: run_options(chosen)
         recipe: chosen.Config
 
     program = f"fastgan train {name}"
-    defaults = Options(RunConfig(**chosen.run_defaults), chosen.Config())
+    defaults = Options(run_options(chosen)(**chosen.run_defaults), chosen.Config())
     options = parse(Options, defaults, rest, program, chosen.Config.__doc__)
     if options.run.resume:
         # The run's own options are the defaults now; what the command line says still wins.

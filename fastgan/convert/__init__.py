@@ -24,6 +24,7 @@ from fastgan.convert import infer, rosinality, unpickler
 from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network, checksum
 from fastgan.convert.unpickler import Record
+from fastgan.media import Image
 from fastgan.untrusted import BadFile, clip, open_regular, parse_json, read_tensors, shorten, torch_file
 from fastgan.untrusted.pickles import UnsafePickle
 
@@ -241,11 +242,14 @@ def _average(generator: nn.Module) -> torch.Tensor:
 class Converted:
     """A converted generator for sampling; stands where a recipe does in `fastgan sample`."""
 
+    medium = Image
+
     def __init__(self, model: str, generator: nn.Module):
         self.name, self.generator = model, generator
         r3gan = model.startswith("r3gan")
         self.z_dim = generator.config.latent if r3gan else generator.z_dim
         self.classes = generator.config.num_classes if r3gan else generator.c_dim
+        self.data = {"num_classes": self.classes}
         # A network without styles says so itself.
         self.sample_options = ("separate", "interpolate", "class_label", "truncation", "mix")
 

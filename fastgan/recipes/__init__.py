@@ -19,7 +19,7 @@ from fastgan import fields
 from fastgan.names import did_you_mean
 from fastgan.training.checkpoint import NAME, Checkpoint, CheckpointError, load_checkpoint, load_network
 from fastgan.training.recipe import Recipe, RecipeConfig, Update
-from fastgan.training.run import RunConfig, check_options, read_config
+from fastgan.training.run import RunOptions, check_options, read_config, read_options
 from fastgan.untrusted import BadFile, clip
 from fastgan.untrusted.blueprint import check_fit, naming, within
 
@@ -75,7 +75,7 @@ class SavedRun:
     folder: Path
     recipe: type[Recipe]
     config: RecipeConfig
-    run: RunConfig
+    run: RunOptions
     data: dict[str, Any]
 
     def build(self) -> Recipe:
@@ -98,9 +98,10 @@ def read_run(path: str | Path) -> SavedRun:
     try:
         recipe = get(clip(saved["recipe"]).strip("'"))
         config = fields.build(recipe.Config, saved["config"], f"{where}: config")
-        run = fields.build(RunConfig, saved["run"], f"{where}: run")
+        run = read_options(recipe, saved["run"], f"{where}: run")
         check_options(recipe, config, run)
-        return SavedRun(folder, recipe, config, run, fields.record(recipe.Facts, saved["data"], f"{where}: data"))
+        facts = fields.record(recipe.Facts or recipe.medium.Facts, saved["data"], f"{where}: data")
+        return SavedRun(folder, recipe, config, run, facts)
     except fields.Mismatch:
         raise
     except ValueError as error:

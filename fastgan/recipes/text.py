@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from fastgan import models
-from fastgan.data.text import UNK, TextData, Vocabulary, load_text
+from fastgan.data.text import UNK, TextData, Vocabulary
+from fastgan.media import Text
 from fastgan.metrics import evaluate_text, suite
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.training.options import Batch, Count, NonNegative
@@ -43,25 +44,12 @@ class TextConfig(RecipeConfig):
     """Adam's learning rate for maximum likelihood."""
 
 
-class TextFacts(TypedDict):
-    """What a text recipe needs to know of its corpus; `vocabulary` as `Vocabulary.to_dict` gives it."""
-
-    name: str
-    vocabulary_size: int
-    length: int
-    start: int
-    end: int | None
-    pad: int | None
-    vocabulary: dict[str, Any] | None
-
-
 class TextRecipe(Recipe):
     """Base of `mle`, `seqgan` and `relgan`: a generator in `networks`, trained by maximum likelihood in `mle_step`."""
 
     Config = TextConfig
-    Facts = TextFacts
+    medium = Text
     sample_options = ()
-    unit = "sentences"
     run_defaults: ClassVar = {"data": "tang-quatrains", "samples": 16, "sample_every": 50, "metrics_every": 50}
     metrics = evaluate_text.METRICS
     headline = ("nll-test", "nll-oracle", "bleu-2", "bleu-3", "self-bleu-2")
@@ -87,18 +75,10 @@ class TextRecipe(Recipe):
         self._corpus: TextData | None = None
 
     @classmethod
-    def load_data(cls, name: str, config: TextConfig, **options) -> TextData:
-        if options.get("split") is not None:
-            raise ValueError(
-                f"{name}: split={options['split']!r} is not offered for texts: a tenth of the lines is held out"
-            )
+    def load_data(cls, name: str, config: TextConfig, split: str | None = None) -> TextData:
+        if split is not None:
+            raise ValueError(f"{name}: split={split!r} is not offered for texts: a tenth of the lines is held out")
         return _load(name, config)
-
-    @classmethod
-    def describe(cls, dataset: TextData) -> dict:
-        names = [name for name in TextFacts.__annotations__ if name != "vocabulary"]
-        vocabulary = None if dataset.vocabulary is None else dataset.vocabulary.to_dict()
-        return {**{name: getattr(dataset, name) for name in names}, "vocabulary": vocabulary}
 
     def mle_step(self, batch) -> dict[str, torch.Tensor]:
         loss = self.generator.nll_loss(batch.real)
@@ -168,4 +148,4 @@ class TextRecipe(Recipe):
 
 def _load(name: str, config: TextConfig, vocabulary: Vocabulary | None = None) -> TextData:
     options = {"level": config.level, "length": config.length, "max_vocabulary": config.max_vocabulary}
-    return load_text(name, **options, vocabulary=vocabulary, oracle=config.oracle)
+    return Text.load(name, **options, vocabulary=vocabulary, oracle=config.oracle)

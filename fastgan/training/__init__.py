@@ -8,6 +8,8 @@ import importlib
 _NAMES = {
     "Trainer": "engine",
     "RunConfig": "run",
+    "RunOptions": "run",
+    "run_options": "run",
     "Interrupted": "engine",
     "TrainingError": "engine",
     "load_checkpoint": "checkpoint",

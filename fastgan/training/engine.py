@@ -31,7 +31,17 @@ from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.log import MetricsLog, Progress, memory_mib, save_samples
 from fastgan.training.recipe import Recipe, RecipeConfig
 from fastgan.training.report import write_report
-from fastgan.training.run import RunConfig, check_options, claim, find_folder, restarted, write_config
+from fastgan.training.run import (
+    RunOptions,
+    adapt,
+    check_options,
+    claim,
+    data_options,
+    find_folder,
+    restarted,
+    run_options,
+    write_config,
+)
 from fastgan.training.signals import StopSignal, number_of
 from fastgan.training.update import NotFinite, Updater
 
@@ -49,12 +59,30 @@ class Interrupted(Exception):
 
 
 def draw(recipe: Recipe, networks: dict, seeds: list[int], chunk: int = 64) -> torch.Tensor | list[str]:
-    """Samples of `seeds` without gradients, `chunk` at a time: float [N, C, H, W] on the CPU, or texts."""
+    """Samples of `seeds` without gradients, `chunk` at a time: float [N, C, ...] on the CPU, or texts.
+
+    Raises ValueError where they are not of the recipe's medium.
+    """
     with torch.no_grad():
         parts = [recipe.sample(networks, seeds[i : i + chunk]) for i in range(0, len(seeds), chunk)]
     if isinstance(parts[0], list):
-        return list(itertools.chain.from_iterable(parts))
-    return torch.cat([part.float().cpu() for part in parts])
+        samples = list(itertools.chain.from_iterable(parts))
+    else:
+        samples = torch.cat([part.float().cpu() for part in parts])
+    if not recipe.medium.check(samples):
+        what = list(samples.shape) if isinstance(samples, torch.Tensor) else f"a list of {type(samples[0]).__name__}"
+        raise ValueError(
+            f"{recipe.name}: its samples are {what}, and of {recipe.medium.unit} {recipe.medium.expected} was expected; the "
+            "recipe's `medium` says what it makes"
+        )
+    return samples
+
+
+def _about(dataset) -> str:
+    """What a run says of its data."""
+    if hasattr(dataset, "about"):
+        return dataset.about
+    return f"{len(dataset)} items" if hasattr(dataset, "__len__") else f"a stream ({type(dataset).__name__})"
 
 
 class Trainer:
@@ -63,7 +91,7 @@ class Trainer:
     Args:
         recipe: a recipe class, for example `fastgan.recipes.get("dcgan")`.
         config: the recipe's options; its defaults if None.
-        run: data, folder and everything around the recipe; defaults if None.
+        run: data, folder and everything around the recipe; the recipe's defaults if None.
         dataset: used instead of loading `run.data`.
 
     Attributes: `recipe`, `dataset`, `world`, `folder`, `step` (training steps done), `ema`.
@@ -75,22 +103,23 @@ class Trainer:
         self,
         recipe: type[Recipe],
         config: RecipeConfig | None = None,
-        run: RunConfig | None = None,
+        run: RunOptions | None = None,
         *,
         dataset=None,
     ):
-        config, run = config or recipe.Config(), run or RunConfig()
+        config = config or recipe.Config()
+        run = run_options(recipe)(**recipe.run_defaults) if run is None else adapt(recipe, run)
         self.world: World = join(run.device, run.timeout)
         # Only rank 0's host needs to see the run folder, whose config.json may have set these.
-        self.config, self.run = self.world.agree((config, run))
+        self.config, values = self.world.agree((config, vars(run)))
+        self.run = run_options(recipe)(**values)
         check_options(recipe, self.config, self.run)
         folder = find_folder(recipe.name, self.run) if self.world.main else ""
         self.folder = Path(self.world.agree(str(folder)))
         self._lock = RunLock(self.folder)
         self._writer = ckpt.Writer(self.folder / "checkpoints", self.run.keep)
         if dataset is None:
-            options = ("split", "resolution", "channels", "crop", "flip", "strict")
-            dataset = recipe.load_data(self.run.data, self.config, **{k: getattr(self.run, k) for k in options})
+            dataset = recipe.load_data(self.run.data, self.config, **data_options(recipe, self.run))
         self.dataset = dataset
         torch.manual_seed(derive_seed(self.run.seed, "weights"))
         # cuDNN's fastest algorithms are not the same in every run; the contract is bit-for-bit resume.
@@ -149,9 +178,10 @@ class Trainer:
         try:
             if self.world.main:
                 log = MetricsLog(self.folder, self.step)
-                progress = Progress(self.config.steps, self.step, self.recipe.unit)
-                about = getattr(self.dataset, "about", f"{len(self.dataset)} items")
-                progress.say(f"{self.recipe.name}: {self.folder}\n{self.recipe.data.get('name')}: {about}")
+                progress = Progress(self.config.steps, self.step, self.recipe.medium.unit)
+                progress.say(
+                    f"{self.recipe.name}: {self.folder}\n{self.recipe.data.get('name')}: {_about(self.dataset)}"
+                )
             with listening():
                 self._loop(log, progress)
         except NotFinite as error:
@@ -201,6 +231,8 @@ class Trainer:
                 setattr(self, counter, loaded.state[counter])
         tensors = [t for network in recipe.networks.values() for t in network.state_dict().values()]
         world.broadcast([t for t in tensors if not shard.is_shard(t)])
+        if self.step == 0:  # before the folder is made, as a recipe's samples may be none of its medium
+            self._first = self._draw()
         from fastgan.data import Loader
 
         self._loader = Loader(
@@ -235,7 +267,8 @@ class Trainer:
     def _loop(self, log: MetricsLog | None, progress: Progress | None) -> None:
         run, began, waited, shown = self.run, time.perf_counter(), 0.0, self.step
         if self.step == 0:
-            self._sample(log, progress)
+            self._show(self._first, log, progress)
+            del self._first
         stop = False
         while self.step < self.config.steps and not stop:
             values, stop = self._train_step()
@@ -247,7 +280,7 @@ class Trainer:
                 self.seconds += now - began
                 began, waited, shown = now, self._loader.wait_seconds, self.step
                 row = {name: float(value) for name, value in values.items()}
-                row |= {f"speed/{self.recipe.unit}_per_second": rate, "speed/data_wait_share": wait}
+                row |= {f"speed/{self.recipe.medium.unit}_per_second": rate, "speed/data_wait_share": wait}
                 row |= {"memory/peak_mib": memory_mib(self.world.device), "seconds": self.seconds}
                 log.write(self.step, row)
                 progress.show(self.step, row, rate)
@@ -255,7 +288,7 @@ class Trainer:
             if last or self.step % run.checkpoint_every == 0:
                 self._save()
             if self.step == self.config.steps or self.step % run.sample_every == 0:
-                self._sample(log, progress)
+                self._show(self._draw(), log, progress)
             if run.metrics_every and (self.step == self.config.steps or self.step % run.metrics_every == 0):
                 self._evaluate(log, progress)
         self._writer.wait()
@@ -271,7 +304,8 @@ class Trainer:
         )
         for update in self.recipe.updates(self.step):
             if update.fresh or items is None:
-                items = tuple(self._to_device(item) for item in self._next_batch())
+                to_device, device = self.recipe.medium.to_device, self.world.device
+                items = tuple(to_device(item, device, self._layout) for item in self._next_batch())
                 self.images = self._loader.consumed
             values, votes = self._updater(update, items, self.update, self._signal.number > 0, look)
             self.update += 1
@@ -290,13 +324,6 @@ class Trainer:
             why = f"{type(error).__name__}: {error}"
             raise TrainingError(f"step {self.step + 1}: no batch of data ({why}). {self._safe()}") from error
 
-    def _to_device(self, item: torch.Tensor) -> torch.Tensor:
-        from fastgan.data import to_float
-
-        item = item.to(self.world.device, non_blocking=True)
-        item = to_float(item) if item.dtype == torch.uint8 else item
-        return item.contiguous(memory_format=self._layout) if item.dim() == 4 else item
-
     def _save(self) -> None:
         if self._saved == self.step or not self._takes_part:
             return
@@ -308,16 +335,21 @@ class Trainer:
             self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
         self._saved = self.step
 
-    def _sample(self, log: MetricsLog | None, progress: Progress | None) -> None:
+    def _draw(self) -> torch.Tensor | list[str] | None:
         if not self._takes_part:
-            return
+            return None
         torch.manual_seed(derive_seed(self.run.seed, "samples"))
-        samples = draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
+        return draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
+
+    def _show(
+        self, samples: torch.Tensor | list[str] | None, log: MetricsLog | None, progress: Progress | None
+    ) -> None:
         if self.world.main:
             self._check_place()
-            path = save_samples(samples, self.folder / "samples" / f"step-{self.step:08d}")
-            log.show(self.step, path)
-            progress.texts(samples)
+            medium, path = self.recipe.medium, self.folder / "samples" / f"step-{self.step:08d}"
+            log.show(self.step, save_samples(samples, path, medium, self.recipe.data))
+            if excerpt := medium.excerpt(samples):
+                progress.say(excerpt)
             self._report(progress)
 
     def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
@@ -339,7 +371,7 @@ class Trainer:
 
     def _report(self, progress: Progress) -> None:
         try:
-            write_report(self.folder)
+            write_report(self.folder, self.recipe.medium)
         except Exception as error:  # no reason to end a run
             progress.say(f"report.html was not written: {error}")
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import resource
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastgan.training.files import PICTURES, complete, named
-from fastgan.training.options import EXACT
+from fastgan.files import complete
+from fastgan.media import Image, Medium, Text
+from fastgan.media import save_grid as save_grid
+from fastgan.options import EXACT
 
 SAID = 5  # lines that `read_metrics` names, of those it leaves out
 
@@ -148,11 +149,6 @@ class Progress:
         """A line of its own, above the bar."""
         print(text, flush=True) if self._bar is None else self._bar.console.print(text, markup=False, highlight=False)
 
-    def texts(self, samples: torch.Tensor | list[str]) -> None:
-        """The first three samples, where they are texts."""
-        if isinstance(samples, list):
-            self.say("\n".join(f"  {text}" for text in samples[:3]))
-
     def headline(self, step: int, values: dict[str, float], names: tuple[str, ...]) -> None:
         """A line of the figures whose names begin with one of `names`."""
         shown = [f"{name} {value:.3f}" for name, value in values.items() if name.startswith(names)]
@@ -164,44 +160,13 @@ class Progress:
             self._bar.stop()
 
 
-def save_grid(
-    images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None, pad: int = 2
+def save_samples(
+    samples: torch.Tensor | list[str],
+    path: Path,
+    medium: type[Medium] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write images in [-1, 1], float [N, C, H, W] (C 1 or 3), or uint8 ones, as one picture, `columns` wide.
-
-    By default the grid is about square, with `pad` white pixels around each image, and small images are enlarged by a whole
-    factor to at least 64 pixels; with scale=1, pad=0 one image is written as it is. The suffix
-    decides the format, of those in `PICTURES`; a path without one gets .png. The file appears under its name only when it
-    is complete. Returns the path.
-    """
-    from PIL import Image
-
-    from fastgan.data import to_uint8
-
-    path = named(path, PICTURES)
-    pixels = (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()
-    count, channels, height, width = pixels.shape
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    scale = scale or max(1, -(-64 // height))
-    sheet = torch.full((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), 255, dtype=torch.uint8)
-    for i, image in enumerate(pixels):
-        y, x = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
-        sheet[y : y + height, x : x + width] = image.permute(1, 2, 0)
-    picture = Image.fromarray(sheet.squeeze(2).numpy())
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    form, options = PICTURES[path.suffix.lower()]
-    with complete(path) as temporary:
-        picture.save(temporary, format=form, **options)
-    return path
-
-
-def save_samples(samples: torch.Tensor | list[str], path: Path) -> Path:
-    """Write images as a grid, texts as lines of UTF-8; a path without a suffix gets .png or .txt. Returns the path."""
+    """Write samples as `medium` does (None: lists as texts, tensors as images), in a folder that is made. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not isinstance(samples, list):
-        return save_grid(samples, path)
-    path = named(path, (".txt",))
-    with complete(path) as temporary:
-        temporary.write_text("\n".join(samples) + "\n", encoding="utf-8")
-    return path
+    medium = medium or (Text if isinstance(samples, list) else Image)
+    return medium.save(samples, path, facts)

@@ -46,12 +46,13 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
 
-from fastgan.training.options import Batch, Count, NonNegative
+from fastgan.media import Image, Medium
+from fastgan.options import Batch, Count, NonNegative
 
 
 @dataclass
@@ -67,16 +68,6 @@ class RecipeConfig:
     """Images per update and process."""
     ema_halflife: NonNegative = 10_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
-
-
-class ImageFacts(TypedDict):
-    """What a recipe needs to know of a set of images."""
-
-    name: str
-    resolution: int
-    channels: int
-    num_classes: int
-    class_names: list[str]
 
 
 class Update(NamedTuple):
@@ -97,20 +88,20 @@ class Recipe:
 
     Attributes:
         name: as on the command line.
-        Facts: a TypedDict of what `describe` says; config.json is checked against it.
+        medium: the kind of its samples, from `fastgan.media`.
+        Facts: a TypedDict of what `describe` says; config.json is checked against it. None: the medium's.
         config, data: the options, and the dict that `describe` made.
         networks, optimizers: by name.
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
         latent_shape: shape of one sample's latent.
         processes: how many processes share each update; the engine sets it.
-        run_defaults: options of `RunConfig` that `fastgan train` changes for this recipe, the data set among them.
+        run_defaults: options of a run (`fastgan.training.run_options`) that this recipe changes, the data set among them.
         metrics: names of the rows of `fastgan.metrics.suite` that `evaluate` offers.
         headline: beginnings of the names of those figures of `evaluate` that a run prints as it goes.
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
         whole_batch: why `--grad-accum` must not cut a batch, beyond what `fastgan.training.pieces` sees in the networks (batch
             normalisation, dropout, minibatch standard deviation); empty where it may.
         sample_options: what of `fastgan sample` its samples bear, beside seeds.
-        unit: what a batch counts, for the progress line ("images", "sentences").
         pairs: whether `load_data` takes two names, as `--data A B` gives them.
 
     Raises ValueError for a `conditional` config where the data have no classes.
@@ -118,9 +109,9 @@ class Recipe:
 
     name: str = ""
     Config: type[RecipeConfig] = RecipeConfig
-    Facts: type = ImageFacts
+    medium: type[Medium] = Image
+    Facts: type | None = None
     averaged: tuple[str, ...] = ("generator",)
-    unit: str = "images"
     pairs: bool = False
     processes: int = 1
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
@@ -152,19 +143,18 @@ class Recipe:
 
     @classmethod
     def load_data(cls, name: str, config: RecipeConfig, **options):
-        """The data set called `name`: anything `fastgan.data.Loader` takes, with `len` and items.
+        """The data set called `name`: anything `fastgan.data.Loader` takes.
 
-        `options` are `split`, `resolution`, `crop`, `flip` and `strict` of `fastgan.data.load`. Replace it for other data:
-        an item is a tuple of tensors, which arrive in `batch.items`; uint8 images arrive as float32 in [-1, 1].
+        `options` are those of the medium, for images `split`, `resolution`, `crop`, `flip` and so on of `fastgan.data.load`.
+        Replace it for other data: an item is a tuple of tensors, which arrive in `batch.items` as the medium puts them on the
+        device: uint8 images as float32 in [-1, 1].
         """
-        from fastgan.data import load
-
-        return load(name, **options)
+        return cls.medium.load(name, **options)
 
     @classmethod
     def describe(cls, dataset) -> dict[str, Any]:
         """JSON-able facts that `__init__` and `sample` need, kept in config.json so that sampling needs no data."""
-        return {name: getattr(dataset, name) for name in ImageFacts.__annotations__}
+        return cls.medium.describe(dataset)
 
     def prepare(self, dataset) -> None:
         """Once, before the first step of a new run: statistics of the data into buffers and initial weights."""
@@ -211,7 +201,8 @@ class Recipe:
         return generator(*[t.to(device) for t in (latents, labels) if t is not None])
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor | list[str]:
-        """Images in [-1, 1], [N, C, H, W], or texts, one per seed. A recipe without latents replaces this one."""
+        """One sample per seed, of the recipe's medium: images or signals in [-1, 1], [N, C, ...], or texts. A recipe
+        without latents replaces this one."""
         return self.generate(networks, self.latents(seeds), self.labels(seeds))
 
     def evaluate(

@@ -1,17 +1,19 @@
-"""report.html of a run: curves as inline SVG, sample grids as data URIs; one file that needs nothing else."""
+"""report.html of a run: curves as inline SVG, samples as data URIs; one file that needs nothing else."""
 
 from __future__ import annotations
 
-import base64
 import html
+import itertools
 import json
 import math
+import re
 from pathlib import Path
 
-from fastgan.training.files import complete
+from fastgan.files import complete
+from fastgan.media import Medium, medium_of
 from fastgan.training.log import read_metrics
 
-WIDTH, HEIGHT, LEFT, BOTTOM, POINTS, GRIDS = 460, 220, 58, 24, 400, 8
+WIDTH, HEIGHT, LEFT, BOTTOM, POINTS, SHOWN = 460, 220, 58, 24, 400, 8
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:980px;padding:0 1rem;color:#111}
 h2{margin-top:2rem}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0;vertical-align:top}
@@ -60,15 +62,12 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def _figure(path: Path) -> str:
-    caption = html.escape(path.stem.replace("-", " "))
-    if path.suffix == ".txt":
-        text = html.escape(path.read_text(encoding="utf-8", errors="replace"))
-        return f"<figure><pre>{text}</pre><figcaption>{caption}</figcaption></figure>"
-    data = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-    )
+def _samples(folder: Path) -> list[Path]:
+    """The file to show of each step, in order."""
+    files = [path for path in folder.glob("step-*.*") if re.fullmatch(r"step-\d+", path.stem) and path.is_file()]
+    # A medium may have written others beside it, of the same stem.
+    files.sort(key=lambda path: (path.stem, path.suffix not in (".png", ".txt"), path.suffix))
+    return [next(group) for _, group in itertools.groupby(files, key=lambda path: path.stem)]
 
 
 def _table(values: dict) -> str:
@@ -76,8 +75,11 @@ def _table(values: dict) -> str:
     return f"<table>{rows}</table>"
 
 
-def write_report(folder: Path) -> Path:
-    """Write `report.html` from a run folder's config.json, metrics.jsonl and samples/; returns its path."""
+def write_report(folder: Path, medium: type[Medium] | None = None) -> Path:
+    """Write `report.html` from a run folder's config.json, metrics.jsonl and samples/; returns its path.
+
+    medium: of the samples. None: as their files look.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     metrics, left_out = folder / "metrics.jsonl", []
     rows = read_metrics(metrics, left_out.append) if metrics.is_file() else []
@@ -94,18 +96,17 @@ def write_report(folder: Path) -> Path:
                 else:
                     title, series = group, quantity
                 charts.setdefault(title, {}).setdefault(series, []).append((row["step"], value))
-    grids = sorted(
-        path for path in (folder / "samples").glob("step-*.*") if path.suffix in (".png", ".txt") and path.is_file()
-    )
-    if len(grids) > GRIDS:
-        grids = [grids[round(i * (len(grids) - 1) / (GRIDS - 1))] for i in range(GRIDS)]
+    shown = _samples(folder / "samples")
+    if len(shown) > SHOWN:
+        shown = [shown[round(i * (len(shown) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
+    figures = [(medium or medium_of(path)).html(path) for path in reversed(shown)]
     title = html.escape(f"{config['recipe']} on {config['data']['name']}")
     body = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>",
         f"<h1>{title}</h1>",
         f"<p>{rows[-1]['step'] if rows else 0} of {config['config']['steps']} steps.</p>",
         "".join(f"<p>{html.escape(sentence)}</p>" for sentence in left_out),
-        "<h2>Samples</h2>" + "".join(map(_figure, reversed(grids))),
+        "<h2>Samples</h2>" + "".join(figures),
         "<h2>Curves</h2>" + "".join(curve(name, series) for name, series in charts.items()),
         "<h2>Configuration</h2>" + _table({**config["config"], **config["run"]}),
     ]

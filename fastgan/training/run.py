@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -14,37 +15,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from fastgan import fields
+from fastgan.files import check_writable, complete
+from fastgan.media import Image, Medium
+from fastgan.options import Count, Natural, Range, check_ranges
 from fastgan.training.checkpoint import CheckpointError
-from fastgan.training.files import check_writable, complete
 from fastgan.training.lock import RunHeld, RunLock
-from fastgan.training.options import Count, Natural, Range, Side, check_ranges
 from fastgan.training.recipe import Recipe, RecipeConfig
 from fastgan.untrusted import read_json
 
 
 @dataclass
-class RunConfig:
+class RunOptions:
     """What a run reads and writes, whatever the recipe."""
 
     data: str | tuple[str, str] = "emoji"
-    """Data set: a name from `fastgan data list`, a folder, zip or npz of images, or a text file with a sentence per
-    line; two of them for translation."""
+    """Data set: a name from `fastgan data list`, or the path of a folder or file as the recipe's kind of samples has them: a
+    folder, zip or npz of images, a text file with a sentence per line; two of them for translation."""
     out: str | None = None
     """Run folder. Default: runs/RECIPE-DATA, with a number added if it exists."""
     resume: bool = False
     """Continue a run from its newest whole checkpoint, with the options it was started with."""
-    split: str | None = None
-    """The part of the data set to train on: train or test of a named set, or a sub-folder's name (train, val, ...)."""
-    resolution: Side | None = None
-    """Resize images to this many pixels a side. Default: as they are."""
-    channels: Literal[1, 3] | None = None
-    """1: images in grey, 3: in colour. Default: as they are; files are read in colour."""
-    crop: Literal["center", "stretch"] = "center"
-    """What to do with images that are not square: cut out the middle, or squeeze them."""
-    flip: bool = False
-    """Mirror half of the images, drawn anew each epoch."""
-    strict: bool = False
-    """Stop at an unreadable image instead of skipping and counting it."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Decides every random draw: same seed, same machine, same weights."""
     device: str = "auto"
@@ -68,7 +58,7 @@ class RunConfig:
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     sample_every: Count = 250
-    """Steps between sample grids."""
+    """Steps between samples that are shown."""
     checkpoint_every: Count = 250
     """Steps between checkpoints; a killed run repeats at most this many, twice that if it dies while one is written."""
     metrics_every: Natural = 0
@@ -78,10 +68,64 @@ class RunConfig:
     keep: Count = 3
     """Checkpoints to keep."""
     samples: Annotated[int, Range(1, 65536)] = 64
-    """Images in a sample grid: those of seeds 0, 1, 2, ..."""
+    """How many samples a run shows at a time: those of seeds 0, 1, 2, ..."""
 
 
-def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunConfig) -> None:
+@dataclass
+class RunConfig(Image.Options, RunOptions):
+    """The options of a run on images."""
+
+
+@functools.cache
+def _run_class(medium: type[Medium]) -> type[RunOptions]:
+    if medium is Image:
+        return RunConfig
+    made = dataclasses.make_dataclass(f"{medium.__name__}Run", [], bases=(medium.Options, RunOptions))
+    made.__doc__ = f"The options of a run on {medium.unit}."
+    return made
+
+
+def run_options(recipe: type[Recipe]) -> type[RunOptions]:
+    """The dataclass of the options that a run of `recipe` has: those of `RunOptions` and of its medium."""
+    return _run_class(recipe.medium)
+
+
+def data_options(recipe: type[Recipe], run: RunOptions) -> dict[str, Any]:
+    """The options of the recipe's medium, as `load_data` takes them."""
+    return {field.name: getattr(run, field.name) for field in dataclasses.fields(recipe.medium.Options)}
+
+
+def adapt(recipe: type[Recipe], run: RunOptions) -> RunOptions:
+    """`run` as one of `recipe`: the options of its medium at their defaults where `run` is of another.
+
+    Raises ValueError for an option that the recipe's medium does not have and that is not at its default.
+    """
+    wanted = run_options(recipe)
+    if type(run) is wanted:
+        return run
+    known = {field.name for field in dataclasses.fields(wanted)}
+    for field in dataclasses.fields(run):
+        value = getattr(run, field.name)
+        if field.name not in known and value != field.default:
+            raise ValueError(
+                f"{field.name} is {value!r}, but {recipe.name} trains on {recipe.medium.unit}, which have no {field.name}"
+            )
+    return wanted(**{name: value for name, value in vars(run).items() if name in known})
+
+
+def read_options(recipe: type[Recipe], values: Any, where: str) -> RunOptions:
+    """The options in config.json. Until files had a version, they held those of images whatever the recipe.
+
+    Raises `fastgan.fields.Mismatch` that names `where` and the field.
+    """
+    if isinstance(values, dict):
+        others = {field.name for field in dataclasses.fields(Image.Options)}
+        others -= {field.name for field in dataclasses.fields(run_options(recipe))}
+        values = {name: value for name, value in values.items() if name not in others}
+    return fields.build(run_options(recipe), values, where)
+
+
+def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunOptions) -> None:
     """ValueError that names the first option that makes no sense, whatever the data."""
     for options in (config, run):
         check_ranges(options)
@@ -102,7 +146,7 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
-def find_folder(recipe: str, run: RunConfig) -> Path:
+def find_folder(recipe: str, run: RunOptions) -> Path:
     """The run folder, of which nothing is changed.
 
     Raises ValueError if it holds a run that was not asked to resume, or none to resume, or cannot be written to; RunHeld
@@ -123,7 +167,7 @@ def find_folder(recipe: str, run: RunConfig) -> Path:
     return folder
 
 
-def claim(folder: Path, recipe: str, run: RunConfig) -> RunLock:
+def claim(folder: Path, recipe: str, run: RunOptions) -> RunLock:
     """Make the run folder and lock it; if its name was not given and it has been taken since, then the next one of that name.
 
     Raises RunHeld and ValueError as `find_folder` does.
@@ -150,18 +194,18 @@ def _check_free(folder: Path) -> None:
         raise ValueError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
 
 
-def _base(recipe: str, run: RunConfig) -> str:
+def _base(recipe: str, run: RunOptions) -> str:
     sets = [run.data] if isinstance(run.data, str) else run.data
     return re.sub(r"[^\w.-]+", "-", "-".join([recipe, *(Path(name).stem for name in sets)])).strip("-")
 
 
-def _defaults(recipe: str, run: RunConfig) -> Iterator[Path]:
+def _defaults(recipe: str, run: RunOptions) -> Iterator[Path]:
     """Folders of a run whose --out is not given: runs/RECIPE-DATA, then with -2, -3, ..."""
     base = _base(recipe, run)
     return (Path("runs") / (base if i == 1 else f"{base}-{i}") for i in itertools.count(1))
 
 
-def _newest(recipe: str, run: RunConfig) -> Path | None:
+def _newest(recipe: str, run: RunOptions) -> Path | None:
     """The last run of that name. Raises ValueError where one is to be resumed and there is none."""
     base = _base(recipe, run)
     found = [p for p in Path("runs").glob("*/config.json") if re.fullmatch(re.escape(base) + r"(-\d+)?", p.parent.name)]
@@ -170,8 +214,9 @@ def _newest(recipe: str, run: RunConfig) -> Path | None:
     return max(found, key=lambda p: p.stat().st_mtime).parent if found else None
 
 
-def write_config(folder: Path, recipe: Recipe, run: RunConfig) -> None:
+def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
     """Write config.json: what a resumed run starts from, and what sampling rebuilds the networks from."""
+    run = adapt(type(recipe), run)
     saved = {
         "recipe": recipe.name,
         "config": dataclasses.asdict(recipe.config),

@@ -19,10 +19,10 @@ from torch import nn
 
 from fastgan.training.compiled import Step
 from fastgan.training.recipe import Recipe
-from fastgan.training.run import RunConfig
+from fastgan.training.run import RunOptions
 
 
-def check(recipe: Recipe, run: RunConfig) -> None:
+def check(recipe: Recipe, run: RunOptions) -> None:
     """ValueError if the generator of this run cannot be split, with the reason."""
     reasons = {
         "torch.compile cannot look into it: leave out --compile": run.compile,

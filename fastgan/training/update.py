@@ -9,7 +9,7 @@ from fastgan.training.compiled import Step, compiled_step, gradient_step
 from fastgan.training.distributed import World
 from fastgan.training.pieces import State
 from fastgan.training.recipe import Recipe, Update
-from fastgan.training.run import RunConfig
+from fastgan.training.run import RunOptions
 from fastgan.training.shard import backward_step, is_shard, local
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,7 +31,7 @@ class Updater:
     Attributes: `scalers`, by optimiser, empty unless fp16.
     """
 
-    def __init__(self, recipe: Recipe, world: World, run: RunConfig):
+    def __init__(self, recipe: Recipe, world: World, run: RunOptions):
         self.recipe, self.world, self.run = recipe, world, run
         self.dtype = DTYPES[run.precision]
         self.scalers = {}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fastgan.files import complete, writable
 from fastgan.sampling import save_video
-from fastgan.training.files import complete, writable
 from fastgan.training.log import save_samples
 
 GRID = torch.linspace(-1, 1, 4 * 3 * 64).view(4, 3, 8, 8)

@@ -1,0 +1,85 @@
+"""What a kind of sample is: the contract between the engine, the command line, the report, and a medium."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
+
+import torch
+
+
+class Medium:
+    """Base of the kinds of samples. Nothing is ever an instance of one: a recipe names the class.
+
+    Attributes:
+        name: of one sample ("image").
+        unit: of many ("images"): what a batch counts.
+        Options: dataclass of the options of a run that only this medium has, each with a default and a docstring; `load` takes
+            them by name.
+        Facts: TypedDict of what `describe` says.
+        expected: what `Recipe.sample` returns, in words.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    expected: ClassVar[str] = "a tensor"
+
+    @dataclass
+    class Options:
+        """None."""
+
+    class Facts(TypedDict):
+        """What a recipe needs to know of a data set."""
+
+        name: str
+
+    @classmethod
+    def load(cls, name: str, **options):
+        """The data set called `name`. Raises ValueError, FileNotFoundError or ImportError that says what was expected."""
+        raise NotImplementedError(f"{cls.__name__}.load")
+
+    @classmethod
+    def describe(cls, dataset) -> dict[str, Any]:
+        """JSON-able facts of a data set, at least those in `Facts`: attributes of it, by name."""
+        facts = {"name": getattr(dataset, "name", type(dataset).__name__)}
+        return facts | {name: getattr(dataset, name) for name in cls.Facts.__annotations__ if name != "name"}
+
+    @classmethod
+    def to_device(cls, item: torch.Tensor, device: torch.device, layout: torch.memory_format) -> torch.Tensor:
+        """One tensor of a batch, of whatever type the data set stores, as a recipe's losses want it. `layout`: the memory
+        format of the networks."""
+        return item.to(device, non_blocking=True)
+
+    @classmethod
+    def check(cls, samples) -> bool:
+        """Whether `samples` are of this kind: asked before anything is written."""
+        return isinstance(samples, torch.Tensor)
+
+    @classmethod
+    def save(cls, samples, path: Path, facts: Mapping[str, Any] | None = None) -> Path:
+        """Write several samples in one file, to be looked at; what is heard or read beside it goes into files of the same
+        stem. `path` may lack a suffix, its folder exists; `facts`: what `describe` said. Returns the file to show."""
+        raise NotImplementedError(f"{cls.__name__}.save")
+
+    @classmethod
+    def save_one(cls, sample, path: Path, facts: Mapping[str, Any] | None = None) -> Path:
+        """Write one sample alone, as other programs read it."""
+        raise NotImplementedError(f"{cls.__name__}.save_one")
+
+    @classmethod
+    def excerpt(cls, samples) -> str:
+        """What a run prints of its samples; empty: nothing."""
+        return ""
+
+    @classmethod
+    def html(cls, path: Path) -> str:
+        """A <figure> that holds a file which `save` returned, for report.html."""
+        raise NotImplementedError(f"{cls.__name__}.html")
+
+
+def figure(content: str, path: Path) -> str:
+    """<figure> of HTML `content` with the file's name as its caption."""
+    return f"<figure>{content}<figcaption>{html.escape(path.stem.replace('-', ' '))}</figcaption></figure>"

@@ -1,0 +1,65 @@
+"""Texts: strings; in a data set rows of token ids."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from fastgan.files import complete, named
+from fastgan.media.medium import Medium, figure
+
+
+class Text(Medium):
+    """Sentences. What a token is, is the recipe's to say: its options go to `load`."""
+
+    name, unit, expected = "text", "sentences", "a list of strings"
+
+    class Facts(TypedDict):
+        """What a recipe needs to know of a corpus; `vocabulary` as `Vocabulary.to_dict` gives it."""
+
+        name: str
+        vocabulary_size: int
+        length: int
+        start: int
+        end: int | None
+        pad: int | None
+        vocabulary: dict[str, Any] | None
+
+    @classmethod
+    def load(cls, name: str, **options):
+        """See `fastgan.data.text.load_text`."""
+        from fastgan.data.text import load_text
+
+        return load_text(name, **options)
+
+    @classmethod
+    def describe(cls, dataset) -> dict[str, Any]:
+        facts = super().describe(dataset)
+        return facts | {"vocabulary": None if dataset.vocabulary is None else dataset.vocabulary.to_dict()}
+
+    @classmethod
+    def check(cls, samples) -> bool:
+        return isinstance(samples, list) and all(isinstance(text, str) for text in samples)
+
+    @classmethod
+    def save(cls, samples: list[str], path: Path, facts: Mapping[str, Any] | None = None) -> Path:
+        """Lines of UTF-8; a path without a suffix gets .txt."""
+        path = named(path, (".txt",))
+        with complete(path) as temporary:
+            temporary.write_text("\n".join(samples) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def save_one(cls, sample: str, path: Path, facts: Mapping[str, Any] | None = None) -> Path:
+        return cls.save([sample], path)
+
+    @classmethod
+    def excerpt(cls, samples: list[str]) -> str:
+        """The first three."""
+        return "\n".join(f"  {text}" for text in samples[:3])
+
+    @classmethod
+    def html(cls, path: Path) -> str:
+        return figure(f"<pre>{html.escape(path.read_text(encoding='utf-8', errors='replace'))}</pre>", path)

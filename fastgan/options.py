@@ -1,0 +1,71 @@
+"""What an option may be: a range beside the type of a dataclass's field, checked before anything else happens.
+
+width: Count = 32
+beta2: Decay = 0.99
+gamma: NonNegative | None = None
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_type_hints
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `least` to `most`; an end in `without` is not among them."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    without: tuple[float, ...] = ()
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value <= self.most and value not in self.without and abs(value) != math.inf
+
+    def __str__(self) -> str:
+        low = f"{'a number above' if self.least in self.without else 'at least'} {self.least:,}" * (
+            self.least > -math.inf
+        )
+        high = f"{'below' if self.most in self.without else 'at most'} {self.most:,}" * (self.most < math.inf)
+        return " and ".join(filter(None, (low, high)))
+
+
+EXACT = 2**53  # whole numbers up to here are exact as floats too, as logs and reports hold them
+Count = Annotated[int, Range(1, EXACT)]
+Batch = Annotated[int, Range(1, 65536)]
+Depth = Annotated[int, Range(1, 1000)]  # of networks, which are built layer by layer
+Side = Annotated[int, Range(1, 16384)]  # of an image, in pixels
+Natural = Annotated[int, Range(0, EXACT)]
+Positive = Annotated[float, Range(0, without=(0,))]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 1, without=(1,))]
+
+
+def check_ranges(options: Any) -> None:
+    """ValueError that names the first number of a dataclass that is out of its range, or no finite one."""
+    try:
+        hints = get_type_hints(type(options), include_extras=True)
+    except NameError:  # a class made in a function, whose annotations only that function understands
+        hints = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            check_ranges(value)
+        allowed = next(_ranges(hints.get(field.name)), Range())
+        for number in value if isinstance(value, (tuple, list)) else [value]:
+            if type(number) in (int, float) and number not in allowed:
+                finite = "a finite number" * (number != number or abs(number) == math.inf)
+                raise ValueError(f"{field.name} is {value}, expected {', '.join(filter(None, (finite, str(allowed))))}")
+
+
+def _ranges(hint: Any) -> Iterator[Range]:
+    """All that occur in a type such as `tuple[Count, Count] | None`."""
+    for part in get_args(hint):
+        if isinstance(part, Range):
+            yield part
+        else:
+            yield from _ranges(part)
