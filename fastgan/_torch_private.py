@@ -11,7 +11,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.modules import batchnorm, dropout
 from torch.nn.modules import module as _module
+
+# The bases, so that layers which others derive from them are seen; without them nothing is trained.
+BatchNorm, Dropout = batchnorm._BatchNorm, dropout._DropoutNd
 
 
 def backward_wants(node: torch.autograd.graph.Node) -> bool:
@@ -25,8 +29,8 @@ def backward_wants(node: torch.autograd.graph.Node) -> bool:
 
 
 def has_kernel(op: str, key: str) -> bool:
-    """Whether the dispatcher has a kernel of the registered `op` ("namespace::name") for `key` ("CPU", "CUDA"). Without the query no kernel
-    is known to be there, and the reference runs."""
+    """Whether the dispatcher has a kernel of the registered `op` ("namespace::name") for `key` ("CPU", "CUDA"). Without the
+    query no kernel is known to be there, and the reference runs."""
     query = getattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda op, key: False)
     return query(op, key)
 

@@ -18,7 +18,8 @@ from fastgan import _torch_private as private
 def test_nothing_else_reads_private_names_of_torch():
     root = Path(fastgan.__file__).parent
     names = re.compile(
-        r"torch\.(_C|_foreach|_functorch|_inductor|_subclasses|_higher)|_has_any_global_hook|\btorch\._[a-z]+_|"
+        r"torch\.(_C|_foreach|_functorch|_inductor|_subclasses|_higher)|_has_any_global_hook|torch.* import _[A-Z]|"
+        r"\btorch\._[a-z]+_|"
         r"torch\._dynamo\.(?!config\.trace_autograd_ops is missing)"
     )
     found = [
@@ -129,6 +130,11 @@ def test_gradients_within_a_compiled_step():
 
     with pytest.raises(private.compile_error()):
         torch.compile(untraceable, fullgraph=True, backend="eager")(torch.ones(1))
+
+
+def test_the_bases_of_layers_that_draw_or_take_statistics():
+    assert all(issubclass(c, private.BatchNorm) for c in (nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm))
+    assert all(issubclass(c, private.Dropout) for c in (nn.Dropout, nn.Dropout3d, nn.AlphaDropout))
 
 
 def test_hooks():

@@ -80,7 +80,6 @@ class CycleGANRecipe(Translation):
             gamma=config.gamma,
             joint=config.norm != "batch",
         )
-        self._made: list = []  # what the pieces of the generators' update made, and draws, for the discriminators'
 
     def updates(self, step: int) -> list[Update]:
         super().updates(step)
@@ -89,16 +88,16 @@ class CycleGANRecipe(Translation):
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         a, b = self.cut(batch)
         out = self.cycle(a, b)
-        if batch.piece == 0:
-            self._made.clear()
-        self._made.append((a, b, out.fake_a.detach(), out.fake_b.detach(), batch.rand(2), batch.rand(2)))
+        batch.keep(a=a, b=b, fake_a=out.fake_a, fake_b=out.fake_b, draw_a=batch.rand(2), draw_b=batch.rand(2))
         return self.cycle.generator_loss(a, b, out)
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         # A pool answers image by image: each piece asks it about all images in their order, and takes its own.
-        a, b, fake_a, fake_b, *draws = (torch.stack(parts, 1).flatten(0, 1) for parts in zip(*self._made, strict=True))
-        pooled = (pool(fake, draw) for pool, fake, draw in zip(self.pools, (fake_a, fake_b), draws, strict=True))
-        return self.cycle.discriminator_loss(*map(batch.own, (a, b, *pooled)))
+        pooled = (
+            batch.own(pool(batch.kept(f"fake_{side}", whole=True), batch.kept(f"draw_{side}", whole=True)))
+            for side, pool in zip("ab", self.pools, strict=True)
+        )
+        return self.cycle.discriminator_loss(batch.kept("a"), batch.kept("b"), *pooled)
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
         """[N, C, R, 8 R], a strip per example: a, G(a), F(G(a)), F(a), b, F(b), G(F(b)), G(b). Seed i shows example i."""

@@ -5,7 +5,6 @@ min_G max_D  E log D(x, y) + E log(1 - D(x, G(x))) + lambda |y - G(x)|_1.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,7 +56,6 @@ class Pix2Pix(Translation):
         # Mao et al.'s factor 1/2 is not in the papers' equations.
         self.scale = 2 if self.loss is adversarial.least_squares else 1
         self.generators = {config.direction: "generator"}
-        self._made: deque = deque()
 
     def updates(self, step: int) -> list[Update]:
         super().updates(step)
@@ -71,13 +69,13 @@ class Pix2Pix(Translation):
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         x, y = self._pair(batch)
         fake = self.generator(x)
-        self._made.append((x, y, fake.detach()))
+        batch.keep(x=x, y=y, fake=fake)
         gan = self.loss.g_loss(None, self.discriminator(torch.cat([x, fake], 1))).mean() * self.scale
         l1 = cycle.identity(y, fake, self.config.weight).mean()
         return {"loss": gan + l1, "gan": gan, "l1": l1}
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
-        x, y, fake = self._made.popleft()
+        x, y, fake = map(batch.kept, ("x", "y", "fake"))
         real_logits = self.discriminator(torch.cat([x, y], 1))
         fake_logits = self.discriminator(torch.cat([x, fake], 1))
         loss = self.loss.d_loss(real_logits, fake_logits).mean() * (self.scale / 2)

@@ -38,10 +38,19 @@ class Batch:
 
     Attributes: `items`, what the loader gave, on the device, uint8 images as float32 in [-1, 1]; `real` and `labels`,
     the first and the second of them; `size`, the number of images; `whole`, the items of all the process's `pieces`, of
-    which this is number `piece`.
+    which this is number `piece`; `keeps`, what this update has kept so far.
     """
 
-    def __init__(self, whole: tuple[torch.Tensor, ...], world: World, seed: int, update: int, piece: int, pieces: int):
+    def __init__(
+        self,
+        whole: tuple[torch.Tensor, ...],
+        world: World,
+        seed: int,
+        update: int,
+        piece: int,
+        pieces: int,
+        carried: dict[str, torch.Tensor] | None = None,
+    ):
         self.whole, self.piece, self.pieces = whole, piece, pieces
         self.items = tuple(item[piece::pieces] for item in whole)
         self.size = len(self.items[0])
@@ -51,6 +60,8 @@ class Batch:
         self._piece = torch.tensor([piece], device=self.real.device)
         self._all = Batch(whole, world, seed, update, 0, 1) if pieces > 1 else None
         self._draws = 0
+        self.keeps: dict[str, torch.Tensor] = {}
+        self._carried = carried or {}
 
     @property
     def real(self) -> torch.Tensor:
@@ -87,6 +98,24 @@ class Batch:
         """This piece's part of x [N, ...], something made for all of the process's pieces in turn."""
         # The piece is in a tensor, so that a compiled step is one for all.
         return x if self.pieces == 1 else x.unflatten(0, (-1, self.pieces)).index_select(1, self._piece)[:, 0]
+
+    def keep(self, **tensors: torch.Tensor) -> None:
+        """Tensors [size, ...] by name, without their graph, for later updates on the same images (`fresh=False`): what one
+        update's pass has made need not be made again.
+
+            def g_step(self, batch):
+                fake = self.generator(batch.randn(64))
+                batch.keep(fake=fake)
+                ...
+            def d_step(self, batch):                            # Update("discriminator", self.d_step, fresh=False)
+                logits = self.discriminator(batch.kept("fake"))
+        """
+        self.keeps |= {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def kept(self, name: str, whole: bool = False) -> torch.Tensor:
+        """What an earlier update on these images kept as `name`: this piece's part, or the `whole`, of all the process's pieces
+        in the order of the images. Raises KeyError where none has kept it."""
+        return self._carried[name] if whole else self.own(self._carried[name])
 
     def together(self, make: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
         """This piece's part of `make(batch of all the process's pieces)`: for what the images decide together."""

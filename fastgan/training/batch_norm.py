@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from fastgan._torch_private import BatchNorm
 from fastgan.training.distributed import World
 
 
-class _Synchronised(_BatchNorm):
+class _Synchronised(BatchNorm):
     world: World
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

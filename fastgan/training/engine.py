@@ -297,7 +297,7 @@ class Trainer:
 
     def _train_step(self) -> tuple[dict[str, torch.Tensor], bool]:
         """All updates of one step and the moving average; returns the logged values and whether to stop."""
-        logs, stop, items = {}, False, None
+        logs, stop, items, carried = {}, False, None, {}
         # Reading a value waits for a GPU; on the CPU it is free, and a bad update is caught before it is made.
         look = self.world.device.type == "cpu" or (
             (self.step + 1) % min(self.run.log_every, self.run.checkpoint_every) == 0
@@ -306,8 +306,8 @@ class Trainer:
             if update.fresh or items is None:
                 to_device, device = self.recipe.medium.to_device, self.world.device
                 items = tuple(to_device(item, device, self._layout) for item in self._next_batch())
-                self.images = self._loader.consumed
-            values, votes = self._updater(update, items, self.update, self._signal.number > 0, look)
+                self.images, carried = self._loader.consumed, {}
+            values, votes = self._updater(update, items, self.update, self._signal.number > 0, look, carried)
             self.update += 1
             logs |= values
             stop = stop or (look and float(votes) > 0)

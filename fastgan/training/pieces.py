@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
+from fastgan._torch_private import BatchNorm, Dropout
 from fastgan.nn import MinibatchStdDev
 from fastgan.training.recipe import Recipe
 
@@ -46,9 +45,9 @@ def _groups(recipe: Recipe) -> list[tuple[str, int]]:
 def _reason(recipe: Recipe, part: int) -> str:
     for name, network in recipe.networks.items():
         for module in network.modules():
-            if module.training and isinstance(module, _BatchNorm):
+            if module.training and isinstance(module, BatchNorm):
                 return f"as the batch normalisation in its {name} takes statistics of all images"
-            if module.training and isinstance(module, _DropoutNd) and module.p > 0:
+            if module.training and isinstance(module, Dropout) and module.p > 0:
                 return f"as the dropout in its {name} draws anew in each"
     for name, group in _groups(recipe):
         if part % group:

@@ -28,6 +28,8 @@ What the engine expects
   resumed run repeats an unbroken one bit for bit, and two processes with batch B draw what one with 2B draws.
 - A loss is a mean over the batch. A statistic of the batch that enters the loss is taken over all processes with
   `batch.gather(x)`; batch normalisation is synchronised by the engine.
+- What one update has made for a later one on the same images goes through `batch.keep(name=tensor)` and `batch.kept(name)`,
+  never through an attribute: pieces and compiled steps then find their own.
 - With `--grad-accum` a loss sees a piece of the batch at a time, each from the same state of buffers and generators; of
   `running` buffers the mean remains. An update that needs all images is `whole`; where pieces would change what a recipe
   does (draws of a layer from the global generators among them), `whole_batch` says why, and the run is refused.

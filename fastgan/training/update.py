@@ -41,7 +41,13 @@ class Updater:
         self._health = torch.zeros((), device=world.device)
 
     def __call__(
-        self, update: Update, items: tuple[torch.Tensor, ...], number: int, stop: bool, look: bool
+        self,
+        update: Update,
+        items: tuple[torch.Tensor, ...],
+        number: int,
+        stop: bool,
+        look: bool,
+        carried: dict[str, torch.Tensor],
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Make one update.
 
@@ -50,13 +56,14 @@ class Updater:
             number: of the update in the run; with the seed and the rank it decides every random draw.
             stop: this process asks to stop.
             look: read the health of this update and those before, which waits for a GPU.
+            carried: what updates on the same items have kept; this one's is added.
 
         Returns: the logged values, means over processes, and the mean of `stop`. Raises NotFinite, PeerLost.
         """
         optimizer = self.recipe.optimizers[update.optimizer]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._choose(parameters)
-        values = self._backward(update, parameters, items, number)
+        values = self._backward(update, parameters, items, number, carried)
         gradients = [p.grad for p in parameters if p.grad is not None]
         vote = torch.tensor(float(stop), device=self.world.device)
         # Shards are means already; the square of their norm travels with the rest.
@@ -92,7 +99,12 @@ class Updater:
             parameter.requires_grad_(True)
 
     def _backward(
-        self, update: Update, parameters: list[torch.Tensor], items: tuple[torch.Tensor, ...], number: int
+        self,
+        update: Update,
+        parameters: list[torch.Tensor],
+        items: tuple[torch.Tensor, ...],
+        number: int,
+        carried: dict[str, torch.Tensor],
     ) -> dict[str, torch.Tensor]:
         """Fill `.grad`; returns the loss's values. Both are means over the pieces, and `.grad` has the loss's scale."""
         step, pieces = self._step(update, parameters), 1 if update.whole else self.run.grad_accum
@@ -102,11 +114,14 @@ class Updater:
             weight = self.scalers[update.optimizer].scale(weight)
         total: dict[str, torch.Tensor] = {}
         summed: list[torch.Tensor | None] = []
+        kept: dict[str, list[torch.Tensor]] = {}
         for i in range(pieces):
             state.begin(i)
             torch.manual_seed(derive_seed(self.run.seed, number, "rank", self.world.rank))
-            batch = Batch(items, self.world, self.run.seed, number, i, pieces)
+            batch = Batch(items, self.world, self.run.seed, number, i, pieces, carried)
             values, gradients = step(batch, weight=weight)
+            for name, tensor in batch.keeps.items():
+                kept.setdefault(name, []).append(tensor)
             state.end()
             if i == 0:
                 summed = list(gradients)
@@ -117,6 +132,8 @@ class Updater:
             for name, value in values.items():
                 total[name] = total.get(name, 0) + value / pieces
         state.close()
+        # Piece i has images i, i + pieces, ...: in turn they make the whole again.
+        carried |= {name: torch.stack(parts, 1).flatten(0, 1) for name, parts in kept.items()}
         for parameter, gradient in zip(parameters, summed, strict=True):
             parameter.grad = gradient
         return total
