@@ -1,19 +1,18 @@
-"""The GAN functions of `mmcv.ops`, on `fastgan.ops`, with the names and arguments of MMCV's public documentation.
+"""The GAN functions of `mmcv.ops`, with the names and arguments of MMCV's public documentation: those of the other families
+under other names.
 
 `use_custom_op` chose a backend there and chooses nothing here. Of `upfirdn2d` there are two signatures, that of MMCV 2 and
 the older one of rosinality's shape.
 """
 
-from fastgan import ops
 from fastgan.nn import FusedLeakyReLU
-from fastgan.patch import rosinality
-from fastgan.patch.stylegan import CONV2D_GRADFIX, integers
+from fastgan.patch import rosinality, stylegan
 
 COMPILED_AT_IMPORT = ()
 
 
 def fused_bias_leakyrelu(input, bias, negative_slope=0.2, scale=2**0.5):
-    return ops.bias_act(input, bias, act="lrelu", alpha=negative_slope, gain=scale)
+    return rosinality.fused_leaky_relu(input, bias, negative_slope, scale)
 
 
 class FusedBiasLeakyReLU(FusedLeakyReLU):
@@ -24,11 +23,11 @@ class FusedBiasLeakyReLU(FusedLeakyReLU):
 
 
 def bias_act(input, bias=None, dim=1, act="linear", alpha=None, gain=None, clamp=None, use_custom_op=True):
-    return ops.bias_act(input, bias, dim, act, alpha, gain, clamp)
+    return stylegan.bias_act(input, bias, dim, act, alpha, gain, clamp)
 
 
 def upfirdn2d(input, filter, up=1, down=1, padding=0, flip_filter=False, gain=1, use_custom_op=True):
-    return ops.upfirdn2d(input, filter, integers(up), integers(down), integers(padding), flip_filter, gain)
+    return stylegan.upfirdn2d(input, filter, up, down, padding, flip_filter, gain)
 
 
 def filtered_lrelu(
@@ -45,8 +44,8 @@ def filtered_lrelu(
     flip_filter=False,
     use_custom_op=True,
 ):
-    up, down, padding = integers(up), integers(down), integers(padding)
-    return ops.filtered_lrelu(input, filter_up, filter_down, bias, up, down, padding, gain, slope, clamp, flip_filter)
+    filters = filter_up, filter_down
+    return stylegan.filtered_lrelu(input, *filters, bias, up, down, padding, gain, slope, clamp, flip_filter)
 
 
 MODULES = {
@@ -57,6 +56,6 @@ MODULES = {
     "bias_act": {"bias_act": bias_act},
     "upfirdn2d": {"upfirdn2d": (upfirdn2d, rosinality.upfirdn2d)},
     "filtered_lrelu": {"filtered_lrelu": filtered_lrelu},
-    "conv2d_gradfix": {name: CONV2D_GRADFIX[name] for name in ("conv2d", "conv_transpose2d")},
+    "conv2d_gradfix": {name: stylegan.CONV2D_GRADFIX[name] for name in ("conv2d", "conv_transpose2d")},
 }
 PROVIDED: dict = {}

@@ -1,4 +1,9 @@
-"""Modules with a forward of their own: its trace, where that is all there is to it, in steps that fuse."""
+"""Modules with a forward of their own: its trace, where that is all there is to it, in steps that fuse.
+
+`torch.fx` traces; its rewriter (`replace_pattern`) does not serve here. It matches functions, and what fuses depends on modules:
+on their options, hooks and dtypes, asked at every call. It puts a GraphModule in the module's place, with generated code: another
+class, other pickles, no way back; and it freezes whatever the forward did not compute from tensors, which `purity` guards.
+"""
 
 import operator
 from collections.abc import Callable
