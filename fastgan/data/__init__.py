@@ -5,9 +5,10 @@ Pillow is imported only when an image is decoded or resized, so ``import fastgan
 
 from fastgan.data.archive import save_npz
 from fastgan.data.catalog import load, names, prepare
-from fastgan.data.dataset import ImageDataset, to_float, to_uint8
+from fastgan.data.dataset import ImageDataset
 from fastgan.data.loader import Loader
 from fastgan.data.pairs import PairDataset, load_pair
+from fastgan.data.pixels import to_float, to_uint8, to_uint16
 
 __all__ = [
     "ImageDataset",
@@ -20,4 +21,5 @@ __all__ = [
     "save_npz",
     "to_float",
     "to_uint8",
+    "to_uint16",
 ]

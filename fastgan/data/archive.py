@@ -1,4 +1,4 @@
-"""Data sets as one .npz: written once, memory-mapped ever after, its checksums verified."""
+"""Data sets as one .npz: written once, memory-mapped ever after, its checksums verified; and arrays as .npy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ import torch
 
 from fastgan.data.classes import numbered
 from fastgan.data.dataset import ImageDataset, shown
-from fastgan.data.decode import crop_box, resize_array
 from fastgan.data.files import relative_key
 from fastgan.data.zips import blocks, open_zip
 
+AXES = ("NCHW", "NHWC")
+_PIXELS = (np.dtype(np.uint8), np.dtype(np.uint16))
 _HEADER = 1 << 14  # bytes at the beginning of an .npy that hold its header; numpy reads at most 10,000 of text
 _LARGE = 1 << 26  # bytes of a member whose verification is remembered: 64 MiB take some 60 ms
 
@@ -40,7 +41,7 @@ def save_npz(dataset: ImageDataset, path: str | Path) -> None:
     """Write ``dataset`` in the layout that :func:`load_npz` maps: atomic, uncompressed, the same bytes each time."""
     path = Path(path)
     check_target(path)
-    arrays = {"images": dataset.images.numpy()}
+    arrays = {"images": dataset.images.numpy(), "axes": np.array(AXES[0])}
     if dataset.class_names:
         arrays |= {"labels": dataset.labels.numpy(), "class_names": np.array(dataset.class_names)}
     if dataset.files:
@@ -51,7 +52,7 @@ def save_npz(dataset: ImageDataset, path: str | Path) -> None:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for name, array in arrays.items():
                     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                        np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -60,16 +61,15 @@ def save_npz(dataset: ImageDataset, path: str | Path) -> None:
         raise
 
 
-def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center", labels: bool = True) -> ImageDataset:
-    """Images from an .npz; read without pickle, so a file can never run code.
+def load_npz(path: Path, *, labels: bool = True, channels: int | None = None) -> tuple[ImageDataset, bool]:
+    """Images from an .npz, whole and as they are stored, and whether the file says itself how that is (``axes``).
 
-    Arrays: ``images`` uint8 [N, C, H, W], [N, H, W, C] or [N, H, W] with C 1 or 3 (any name, if it is the only such
-    array; where both readings are possible the first holds); optional ``labels`` integer [N] with optional
-    ``class_names`` strings; optional ``files`` strings [N].
+    Read without pickle, so a file can never run code. Arrays: ``images`` uint8 or uint16 [N, C, H, W], [N, H, W, C] or
+    [N, H, W] (any name, if it is the only such array); optional ``axes``, "NCHW" or "NHWC"; optional ``labels`` integer [N]
+    with optional ``class_names`` strings; optional ``files`` strings [N]. Without ``axes`` see :func:`channels_axis`.
 
     ``images`` stored uncompressed as [N, C, H, W] (:func:`save_npz`) are memory-mapped: all processes of a machine share
-    one copy. Otherwise they are read into memory. ``resolution`` and ``crop`` as in :func:`fastgan.data.load` are applied
-    here to images that are not square.
+    one copy. Otherwise they are read into memory.
 
     The CRC-32 of every array that is used is verified; of images of more than 64 MiB once, which is remembered in
     ``$XDG_CACHE_HOME/fastgan/verified`` for as long as the file's size and times stay.
@@ -79,22 +79,17 @@ def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center",
     with open_zip(path) as archive:
         try:
             members = _members(archive)
-            name = _images_key(archive, members)
-            images = _mapped(archive, members[name])
+            images_header = _header(archive, members[_images_key(archive, members)])
+            axes = _axes(_array(archive, _header(archive, members["axes"]))) if "axes" in members else None
+            axis = channels_axis(images_header.shape, images_header.dtype, axes, channels)
+            images = _mapped(archive, images_header) if axis == 1 else None
             if images is None:
-                images = _array(archive, members[name])
+                images = _array(archive, images_header)
             wanted = ("labels", "class_names", "files") if labels else ("files",)
-            others = {key: _array(archive, members[key]) for key in wanted if key in members}
+            others = {key: _array(archive, _header(archive, members[key])) for key in wanted if key in members}
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    images = _channels_first(path, images)
-    if images.shape[2] != images.shape[3]:
-        left, top, right, bottom = crop_box(images.shape[3], images.shape[2], crop)
-        images = images[:, :, top:bottom, left:right]
-        if crop == "stretch":
-            if resolution is None:
-                raise ValueError(f"{path}: crop='stretch' of {right}x{bottom} images needs resolution=")
-            images = resize_array(images, resolution)
+    images = _channels_first(images, axis)
     files = _strings(path, "files", others.get("files"), len(images))
     numbers = others.get("labels")
     class_names: list[str] = []
@@ -110,7 +105,7 @@ def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center",
             raise ValueError(
                 f"{path}: labels {int(numbers.min())}..{int(numbers.max())}, expected 0..{len(class_names) - 1}"
             )
-    return ImageDataset(
+    dataset = ImageDataset(
         torch.from_numpy(images),
         None if numbers is None else torch.from_numpy(numbers.astype(np.int64)),
         name=str(path),
@@ -118,12 +113,55 @@ def load_npz(path: Path, *, resolution: int | None = None, crop: str = "center",
         class_source="labels of the npz" if class_names else "",
         files=[relative_key(file) for file in files],
     )
+    return dataset, axes is not None
+
+
+def load_npy(path: Path, *, channels: int | None = None) -> ImageDataset:
+    """Images from an .npy: one array as :func:`load_npz` describes ``images``, without classes and without a checksum.
+    [N, C, H, W] is memory-mapped. Raises ValueError naming the file where it is damaged or of another kind."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(_HEADER)
+    try:
+        header = _read_header(path.name, first, size)
+        axis = channels_axis(header.shape, header.dtype, None, channels)
+        if 0 in header.shape:
+            raise ValueError(f"images has shape {list(header.shape)}, expected at least one image")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    order = "F" if header.fortran else "C"
+    images = np.memmap(path, header.dtype, mode="c", offset=header.start, shape=header.shape, order=order)
+    return ImageDataset(torch.from_numpy(_channels_first(images, axis)), name=str(path))
+
+
+def channels_axis(shape: tuple[int, ...], dtype: np.dtype, axes: str | None, channels: int | None) -> int | None:
+    """Which axis of an array of images is their channels: 1 or 3, or None for grey [N, H, W].
+
+    What ``axes`` says; else axis 1 if it has 1 or 3 entries, or axis 3 if that has; else the one of both that has ``channels``
+    entries, as the caller asks for; else the one that has 2 or 4. ValueError where none of this decides, or the array is none
+    of images.
+    """
+    about = f"images is {dtype} {list(shape[:8])}"
+    if dtype not in _PIXELS or len(shape) not in (3, 4):
+        raise ValueError(f"{about}, expected uint8 or uint16 [N, C, H, W], [N, H, W, C] or [N, H, W]")
+    if len(shape) == 3:
+        return None
+    if axes is not None:
+        return axes.index("C")
+    for few in ((1, 3), (channels,), (2, 4)):
+        found = [axis for axis in (1, 3) if shape[axis] in few]
+        if len(found) == 1 or (found and few == (1, 3)):
+            return found[0]
+    raise ValueError(
+        f"{about}: its channels may be the {shape[1]} of axis 1 or the {shape[3]} of axis 3. Give channels=, or add to the npz "
+        "an array axes that is 'NCHW' or 'NHWC'"
+    )
 
 
 class _Header(NamedTuple):
-    """Of the .npy member ``info``: what numpy wrote, and at which byte the elements ``start``."""
+    """Of an .npy, the member ``info`` of a zip or a file: what numpy wrote, and at which byte the elements ``start``."""
 
-    info: zipfile.ZipInfo
+    info: zipfile.ZipInfo | None
     shape: tuple[int, ...]
     fortran: bool
     dtype: np.dtype
@@ -150,8 +188,13 @@ def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
-    name = shown([info.filename])
-    start = io.BytesIO(next(_blocks(archive, info), b"")[:_HEADER])
+    first = next(_blocks(archive, info), b"")[:_HEADER]
+    return _read_header(info.filename, first, info.file_size)._replace(info=info)
+
+
+def _read_header(name: str, first: bytes, size: int) -> _Header:
+    """The header at the beginning ``first`` of an .npy of ``size`` bytes."""
+    name, start = shown([name]), io.BytesIO(first)
     try:
         one = np.lib.format.read_magic(start) == (1, 0)
         read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
@@ -162,12 +205,12 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
         raise ValueError(f"{name}: holds Python objects, which are not read (allow_pickle=False)")
     if not all(isinstance(side, int) and side >= 0 for side in shape) or not dtype.itemsize:
         raise ValueError(f"{name}: shape {shape[:8]} of {dtype}, expected sides from 0 on and elements of a size")
-    size = math.prod(shape) * dtype.itemsize
-    if start.tell() + size != info.file_size:
+    claimed = math.prod(shape) * dtype.itemsize
+    if start.tell() + claimed != size:
         raise ValueError(
-            f"{name}: its header claims {size} bytes for shape {list(shape[:8])}, it has {info.file_size - start.tell()}"
+            f"{name}: its header claims {claimed} bytes for shape {list(shape[:8])}, it has {size - start.tell()}"
         )
-    return _Header(info, shape, fortran, dtype, start.tell())
+    return _Header(None, shape, fortran, dtype, start.tell())
 
 
 def _images_key(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> str:
@@ -178,39 +221,37 @@ def _images_key(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -
         with contextlib.suppress(ValueError):  # an array of another kind, which is none of ours
             header = _header(archive, info)
             have.append(f"{name} {header.dtype} {list(header.shape)}")
-            if header.dtype == np.uint8 and len(header.shape) in (3, 4):
+            if header.dtype in _PIXELS and len(header.shape) in (3, 4):
                 found.append(name)
     if len(found) != 1:
         raise ValueError(
-            f"no array 'images' of uint8 [N, C, H, W], [N, H, W, C] or [N, H, W]; it has: {shown(have, 20)}"
+            f"no array 'images' of uint8 or uint16 [N, C, H, W], [N, H, W, C] or [N, H, W]; it has: {shown(have, 20)}"
         )
     return found[0]
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    header = _header(archive, info)
-    content = bytearray(info.file_size)
+def _array(archive: zipfile.ZipFile, header: _Header) -> np.ndarray:
+    content = bytearray(header.info.file_size)
     at = 0
-    for block in _blocks(archive, info):
+    for block in _blocks(archive, header.info):
         content[at : at + len(block)] = block
         at += len(block)
     array = np.frombuffer(content, header.dtype, offset=header.start)
     return array.reshape(header.shape, order="F" if header.fortran else "C")
 
 
-def _mapped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray | None:
+def _mapped(archive: zipfile.ZipFile, header: _Header) -> np.ndarray | None:
     """The verified array as a copy-on-write map of the file (writable for torch, never written back); None where it is
     compressed or of another layout."""
-    header = _header(archive, info)
-    layout = len(header.shape) == 4 and header.shape[1] in (1, 3) and 0 not in header.shape
-    if info.compress_type != zipfile.ZIP_STORED or header.fortran or header.dtype != np.uint8 or not layout:
+    info = header.info
+    if info.compress_type != zipfile.ZIP_STORED or header.fortran or 0 in header.shape:
         return None
     _verify(archive, info)
     with open(archive.filename, "rb") as file:
         file.seek(info.header_offset)
         local = file.read(30)  # zip local file header: name and extra lengths at 26 and 28
     skip = 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little") + header.start
-    return np.memmap(archive.filename, np.uint8, mode="c", offset=info.header_offset + skip, shape=header.shape)
+    return np.memmap(archive.filename, header.dtype, mode="c", offset=info.header_offset + skip, shape=header.shape)
 
 
 def _verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
@@ -229,6 +270,12 @@ def _verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
             record.touch()
 
 
+def _axes(array: np.ndarray) -> str:
+    if array.dtype.kind != "U" or array.ndim or array.dtype.itemsize > 64 or (axes := str(array)) not in AXES:
+        raise ValueError(f"axes is {array.dtype} {list(array.shape)}, expected one string, {' or '.join(AXES)}")
+    return axes
+
+
 def _strings(path: Path, name: str, array: np.ndarray | None, count: int | None) -> list[str]:
     if array is None:
         return []
@@ -240,15 +287,7 @@ def _strings(path: Path, name: str, array: np.ndarray | None, count: int | None)
     return array.tolist()
 
 
-def _channels_first(path: Path, images: np.ndarray) -> np.ndarray:
-    shape = list(images.shape)
-    if images.dtype == np.uint8:
-        if images.ndim == 3:
-            return images[:, None]
-        if images.ndim == 4 and shape[1] in (1, 3):
-            return images
-        if images.ndim == 4 and shape[3] in (1, 3):
-            return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    raise ValueError(
-        f"{path}: images is {images.dtype} {shape}, expected uint8 [N, C, H, W], [N, H, W, C] or [N, H, W]"
-    )
+def _channels_first(images: np.ndarray, axis: int | None) -> np.ndarray:
+    if axis != 1:
+        images = images[:, None] if axis is None else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return np.require(images, requirements="A")  # the place of an array in a zip may be odd

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastgan.data.archive import check_target, load_npz, save_npz
+from fastgan.data.archive import check_target, load_npy, load_npz, save_npz
 from fastgan.data.dataset import ImageDataset
-from fastgan.data.decode import resize_array
+from fastgan.data.decode import check_whole, crop_box, natural_resolution, resize_array
 from fastgan.data.emoji import STYLES, load_emoji
 from fastgan.data.files import Progress, open_source, read_images
 from fastgan.data.idx import is_idx_folder, load_fashion_mnist, load_idx
+from fastgan.data.pixels import with_bits, with_channels
 from fastgan.names import did_you_mean
+from fastgan.sizes import Resolution, resolution_of, sides
 
-CROPS = ("center", "stretch")
+CROPS = ("center", "stretch", "none")
 
 
 def names() -> list[str]:
@@ -29,17 +31,18 @@ def names() -> list[str]:
 def load(
     name_or_path: str | Path,
     *,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     flip: bool = False,
     crop: str = "center",
     strict: bool = False,
     labels: bool = True,
     channels: int | None = None,
+    bits: int | None = None,
     split: str | None = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ImageDataset:
-    """Load a data set of images by name, or from a folder, a zip or an npz file.
+    """Load a data set of images by name, or from a folder, a zip, an npz or an npy file.
 
     Names, with parts after colons that narrow them down:
 
@@ -51,7 +54,7 @@ def load(
     the result then has no classes. A name wins over a folder of that name: write ``./emoji`` for the folder.
 
     Paths: a folder of images; a ``.zip`` of them, which is read in memory and never extracted; an ``.npz``
-    (:func:`load_npz`); a folder of IDX files. What the classes are of images in a folder or zip:
+    (:func:`fastgan.data.archive.load_npz`) or ``.npy``; a folder of IDX files. What the classes are of images in a folder or zip:
 
     - With a ``dataset.json`` as StyleGAN's tools write it, ``{"labels": [[file, label], ...]}`` with integers or one-hot
       vectors, these; none for ``null``. An image without an entry, or a vector that is not one-hot, is a ValueError.
@@ -65,13 +68,17 @@ def load(
     one copy between processes, write them with :func:`fastgan.data.prepare` first.
 
     Args:
-        resolution: side of the images in pixels; Lanczos where it changes the size. None keeps the size; the images
-            of a folder must then share one.
+        resolution: side of square images in pixels, or (height, width); Lanczos where it changes the size. None keeps the
+            size; the images of a folder must then share one.
         flip: :class:`~fastgan.data.Loader` mirrors each image with probability 1/2.
-        crop: ``center`` takes the largest centred square, ``stretch`` the whole image, squeezed.
+        crop: ``center`` takes the largest centred part of the resolution's aspect ratio, without one a square (of an npz with
+            ``axes``, as :func:`prepare` writes it, all); ``stretch`` the whole image, squeezed; ``none`` the whole image,
+            which must have the resolution's aspect ratio, or where none is given keeps its size.
         strict: raise ValueError at the first unreadable file instead of skipping it with a warning.
         labels: False drops the classes.
-        channels: 1 (luma) or 3. None keeps what the set has; files are RGB.
+        channels: 1 (luma), 2 (luma, alpha), 3 (RGB) or 4 (RGBA); of an npz or npy also the number that it has. None keeps what
+            the set has; files are RGB. Transparency is composited on white where alpha is not asked for.
+        bits: 8 (uint8) or 16 (uint16). None keeps what the set has; files are read in 8, and with 16 grey files keep theirs.
         split: ``train`` or ``test`` of emoji (all unless given; about 10% of the base emoji are the test set,
             :func:`fastgan.data.emoji.is_test`, with all their variants), of fashion-mnist and IDX (train unless given).
             Of a folder or zip: the sub-folder of that name (train, val, ...).
@@ -82,7 +89,7 @@ def load(
     Raises ValueError for bad arguments, unknown parts and unreadable data, FileNotFoundError for unknown names and
     missing files, ImportError where Pillow is needed and missing.
     """
-    _check(resolution, crop, channels)
+    resolution = check_options(resolution, crop, channels, bits)
     if not isinstance(name_or_path, (str, Path)):
         raise ValueError(
             f"{name_or_path!r}: expected one data set, a name or a path; two of them are for translation (cyclegan, pix2pix; "
@@ -99,15 +106,11 @@ def load(
         path = Path(name_or_path).expanduser()
         if not path.exists():
             raise FileNotFoundError(f"{name_or_path}: {_unknown(str(name_or_path))}")
-        if path.is_dir() and is_idx_folder(path):
-            data = load_idx(path, split, name=str(path))
-        else:
-            options = {"resolution": resolution, "crop": crop, "labels": labels}
-            files = {"channels": channels, "strict": strict, "store": store, "progress": progress}
-            data = _load_path(path, split, options, files)
+        options = {"channels": channels, "bits": bits, "strict": strict, "store": store, "progress": progress}
+        data, resolution = _load_path(path, split, resolution, crop, labels, options)
     if not labels:
         data = data.replace(labels=None, class_names=(), class_source="")
-    return conform(data, resolution, channels).replace(flip=flip)
+    return conform(data, resolution, channels, crop, bits).replace(flip=flip)
 
 
 def prepare(source: str | Path, path: str | Path, **options: Any) -> ImageDataset:
@@ -123,16 +126,40 @@ def prepare(source: str | Path, path: str | Path, **options: Any) -> ImageDatase
     return load(path).replace(skipped=data.skipped, flip=data.flip, class_source=data.class_source)
 
 
-def conform(data: ImageDataset, resolution: int | None, channels: int | None) -> ImageDataset:
-    """``data`` at ``resolution`` and with ``channels``; None leaves them. Grey to RGB is a view."""
-    images = data.images
-    if channels == 1 and data.channels == 3:
-        images = _luma(images)
-    if resolution not in (None, data.resolution):
-        images = torch.from_numpy(resize_array(images.numpy(), resolution))
-    if channels == 3 and data.channels == 1:
-        images = images.expand(-1, 3, -1, -1)
+def conform(
+    data: ImageDataset,
+    resolution: Resolution | None,
+    channels: int | None,
+    crop: str = "stretch",
+    bits: int | None = None,
+) -> ImageDataset:
+    """``data`` at ``resolution``, cut as ``crop`` says, with ``channels`` and ``bits``; None leaves them. Grey to RGB is a view.
+
+    Raises ValueError for channels that there is no conversion to, and where ``crop="none"`` does not bring ``resolution``.
+    """
+    try:
+        images = _conformed(data.images, resolution, channels, crop, bits)
+    except ValueError as error:
+        raise ValueError(f"{data.name}: {error}") from error
     return data if images is data.images else data.replace(images=images)
+
+
+def _conformed(
+    images: torch.Tensor, resolution: Resolution | None, channels: int | None, crop: str, bits: int | None
+) -> torch.Tensor:
+    height, width = images.shape[2:]
+    if channels is not None and channels < images.shape[1]:  # fewer to resize
+        images = with_channels(images, channels)
+    if resolution not in (None, resolution_of(height, width)):
+        if crop == "none":
+            check_whole(width, height, resolution)
+        left, top, right, bottom = crop_box(width, height, crop, resolution=resolution)
+        images = images[:, :, top:bottom, left:right]
+        if images.shape[2:] != sides(resolution):
+            images = torch.from_numpy(resize_array(images.numpy(), resolution))
+    if channels is not None:
+        images = with_channels(images, channels)
+    return images if bits is None else with_bits(images, bits)
 
 
 def _unknown(name: str) -> str:
@@ -146,26 +173,44 @@ def _unknown(name: str) -> str:
     )
 
 
-def _load_path(path: Path, split: str | None, options: dict[str, Any], files: dict[str, Any]) -> ImageDataset:
+def _load_path(
+    path: Path, split: str | None, resolution: Resolution | None, crop: str, labels: bool, options: dict[str, Any]
+) -> tuple[ImageDataset, Resolution | None]:
+    """What lies at ``path``, and the resolution that it is to have; None leaves it."""
     suffix = "folder" if path.is_dir() else path.suffix.lower()
-    if suffix not in ("folder", ".npz", ".zip") or not (path.is_dir() or path.is_file()):
-        raise ValueError(f"{path}: expected a folder, a .zip or an .npz")
-    if suffix != ".npz":
-        return read_images(open_source(path, split), **options, **files)
-    if split is not None:
+    if suffix not in ("folder", ".npz", ".npy", ".zip") or not (path.is_dir() or path.is_file()):
+        raise ValueError(f"{path}: expected a folder, a .zip or an .npz or .npy")
+    idx = path.is_dir() and is_idx_folder(path)
+    if suffix in ("folder", ".zip") and not idx:
+        source = open_source(path, split)
+        return read_images(source, resolution=resolution, crop=crop, labels=labels, **options), resolution
+    if split is not None and not idx:
         raise ValueError(f"{path}: split={split!r} is not offered for a file")
-    return load_npz(path, **options)
+    known = False
+    if idx:
+        data = load_idx(path, split, name=str(path))
+    elif suffix == ".npy":
+        data = load_npy(path, channels=options["channels"])
+    else:
+        data, known = load_npz(path, labels=labels, channels=options["channels"])
+    if resolution is None and not known:
+        resolution = natural_resolution(str(path), data.width, data.height, crop)
+    return data, resolution
 
 
-def _check(resolution: int | None, crop: str, channels: int | None) -> None:
-    if resolution is not None and (not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1):
-        raise ValueError(f"resolution is {resolution!r}, expected a positive integer or None")
-    for name, value, known in (
-        ("crop", crop, CROPS),
-        ("channels", channels, (None, 1, 3)),
-    ):
+def check_options(
+    resolution: Resolution | None, crop: str, channels: int | None, bits: int | None
+) -> Resolution | None:
+    """The resolution, of which (n, n) is n. ValueError for an argument that makes no sense, whatever the data."""
+    pair = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)
+    if resolution is not None and (len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair)):
+        raise ValueError(f"resolution is {resolution!r}, expected a positive integer, (height, width) or None")
+    if channels is not None and (type(channels) is not int or channels < 1):
+        raise ValueError(f"channels is {channels!r}, expected a positive integer or None")
+    for name, value, known in (("crop", crop, CROPS), ("bits", bits, (None, 8, 16))):
         if value not in known:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, known))}")
+    return None if resolution is None else resolution_of(*pair)
 
 
 def _slug(name: str) -> str:
@@ -187,12 +232,3 @@ def _one_class(data: ImageDataset, parts: Sequence[str]) -> ImageDataset:
     index = torch.from_numpy(np.flatnonzero(data.labels.numpy() == matches[0]))
     chosen = data.subset(index)
     return chosen.replace(labels=None, class_names=(), name=f"{data.name}:{slugs[matches[0]]}")
-
-
-def _luma(images: torch.Tensor) -> torch.Tensor:
-    """ITU-R 601 luma in 16-bit fixed point, as Pillow's: uint8 [N, 3, H, W] -> uint8 [N, 1, H, W]."""
-    out = torch.empty((len(images), 1, *images.shape[2:]), dtype=torch.uint8)
-    for part, target in zip(images.split(256), out.split(256), strict=True):  # bounds the int32 copy
-        r, g, b = part.to(torch.int32).unbind(1)
-        target[:, 0] = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16
-    return out

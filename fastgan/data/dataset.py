@@ -1,4 +1,4 @@
-"""The image data set: one uint8 tensor that every reader shares, and the conversion to network range and back."""
+"""The image data set: one tensor of pixels that every reader shares."""
 
 from __future__ import annotations
 
@@ -9,25 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-
-def to_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels, any shape -> float32 in [-1, 1]: ``x / 127.5 - 1``; a new tensor, exact at 0 and 255."""
-    if images.dtype != torch.uint8:
-        raise TypeError(f"to_float: images has dtype {images.dtype}, expected torch.uint8")
-    return images.to(torch.float32).div_(127.5).sub_(1.0)
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Floating images in [-1, 1], any shape -> uint8: rounded and clipped; NaN becomes mid-grey.
-
-    Inverts :func:`to_float` exactly: ``to_uint8(to_float(x)) == x`` for all 256 values.
-    """
-    if not images.is_floating_point():
-        raise TypeError(f"to_uint8: images has dtype {images.dtype}, expected a floating type")
-    # Casting NaN to an integer type is undefined in C and differs between machines.
-    return (
-        images.detach().to(torch.float32).nan_to_num(0.0).add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    )
+from fastgan.data.pixels import WHITE, bits_of
+from fastgan.sizes import resolution_of
 
 
 def shown(names: Iterable[str], most: int = 5) -> str:
@@ -39,16 +22,17 @@ def shown(names: Iterable[str], most: int = 5) -> str:
 
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Square images of one size in one uint8 tensor, with integer labels.
+    """Images of one size in one tensor, uint8 or uint16, with integer labels.
 
-    ``dataset[i]`` is ``(image, label)``: ``image`` uint8 [C, H, W] is a view of the shared store (never a copy: do not
+    ``dataset[i]`` is ``(image, label)``: ``image`` [C, H, W] is a view of the shared store (never a copy: do not
     write to it), ``label`` an int, 0 for all where there are no classes.
 
-    Attributes: ``images`` uint8 [N, C, H, W], in memory or memory-mapped; ``labels`` int64 [N]; ``name``;
-    ``resolution``; ``channels`` (1 or 3); ``num_classes`` (0 where there are none); ``class_names``; ``files``: one
-    key per image (relative path, or code points for emoji), empty where the source has none; ``skipped``: list of
-    ``(file, reason)``; ``flip``: whether :class:`~fastgan.data.Loader` mirrors images at random; ``class_source``: what
-    was taken for classes, or why there are none.
+    Attributes: ``images`` uint8 or uint16 [N, C, H, W], in memory or memory-mapped; ``labels`` int64 [N]; ``name``;
+    ``height``, ``width`` and ``resolution``: an int for squares, (height, width) otherwise; ``channels``: 1 grey, 2 grey and
+    alpha, 3 RGB, 4 RGBA, or any other number of bands; ``bits``: 8 or 16; ``num_classes`` (0 where there are none);
+    ``class_names``; ``files``: one key per image (relative path, or code points for emoji), empty where the source has
+    none; ``skipped``: list of ``(file, reason)``; ``flip``: whether :class:`~fastgan.data.Loader` mirrors images at random;
+    ``class_source``: what was taken for classes, or why there are none.
 
     Forked workers share ``images`` copy-on-write; a torch ``DataLoader`` that spawns sends it through shared memory.
     """
@@ -65,10 +49,12 @@ class ImageDataset(torch.utils.data.Dataset):
         flip: bool = False,
         class_source: str = "",
     ) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"{name}: images is {images.dtype} {list(images.shape)}, expected uint8 [N, 1 or 3, H, W]")
-        if images.shape[2] != images.shape[3] or images.shape[2] == 0 or images.shape[0] == 0:
-            raise ValueError(f"{name}: images has shape {list(images.shape)}, expected at least one square image")
+        if images.dtype not in WHITE or images.ndim != 4:
+            raise ValueError(
+                f"{name}: images is {images.dtype} {list(images.shape)}, expected uint8 or uint16 [N, C, H, W]"
+            )
+        if 0 in images.shape:
+            raise ValueError(f"{name}: images has shape {list(images.shape)}, expected at least one image")
         if labels is None:
             labels = torch.zeros(len(images), dtype=torch.int64)
         if labels.shape != (len(images),):
@@ -80,7 +66,8 @@ class ImageDataset(torch.utils.data.Dataset):
         self.images = images
         self.labels = labels.to(torch.int64)
         self.name = name
-        self.channels, self.resolution = images.shape[1], images.shape[2]
+        self.channels, self.height, self.width = images.shape[1:]
+        self.resolution, self.bits = resolution_of(self.height, self.width), bits_of(images)
         self.class_names = list(class_names)
         self.num_classes = len(self.class_names)
         self.files = list(files)
@@ -95,16 +82,25 @@ class ImageDataset(torch.utils.data.Dataset):
         return self.images[index], int(self.labels[index])
 
     def __repr__(self) -> str:
-        size = f"{len(self)} images {self.channels}x{self.resolution}x{self.resolution}"
-        return f"ImageDataset({self.name!r}: {size}, {self.num_classes} classes, {len(self.skipped)} skipped)"
+        size = f"{self.channels}x{self.height}x{self.width}{' of 16 bits' if self.bits == 16 else ''}"
+        about = f"{len(self)} images {size}, {self.num_classes} classes, {len(self.skipped)} skipped"
+        return f"ImageDataset({self.name!r}: {about})"
 
     @property
     def about(self) -> str:
         """What a run says of its data: how many images, which classes, and where the classes come from."""
         source = f" ({self.class_source})" if self.class_source else ""
+        images = f"{len(self)} images{self.unusual}"
         if not self.num_classes:
-            return f"{len(self)} images, no classes{source}"
-        return f"{len(self)} images, {self.num_classes} classes{source}: {shown(self.class_names, 10)}"
+            return f"{images}, no classes{source}"
+        return f"{images}, {self.num_classes} classes{source}: {shown(self.class_names, 10)}"
+
+    @property
+    def unusual(self) -> str:
+        """What is not said of square images, grey or RGB, in 8 bits; empty for these."""
+        size = f" of {self.height}x{self.width} pixels" if self.height != self.width else ""
+        kind = {1: "", 2: "grey with alpha", 3: "", 4: "RGBA"}.get(self.channels, f"{self.channels} channels")
+        return size + "".join(f", {what}" for what in (kind, "16 bits" if self.bits == 16 else "") if what)
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -112,7 +108,7 @@ class ImageDataset(torch.utils.data.Dataset):
         return (len(self),)
 
     def gather(self, indices: Sequence[np.ndarray], flips: Sequence[np.ndarray | None]) -> tuple[torch.Tensor, ...]:
-        """``indices[0]`` int64 [B], ``flips[0]`` bool [B] or None -> images uint8 [B, C, H, W], labels int64 [B]."""
+        """``indices[0]`` int64 [B], ``flips[0]`` bool [B] or None -> images [B, C, H, W], labels int64 [B]."""
         return take(self.images, indices[0], flips[0]), self.labels[torch.from_numpy(indices[0])]
 
     def replace(self, **changes: Any) -> ImageDataset:
@@ -128,7 +124,7 @@ class ImageDataset(torch.utils.data.Dataset):
 
 def take(images: torch.Tensor, index: np.ndarray, flips: np.ndarray | None) -> torch.Tensor:
     """``images[index]`` as a new tensor, mirrored left to right where ``flips``; every pixel is copied once."""
-    out = torch.empty((len(index), *images.shape[1:]), dtype=torch.uint8)
+    out = torch.empty((len(index), *images.shape[1:]), dtype=images.dtype)
     # numpy writes a mirrored view in one pass, where torch.flip would copy again (2.5x slower for 64 of 3x64x64), and
     # stays in its thread, where index_select starts an OpenMP team per worker thread beside the training's.
     source, target = images.numpy(), out.numpy()

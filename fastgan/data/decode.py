@@ -1,4 +1,4 @@
-"""Encoded image -> uint8 array: orientation, colour, crop and resize with Pillow."""
+"""Encoded image -> array of pixels: orientation, colour, crop and resize with Pillow."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
+
+from fastgan.data.pixels import with_channels
+from fastgan.sizes import Resolution, resolution_of, sides
 
 # Images of more pixels are decoded one at a time: 16 threads with one of them each would need 16 times up to 1.4 GB.
 _LARGE_PIXELS, _LARGE = 1 << 25, threading.Lock()
 
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # channels: Pillow's name
 PARTS = {"whole": (0, 1), "left": (0, 2), "right": (1, 2)}  # part: (index, how many side by side)
 
 
@@ -29,21 +34,36 @@ def pillow() -> Any:
     return Image
 
 
-def crop_box(width: int, height: int, crop: str, part: str = "whole") -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the square (``center``) or full (``stretch``) region of ``part``."""
+def crop_box(
+    width: int, height: int, crop: str, part: str = "whole", resolution: Resolution = 1
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what is taken of ``part``: the largest centred region of the aspect ratio of
+    ``resolution`` (``center``), or all of it (``stretch``, ``none``)."""
     index, count = PARTS[part]
     if width < count:
         raise ValueError(f"image of {width}x{height} pixels cannot be split in {count}")
     left, width = index * (width // count), width // count
-    side = min(width, height)
-    if crop == "stretch":
+    if crop != "center":
         return left, 0, left + width, height
-    x, y = left + (width - side) // 2, (height - side) // 2
-    return x, y, x + side, y + side
+    tall, wide = sides(resolution)
+    across = min(width, max(1, round(height * wide / tall)))
+    down = min(height, max(1, round(width * tall / wide)))
+    x, y = left + (width - across) // 2, (height - down) // 2
+    return x, y, x + across, y + down
+
+
+def check_whole(width: int, height: int, resolution: Resolution) -> None:
+    """ValueError where ``crop="none"`` cannot bring a picture to ``resolution``: it neither cuts nor squeezes."""
+    tall, wide = sides(resolution)
+    if width * tall != height * wide:
+        raise ValueError(
+            f"{width}x{height} pixels do not become {wide}x{tall} with crop='none': crop='center' cuts, 'stretch' squeezes"
+        )
 
 
 def natural_size(data: bytes, crop: str, part: str) -> tuple[int, int]:
-    """Width and height in pixels of the region that ``crop`` takes, before any resize. Decodes the header only."""
+    """Width and height in pixels of the region that ``crop`` takes where no resolution is asked for (``center``: the largest
+    square), before any resize. Decodes the header only."""
     with _open(data) as image:
         width, height = image.size
         if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientation 5..8: turned by 90 degrees
@@ -52,26 +72,60 @@ def natural_size(data: bytes, crop: str, part: str) -> tuple[int, int]:
     return right - left, bottom - top
 
 
-def decode(data: bytes, resolution: int, crop: str, channels: int, part: str = "whole") -> np.ndarray:
-    """Encoded image -> uint8 [channels, resolution, resolution].
+def natural_resolution(name: str, width: int, height: int, crop: str) -> Resolution:
+    """The resolution of pictures of one size where none is asked for: ``center`` takes the largest square, ``none`` all.
+    Raises ValueError, which begins with ``name``, for ``stretch`` of what is not square."""
+    if crop == "stretch" and width != height:
+        raise ValueError(f"{name}: crop='stretch' of {width}x{height} images needs resolution=")
+    return min(width, height) if crop == "center" else resolution_of(height, width)
 
-    EXIF orientation applied; the first frame of an animation; transparency composited on white; 16-bit grey scaled to
-    8 bits; Lanczos with antialiasing where the size changes. An image of more than ``PIL.Image.MAX_IMAGE_PIXELS`` is
-    refused by its header, before any memory is taken for it. (Of the formats only PNG carries checksums, which Pillow
-    verifies: a flipped bit of a JPEG is another picture and cannot be told.)
+
+def decode(
+    data: bytes, resolution: Resolution, crop: str, channels: int, part: str = "whole", bits: int = 8
+) -> np.ndarray:
+    """Encoded image -> uint8 [channels, height, width], or uint16 for ``bits=16``.
+
+    EXIF orientation applied; the first frame of an animation; ``channels`` 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA):
+    alpha that is not asked for is composited on white, that of an opaque file is 255; Lanczos with antialiasing where the
+    size changes. 16-bit grey keeps its bits for ``bits=16`` and is rounded to 8 otherwise; other files have 8, times 257 for
+    ``bits=16``. An image of more than ``PIL.Image.MAX_IMAGE_PIXELS`` is refused by its header, before any memory is taken
+    for it. (Of the formats only PNG carries checksums, which Pillow verifies: a flipped bit of a JPEG is another picture
+    and cannot be told.)
 
     Raises whatever Pillow raises for a file that it cannot read, and ValueError for floating-point images (their range
-    is not known).
+    is not known), and for one that ``crop="none"`` does not bring to ``resolution``.
     """
     from PIL import ImageOps
 
+    check_channels(channels)
     with _open(data) as opened, _LARGE if math.prod(opened.size) > _LARGE_PIXELS else contextlib.nullcontext():
         opened.load()
-        image = _colour(ImageOps.exif_transpose(opened), channels)
-        box = crop_box(*image.size, crop, part)
+        image = ImageOps.exif_transpose(opened)
+        left, top, right, bottom = box = crop_box(*image.size, crop, part, resolution)
+        if crop == "none":
+            check_whole(right - left, bottom - top, resolution)
+        deep = _sixteen_bits(image) if image.mode.startswith("I") else None
+        if deep is not None and bits == 16:
+            grey = torch.from_numpy(
+                resize_array(deep[None, None, top:bottom, left:right].astype(np.uint16), resolution)
+            )
+            return with_channels(grey, channels)[0].numpy()
+        if deep is not None:
+            image = pillow().fromarray(((deep + 128) // 257).astype(np.uint8))  # round(v / 257)
+        image = _colour(image, channels)
         if box != (0, 0, *image.size):
             image = image.crop(box)
-        return _to_array(fit(image, resolution))
+        pixels = _to_array(fit(image, resolution))
+        return pixels if bits == 8 else pixels.astype(np.uint16) * 257
+
+
+def check_channels(channels: int) -> None:
+    """ValueError for more channels than files of pictures are read with."""
+    if channels not in MODES:
+        raise ValueError(
+            f"channels is {channels}, and files of pictures have 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA): more of them "
+            "are read from an npz or npy"
+        )
 
 
 def _open(data: bytes) -> Any:
@@ -84,20 +138,26 @@ def _open(data: bytes) -> Any:
     return image
 
 
-def fit(image: Any, resolution: int) -> Any:
-    """PIL image -> resolution x resolution, Lanczos; the same object where the size is right already."""
-    size = (resolution, resolution)
-    return image if image.size == size else image.resize(size, pillow().Resampling.LANCZOS)
+def fit(image: Any, resolution: Resolution) -> Any:
+    """PIL image at ``resolution``, Lanczos; the same object where the size is right already."""
+    height, width = sides(resolution)
+    return image if image.size == (width, height) else image.resize((width, height), pillow().Resampling.LANCZOS)
 
 
-def resize_array(images: np.ndarray, resolution: int) -> np.ndarray:
-    """uint8 [N, C, H, W] -> uint8 [N, C, resolution, resolution], by the same filter as files."""
+def resize_array(images: np.ndarray, resolution: Resolution) -> np.ndarray:
+    """uint8 or uint16 [N, C, H, W] at ``resolution``, by the same filter as files, each channel by itself."""
     Image = pillow()
-    out = np.empty((*images.shape[:2], resolution, resolution), np.uint8)
+    out = np.empty((*images.shape[:2], *sides(resolution)), images.dtype)
 
     def one(i: int) -> None:
-        pixels = images[i, 0] if images.shape[1] == 1 else images[i].transpose(1, 2, 0)
-        out[i] = _to_array(fit(Image.fromarray(np.ascontiguousarray(pixels)), resolution))
+        if images.shape[1] == 3 and images.dtype == np.uint8:  # all three at once
+            out[i] = _to_array(fit(Image.fromarray(np.ascontiguousarray(images[i].transpose(1, 2, 0))), resolution))
+            return
+        for channel, target in zip(images[i], out[i], strict=True):
+            if images.dtype == np.uint8:
+                target[:] = fit(Image.fromarray(np.ascontiguousarray(channel)), resolution)
+            else:  # Pillow resizes no 16-bit integers
+                target[:] = np.clip(np.rint(fit(Image.fromarray(channel.astype(np.float32)), resolution)), 0, 65535)
 
     for _ in in_threads(one, range(len(images))):
         pass
@@ -128,19 +188,23 @@ def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any
         pool.shutdown(cancel_futures=True)
 
 
+def _sixteen_bits(image: Any) -> np.ndarray:
+    """Pixels of a PIL image of integers, int64 [H, W]. ValueError where they do not fit into 16 bits."""
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("32-bit integer pixels of unknown range; convert to 8 or 16 bits")
+    return pixels
+
+
 def _colour(image: Any, channels: int) -> Any:
     Image = pillow()
-    mode = "L" if channels == 1 else "RGB"
+    mode = MODES[channels]
     if image.mode == "F":
         raise ValueError("floating-point pixels of unknown range; convert to 8 or 16 bits")
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("32-bit integer pixels of unknown range; convert to 8 or 16 bits")
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert(mode)  # round(v / 257)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+        if channels in (1, 3):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
     return image if image.mode == mode else image.convert(mode)
 
 

@@ -17,8 +17,17 @@ import torch
 from fastgan.data.classes import MANIFEST, Classes, common_folders, find_classes, first_folders, parts_of
 from fastgan.data.classes import labels_from_paths as labels_from_paths
 from fastgan.data.dataset import ImageDataset, shown
-from fastgan.data.decode import decode, in_threads, natural_size, pillow
+from fastgan.data.decode import (
+    check_channels,
+    check_whole,
+    decode,
+    in_threads,
+    natural_resolution,
+    natural_size,
+    pillow,
+)
 from fastgan.data.zips import blocks, open_zip
+from fastgan.sizes import Resolution, sides
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MEMBER_LIMIT = 1 << 30  # bytes of one image file: a larger one is no image but a bomb
@@ -169,10 +178,11 @@ def relative_key(name: str) -> str:
 def read_images(
     source: Source,
     *,
-    resolution: int | None,
+    resolution: Resolution | None,
     crop: str,
     channels: int | None,
     strict: bool,
+    bits: int | None = None,
     labels: bool = True,
     part: str = "whole",
     store: str | Path | None = None,
@@ -181,13 +191,17 @@ def read_images(
     """Decode every image of ``source`` once, over all cores, in the order of its keys, and find their classes unless
     ``labels=False``.
 
-    Images are RGB unless ``channels=1``. ``resolution=None`` keeps the size where all images share one. Unreadable
-    files are listed in ``skipped`` and named in one warning; ``strict=True`` raises ValueError naming the first.
-    The pixels go to memory, or to an unnamed file in the folder ``store``. ``progress(done, total)`` after each image.
+    Images are RGB of 8 bits unless ``channels`` and ``bits`` say otherwise. ``resolution=None`` keeps the size where all
+    images share one. Unreadable files are listed in ``skipped`` and named in one warning; ``strict=True`` raises ValueError
+    naming the first. The pixels go to memory, or to an unnamed file in the folder ``store``. ``progress(done, total)`` after
+    each image.
 
-    Raises ValueError where no image is readable or sizes differ; :class:`TooLarge` where half of the memory is too small.
+    Raises ValueError where no image is readable, sizes differ, or one does not become ``resolution`` with ``crop="none"``;
+    :class:`TooLarge` where half of the memory is too small.
     """
     pillow()
+    channels, bits = channels or 3, bits or 8
+    check_channels(channels)
     if not source.keys:
         first = "; {}: {}".format(*source.skipped[0]) if source.skipped else ""
         raise ValueError(f"{source.name}: no images found (looked for {', '.join(EXTENSIONS)}){first}")
@@ -195,14 +209,13 @@ def read_images(
         raise ValueError("{}: {}".format(*source.skipped[0]))
     none = Classes(np.zeros(len(source.keys), np.int64), [], "")
     classes = find_classes(source.name, source.keys, source.manifests, source.read) if labels else none
-    resolution = resolution or _common_side(source, crop, part)
-    channels = channels or 3
+    resolution = _resolution(source, resolution, crop, part)
     total = len(source.keys)
-    images = _allocate((total, channels, resolution, resolution), store, source.name)
+    images = _allocate((total, channels, *sides(resolution)), bits, store, source.name)
 
     def one(row: int) -> str | None:
         try:
-            images[row] = decode(source.read(source.keys[row], _MEMBER_LIMIT), resolution, crop, channels, part)
+            images[row] = decode(source.read(source.keys[row], _MEMBER_LIMIT), resolution, crop, channels, part, bits)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
@@ -263,7 +276,11 @@ def _warn_skipped(name: str, skipped: list[tuple[str, str]], total: int) -> None
         warnings.warn(f"{name}: skipped {len(skipped)} of {total} files: {listed}{more}", stacklevel=2)
 
 
-def _common_side(source: Source, crop: str, part: str) -> int:
+def _resolution(source: Source, asked: Resolution | None, crop: str, part: str) -> Resolution:
+    """What all images are brought to: what was ``asked`` for, or the size that they share."""
+    if asked is not None and crop != "none":
+        return asked
+
     def size(key: str) -> tuple[int, int] | None:
         try:
             return natural_size(source.read(key, _MEMBER_LIMIT), crop, part)
@@ -274,26 +291,32 @@ def _common_side(source: Source, crop: str, part: str) -> int:
     for key, found in zip(source.keys, in_threads(size, source.keys), strict=True):
         if found is not None:
             first.setdefault(found, key)
+    if asked is not None:
+        for found, key in first.items():
+            try:
+                check_whole(*found, asked)
+            except ValueError as error:
+                raise ValueError(f"{_full(source, key)}: {error}") from error
+        return asked
     if len(first) > 1:
         (a, file_a), (b, file_b) = list(first.items())[:2]
         raise ValueError(
             f"{source.name}: images differ in size ({shown([file_a])}: {a}, {shown([file_b])}: {b}): give resolution="
         )
-    width, height = next(iter(first), (1, 1))
-    if width != height:
-        raise ValueError(f"{source.name}: crop='stretch' of {width}x{height} images needs resolution=")
-    return width
+    return natural_resolution(source.name, *next(iter(first), (1, 1)), crop)
 
 
-def _allocate(shape: tuple[int, ...], store: str | Path | None, name: str) -> np.ndarray:
+def _allocate(shape: tuple[int, ...], bits: int, store: str | Path | None, name: str) -> np.ndarray:
+    dtype = np.dtype(f"uint{bits}")
     if store is not None:
         with tempfile.TemporaryFile(dir=store) as file:
-            return np.memmap(file, np.uint8, mode="w+", shape=shape)
-    need = int(np.prod(shape, dtype=np.int64))
+            return np.memmap(file, dtype, mode="w+", shape=shape)
+    need = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if hasattr(os, "sysconf") and need > (limit := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2):
+        size = shape[2:] if shape[2] != shape[3] else shape[2:3]
         raise TooLarge(
             f"{name}: {shape[0]} images need {need / 2**30:.1f} GiB, more than half of the memory "
             f"({limit / 2**30:.1f} GiB); write them to a file that is memory-mapped: "
-            f"fastgan data prepare {name} OUT.npz --resolution {shape[-1]}"
+            f"fastgan data prepare {name} OUT.npz --resolution {' '.join(map(str, size))}"
         )
-    return np.empty(shape, np.uint8)
+    return np.empty(shape, dtype)

@@ -8,38 +8,41 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from fastgan.data.catalog import load
+from fastgan.data.catalog import check_options, load
 from fastgan.data.dataset import ImageDataset, take
 from fastgan.data.files import Source, open_source, read_images
+from fastgan.sizes import Resolution, sides
 
 
 class PairDataset(torch.utils.data.Dataset):
-    """Images of two sets A and B of one size; a batch from :class:`~fastgan.data.Loader` is ``(a, b)``, uint8 both.
+    """Images of two sets A and B of one size; a batch from :class:`~fastgan.data.Loader` is ``(a, b)``, both [N, C, H, W].
 
     Unpaired: each side is drawn from its own permutation, every image once per epoch of its side, and mirrored on its
     own; ``len`` is the longer side's, and ``dataset[i]`` wraps the shorter one round. Paired: ``a.images[i]`` belongs
     to ``b.images[i]``, and both are mirrored together.
 
-    ``crop``: side of the random part that training cuts from each image; ``resolution`` is then this.
+    ``crop``: side of the random part that training cuts from each image, or its (height, width); ``resolution`` is then this.
 
-    Attributes: ``a``, ``b`` (ImageDataset), ``paired``, ``name``, ``resolution``, ``channels``, ``flip``, ``skipped``.
+    Attributes: ``a``, ``b`` (ImageDataset), ``paired``, ``name``, ``resolution``, ``channels``, ``bits``, ``flip``, ``skipped``.
     """
 
     def __init__(
-        self, a: ImageDataset, b: ImageDataset, *, paired: bool, flip: bool = False, crop: int | None = None
+        self, a: ImageDataset, b: ImageDataset, *, paired: bool, flip: bool = False, crop: Resolution | None = None
     ) -> None:
-        if a.images.shape[1:] != b.images.shape[1:]:
+        if (a.images.shape[1:], a.bits) != (b.images.shape[1:], b.bits):
+            one, other = (f"{list(side.images.shape[1:])} of {side.bits} bits" for side in (a, b))
             raise ValueError(
-                f"{a.name} has images {list(a.images.shape[1:])} and {b.name} {list(b.images.shape[1:])}: "
-                "give resolution= and channels="
+                f"{a.name} has images {one} and {b.name} {other}: give resolution= and channels=, or bits="
             )
         if paired and len(a) != len(b):
             raise ValueError(f"paired sets must match: {a.name} has {len(a)} images and {b.name} {len(b)}")
         self.a, self.b, self.paired, self.flip = a, b, paired, flip
         self.name = a.name if a.name == b.name else f"{a.name} | {b.name}"
-        if crop is not None and not 1 <= crop <= a.resolution:
-            raise ValueError(f"crop is {crop}, expected 1..{a.resolution}, the images' side")
-        self.resolution, self.channels = crop or a.resolution, a.channels
+        if crop is not None and not all(
+            1 <= part <= whole for part, whole in zip(sides(crop), sides(a.resolution), strict=True)
+        ):
+            raise ValueError(f"crop is {crop}, expected 1..{a.resolution}, the images' sides")
+        self.resolution, self.channels, self.bits = crop or a.resolution, a.channels, a.bits
         self.skipped = list(dict.fromkeys([*a.skipped, *b.skipped]))
 
     def __len__(self) -> int:
@@ -54,14 +57,15 @@ class PairDataset(torch.utils.data.Dataset):
     @property
     def about(self) -> str:
         """What a run says of its data."""
-        return f"{len(self.a)} pairs of images" if self.paired else f"{len(self.a)} and {len(self.b)} images"
+        images = f"{len(self.a)} pairs of images" if self.paired else f"{len(self.a)} and {len(self.b)} images"
+        return images + self.a.unusual
 
     @property
     def streams(self) -> tuple[int, ...]:
         return (len(self.a),) if self.paired else (len(self.a), len(self.b))
 
     def gather(self, indices: Sequence[np.ndarray], flips: Sequence[np.ndarray | None]) -> tuple[torch.Tensor, ...]:
-        """One (paired) or two (unpaired) index and flip arrays [B] -> a, b uint8 [B, C, H, W]."""
+        """One (paired) or two (unpaired) index and flip arrays [B] -> a, b [B, C, H, W]."""
         return take(self.a.images, indices[0], flips[0]), take(self.b.images, indices[-1], flips[-1])
 
 
@@ -70,11 +74,12 @@ def load_pair(
     b: str | Path | None = None,
     *,
     paired: bool | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     flip: bool = False,
     crop: str = "center",
     strict: bool = False,
     channels: int | None = None,
+    bits: int | None = None,
     split: str | None = None,
 ) -> PairDataset:
     """Load two sets for image-to-image work; arguments not described here as in :func:`fastgan.data.load`.
@@ -88,7 +93,8 @@ def load_pair(
 
     Raises ValueError where sizes differ, or where nothing matches in paired sets.
     """
-    options = {"resolution": resolution, "crop": crop, "strict": strict, "channels": channels}
+    resolution = check_options(resolution, crop, channels, bits)
+    options = {"resolution": resolution, "crop": crop, "strict": strict, "channels": channels, "bits": bits}
     path = Path(a).expanduser()
     if b is None:
         sides = _side_folders(path, split)

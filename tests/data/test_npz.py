@@ -119,7 +119,7 @@ class Unsafe:
         ({"images": pixels(3, 3, 8, 8), "labels": np.arange(4)}, r"\[4\] labels for 3 images"),
         ({"images": pixels(3, 3, 8, 8), "labels": np.zeros(3)}, "labels has dtype float64"),
         ({"images": pixels(2, 3, 8, 8), "labels": np.arange(2) - 1, "class_names": np.array(["a"])}, r"labels -1\.\.0"),
-        ({"images": pixels(0, 3, 8, 8)}, "expected at least one square image"),
+        ({"images": pixels(0, 3, 8, 8)}, "expected at least one image"),
         ({"images": np.array([Unsafe()], dtype=object)}, "allow_pickle=False"),
     ],
 )

@@ -42,12 +42,12 @@ def load(path: Path) -> None:
         load_text(path)
     else:
         fastgan.data.load(path, resolution=8)
-        fastgan.data.load(path, labels=False, crop="stretch", resolution=8)
+        fastgan.data.load(path, labels=False, crop="stretch", resolution=(8, 6), channels=4, bits=16)
 
 
 def cases(rng: random.Random, folder: Path) -> Iterator[Path]:
     """An endless row of data sets, each in a folder of its own below `folder`."""
-    makers = (_folder, _zip, _npz, _npz_header, _manifest, _idx, _text, _special)
+    makers = (_folder, _zip, _npz, _npz_header, _npy, _manifest, _idx, _text, _special)
     for number in range(1 << 62):
         place = folder / str(number)
         place.mkdir()
@@ -121,6 +121,16 @@ def _npz(rng: random.Random, place: Path) -> Path:
     return place / "x.npz"
 
 
+def _npy(rng: random.Random, place: Path) -> Path:
+    images = np.frombuffer(rng.randbytes(4 * 4 * 64 * 2), rng.choice((np.uint8, np.uint16)))
+    shape = rng.choice(((-1, 4, 8, 8), (-1, 8, 8, 4), (-1, 3, 4, 8), (-1, 8, 8), (-1, 8, 8, 8), (-1,)))
+    images = images[: images.size // 96 * 96].reshape(shape) if shape[1:2] == (3,) else images.reshape(shape)
+    file = io.BytesIO()
+    np.save(file, np.asfortranarray(images) if rng.random() < 0.3 else images)
+    (place / "x.npy").write_bytes(file.getvalue() if rng.random() < 0.2 else _damaged(rng, file.getvalue()))
+    return place / "x.npy"
+
+
 def _npz_header(rng: random.Random, place: Path) -> Path:
     """Arrays whose headers say anything; their members have the right checksums."""
 
@@ -142,7 +152,7 @@ def _npz_header(rng: random.Random, place: Path) -> Path:
         )
 
     with zipfile.ZipFile(place / "x.npz", "w", rng.choice((0, 8))) as archive:
-        for name in ("images", "labels", "class_names", "files"):
+        for name in ("images", "labels", "class_names", "files", "axes"):
             if rng.random() < 0.6:
                 archive.writestr(f"{name}.npy", member())
     return place / "x.npz"
@@ -214,7 +224,7 @@ def _special(rng: random.Random, place: Path) -> Path:
             with path.open("wb") as file:
                 file.truncate(rng.choice((0, 1 << 20, 1 << 40)))
     if rng.random() < 0.3:
-        path = place / rng.choice(("x.zip", "x.npz", "x.txt", "x.png"))
+        path = place / rng.choice(("x.zip", "x.npz", "x.npy", "x.txt", "x.png"))
         os.mkfifo(path)
         return path
     return place
