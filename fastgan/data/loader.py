@@ -1,67 +1,52 @@
-"""An endless, deterministic batch stream that resumes at any sample and shards over ranks."""
+"""An endless, deterministic flow of batches that resumes where it was and is shared out over ranks."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 
+from fastgan.data.source import Batch, IndexReader, State, StreamReader, is_stream, of_rank
 
-class _Order:
-    """Sample k of one stream: ``permutation(seed, stream, k // n)[k % n]``, and a fair coin per sample for flips."""
-
-    def __init__(self, length: int, seed: int, stream: int) -> None:
-        self._length, self._seed, self._stream = length, seed, stream
-        self._epoch = -1
-        self._index = self._coin = np.empty(0)
-
-    def __call__(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices int64 [count] and coins bool [count] of the global samples first .. first + count - 1."""
-        index, coin = np.empty(count, np.int64), np.empty(count, bool)
-        done = 0
-        while done < count:
-            epoch, position = divmod(first + done, self._length)
-            if epoch != self._epoch:
-                rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([self._seed, self._stream, epoch])))
-                self._index, self._coin = rng.permutation(self._length), rng.random(self._length) < 0.5
-                self._epoch = epoch
-            step = min(count - done, self._length - position)
-            index[done : done + step] = self._index[position : position + step]
-            coin[done : done + step] = self._coin[position : position + step]
-            done += step
-        return index, coin
+_MOST_LEFT_OUT = 1000  # items in a row that a stream may leave out before it counts as unreadable
 
 
 class Loader:
     """Endless iterator of batches; ``(images uint8 [B, C, H, W], labels int64 [B])`` for an ImageDataset.
 
-    The k-th global sample and its flip depend on ``(seed, k)`` alone. Each epoch is one permutation of the data set,
-    and batches run on across its edge, so no sample is lost or doubled whatever N, batch and world are. Of each
-    ``world_size * batch_size`` samples in turn, the batch of one process alone, rank r takes number r, r + world_size,
-    r + 2 world_size, ...: so a group of samples n, n + N/G, n + 2 N/G, ... of a minibatch standard deviation stays
-    together on one rank, and shows the discriminator the same statistic.
+    :mod:`fastgan.data.source` says what it reads. Of an indexed source the k-th global sample and its flip depend on
+    ``(seed, k)`` alone. Each epoch is one permutation of the data set, and batches run on across its edge, so no sample
+    is lost or doubled whatever N, batch and world are. Of each ``world_size * batch_size`` samples in turn, the batch of
+    one process alone, rank r takes number r, r + world_size, r + 2 world_size, ...: so a group of samples n, n + N/G,
+    n + 2 N/G, ... of a minibatch standard deviation stays together on one rank, and shows the discriminator the same
+    statistic. A stream decides its own order, and is read by one thread, ahead of those that decode.
 
     Args:
-        dataset: an ImageDataset, a PairDataset (batches are then ``(a, b)``), or any map-style torch data set (its
-            items are collated by torch; no flips).
+        dataset: an ImageDataset, a PairDataset (batches are then ``(a, b)``), any map-style torch data set (its items are
+            collated by torch; no flips), or a stream.
         batch_size: samples per batch of this rank.
         seed: non-negative; the same on all ranks.
-        workers: threads that assemble batches ahead, two batches each. They share the images, which are decoded
-            already, so there is nothing to pickle or to fork. 0 assembles in the calling thread: a batch of 64 with
-            flips takes 0.07 ms at 32 px, 0.14 at 64 and 4 at 256 (one core), so threads pay from about 256 px on.
+        workers: threads that assemble batches ahead, two batches each; images share their memory, so there is nothing to
+            pickle or to fork. 0 assembles in the calling thread: a batch of 64 decoded images with flips takes 0.07 ms at
+            32 px, 0.14 at 64 and 4 at 256 (one core), so for these threads pay from about 256 px on.
         rank, world_size: this process's shard.
-        start: number of GLOBAL samples consumed so far; the stream continues exactly there.
+        start: number of GLOBAL samples consumed so far; an indexed source continues exactly there.
         flip: mirror each image left to right with probability 1/2 (also on if ``dataset.flip``).
+        states: of a stream: the ``state`` of every rank's loader, in order of ranks, to continue where these were. With
+            another ``world_size`` than theirs all begin the next epoch.
 
     Attributes: ``consumed``: global samples handed out so far, ``start`` included: the ``start`` to resume with.
-    ``wait_seconds``: time spent in ``next`` waiting for data.
+    ``state``: of a stream: the place after the last batch, as JSON can hold it; None for an indexed source, and before the
+    first batch. ``resume``: of a stream: how exactly it resumes, in words. ``wait_seconds``: time spent in ``next`` waiting
+    for data.
 
-    Raises ValueError for an empty data set, a batch size below 1, a rank outside the world, a negative seed or start.
+    Raises ValueError for an empty data set, a batch size below 1, a rank outside the world, a negative seed or start;
+    TypeError for what is neither an indexed source nor a stream. ``next`` raises what the source does, and ValueError where
+    a stream gives nothing.
     """
 
     def __init__(
@@ -75,9 +60,11 @@ class Loader:
         world_size: int = 1,
         start: int = 0,
         flip: bool = False,
+        states: Sequence[State] | None = None,
     ) -> None:
+        stream = is_stream(dataset)
         for name, value, least in (
-            ("len(dataset)", len(dataset), 1),
+            *(() if stream else (("len(dataset)", len(dataset), 1),)),
             ("batch_size", batch_size, 1),
             ("seed", seed, 0),
             ("workers", workers, 0),
@@ -88,48 +75,61 @@ class Loader:
                 raise ValueError(f"Loader: {name} is {value}, expected at least {least}")
         if not 0 <= rank < world_size:
             raise ValueError(f"Loader: rank is {rank}, expected 0..{world_size - 1}")
-        self._gathers = hasattr(dataset, "gather")
         self.flip = flip or getattr(dataset, "flip", False)
-        if self.flip and not self._gathers:
+        if self.flip and not (hasattr(dataset, "gather") or hasattr(dataset, "decode")):
             raise ValueError(f"Loader: flip=True needs an ImageDataset or PairDataset, got {type(dataset).__name__}")
         self.dataset, self.batch_size = dataset, batch_size
-        self.consumed = self._planned = start
-        self.wait_seconds = 0.0
-        self._rank, self._world = rank, world_size
-        lengths = dataset.streams if self._gathers else (len(dataset),)
-        self._orders = [_Order(length, seed, stream) for stream, length in enumerate(lengths)]
+        self.consumed, self.wait_seconds = start, 0.0
+        self._world = world_size
+        options = {"seed": seed, "flip": self.flip, "rank": rank, "world_size": world_size}
+        if stream:
+            self.state = of_rank(states, rank, world_size)
+            self._reader = StreamReader(dataset, batch_size, **options, state=self.state)
+        else:
+            self.state = None
+            self._reader = IndexReader(dataset, batch_size, **options, start=start)
+        self.resume = self._reader.resume
+        self._held: tuple[Batch, list] = ((), [])
         self._ahead: deque[Future] = deque()
         self._depth = 2 * workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="fastgan-data") if workers else None
+        self._reading, self._pool = (
+            ThreadPoolExecutor(count, thread_name_prefix=f"fastgan-{name}") if workers else None
+            for count, name in ((1, "read"), (workers, "data"))
+        )
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> tuple[torch.Tensor, ...]:
+    def __next__(self) -> Batch:
         began = time.perf_counter()
-        if self._pool is None:
-            batch = self._assemble(*self._plan())
-        else:
-            while len(self._ahead) <= self._depth:
-                self._ahead.append(self._pool.submit(self._assemble, *self._plan()))
-            batch = self._ahead.popleft().result()
+        (batch, states), size, empty = self._held, self.batch_size, 0
+        while len(states) < size:
+            more, later = self._next()
+            batch = tuple(torch.cat(two) for two in zip(batch, more, strict=True)) if batch and more else batch or more
+            states = states + later
+            empty = 0 if later else empty + size
+            if empty >= _MOST_LEFT_OUT:
+                raise ValueError(f"none of {empty} items in a row could be read")
+        self.state = states[size - 1]
+        self._held = (tuple(part[size:] for part in batch), states[size:]) if len(states) > size else ((), [])
         self.wait_seconds += time.perf_counter() - began
-        self.consumed += self.batch_size * self._world
-        return batch
+        self.consumed += size * self._world
+        return batch if len(states) == size else tuple(part[:size] for part in batch)
 
-    def _plan(self) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-        count = self.batch_size * self._world
-        drawn = [order(self._planned, count) for order in self._orders]
-        self._planned += count
-        mine = slice(self._rank, None, self._world)
-        return [index[mine] for index, _ in drawn], [coin[mine] if self.flip else None for _, coin in drawn]
+    def _next(self) -> tuple[Batch, list]:
+        """What was assembled next: as a rule a batch, less where a stream leaves items out."""
+        if self._pool is None:
+            return self._reader.assemble(self._reader.read())
+        while len(self._ahead) <= self._depth:
+            plan = self._reading.submit(self._reader.read)
+            self._ahead.append(self._pool.submit(self._assemble, plan))
+        return self._ahead.popleft().result()
 
-    def _assemble(self, indices: list[np.ndarray], flips: list[np.ndarray | None]) -> tuple[torch.Tensor, ...]:
-        if self._gathers:
-            return self.dataset.gather(indices, flips)
-        return torch.utils.data.default_collate([self.dataset[i] for i in indices[0].tolist()])
+    def _assemble(self, plan: Future) -> tuple[Batch, list]:
+        return self._reader.assemble(plan.result())
 
     def close(self) -> None:
         """Stop the worker threads; batches that were assembled ahead are dropped."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._reading, self._pool):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
