@@ -8,8 +8,9 @@ or a function that takes the number of an epoch and returns an iterable. Its end
 stream may have besides ``__iter__``, each optional:
 
 - ``set_epoch(epoch)``, called before each pass with 0, 1, 2, ...: its order may depend on it.
-- ``state_dict()`` and ``load_state_dict(state)``: its place in the pass, in numbers, strings, lists and dicts, and the way
-  back: the next ``iter`` goes on from there. Without them a resumed run reads the pass again up to its place.
+- ``state_dict()`` and ``load_state_dict(state)``: the place after the last item, in numbers, strings, lists and dicts, and the
+  way back: the next pass goes on from there, any other begins at the beginning. Without them a resumed run reads its pass
+  again up to its place.
 - ``part(rank, world_size, seed)``: what one process reads. Without it, process r takes items r, r + world_size, ...
 - ``decode(item)``, called in worker threads: a tuple of tensors and numbers, or None for an item to leave out.
 - ``shuffle_buffer``: how many items, before ``decode``, are held and shuffled at a time. 0, or none: as they come.

@@ -15,6 +15,7 @@ import torch
 from fastgan.files import PICTURES, complete, named
 from fastgan.media.medium import Medium, figure
 from fastgan.options import Side
+from fastgan.sizes import resolution_of
 
 
 class Image(Medium):
@@ -54,6 +55,28 @@ class Image(Medium):
         from fastgan.data import load
 
         return load(name, **options)
+
+    @classmethod
+    def describe(cls, dataset) -> dict[str, Any]:
+        """What a data set says of itself; of one that says nothing, such as a torch data set of (image, label), what its first
+        item shows: classes are then those in its attribute `classes`, as torchvision's data sets have them.
+
+        Raises ValueError where the first item is no image [C, H, W].
+        """
+        if all(hasattr(dataset, fact) for fact in cls.Facts.__annotations__):
+            return super().describe(dataset)
+        from fastgan.data.source import once
+
+        name = getattr(dataset, "name", type(dataset).__name__)
+        image = next(iter(next(once(dataset, size=1), ())), None)
+        if not isinstance(image, torch.Tensor) or image.dim() != 4:
+            found = (
+                f"{image.dtype} {list(image.shape[1:])}" if isinstance(image, torch.Tensor) else type(image).__name__
+            )
+            raise ValueError(f"{name}: its first item begins with {found}, expected an image, a tensor [C, H, W]")
+        classes = [str(name) for name in getattr(dataset, "classes", ())]
+        facts = {"name": name, "resolution": resolution_of(*image.shape[2:]), "channels": image.shape[1]}
+        return facts | {"num_classes": len(classes), "class_names": classes}
 
     @classmethod
     def to_device(cls, item: torch.Tensor, device: torch.device, layout: torch.memory_format) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 
+from fastgan.data.source import once
 from fastgan.losses import adversarial
 from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
@@ -63,17 +64,18 @@ class GAN(Recipe):
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
 
     def prepare(self, dataset) -> None:
-        # uint8 has few values: sums over slices stay exact in float64, and no float copy of the data set is made.
-        total = torch.zeros(dataset.images.shape[1:], dtype=torch.float64)
-        squares = torch.zeros_like(total)
-        for part in dataset.images.split(4096):
-            x = part.double()
-            total += x.sum(0)
-            squares += (x * x).sum(0)
-        mean = total / len(dataset.images)
-        deviation = (squares / len(dataset.images) - mean * mean).clamp(min=0).sqrt()
+        # Integers have few values: their sums stay exact in float64, and no float copy of the data set is made.
+        count, total, squares = 0, 0.0, 0.0
+        for images, *_ in once(dataset):
+            x = images.double()
+            count, total, squares = count + len(x), total + x.sum(0), squares + (x * x).sum(0)
+        mean = total / count
+        deviation = (squares / count - mean * mean).clamp(min=0).sqrt()
+        if not images.is_floating_point():
+            half = torch.iinfo(images.dtype).max / 2
+            mean, deviation = mean / half - 1, deviation / half
         for network in self.networks.values():
-            network.prepare((mean / 127.5 - 1).float(), (deviation / 127.5).float())
+            network.prepare(mean.float(), deviation.float())
 
     def updates(self, step: int) -> list[Update]:
         matched = self.config.batch_loss != 0

@@ -131,6 +131,14 @@ class World:
                 dist.broadcast_object_list(box, 0)
         return box[0]
 
+    def collect(self, value: Any) -> list[Any]:
+        """Each process's value, in order of ranks, on every process; sent as pickles between processes of one run."""
+        values = [value] * self.size
+        if self.size > 1:
+            with _talking():
+                dist.all_gather_object(values, value)
+        return values
+
     def barrier(self) -> None:
         if self.size > 1:
             with _talking():

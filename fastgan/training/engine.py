@@ -182,6 +182,8 @@ class Trainer:
                 progress.say(
                     f"{self.recipe.name}: {self.folder}\n{self.recipe.data.get('name')}: {_about(self.dataset)}"
                 )
+                if self._loader.resume:
+                    progress.say(self._loader.resume)
             with listening():
                 self._loop(log, progress)
         except NotFinite as error:
@@ -243,6 +245,7 @@ class Trainer:
             rank=world.rank,
             world_size=world.size,
             start=self.images,
+            states=state.streams(loaded) if found else None,
         )
         if world.main:
             self._claim(seen)
@@ -325,15 +328,20 @@ class Trainer:
             raise TrainingError(f"step {self.step + 1}: no batch of data ({why}). {self._safe()}") from error
 
     def _save(self) -> None:
-        if self._saved == self.step or not self._takes_part:
+        if self._saved == self.step:
+            return
+        self._saved = self.step
+        # Each process has a place of its own in a stream; an indexed source is where `images` says.
+        streams = self.world.collect(self._loader.state) if self._loader.state else []
+        if not self._takes_part:
             return
         tensors, rest = state.pack(self.recipe, self.ema, self._updater.scalers)
         tensors = shard.gather(tensors, keep=self.world.main)
         if self.world.main:
             self._check_place()
             counters = {name: getattr(self, name) for name in ("step", "update", "images", "seconds")}
+            rest |= {"streams": streams} if streams else {}
             self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
-        self._saved = self.step
 
     def _draw(self) -> torch.Tensor | list[str] | None:
         if not self._takes_part:

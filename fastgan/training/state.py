@@ -33,6 +33,15 @@ class _State(TypedDict):
     optimizers: dict[str, Any]
 
 
+class _Place(TypedDict):
+    """Where one process is in a stream: `fastgan.data.source.StreamReader`."""
+
+    epoch: int
+    window: int
+    offset: int
+    place: Any
+
+
 def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors, state) of networks, averages, optimisers and loss scales. The tensors are the live ones, no copies."""
     tensors, optimizers = {}, {}
@@ -72,6 +81,19 @@ def _unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None
     for name, scaler in scalers.items():
         if scales.get(name):
             _load_scaler(scaler, scales[name], f"{STATE}: scales of {name}")
+
+
+def streams(loaded: Checkpoint) -> list[dict[str, Any]] | None:
+    """Where each process of that run was in its stream; None where the data were an indexed source. Raises CheckpointError."""
+    try:
+        found = fields.conform(loaded.state.get("streams", []), list[Any], f"{STATE}: streams")
+        places = [fields.record(_Place, place, f"{STATE}: streams[{i}]") for i, place in enumerate(found)]
+    except fields.Mismatch as error:
+        raise CheckpointError(f"{loaded.path}: {error}") from error
+    for place in places:
+        if set(place) != set(_Place.__annotations__) or min(place["epoch"], place["window"], place["offset"]) < 0:
+            raise CheckpointError(f"{loaded.path}: {STATE}: streams: a place has other names, or a negative number")
+    return places or None
 
 
 def _load_scaler(scaler: Any, saved: dict[str, Any], where: str) -> None:

@@ -31,21 +31,20 @@ class Plain(IterableDataset):
 class Stateful(Plain):
     """The same, and it knows its place."""
 
-    place = 0
+    first = place = 0
 
     def __iter__(self):
-        first, self.place = self.place, 0
+        first, self.first, self.place = self.first, 0, self.first
         for i in range(first, self.n):
             self.read += 1
-            self.place = i + 1
+            self.place += 1
             yield torch.tensor((i * 7 + self.epoch) % self.n), i
-        self.place = 0
 
     def state_dict(self):
         return {"place": self.place}
 
     def load_state_dict(self, state):
-        self.place = state["place"]
+        self.first = state["place"]
 
 
 class Shuffled(Stateful):
