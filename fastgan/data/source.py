@@ -67,6 +67,14 @@ def once(dataset: Any, rank: int = 0, world_size: int = 1, size: int = 64) -> It
         yield gather([index.numpy()], [None]) if gather else collate([dataset[i] for i in index.tolist()])
 
 
+def images_once(dataset: Any, rank: int = 0, world_size: int = 1, size: int = 64) -> Iterator[torch.Tensor]:
+    """The images of one pass as `once` gives them: views where they lie in one tensor, in memory or in a mapped file."""
+    if isinstance(images := getattr(dataset, "images", None), torch.Tensor):
+        yield from images[rank::world_size].split(size)
+    else:
+        yield from (batch[0] for batch in once(dataset, rank, world_size, size))
+
+
 def collate(items: list[Any]) -> Batch:
     """Items as one batch of tensors. Raises TypeError for items that are dicts, whose order says nothing."""
     if isinstance(items[0], dict):

@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from fastgan.data.source import once
+from fastgan.data.source import images_once
 from fastgan.losses import adversarial
 from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
@@ -66,7 +66,7 @@ class GAN(Recipe):
     def prepare(self, dataset) -> None:
         # Integers have few values: their sums stay exact in float64, and no float copy of the data set is made.
         count, total, squares = 0, 0.0, 0.0
-        for images, *_ in once(dataset):
+        for images in images_once(dataset):
             x = images.double()
             count, total, squares = count + len(x), total + x.sum(0), squares + (x * x).sum(0)
         mean = total / count
