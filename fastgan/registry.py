@@ -43,13 +43,18 @@ class Registry(Mapping[str, Entry]):
     Args:
         kind: what a name is the name of, for messages: "recipe".
         group: the entry points that packages extend it by: "fastgan.recipes".
-        ours: "module:Attribute" by name, or a pair of that and a line of help.
     """
 
-    def __init__(self, kind: str, group: str, ours: Mapping[str, str | tuple[str, str]]):
+    def __init__(self, kind: str, group: str):
         self.kind, self.group = kind, group
-        self._ours = {name: Entry(row) if isinstance(row, str) else Entry(*row) for name, row in ours.items()}
+        self._ours: dict[str, Entry] = {}
         self._given: dict[str, Entry] = {}
+        self._typed: dict[str, Any] = {}
+
+    def own(self, rows: Mapping[str, str | tuple[str, str]]) -> Registry:
+        """Take up fastgan's own names: "module:Attribute", or a pair of that and a line of help, by name."""
+        self._ours |= {name: Entry(row) if isinstance(row, str) else Entry(*row) for name, row in rows.items()}
+        return self
 
     def __getitem__(self, name: str) -> Entry:
         return self._ours.get(name) or self._given.get(name) or self._packaged()[name]
@@ -71,7 +76,7 @@ class Registry(Mapping[str, Entry]):
         Raises ValueError for a name of another form, or one of fastgan's own.
         """
         if not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError(f"{self.kind} {clip(name)}: expected a name of letters, digits, '_', '.' and '-'")
+            raise ValueError(f"{self.kind} {clip(name, 200)}: expected a name of letters, digits, '_', '.' and '-'")
         if name in self._ours:
             raise ValueError(f"{self.kind} {name!r} is one of fastgan's own: choose another name")
         if target is None:
@@ -83,30 +88,41 @@ class Registry(Mapping[str, Entry]):
         """What `name` stands for, imported where it has to be.
 
         code: a person typed this name, so it may be `module:Attribute` or `path/file.py:Attribute`, whose code then runs
-        (`fastgan.user_code`). Never true for a name that was read from a file.
+        (`fastgan.user_code`); from then on it counts as registered. Never true for a name that was read from a file.
 
         Raises ValueError for an unknown name; ImportError that names the package whose entry point cannot be imported.
         """
+        if self.typed(name):
+            return self._typed[user_code.absolute(name)]
         entry = self.get(name)
         if entry is None:
-            if code and ":" in name:
-                return user_code.find(name)
-            raise ValueError(self.unknown(name, code))
+            if not code or ":" not in name:
+                raise ValueError(self.unknown(name, code))
+            return self._typed.setdefault(user_code.absolute(name), user_code.find(name))
         if isinstance(entry.target, str):
             module, _, attribute = entry.target.partition(":")
             return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
         return self._load(entry.target) if isinstance(entry.target, Packaged) else entry.target
 
+    def typed(self, name: str) -> bool:
+        """Whether `name` is code that the user of this process named, and another process knows only if told again."""
+        return user_code.absolute(name) in self._typed
+
     def unknown(self, name: str, code: bool = False) -> str:
         """The message for a name that is not here."""
         if ":" in name and not code:
-            return f"{self.kind} {clip(name)} is code to import, and only registered names are looked up here"
+            return f"{self.kind} {clip(name, 200)} is code to import, and only registered names are looked up here"
         more = ", or MODULE:NAME, or FILE.py:NAME" if code else ""
-        return f"unknown {self.kind} {clip(name)}{did_you_mean(name[:80], self)}; known: {', '.join(self)}{more}"
+        return f"unknown {self.kind} {clip(name, 200)}{did_you_mean(name[:80], self)}; known: {', '.join(self)}{more}"
 
-    def name_of(self, target: Any) -> str:
-        """The name by which `resolve` finds the class or function `target` again: the registered one, or that of its code."""
+    def name_of(self, target: Any, elsewhere: bool = False) -> str:
+        """The name by which `resolve` finds the class or function `target` again: the registered one, or that of its code.
+
+        elsewhere: in another process, which does not know what this program has registered.
+        """
         for name, entry in self.items():
+            if elsewhere and name in self._given:
+                continue
             own = f"{target.__module__}:{target.__qualname__}"
             points = entry.target if isinstance(entry.target, Packaged) else ()
             if entry.target is target or entry.target == own or [p.value for p in points] == [own]:

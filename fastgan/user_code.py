@@ -24,9 +24,9 @@ def find(name: str) -> Any:
 
     Raises ValueError where there is no such module, file or attribute. What the code itself raises passes.
     """
-    place, _, attribute = name.rpartition(":")
+    place, _, attribute = absolute(name).rpartition(":")
     if place.endswith(".py"):
-        return _attribute(_read(Path(place).expanduser().resolve()), attribute, name)
+        return _attribute(_read(Path(place)), attribute, name)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()
@@ -39,11 +39,17 @@ def find(name: str) -> Any:
     return _attribute(module, attribute, name)
 
 
+def absolute(name: str) -> str:
+    """`name`, from whichever folder its file is looked for."""
+    place, _, attribute = name.rpartition(":")
+    return f"{os.path.abspath(os.path.expanduser(place))}:{attribute}" if place.endswith(".py") else name
+
+
 def name_of(target: Any) -> str:
     """The name by which `find` finds a class or function again; `__main__:Attribute`, which nobody else finds, in a notebook."""
     module = target.__module__
     file = getattr(sys.modules["__main__"], "__file__", None) if module == "__main__" else _files.get(module)
-    return f"{module if file is None else Path(file).resolve()}:{target.__qualname__}"
+    return f"{module if file is None else os.path.abspath(file)}:{target.__qualname__}"
 
 
 def _attribute(module: ModuleType, attribute: str, name: str) -> Any:

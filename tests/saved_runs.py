@@ -24,10 +24,12 @@ SMALL = {
 }
 
 
-def write_run(folder: Path, name: str = "gan", steps: tuple[int, ...] = (1, 2)) -> Path:
-    """A run folder with a checkpoint per step; their weights differ."""
+def write_run(
+    folder: Path, name: str = "gan", steps: tuple[int, ...] = (1, 2), options: tuple[dict, dict] | None = None
+) -> Path:
+    """A run folder with a checkpoint per step; their weights differ. options: of a recipe that is not among SMALL, with data."""
     kind = recipes.get(name)
-    options, data = SMALL[name]
+    options, data = options or SMALL[name]
     folder.mkdir(parents=True)
     for step in steps:
         recipe = kind(kind.Config(**options), dict(data))

@@ -24,7 +24,7 @@ def clean(monkeypatch, tmp_path):
 
 
 def shapes() -> Registry:
-    return Registry("shape", GROUP, {"path": "pathlib:Path", "counter": ("collections:Counter", "counts")})
+    return Registry("shape", GROUP).own({"path": "pathlib:Path", "counter": ("collections:Counter", "counts")})
 
 
 def test_our_own():
@@ -44,6 +44,7 @@ def test_registered_by_a_program():
     class Mine: ...
 
     assert table.resolve("mine") is Mine and table["mine"].help == "my own" and table.name_of(Mine) == "mine"
+    assert table.name_of(Mine, elsewhere=True) == f"{Mine.__module__}:{Mine.__qualname__}"
     assert table.register("lazy", "fractions:Fraction") == "fractions:Fraction"
     assert table.resolve("lazy").__name__ == "Fraction"
     assert table.register("mine", dict) is dict and table.resolve("mine") is dict
@@ -117,6 +118,8 @@ def test_code_is_found_only_by_a_users_word(tmp_path):
     table = shapes()
     mine = table.resolve("own.forms:Outer.Mine", code=True)
     assert mine is sys.modules["own.forms"].Outer.Mine and table.name_of(mine) == "own.forms:Outer.Mine"
+    assert table.typed("own.forms:Outer.Mine") and not table.typed("path") and list(table) == ["path", "counter"]
+    assert table.resolve("own.forms:Outer.Mine") is mine, "what the user has named counts as registered"
     canary = tmp_path / "ran"
     (tmp_path / "hostile.py").write_text(f"open({str(canary)!r}, 'w')\nMine = 1\n")
     for name in ("hostile:Mine", "./hostile.py:Mine", str(tmp_path / "hostile.py:Mine"), "os:system", "hostile:"):

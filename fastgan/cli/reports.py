@@ -38,6 +38,9 @@ def evaluate(argv: list[str]) -> int:
         """Features of images: efflite0 (works offline), or inception, which FID is named for."""
         weights: Path | None = None
         """A local file of the Inception weights, instead of a download."""
+        recipe: str | None = None
+        """The recipe that the run was trained with, where it is not one that is registered: mypackage.recipes:Mine or
+        path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
         out: Path | None = None
@@ -48,10 +51,10 @@ def evaluate(argv: list[str]) -> int:
     if options.out is not None and (options.out.is_dir() or not writable(options.out.parent)):
         raise UsageError(f"--out {options.out} cannot be written")
     try:
-        recipe, networks = load_run(options.run, find_device(options.device))
+        recipe, networks = load_run(options.run, find_device(options.device), options.recipe)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
-    run = dataclasses.asdict(read_run(options.run).run)
+    run = dataclasses.asdict(read_run(options.run, type(recipe)).run)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *where, **more: print(f"fastgan eval: {message}", file=sys.stderr)
         columns = recipe.evaluate(

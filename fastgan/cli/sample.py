@@ -13,8 +13,8 @@ from fastgan.options import Range
 NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input"}
 
 
-def _load_generator(path: Path, device):
-    """(recipe, networks) of a run folder or of a file that `fastgan convert` wrote."""
+def _load_generator(path: Path, device, recipe: str | None):
+    """(recipe, networks) of a run folder, whose recipe may be called `recipe`, or of a file that `fastgan convert` wrote."""
     from fastgan import convert, recipes
     from fastgan.training.checkpoint import CheckpointError
 
@@ -27,7 +27,7 @@ def _load_generator(path: Path, device):
     if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():
         raise UsageError(f"{path} is not a run: fastgan convert {path} {path.with_suffix('.safetensors')} comes first")
     try:
-        return recipes.load_run(path, device)
+        return recipes.load_run(path, device, recipe)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
 
@@ -72,6 +72,9 @@ def sample(argv: list[str]) -> int:
         out: Path | None = None
         """File to write: .png or another picture, .txt for texts, .gif or .mp4 with --interpolate; a folder with --input or
         --separate. Default: beside RUN, or in the working directory where RUN may not be written to."""
+        recipe: str | None = None
+        """The recipe that the run was trained with, where it is not one that is registered: mypackage.recipes:Mine or
+        path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
 
@@ -94,7 +97,7 @@ def sample(argv: list[str]) -> int:
         raise UsageError(
             f"--interpolate is {options.interpolate}: {frames} frames, expected at most {sampling.MOST_FRAMES}"
         )
-    recipe, networks = _load_generator(options.run, find_device(options.device))
+    recipe, networks = _load_generator(options.run, find_device(options.device), options.recipe)
     _check_offered(recipe, given)
     label, truncation = _label(recipe, options.class_label), options.truncation
     folder, inner, name = _place(options.run)
@@ -135,7 +138,7 @@ def _check_offered(recipe, given: set[str]) -> None:
     from fastgan import recipes
 
     for option in sorted(given & NOT_ALL - set(recipe.sample_options)):
-        have = ", ".join(name for name in recipes.RECIPES if option in recipes.get(name).sample_options)
+        have = ", ".join(name for name in recipes.OURS if option in recipes.get(name).sample_options)
         raise UsageError(f"--{option.replace('_', '-')} is nothing for {recipe.name}; recipes that have it: {have}")
 
 

@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass
 
-from fastgan.cli.options import UsageError, need_extra, parse
+from fastgan.cli.options import need_extra, parse
 
 
 def _recipe_list() -> str:
     from fastgan.recipes import RECIPES
 
     width = max(map(len, RECIPES))
-    return "\n".join(f"  {name:{width}}  {line}" for name, (_, line) in RECIPES.items())
+    return "\n".join(f"  {name:{width}}  {entry.help}" for name, entry in RECIPES.items())
 
 
 def train(argv: list[str]) -> int:
     """Train a GAN: fastgan train RECIPE [--data NAME|FOLDER|ZIP] [--steps N] [--out DIR] [--resume] [...]"""
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{train.__doc__}\n\nrecipes (fastgan train RECIPE --help lists its options):\n{_recipe_list()}")
+        print(
+            f"{train.__doc__}\n\nrecipes (fastgan train RECIPE --help lists its options):\n{_recipe_list()}"
+            "\n\nor a recipe of your own: mypackage.recipes:Mine, ./mine.py:Mine"
+        )
         return 0 if argv else 2
     need_extra()
     from fastgan import recipes
@@ -58,9 +61,7 @@ def _saved_options(recipe, run, options):
     from fastgan.training.run import find_folder
 
     folder = find_folder(recipe.name, run)
-    saved = check_run(folder)[0] if list_checkpoints(folder / "checkpoints") else read_run(folder)
-    if saved.recipe is not recipe:
-        raise UsageError(f"{folder} is a run of recipe {saved.recipe.name}, not {recipe.name}")
+    saved = check_run(folder, recipe)[0] if list_checkpoints(folder / "checkpoints") else read_run(folder, recipe)
     return options(dataclasses.replace(saved.run, out=str(folder), resume=True), saved.config)
 
 

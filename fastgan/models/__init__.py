@@ -2,7 +2,8 @@
 
 `build("dcgan.generator", resolution=64)` makes a network by name. To add a family, write `fastgan/models/<family>.py`
 with classes that take one config dataclass and name it as their attribute `Config`, and add a row per class to
-`MODELS`. A family is imported when it is first asked for.
+`OURS`; outside fastgan, `MODELS.register("mine.generator", Generator)` or a package's entry point `fastgan.models`.
+A family is imported when it is first asked for.
 """
 
 import dataclasses
@@ -10,10 +11,10 @@ import importlib
 
 from torch import nn
 
-from fastgan.names import did_you_mean
+from fastgan.registry import Registry
 
 # name -> "module:class"
-MODELS = {
+OURS = {
     "mlp.generator": "fastgan.models.mlp:Generator",
     "mlp.discriminator": "fastgan.models.mlp:Discriminator",
     "dcgan.generator": "fastgan.models.dcgan:Generator",
@@ -42,6 +43,7 @@ MODELS = {
     "text.relgan_discriminator": "fastgan.models.text_discriminator:RelGANDiscriminator",
     "text.recurrent_discriminator": "fastgan.models.text_discriminator:RecurrentDiscriminator",
 }
+MODELS = Registry("model", "fastgan.models").own(OURS)
 
 
 def list_models() -> list[str]:
@@ -49,29 +51,25 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
-def network_class(name: str) -> type[nn.Module]:
-    """The class called `name`; a family's name alone means its generator. Raises ValueError that lists the known names."""
-    if f"{name}.generator" in MODELS:
+def network_class(name: str, code: bool = False) -> type[nn.Module]:
+    """The class called `name`; a family's name alone means its generator. code: as in `Registry.resolve`. Raises ValueError
+    that lists the known names."""
+    if name not in MODELS and f"{name}.generator" in MODELS:
         name = f"{name}.generator"
-    if name not in MODELS:
-        raise ValueError(
-            f"unknown model {name!r}{did_you_mean(name, list_models())}; known: {', '.join(list_models())}"
-        )
-    module, _, attribute = MODELS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return MODELS.resolve(name, code)
 
 
 def build(name: str, **config) -> nn.Module:
     """The network called `name`, initialised from torch's global generator.
 
     Args:
-        name: one of `list_models()`, or a family's name for its generator.
+        name: one of `list_models()`, or a family's name for its generator, or `module:Class`, `path/file.py:Class`.
         config: fields of the family's `Config`; the others keep their defaults.
 
     Raises:
         ValueError: unknown name or field (the message lists the known ones), or a value the family refuses.
     """
-    network = network_class(name)
+    network = network_class(name, code=True)
     fields = [f.name for f in dataclasses.fields(network.Config) if f.init]
     unknown = sorted(set(config) - set(fields))
     if unknown:
@@ -80,6 +78,6 @@ def build(name: str, **config) -> nn.Module:
 
 
 def __getattr__(name: str):
-    if any(target.startswith(f"fastgan.models.{name}:") for target in MODELS.values()):
+    if any(target.startswith(f"fastgan.models.{name}:") for target in OURS.values()):
         return importlib.import_module(f"fastgan.models.{name}")
     raise AttributeError(f"module 'fastgan.models' has no attribute {name!r}")

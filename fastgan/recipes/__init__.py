@@ -1,13 +1,20 @@
 """Recipes: all that makes this GAN this GAN. The engine (`fastgan.training`) owns the loop, the moving average, the
 checkpoints, the processes and the log; a recipe owns networks, optimisers and losses.
 
-To add a recipe, write `fastgan/recipes/<name>.py` with a class that derives from `Recipe` and a `Config` dataclass that
-derives from `RecipeConfig`, and add a row to `RECIPES`. `fastgan.training.recipe` states the contract.
+To add a recipe, write a class that derives from `Recipe` and a `Config` dataclass that derives from `RecipeConfig`;
+`fastgan.training.recipe` states the contract. It needs no place in fastgan:
+
+    fastgan train mypackage.recipes:Mine     or     fastgan train ./mine.py:Mine
+
+A short name for it comes from `@RECIPES.register("mine")`, or from a package's entry point `fastgan.recipes`
+(`fastgan.registry`). A run's config.json keeps the name. Only a registered one is looked up when the run is sampled or
+measured: for another, `load_run(path, recipe=Mine)` or `--recipe mypackage.recipes:Mine` says which code may be imported.
+
+A recipe of fastgan's own is a file `fastgan/recipes/<name>.py` and a row of `OURS`.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +23,8 @@ import torch
 from torch import nn
 
 from fastgan import fields
-from fastgan.names import did_you_mean
 from fastgan.training.checkpoint import NAME, Checkpoint, CheckpointError, load_checkpoint, load_network
-from fastgan.training.recipe import Recipe, RecipeConfig, Update
+from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig, Update
 from fastgan.training.run import RunOptions, check_options, read_config, read_options
 from fastgan.untrusted import BadFile, clip
 from fastgan.untrusted.blueprint import check_fit, naming, within
@@ -37,7 +43,7 @@ __all__ = [
 ]
 
 # name -> (module:class, one line for the help)
-RECIPES = {
+OURS = {
     "gan": ("fastgan.recipes.gan:GAN", "the founding article's fully connected GAN, with a batch loss"),
     "dcgan": ("fastgan.recipes.dcgan:DCGAN", "convolutional GAN, relativistic pairing loss with R1 and R2"),
     "wgan-gp": ("fastgan.recipes.wgan_gp:WGANGP", "Wasserstein GAN with gradient penalty, residual networks"),
@@ -58,14 +64,18 @@ RECIPES = {
     "cyclegan": ("fastgan.recipes.cyclegan:CycleGANRecipe", "translation between two sets of images without pairs"),
     "pix2pix": ("fastgan.recipes.pix2pix:Pix2Pix", "translation learnt from pairs of images"),
 }
+RECIPES.own(OURS)
 
 
 def get(name: str) -> type[Recipe]:
-    """The class of recipe `name`. Raises ValueError that lists the known names."""
-    if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES)}; known: {', '.join(RECIPES)}")
-    module, _, attribute = RECIPES[name][0].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """The class of recipe `name`: a registered name, `module:Class`, or `path/file.py:Class`, whose code then runs.
+
+    Raises ValueError that lists the known names, or for what is no recipe.
+    """
+    found = RECIPES.resolve(name, code=True)
+    if not (isinstance(found, type) and issubclass(found, Recipe)):
+        raise ValueError(f"{clip(name)} is no recipe, a class derived from fastgan.recipes.Recipe")
+    return found
 
 
 @dataclass
@@ -91,27 +101,47 @@ def find_run(path: str | Path) -> Path:
     return path.parent if parts.name == "checkpoints" else path
 
 
-def read_run(path: str | Path) -> SavedRun:
-    """What config.json says of a run (or of that of a checkpoint). Raises CheckpointError or ValueError naming file and field."""
+def read_run(path: str | Path, recipe: type[Recipe] | str | None = None) -> SavedRun:
+    """What config.json says of a run (or of that of a checkpoint). recipe: as in `load_run`.
+
+    Raises CheckpointError or ValueError that names file and field.
+    """
     folder = find_run(path)
     saved, where = read_config(folder), folder / "config.json"
     try:
-        recipe = get(clip(saved["recipe"]).strip("'"))
-        config = fields.build(recipe.Config, saved["config"], f"{where}: config")
-        run = read_options(recipe, saved["run"], f"{where}: run")
-        check_options(recipe, config, run)
-        facts = fields.record(recipe.Facts or recipe.medium.Facts, saved["data"], f"{where}: data")
-        return SavedRun(folder, recipe, config, run, facts)
+        kind = _trusted(saved["recipe"], recipe)
+        config = fields.build(kind.Config, saved["config"], f"{where}: config")
+        run = read_options(kind, saved["run"], f"{where}: run")
+        check_options(kind, config, run)
+        facts = fields.record(kind.Facts or kind.medium.Facts, saved["data"], f"{where}: data")
+        return SavedRun(folder, kind, config, run, facts)
     except fields.Mismatch:
         raise
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def check_run(path: str | Path) -> tuple[SavedRun, Checkpoint]:
+def _trusted(name: str, recipe: type[Recipe] | str | None) -> type[Recipe]:
+    """The class of a run whose config.json names `name`: a registered one, or the one that the caller names."""
+    if recipe is None:
+        if name not in RECIPES and not RECIPES.typed(name):
+            code = clip(name, 1000) if ":" in name else "'MODULE:CLASS'"
+            raise ValueError(
+                f"{RECIPES.unknown(name)}. If you trust the code of this run's recipe, say so: recipe={code}"
+            )
+        return RECIPES.resolve(name)
+    kind = get(recipe) if isinstance(recipe, str) else recipe
+    names = [RECIPES.name_of(kind), RECIPES.name_of(kind, elsewhere=True)]
+    # Code that is registered nowhere may have another name by now: its file was moved.
+    if name not in names and (name in RECIPES or ":" not in names[1]):
+        raise ValueError(f"this is a run of recipe {clip(name)}, not {names[0]}")
+    return kind
+
+
+def check_run(path: str | Path, recipe: type[Recipe] | str | None = None) -> tuple[SavedRun, Checkpoint]:
     """config.json and the newest whole checkpoint of a run, or the one at `path`; CheckpointError, before memory is taken,
-    where the networks of the one are not those of the other."""
-    saved, checkpoint = read_run(path), load_checkpoint(path)
+    where the networks of the one are not those of the other. recipe: as in `load_run`."""
+    saved, checkpoint = read_run(path, recipe), load_checkpoint(path)
     try:
         with within(checkpoint.tensors.values(), str(saved.folder / "config.json")):
             planned = saved.build()
@@ -122,22 +152,28 @@ def check_run(path: str | Path) -> tuple[SavedRun, Checkpoint]:
     return saved, checkpoint
 
 
-def load_run(path: str | Path, device: str | torch.device = "cpu") -> tuple[Recipe, dict[str, nn.Module]]:
+def load_run(
+    path: str | Path, device: str | torch.device = "cpu", recipe: type[Recipe] | str | None = None
+) -> tuple[Recipe, dict[str, nn.Module]]:
     """The recipe of a run folder and its averaged networks, in eval mode, from the newest whole checkpoint; of the folder of
     one checkpoint (`RUN/checkpoints/step-00001000`), from that one.
 
+    Args:
+        recipe: the class that the run was trained with, or its name, which `get` resolves; needed where config.json names code
+            that is not registered, since a run folder from a stranger must not choose code to import.
+
     Raises:
-        CheckpointError: no run or no whole checkpoint there, or one that does not fit config.json.
-        ValueError: a recipe or an option this version does not know.
+        CheckpointError: no run or no whole checkpoint there, or one that does not fit config.json, or is of a later version.
+        ValueError: a recipe that is not registered, or another one than `recipe`; an option this version does not know.
     """
-    saved, checkpoint = check_run(path)
+    saved, checkpoint = check_run(path, recipe)
     try:
         with naming(str(saved.folder / "config.json")):
-            recipe = saved.build()
+            made = saved.build()
     except BadFile as error:
         raise CheckpointError(str(error)) from error
-    networks = {name: recipe.networks[name].eval().requires_grad_(False) for name in recipe.averaged}
+    networks = {name: made.networks[name].eval().requires_grad_(False) for name in made.averaged}
     for name, network in networks.items():
         load_network(network, checkpoint.under(f"ema/{name}/"), f"{checkpoint.path}: {name}")
         network.to(device)
-    return recipe, networks
+    return made, networks

@@ -29,7 +29,7 @@ from fastgan.training.distributed import PeerLost, World, join, listening
 from fastgan.training.ema import EMA
 from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.log import MetricsLog, Progress, memory_mib, save_samples
-from fastgan.training.recipe import Recipe, RecipeConfig
+from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig
 from fastgan.training.report import write_report
 from fastgan.training.run import (
     RunOptions,
@@ -147,7 +147,8 @@ class Trainer:
         """The shell command that continues this run."""
         many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', self.world.size)} -m "
         start = many if self.world.size > 1 else ""
-        return f"{start}fastgan train {self.recipe.name} --out {shlex.quote(str(self.folder))} --resume"
+        name = RECIPES.name_of(type(self.recipe), elsewhere=True)
+        return f"{start}fastgan train {shlex.quote(name)} --out {shlex.quote(str(self.folder))} --resume"
 
     def train(self) -> Path:
         """Run to `config.steps`; returns the run folder.

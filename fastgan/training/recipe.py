@@ -55,6 +55,9 @@ from torch import nn
 
 from fastgan.media import Image, Medium
 from fastgan.options import Batch, Count, NonNegative
+from fastgan.registry import Registry
+
+RECIPES = Registry("recipe", "fastgan.recipes")  # `fastgan.recipes` has its rows
 
 
 @dataclass
@@ -89,7 +92,7 @@ class Recipe:
     """Base of all recipes; the module's docstring says how to write one.
 
     Attributes:
-        name: as on the command line.
+        name: for messages, reports and folders; the class's own name unless given.
         medium: the kind of its samples, from `fastgan.media`.
         Facts: a TypedDict of what `describe` says; config.json is checked against it. None: the medium's.
         config, data: the options, and the dict that `describe` made.
@@ -122,6 +125,10 @@ class Recipe:
     whole_generator: str = ""
     whole_batch: str = ""
     sample_options: tuple[str, ...] = ("separate", "interpolate")
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        cls.name = cls.__dict__.get("name") or cls.__name__
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         if getattr(config, "conditional", False) and not data.get("num_classes"):

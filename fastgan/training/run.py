@@ -20,8 +20,10 @@ from fastgan.media import Image, Medium
 from fastgan.options import Count, Natural, Range, check_ranges
 from fastgan.training.checkpoint import CheckpointError
 from fastgan.training.lock import RunHeld, RunLock
-from fastgan.training.recipe import Recipe, RecipeConfig
+from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig
 from fastgan.untrusted import read_json
+
+VERSION = 2  # of config.json; a file that names none is of version 1
 
 
 @dataclass
@@ -218,7 +220,8 @@ def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
     """Write config.json: what a resumed run starts from, and what sampling rebuilds the networks from."""
     run = adapt(type(recipe), run)
     saved = {
-        "recipe": recipe.name,
+        "version": VERSION,
+        "recipe": RECIPES.name_of(type(recipe)),
         "config": dataclasses.asdict(recipe.config),
         "run": dataclasses.asdict(dataclasses.replace(run, out=str(folder), resume=False)),
         "data": recipe.data,
@@ -235,7 +238,7 @@ def _digest(saved: dict[str, Any]) -> str:
 
 
 class ConfigFile(TypedDict):
-    """config.json, as `write_config` writes it."""
+    """config.json, as `write_config` writes it; `recipe` as `fastgan.recipes.get` resolves it."""
 
     recipe: str
     config: dict[str, Any]
@@ -245,10 +248,16 @@ class ConfigFile(TypedDict):
 
 def read_config(folder: Path) -> ConfigFile:
     """What config.json holds; its options are checked by whoever knows their types. A file without a checksum is from an
-    older version. Raises CheckpointError that names the file."""
+    older version. Raises CheckpointError that names the file, also for one of a later version."""
     path = folder / "config.json"
     try:
-        saved = fields.record(ConfigFile, read_json(path), str(path))
+        saved = read_json(path)
+        version = saved.get("version", 1) if isinstance(saved, dict) else 1
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise CheckpointError(
+                f"{path} is of version {fields.clip(version)}; this fastgan reads versions up to {VERSION}, a newer one may"
+            )
+        saved = fields.record(ConfigFile, saved, str(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is no run folder: {error}") from error
     if "sha256" in saved and saved["sha256"] != _digest(saved):
