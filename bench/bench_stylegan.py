@@ -37,7 +37,7 @@ def inference(compare, by_references, benchmark, device, name, batch, floor=Fals
         seconds = None
         if floor and device.type == "cpu" and not benchmark.disabled:
             # of torch's convolutions: the counter does not know ours
-            with patch.object(conv_forms, "other_form", lambda w, form: ""), FlopCounterMode(display=False) as counter:
+            with patch.object(conv_forms, "serving", lambda w, form: None), FlopCounterMode(display=False) as counter:
                 image()
             seconds = counter.get_total_flops() / gemm_rate()
         what = f"{name} {g.img_resolution} px, batch {batch}, inference"

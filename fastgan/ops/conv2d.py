@@ -15,27 +15,15 @@ On the CPU some are computed in a faster form: fastgan/ops/conv_forms.py.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 
 from fastgan._torch_private import backward_wants, transforming
 from fastgan.ops._autocast import autocast, autocast_like, outside_autocast
 from fastgan.ops._checks import check_floating, check_like, check_rank
-from fastgan.ops.conv_forms import convolution, convolution_backward
+from fastgan.ops.conv_forms import Form, convolution, convolution_backward
 
 aten = torch.ops.aten
-
-
-class Form(NamedTuple):
-    """All of a convolution but its tensors, in the order of `aten::convolution`."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    transposed: bool
-    output_padding: tuple[int, ...]
-    groups: int
 
 
 # Read when a backward pass runs, which may be on another thread: a plain global of the process.

@@ -1,13 +1,5 @@
-"""Which form a convolution on the CPU is computed in: torch's, or a faster one of the same numbers to rounding.
-
-- 3x3, stride 1, many channels: `conv3x3`, 16 products where torch takes 36.
-- Few outputs of a wide kernel (the last layer, 7x7 to 3 channels): torch's kernels fill their vectors with outputs. So each
-  column of taps makes outputs of its own, kw O of them by kernels [kh, 1], which are then summed along the diagonal.
-- Transposed, with a stride, to an image (a generator's last layer; the gradient by an image of a discriminator's first):
-  `conv_to_image` for stride 2 and 2 or 4 columns of taps; else one matrix product for all taps, then `fold` adds each where it
-  belongs.
-- Transposed, with a stride and channels_last weights, of images of up to 4x4 (a generator's first layer of stride 2): one
-  matrix product for all taps ("rows": one per pixel and tap), then `embedding_bag` adds the rows of each output's pixel.
+"""By which algorithm a convolution on the CPU is computed: torch's, or one of `ALGORITHMS`, faster and the same numbers to
+rounding. An algorithm's fields are the limits within which it is faster.
 
 Float32 alone, and not within torch.compile. Measured: bench/bench_conv3x3.py.
 """
@@ -15,6 +7,8 @@ Float32 alone, and not within torch.compile. Measured: bench/bench_conv3x3.py.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +17,228 @@ from fastgan.ops import _library, conv3x3, conv_to_image  # noqa: F401 - these d
 
 aten = torch.ops.aten
 
-CHANNELS, PIXELS = 64, 256  # at least: fewer do not repay conv3x3's transforms
-WEIGHT_CHANNELS = 128  # at least, for its gradient by weight: 64 took up to 1.25 times as long as torch
-FEW = 32  # outputs at most, taps of a row times outputs: as many as two vectors hold
-IMAGE_CHANNELS, TAPS = 4, 64  # at most, to fold: channels, and taps times channels; each is written, read and added
-# For rows: pixels of an image and of all images at most, inputs and numbers of the weight at least. On two Zen 5 cores
-# 1024 to 512 channels take 0.17 of torch's time for one image and 0.5 for 16; 512 to 256 0.5 to 0.8; 128 to 64 0.8 to 1.05.
-SMALL_IMAGE, ALL_IMAGES, ROW_INPUTS, ROW_WEIGHTS = 16, 1024, 256, 1 << 19
+
+class Form(NamedTuple):
+    """All of a convolution but its tensors, in the order of `aten::convolution`."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether outputs lie as densely as inputs."""
+        return (self.stride, self.dilation, self.output_padding, self.groups) == ((1, 1), (1, 1), (0, 0), 1)
+
+
+class Algorithm:
+    """One way to compute a convolution of x [N, C, h, w] with w, which is [O, C, kh, kw], of a transposed one [C, O, kh, kw]."""
+
+    name: ClassVar[str]
+    what: ClassVar[str]  # for the reports of fastgan.accelerate
+
+    def serves(self, w: torch.Tensor, form: Form) -> bool:
+        """Whether it may compute this layer: all that is known before an image comes."""
+        raise NotImplementedError
+
+    def takes(self, x: torch.Tensor, w: torch.Tensor, form: Form) -> bool:
+        """Whether, of a layer that it serves, it computes x: float32 on the CPU, not empty."""
+        raise NotImplementedError
+
+    def convolve(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, form: Form) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Winograd(Algorithm):
+    """`conv3x3`: 3x3, stride 1, 16 products where torch takes 36. Fewer channels or pixels do not repay its transforms."""
+
+    channels: int = 64  # at least, of inputs and of outputs
+    weight_channels: int = 128  # at least, for the gradient by the weight: 64 took up to 1.25 times as long as torch
+    pixels: int = 256  # at least, of all images
+    side: int = 4  # at least, of an image
+    padding: int = 2  # at most, the same on all sides
+
+    name = "conv3x3"
+    what = "3x3 by Winograd's algorithm"
+
+    def serves(self, w, form):
+        if w.shape[2:] != (3, 3) or min(w.shape[:2]) < self.channels or not form.plain:
+            return False
+        return form.padding[0] == form.padding[1] <= self.padding and is_fast("conv3x3")
+
+    def takes(self, x, w, form):
+        n, _, height, width = x.shape
+        return n * height * width >= self.pixels and min(height, width) >= self.side
+
+    def convolve(self, x, w, bias, form):
+        return torch.ops.fastgan.conv3x3(x, w, bias, form.padding[0], form.transposed)
+
+    def gradients(self, dy, x, w, form, by_x: bool, by_w: bool):
+        dy = _channels_last(dy, x)
+        dx = torch.ops.fastgan.conv3x3(dy, w, None, form.padding[0], not form.transposed) if by_x else None
+        if not by_w:
+            return dx, None
+        if min(w.shape[:2]) < self.weight_channels:
+            return dx, aten.convolution_backward(dy, x, w, None, *form, [False, True, False])[1]
+        return dx, torch.ops.fastgan.conv3x3_weight(*((x, dy) if form.transposed else (dy, x)), form.padding[0])
+
+
+@dataclass(frozen=True)
+class Columns(Algorithm):
+    """Few outputs of a wide kernel (the last layer, 7x7 to 3 channels): torch's kernels fill their vectors with outputs. So each
+    column of taps makes outputs of its own, kw O of them by kernels [kh, 1], which are then summed along the diagonal.
+    """
+
+    taps: int = 4  # at least, of a row
+    outputs: int = 32  # at most, taps of a row times outputs: as many as two vectors hold
+    inputs: int = 16  # at least
+
+    name = "columns"
+    what = "column by column"
+
+    def serves(self, w, form):
+        outputs, inputs, _, kw = w.shape
+        few = kw >= self.taps and outputs * kw <= self.outputs and inputs >= self.inputs
+        return few and not form.transposed and form.plain
+
+    def takes(self, x, w, form):
+        # On narrow images most columns are of no output: a discriminator's last layer, 4x4 to 1x1, took 0.4 ms longer.
+        return x.shape[3] + 2 * form.padding[1] >= 2 * w.shape[3]
+
+    def convolve(self, x, w, bias, form):
+        outputs, inputs, kh, kw = w.shape
+        columns = w.permute(0, 3, 1, 2).reshape(outputs * kw, inputs, kh, 1)
+        # Padded afterwards: torch passes over the padding around an image, whatever the weight (0 times infinity is NaN).
+        rows = form._replace(padding=(form.padding[0], 0))
+        z = aten.convolution(x, columns, None, *rows).contiguous()
+        z = F.pad(z, [form.padding[1]] * 2) if form.padding[1] else z
+        n, _, height, width = z.shape
+        size = (n, outputs, height, width - kw + 1, kw)
+        y = z.as_strided(size, (z.stride(0), kw * height * width, width, 1, height * width + 1)).sum(-1)
+        return _finished(y, bias, x)
+
+
+class Spread(Algorithm):
+    """Transposed convolutions with a stride: all taps of an input at once, then each is added where it belongs."""
+
+    def serves(self, w, form):
+        return form.transposed and min(form.stride) > 1 and form.dilation == (1, 1) and form.groups == 1
+
+    def takes(self, x, w, form):
+        return min(_transposed_size(x, w, form)) >= 1
+
+    def convolve(self, x, w, bias, form):
+        return _finished(self.spread(x, w, form, _transposed_size(x, w, form)), bias, x)
+
+    def spread(self, x: torch.Tensor, w: torch.Tensor, form: Form, size) -> torch.Tensor:
+        """The outputs [N, O, *size]; size says what output_padding does."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Fold(Spread):
+    """To an image (a generator's last layer; the gradient by an image of a discriminator's first): `conv_to_image` for stride 2
+    and 2 or 4 columns of taps; else one matrix product for all taps, then `fold`.
+    """
+
+    channels: int = 4  # of outputs, at most
+    taps: int = 64  # at most, times channels: each is written, read and added
+    inputs: int = 16  # at least
+    pixels: int = 256  # at least, of all images
+
+    name = "fold"
+    what = "all taps to few channels at once"
+
+    def serves(self, w, form):
+        inputs, outputs, kh, kw = w.shape
+        few = outputs <= self.channels and outputs * kh * kw <= self.taps and inputs >= self.inputs
+        return few and super().serves(w, form)
+
+    def takes(self, x, w, form):
+        return x.shape[0] * x.shape[2] * x.shape[3] >= self.pixels and super().takes(x, w, form)
+
+    def spread(self, x, w, form, size):
+        if form.stride == (2, 2) and w.shape[3] in (2, 4) and is_fast("conv_to_image"):
+            return torch.ops.fastgan.conv_to_image(x, w, form.padding, size)
+        # bmm, as matmul copies x and the product, 4 times the work, where w requires gradients. A transposed w cost 1.6 times.
+        taps = torch.bmm(w.flatten(1).t().contiguous().expand(len(x), -1, -1), x.flatten(2))
+        return F.fold(taps, size, w.shape[2:], padding=form.padding, stride=form.stride)
+
+
+@dataclass(frozen=True)
+class Rows(Spread):
+    """Of images of up to 4x4, with weights in channels_last (a generator's first layer of stride 2): one matrix product for all
+    taps ("rows": one per pixel and tap), then `embedding_bag` adds the rows of each output's pixel. On two Zen 5 cores 1024 to
+    512 channels take 0.17 of torch's time for one image and 0.5 for 16; 512 to 256 0.5 to 0.8; 128 to 64 0.8 to 1.05.
+    """
+
+    pixels: int = 16  # of an image, at most
+    all_pixels: int = 1024  # of all images, at most
+    inputs: int = 256  # at least
+    weights: int = 1 << 19  # numbers, at least
+
+    name = "rows"
+    what = "a matrix product where its input is 4x4 or smaller"
+
+    def serves(self, w, form):
+        large = w.shape[0] >= self.inputs and w.numel() >= self.weights and w.shape[1] > FOLD.channels
+        return large and _in_pixels(w) and w.shape[2:] != (1, 1) and super().serves(w, form) and _has_linear()
+
+    def takes(self, x, w, form):
+        pixels = x.shape[2] * x.shape[3]
+        small = pixels <= self.pixels and len(x) * pixels <= self.all_pixels
+        # Real numbers: the places of rows are remembered.
+        return small and type(x) is torch.Tensor and super().takes(x, w, form)
+
+    def spread(self, x, w, form, size):
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        taps = w.permute(0, 2, 3, 1).reshape(len(w), -1)
+        table = torch.ops.mkldnn._linear_pointwise(pixels, taps.t(), *LINEAR).view(-1, w.shape[1])
+        rows, begins = _places(len(x), x.shape[2:], w.shape[2:], form.stride, form.padding, tuple(size))
+        y = F.embedding_bag(rows, table, begins, mode="sum")
+        return y.view(len(x), *size, w.shape[1]).permute(0, 3, 1, 2)
+
+
+ALGORITHMS = WINOGRAD, COLUMNS, FOLD, ROWS = Winograd(), Columns(), Fold(), Rows()
+
+
+def serving(w: torch.Tensor, form: Form) -> Algorithm | None:
+    """What such a convolution on the CPU may be computed by; None where torch's own is as good. At most one serves."""
+    for algorithm in ALGORITHMS:
+        if algorithm.serves(w, form):
+            return algorithm
+    return None
+
+
+def choose(x: torch.Tensor, w: torch.Tensor, form: Form) -> Algorithm | None:
+    """What `convolution(x, w, bias, form)` is computed by; None: by torch."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or 0 in x.shape or 0 in w.shape:
+        return None
+    algorithm = serving(w, form)
+    return algorithm if algorithm is not None and algorithm.takes(x, w, form) else None
+
+
+def convolution(x, w, bias, form):
+    """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
+    algorithm = choose(x, w, form)
+    if algorithm is None:
+        return aten.convolution(x, w, bias, *form)
+    return algorithm.convolve(_channels_last(x, w), w, bias, form)
+
+
+def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
+    """Of aten::convolution: dx or None, dw or None."""
+    turned = form._replace(transposed=not form.transposed)
+    if by_x and isinstance(algorithm := choose(dy, w, turned), Spread):
+        dx = _channels_last(algorithm.spread(dy, w, turned, x.shape[2:]), _channels_last(x, w))
+        return dx, convolution_backward(dy, x, w, form, False, True)[1] if by_w else None
+    if choose(x, w, form) is WINOGRAD:
+        return WINOGRAD.gradients(dy, _channels_last(x, w), w, form, by_x, by_w)
+    return aten.convolution_backward(dy, x, w, None, *form, [by_x, by_w, False])[:2]
 
 
 @functools.cache
@@ -52,43 +261,6 @@ def _has_linear() -> bool:
         return False
 
 
-def _plain_stride(form) -> bool:
-    return (form.stride, form.dilation, form.output_padding, form.groups) == ((1, 1), (1, 1), (0, 0), 1)
-
-
-def other_form(w, form) -> str:
-    """What such a convolution on the CPU may be computed by instead; "" where torch's form is as good."""
-    outputs, inputs, kh, kw = w.shape
-    if form.transposed and min(form.stride) > 1 and form.dilation == (1, 1) and form.groups == 1:
-        if inputs <= IMAGE_CHANNELS:
-            return "fold" if inputs * kh * kw <= TAPS and outputs >= 16 else ""
-        # Of a transposed convolution w is [inputs, outputs, kh, kw].
-        large = outputs >= ROW_INPUTS and w.numel() >= ROW_WEIGHTS
-        return "rows" if large and _in_pixels(w) and kh * kw > 1 and _has_linear() else ""
-    if not _plain_stride(form):
-        return ""
-    if (kh, kw) == (3, 3) and form.padding[0] == form.padding[1] <= 2 and min(outputs, inputs) >= CHANNELS:
-        return "conv3x3" if is_fast("conv3x3") else ""
-    return "columns" if not form.transposed and kw >= 4 and outputs * kw <= FEW and inputs >= 16 else ""
-
-
-def form_of(x, w, form) -> str:
-    """What `convolution(x, w, bias, form)` is computed by: "conv3x3", "columns", or "" for torch's form."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or 0 in x.shape or 0 in w.shape:
-        return ""
-    other = other_form(w, form)
-    if other in ("fold", "rows") and min(_transposed_size(x, w, form)) < 1:
-        return ""
-    n, _, height, width = x.shape
-    if other == "columns":
-        # On narrow images most columns are of no output: a discriminator's last layer, 4x4 to 1x1, took 0.4 ms longer.
-        return other if width + 2 * form.padding[1] >= 2 * w.shape[3] else ""
-    if other == "rows":
-        small = height * width <= SMALL_IMAGE and n * height * width <= ALL_IMAGES
-        return other if small and type(x) is torch.Tensor else ""  # real numbers: the places of rows are remembered
-    return other if n * height * width >= PIXELS and (other == "fold" or min(height, width) >= 4) else ""
-
-
 def _transposed_size(x, w, form) -> list[int]:
     parts = zip(x.shape[2:], form.stride, form.padding, w.shape[2:], form.output_padding, strict=True)
     return [(n - 1) * stride - 2 * pad + k + more for n, stride, pad, k, more in parts]
@@ -102,13 +274,9 @@ def _channels_last(x, if_so):
     return x.contiguous(memory_format=torch.channels_last) if _in_pixels(if_so) else x
 
 
-def _fold(x, w, form, size):
-    """The transposed convolution [N, C, *size] of x [N, O, h, w'] with w [O, C, kh, kw], C <= IMAGE_CHANNELS."""
-    if form.stride == (2, 2) and w.shape[3] in (2, 4) and is_fast("conv_to_image"):
-        return torch.ops.fastgan.conv_to_image(x, w, form.padding, size)
-    # bmm, as matmul copies x and the product, 4 times the work, where w requires gradients. A transposed w cost 1.6 times.
-    taps = torch.bmm(w.flatten(1).t().contiguous().expand(len(x), -1, -1), x.flatten(2))
-    return F.fold(taps, size, w.shape[2:], padding=form.padding, stride=form.stride)
+def _finished(y, bias, x):
+    """y + bias in the layout of x."""
+    return _channels_last(y if bias is None else y + bias[:, None, None], x)
 
 
 @functools.lru_cache(maxsize=64)
@@ -129,60 +297,3 @@ def _places(images: int, size, kernel, stride, padding, out):
         counts = torch.tensor([len(bag) for bag in bags], device="cpu").repeat(images)
         of_image = torch.arange(images, device="cpu")[:, None] * (size[0] * size[1] * kernel[0] * kernel[1])
         return (of_image + rows).flatten(), counts.cumsum(0) - counts
-
-
-def _rows(x, w, form, size):
-    """The transposed convolution [N, O, *size] of x [N, C, h, w'] with w [C, O, kh, kw], both channels_last."""
-    pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    taps = w.permute(0, 2, 3, 1).reshape(len(w), -1)
-    table = torch.ops.mkldnn._linear_pointwise(pixels, taps.t(), *LINEAR).view(-1, w.shape[1])
-    rows, begins = _places(len(x), x.shape[2:], w.shape[2:], form.stride, form.padding, tuple(size))
-    y = F.embedding_bag(rows, table, begins, mode="sum")
-    return y.view(len(x), *size, w.shape[1]).permute(0, 3, 1, 2)
-
-
-def _columns(x, w, form):
-    outputs, inputs, kh, kw = w.shape
-    columns = w.permute(0, 3, 1, 2).reshape(outputs * kw, inputs, kh, 1)
-    # Padded afterwards: torch passes over the padding around an image, whatever the weight (0 times infinity is NaN).
-    rows = form._replace(padding=(form.padding[0], 0))
-    z = aten.convolution(x, columns, None, *rows).contiguous()
-    z = F.pad(z, [form.padding[1]] * 2) if form.padding[1] else z
-    n, _, height, width = z.shape
-    size = (n, outputs, height, width - kw + 1, kw)
-    return z.as_strided(size, (z.stride(0), kw * height * width, width, 1, height * width + 1)).sum(-1)
-
-
-def convolution(x, w, bias, form):
-    """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
-    taken = form_of(x, w, form)
-    if not taken:
-        return aten.convolution(x, w, bias, *form)
-    x = _channels_last(x, w)
-    if taken == "conv3x3":
-        return torch.ops.fastgan.conv3x3(x, w, bias, form.padding[0], form.transposed)
-    if taken == "columns":
-        y = _columns(x, w, form)
-    else:
-        y = (_fold if taken == "fold" else _rows)(x, w, form, _transposed_size(x, w, form))
-    return _channels_last(y if bias is None else y + bias[:, None, None], x)
-
-
-def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
-    """Of aten::convolution: dx or None, dw or None."""
-    turned = form._replace(transposed=not form.transposed)
-    if by_x and (taken := form_of(dy, w, turned)) in ("fold", "rows"):
-        dx = _channels_last((_fold if taken == "fold" else _rows)(dy, w, turned, x.shape[2:]), _channels_last(x, w))
-        return dx, convolution_backward(dy, x, w, form, False, True)[1] if by_w else None
-    if form_of(x, w, form) != "conv3x3":
-        return aten.convolution_backward(dy, x, w, None, *form, [by_x, by_w, False])[:2]
-    x = _channels_last(x, w)
-    dy = _channels_last(dy, x)
-    dx = dw = None
-    if by_x:
-        dx = torch.ops.fastgan.conv3x3(dy, w, None, form.padding[0], not form.transposed)
-    if by_w and min(w.shape[:2]) < WEIGHT_CHANNELS:
-        dw = aten.convolution_backward(dy, x, w, None, *form, [False, True, False])[1]
-    elif by_w:
-        dw = torch.ops.fastgan.conv3x3_weight(*((x, dy) if form.transposed else (dy, x)), form.padding[0])
-    return dx, dw

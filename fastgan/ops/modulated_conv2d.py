@@ -19,9 +19,8 @@ from fastgan._torch_private import transforming
 from fastgan.ops import _library
 from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, check_rank
-from fastgan.ops.conv2d import Form
 from fastgan.ops.conv2d_resample import check_filter, conv2d_resample
-from fastgan.ops.conv_forms import form_of
+from fastgan.ops.conv_forms import WINOGRAD, Form, choose
 
 EPSILON = 1e-8
 MATRIX_OUTPUTS = 32  # at most, for the matrix product: with 512 it took twice as long as the convolution on a Zen 5
@@ -162,7 +161,7 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
         return "shared"
-    if plain and len(x) > 1 and not torch.compiler.is_compiling() and form_of(x, weight, _SHARED_FORM) == "conv3x3":
+    if plain and len(x) > 1 and not torch.compiler.is_compiling() and choose(x, weight, _SHARED_FORM) is WINOGRAD:
         return "shared"
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, styles))
     grouped = not recorded and (x.is_contiguous() or (len(x) == 1 and weight.shape[2:] != (1, 1)))

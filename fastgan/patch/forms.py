@@ -6,21 +6,13 @@ from torch import nn
 
 from fastgan import ops
 from fastgan.ops import conv_forms
-from fastgan.ops.conv2d import Form
+from fastgan.ops.conv_forms import COLUMNS, Form
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = {
     nn.ConvTranspose1d: F.conv_transpose1d,
     nn.ConvTranspose2d: F.conv_transpose2d,
     nn.ConvTranspose3d: F.conv_transpose3d,
-}
-
-OTHER_FORMS = {
-    "": "",
-    "conv3x3": "3x3 by Winograd's algorithm",
-    "columns": "column by column",
-    "fold": "all taps to few channels at once",
-    "rows": "a matrix product where its input is 4x4 or smaller",
 }
 
 
@@ -34,11 +26,11 @@ def other_form(module: nn.Module) -> str:
     ours = module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
     if not ours or module.padding_mode != "zeros" or isinstance(module.padding, str):
         return ""
-    other = conv_forms.other_form(module.weight, _form(module))
+    other = conv_forms.serving(module.weight, _form(module))
     # 4x4 without padding is the last layer of a discriminator, over all of a 4x4 input: "columns" does not take it, and
     # to ask that at each call costs the network 3% of its time for one image.
-    over_all = other == "columns" and module.kernel_size == (4, 4) and module.padding == (0, 0)
-    return "" if over_all else OTHER_FORMS[other]
+    over_all = other is COLUMNS and module.kernel_size == (4, 4) and module.padding == (0, 0)
+    return "" if other is None or over_all else other.what
 
 
 def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -88,7 +80,7 @@ def _form(module: nn.Conv2d | nn.ConvTranspose2d) -> Form:
 
 def _takes_other_form(module: nn.Conv2d | nn.ConvTranspose2d, x: torch.Tensor) -> bool:
     fits = x.dim() == 4 and x.shape[1] == module.in_channels and x.dtype == module.weight.dtype
-    return fits and conv_forms.form_of(x, module.weight, _form(module)) != ""
+    return fits and conv_forms.choose(x, module.weight, _form(module)) is not None
 
 
 def _convolution(module, x, bias):

@@ -16,7 +16,7 @@ from fastgan import ops
 from fastgan._torch_private import hooks
 from fastgan.ops import _library
 from fastgan.ops._checks import FLOATS
-from fastgan.ops.conv_forms import IMAGE_CHANNELS
+from fastgan.ops.conv_forms import FOLD
 from fastgan.patch import forms
 
 
@@ -128,7 +128,7 @@ def rule(modules: Sequence[nn.Module], i: int) -> Rule:
     if not other and (kind in NORMS or module.bias is None):  # then all there is to gain is a large result's memory
         if getattr(after, "inplace", False):
             return Rule(None, 1, f"{kind.__name__} + {act.name} in place: nothing to gain")
-        if kind in (*forms.CONVOLUTIONS, *forms.TRANSPOSED) and module.out_channels <= IMAGE_CHANNELS:
+        if kind in (*forms.CONVOLUTIONS, *forms.TRANSPOSED) and module.out_channels <= FOLD.channels:
             return Rule(None, 1, f"{kind.__name__} to {module.out_channels} channels + {act.name}: nothing to gain")
     fused = "bias_act, in place without gradients" if kind in LINEAR_MAPS else "in place without gradients"
     return Rule(_activated, 2, f"{kind.__name__} + {act.name} -> {fused}" + f"; {other}" * bool(other))

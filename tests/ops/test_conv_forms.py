@@ -148,3 +148,48 @@ def test_rows_need_real_numbers_and_that_torch_has_the_product(monkeypatch):
     with Calls() as calls:
         conv_transpose2d(torch.randn(1, 256, 4, 4), weight, stride=2, padding=1)
     assert ROWS not in [name for name, _ in calls.seen]
+
+
+PLAIN = dict(stride=(1, 1), padding=(1, 1), dilation=(1, 1), transposed=False, output_padding=(0, 0), groups=1)
+SPREAD = {**PLAIN, "stride": (2, 2), "transposed": True}
+LAST = {**SPREAD, "last": True}  # weights in channels_last
+AT_THE_LIMIT = {  # what it is computed by, images, weight, options; and changes that each leave it to torch
+    "conv3x3": (
+        (1, 64, 4, 64), (64, 64, 3, 3), PLAIN,
+        [dict(x=(1, 64, 3, 90)), dict(x=(1, 64, 4, 63)), dict(w=(63, 64, 3, 3)), dict(x=(1, 63, 4, 64), w=(64, 63, 3, 3)),
+         dict(w=(64, 64, 3, 2)), dict(padding=(3, 3)), dict(padding=(1, 0)), dict(stride=(2, 2)), dict(dilation=(2, 2)),
+         dict(groups=2), dict(dtype=torch.float64)],
+    ),
+    "columns": (
+        (1, 16, 7, 6), (8, 16, 1, 4), PLAIN,
+        [dict(x=(1, 16, 7, 5)), dict(w=(9, 16, 1, 4)), dict(x=(1, 15, 7, 6), w=(8, 15, 1, 4)), dict(w=(8, 16, 1, 3)),
+         dict(stride=(2, 2)), dict(transposed=True), dict(x=(0, 16, 7, 6))],
+    ),
+    "fold": (
+        (1, 16, 16, 16), (16, 4, 4, 4), SPREAD,
+        [dict(x=(1, 16, 15, 17)), dict(w=(16, 5, 3, 3)), dict(w=(16, 4, 4, 5)), dict(x=(1, 15, 16, 16), w=(15, 4, 4, 4)),
+         dict(stride=(1, 2)), dict(transposed=False), dict(dilation=(2, 2)), dict(groups=2), dict(padding=(17, 1))],
+    ),
+    "rows": (
+        (64, 256, 4, 4), (256, 128, 4, 4), LAST,
+        [dict(x=(65, 256, 4, 4)), dict(x=(1, 256, 4, 5)), dict(w=(255, 129, 4, 4), x=(64, 255, 4, 4)), dict(w=(256, 127, 4, 4)),
+         dict(w=(256, 2048, 1, 1)), dict(w=(8192, 4, 4, 4), x=(1, 8192, 4, 4)), dict(last=False), dict(stride=(2, 1)),
+         dict(padding=(9, 1))],
+    ),
+}  # fmt: skip
+
+
+@fast
+@linear
+@pytest.mark.parametrize("name", AT_THE_LIMIT)
+def test_which_algorithm_takes_a_convolution(name):
+    images, weight, options, changes = AT_THE_LIMIT[name]
+
+    def taken(x=images, w=weight, last=False, dtype=torch.float32, **form):
+        w = torch.empty(w, dtype=dtype).contiguous(
+            memory_format=torch.channels_last if last else torch.contiguous_format
+        )
+        return conv_forms.choose(torch.empty(x, dtype=dtype), w, conv_forms.Form(**form))
+
+    assert taken(**options).name == name
+    assert [change for change in changes if taken(**{**options, **change}) is not None] == []

@@ -88,8 +88,8 @@ CONVOLUTIONS = {  # its form, and that of its gradient by x; function, x, weight
 def test_convolutions(cpu_level, case, value, layout, monkeypatch):
     form, by_x, f, shape, weight, options = CONVOLUTIONS[case]
     monkeypatch.setattr(conv_forms, "is_fast", lambda op: _library.availability(op, "cpp").loaded)  # portable too
-    taken, form_of = set(), conv_forms.form_of
-    monkeypatch.setattr(conv_forms, "form_of", lambda *a: taken.add(form_of(*a)) or form_of(*a))
+    taken, choose = set(), conv_forms.choose
+    monkeypatch.setattr(conv_forms, "choose", lambda *a: taken.add(getattr(choose(*a), "name", "")) or choose(*a))
     torchs = F.conv2d if f is conv2d else F.conv_transpose2d
     x, w = torch.randn(shape).contiguous(memory_format=layout), torch.randn(weight) * 0.1
     w = w.contiguous(memory_format=torch.channels_last if form == "rows" else layout)

@@ -78,8 +78,8 @@ def test_convolutions(cpu_level, case, monkeypatch):
     weight = torch.randn(shape) * (shape[0 if f is conv_transpose2d else 1] * shape[2] * shape[3]) ** -0.5
     if form == "rows":
         weight = weight.contiguous(memory_format=torch.channels_last)
-    taken, form_of = set(), conv_forms.form_of
-    monkeypatch.setattr(conv_forms, "form_of", lambda *a: taken.add(form_of(*a)) or form_of(*a))
+    taken, choose = set(), conv_forms.choose
+    monkeypatch.setattr(conv_forms, "choose", lambda *a: taken.add(getattr(choose(*a), "name", "")) or choose(*a))
     torchs = F.conv2d if f is conv2d else F.conv_transpose2d
     f, torchs = functools.partial(f, **options), functools.partial(torchs, **options)
     compare(cpu_level, f, torchs, (x, weight), orders=2 if x.shape[1] < 256 else 1)
@@ -161,7 +161,7 @@ def torchs_own(monkeypatch):
     """Within, every op is its reference, every convolution torch's."""
     with monkeypatch.context() as patch:
         patch.setattr(_library, "select", lambda name, impl, x: _library._STATE.ops[name].reference)
-        patch.setattr(conv_forms, "form_of", lambda *_: "")
+        patch.setattr(conv_forms, "choose", lambda *_: None)
         yield
 
 
