@@ -17,6 +17,7 @@ from fastgan._torch_private import has_kernel, transforming
 from fastgan.ops._autocast import outside_autocast
 
 NAMESPACE = "fastgan"
+CPU_LEVELS = ("portable", "avx2", "avx512")  # instruction sets of the CPU kernels, the weakest first: csrc/cpu/level.h
 _DISPATCH_KEY = {"cpp": "CPU", "cuda": "CUDA", "triton": "CUDA"}
 
 
@@ -209,10 +210,23 @@ def load_kernels() -> None:
     _load("_C")
     if not _has_kernel(NAMESPACE, "cpu_level", "CompositeExplicitAutograd"):
         _STATE.libraries[NAMESPACE].impl("cpu_level", lambda level: "none", "CompositeExplicitAutograd")
+    if wanted := os.environ.get("FASTGAN_CPU_LEVEL"):
+        check_cpu_level(wanted, torch.ops.fastgan.cpu_level(""))
+        if not failure("_C"):
+            torch.ops.fastgan.cpu_level(wanted)
     if torch.version.cuda is None:
         _STATE.failures["_C_cuda"] = f"torch {torch.__version__} is a CPU build"
     else:
         _load("_C_cuda")
+
+
+def check_cpu_level(wanted: str, best: str) -> None:
+    """ValueError unless FASTGAN_CPU_LEVEL=wanted names a level, one that a machine whose best is `best` ("none": there are
+    no compiled kernels) can run."""
+    if wanted not in CPU_LEVELS:
+        raise ValueError(f"FASTGAN_CPU_LEVEL={wanted!r}; expected one of {', '.join(CPU_LEVELS)}")
+    if best != "none" and wanted not in (here := CPU_LEVELS[: CPU_LEVELS.index(best) + 1]):
+        raise ValueError(f"FASTGAN_CPU_LEVEL={wanted!r}: this machine, or this build, has only {', '.join(here)}")
 
 
 def _load(library: str) -> None:

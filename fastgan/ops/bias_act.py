@@ -21,12 +21,12 @@ SELU_ALPHA = 1.6732632423543772
 
 
 class Activation(NamedTuple):
-    """One row of the table. `saved` is what the gradient is computed from: the output y, or the input x."""
+    """One row of the table, which says what every kernel's gradient is computed from (csrc/activation.h: kSavesInput)."""
 
     function: Callable  # (t, alpha) -> act(t)
     gain: float
-    saved: str
-    derivative: Callable  # (s, alpha) -> act'(t); s = act(t) where the output is saved, else s = t; NaN as torch has it
+    saves_input: bool  # whether the output does not determine the slope: the gradient then needs t itself
+    derivative: Callable  # (s, alpha) -> act'(t); s = t where the input is saved, else s = act(t); NaN as torch has it
     curvature: Callable | None  # d derivative / ds in torch operations, of any order by autograd; None: zero everywhere
 
 
@@ -42,21 +42,21 @@ def _swish_curvature(t: torch.Tensor) -> torch.Tensor:
 
 # fmt: off
 ACTIVATIONS: dict[str, Activation] = {
-    "linear": Activation(lambda t, a: t, 1.0, "y", lambda u, a: torch.ones_like(u), None),
-    "relu": Activation(lambda t, a: F.relu(t), math.sqrt(2), "y", lambda u, a: (~(u <= 0)).to(u.dtype), None),
-    "lrelu": Activation(lambda t, a: F.leaky_relu(t, a), math.sqrt(2), "y",
+    "linear": Activation(lambda t, a: t, 1.0, False, lambda u, a: torch.ones_like(u), None),
+    "relu": Activation(lambda t, a: F.relu(t), math.sqrt(2), False, lambda u, a: (~(u <= 0)).to(u.dtype), None),
+    "lrelu": Activation(lambda t, a: F.leaky_relu(t, a), math.sqrt(2), False,
                         lambda u, a: torch.where(u > 0, torch.ones_like(u), a), None),
-    "tanh": Activation(lambda t, a: torch.tanh(t), 1.0, "y", lambda u, a: 1 - u * u, lambda u: -2 * u),
-    "sigmoid": Activation(lambda t, a: torch.sigmoid(t), 1.0, "y", lambda u, a: u * (1 - u), lambda u: 1 - 2 * u),
-    "elu": Activation(lambda t, a: _elu(t), 1.0, "y",
+    "tanh": Activation(lambda t, a: torch.tanh(t), 1.0, False, lambda u, a: 1 - u * u, lambda u: -2 * u),
+    "sigmoid": Activation(lambda t, a: torch.sigmoid(t), 1.0, False, lambda u, a: u * (1 - u), lambda u: 1 - 2 * u),
+    "elu": Activation(lambda t, a: _elu(t), 1.0, False,
                       lambda u, a: torch.where(u > 0, 1.0, u + 1), lambda u: (u <= 0).to(u.dtype)),
-    "selu": Activation(lambda t, a: SELU_SCALE * _elu(t, SELU_ALPHA), 1.0, "y",
+    "selu": Activation(lambda t, a: SELU_SCALE * _elu(t, SELU_ALPHA), 1.0, False,
                        lambda u, a: torch.where(u > 0, SELU_SCALE, u + SELU_SCALE * SELU_ALPHA),
                        lambda u: (u <= 0).to(u.dtype)),
-    "softplus": Activation(lambda t, a: F.softplus(t), 1.0, "y",
+    "softplus": Activation(lambda t, a: F.softplus(t), 1.0, False,
                            lambda u, a: torch.where(u > 20, torch.ones_like(u), -torch.expm1(-u)),
                            lambda u: torch.where(u > 20, 0.0, torch.exp(-u))),
-    "swish": Activation(lambda t, a: F.silu(t), math.sqrt(2), "x",
+    "swish": Activation(lambda t, a: F.silu(t), math.sqrt(2), True,
                         lambda t, a: torch.sigmoid(t) * (1 + t * (1 - torch.sigmoid(t))), _swish_curvature),
 }
 # fmt: on
@@ -170,12 +170,12 @@ def _gradient(v, saved, b, dim, act, alpha, gain, clamp, order):
     if saved is None:
         return v * gain
     s = saved.to(v.dtype)
-    if row.saved == "x":
+    if row.saves_input:
         s = s if b is None else s + _along(b.to(s.dtype), s, dim)
         y = gain * row.function(s, alpha)
     else:
         y, s = s, s / gain
-    v = v * gain if order == 1 or row.saved == "x" else v
+    v = v * gain if order == 1 or row.saves_input else v
     if clamp >= 0:
         v = v.masked_fill(y.abs() >= _limit(clamp, saved), 0.0)
     return times_slope(v, s, act, alpha) if order == 1 else v * row.curvature(s)
@@ -194,7 +194,7 @@ def _setup(ctx, inputs, output):
     if ctx.act == "linear" and ctx.clamp < 0:
         ctx.save_for_backward(None, b)
     else:
-        ctx.save_for_backward(x if ACTIVATIONS[ctx.act].saved == "x" else output, b)
+        ctx.save_for_backward(x if ACTIVATIONS[ctx.act].saves_input else output, b)
 
 
 def _backward(ops, ctx, dy):
@@ -229,7 +229,7 @@ def _double_backward(ops, ctx, ddx, ddb):
     if ACTIVATIONS[ctx.act].curvature is not None and (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
         dtype = accumulation_dtype(dy.dtype)
         grad_saved = _gradient(v.to(dtype) * dy.to(dtype), saved, b, *arguments, 2)
-        if ctx.needs_input_grad[2] and ACTIVATIONS[ctx.act].saved == "x":
+        if ctx.needs_input_grad[2] and ACTIVATIONS[ctx.act].saves_input:
             grad_b = _sum_except(grad_saved, ctx.dim).to(dy.dtype)
         grad_saved = grad_saved.to(dy.dtype)
     return grad_dy, grad_saved, grad_b, None, None, None, None, None, None

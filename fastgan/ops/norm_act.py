@@ -105,7 +105,7 @@ def _reference(x, weight, bias, residual, act, alpha, eps):
 def _times_slope(v, t, act, alpha):
     """v act'(t), differentiable to any order."""
     row = ACTIVATIONS[act]
-    return times_slope(v, t if row.saved == "x" else row.function(t, alpha), act, alpha)
+    return times_slope(v, t if row.saves_input else row.function(t, alpha), act, alpha)
 
 
 def _curvature(t, act, alpha):
@@ -113,7 +113,7 @@ def _curvature(t, act, alpha):
     row = ACTIVATIONS[act]
     if row.curvature is None:
         return None
-    if row.saved == "x":
+    if row.saves_input:
         return row.curvature(t)
     u = row.function(t, alpha)
     return row.curvature(u) * row.derivative(u, alpha)

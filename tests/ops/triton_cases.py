@@ -15,9 +15,17 @@ INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "
             "stride_n", "stride_c", "stride_p")  # fmt: skip
 WIDE_POINTERS = ("sums", "partial", "penalty", "sumsq", "dp", "means", "squares", "mean", "rstd", "mean_out", "rstd_out",
                  "sums_g", "sums_gx", "sum_g_out", "sum_gx_out")  # fmt: skip
-BIAS_ROWS = {"ACT": "lrelu", "CLAMP": True, "BY_ROW": True, "TILE_R": 1, "TILE_C": 2048, "WIDE": False}
+BIAS_ROWS = {
+    "ACT": "lrelu",
+    "SAVES_INPUT": False,
+    "CLAMP": True,
+    "BY_ROW": True,
+    "TILE_R": 1,
+    "TILE_C": 2048,
+    "WIDE": False,
+}
 BIAS_COLUMNS = {**BIAS_ROWS, "BY_ROW": False, "TILE_R": 8, "TILE_C": 256}
-NORM = {"ACT": "relu", "TILE_P": 2048, "TILE_C": 1, "WIDE": False, "stride_p": 1}
+NORM = {"ACT": "relu", "SAVES_INPUT": False, "TILE_P": 2048, "TILE_C": 1, "WIDE": False, "stride_p": 1}
 NORM_LAST = {**NORM, "TILE_P": 32, "TILE_C": 64, "stride_c": 1, "stride_p": None}
 # name: (module, kernel, element type, constants, 128-bit instructions that must be there)
 BOTH = ("LDG.E.128", "STG.E.128")
@@ -28,7 +36,7 @@ CASES = {
     "bias_act channels_last": ("bias_act", "forward_kernel", "fp32", BIAS_COLUMNS, BOTH),
     "bias_act 64-bit": ("bias_act", "forward_kernel", "fp32", {**BIAS_ROWS, "WIDE": True}, BOTH),
     "bias_act backward": ("bias_act", "backward_kernel", "fp32", BIAS_ROWS, BOTH),
-    "bias_act backward swish": ("bias_act", "backward_kernel", "fp32", {**BIAS_ROWS, "ACT": "swish"}, BOTH),
+    "bias_act backward swish": ("bias_act", "backward_kernel", "fp32", {**BIAS_ROWS, "ACT": "swish", "SAVES_INPUT": True}, BOTH),
     "bias_act backward channels_last": ("bias_act", "backward_kernel", "fp16", BIAS_COLUMNS, BOTH),
     "grad_penalty": ("grad_penalty", "forward_kernel", "fp32",
                      {"KIND": "wgan-gp", "WHOLE": False, "TILE": 2048, "WIDE": False}, BOTH[:1]),

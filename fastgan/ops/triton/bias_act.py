@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
+from fastgan.ops.bias_act import ACTIVATIONS
 from fastgan.ops.triton.launch import WARPS, Tiles, check_tensors, in_layout_of, two_floats
 from fastgan.ops.triton.math import activate, times_derivative, wide
 
@@ -60,7 +61,7 @@ def forward_kernel(
 @triton.jit
 def backward_kernel(
     dy, saved, b, dx, sums, rows, columns, channels, alpha, alpha_low, gain, gain_low, clamp, clamp_low,
-    ACT: tl.constexpr, CLAMP: tl.constexpr, BY_ROW: tl.constexpr,
+    ACT: tl.constexpr, SAVES_INPUT: tl.constexpr, CLAMP: tl.constexpr, BY_ROW: tl.constexpr,
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """dx = dy gain act'(s), dy counting as 0 where |y| has reached the clamp. sums: of dx over each tile's rows [rows,
@@ -74,7 +75,7 @@ def backward_kernel(
         s = tl.load(saved + offsets, mask=mask, other=0).to(d.dtype)
         y = s
         a = wide(alpha, alpha_low, d)
-        if ACT == "swish":
+        if SAVES_INPUT:
             if b is not None:
                 s += _bias(b, r, c, rows, columns, channels, BY_ROW).to(d.dtype)
             if CLAMP:
@@ -143,16 +144,17 @@ def bias_act_backward(dy, saved, b, dim, act, alpha, gain, clamp, bias_grad):
     if not dx.numel():
         return dx, dy.new_zeros(dy.shape[dim] if bias_grad else 0)
     dy, saved = in_layout_of(dy, dx), None if saved is None else in_layout_of(saved, dx)
-    by_row, channels, tiles = matrix(dx, bias_grad or (b is not None and act == "swish"), dim)
+    b = b.contiguous() if b is not None and ACTIVATIONS[act].saves_input else None
+    by_row, channels, tiles = matrix(dx, bias_grad or b is not None, dim)
     sums = None
     if bias_grad:
         shape = (tiles.rows, tiles.column_tiles) if by_row else (tiles.row_tiles, tiles.columns)
         sums = dx.new_empty(shape, dtype=accumulation_dtype(dx.dtype))
     numbers = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
-    b = b.contiguous() if b is not None and act == "swish" else None
+    options = {**_options(act, clamp, by_row, tiles), "SAVES_INPUT": ACTIVATIONS[act].saves_input}
     with torch.cuda.device_of(dy):
         backward_kernel[(tiles.programs,)](
-            dy, saved, b, dx, sums, tiles.rows, tiles.columns, channels, *numbers, **_options(act, clamp, by_row, tiles)
+            dy, saved, b, dx, sums, tiles.rows, tiles.columns, channels, *numbers, **options
         )
     if sums is None:
         return dx, dy.new_empty(0)

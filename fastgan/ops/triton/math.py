@@ -79,7 +79,7 @@ def activate(t, alpha, ACT: tl.constexpr):
 
 @triton.jit
 def derivative(s, alpha, ACT: tl.constexpr):
-    """act'(t) from s = act(t), or from s = t for swish"""
+    """act'(t) from s = act(t), or from s = t where the activation saves its input"""
     if ACT == "relu":
         return tl.where(s <= 0, 0, tl.zeros_like(s) + 1)
     elif ACT == "lrelu":

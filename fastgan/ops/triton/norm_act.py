@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
+from fastgan.ops.bias_act import ACTIVATIONS
 from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, two_floats
 from fastgan.ops.triton.math import activate, times_derivative, wide
 
@@ -114,10 +115,10 @@ def forward_kernel(
 
 
 @triton.jit
-def _gradient(dy, t, alpha, alpha_low, ACT: tl.constexpr):
+def _gradient(dy, t, alpha, alpha_low, ACT: tl.constexpr, SAVES_INPUT: tl.constexpr):
     """dy act'(t)"""
     a = wide(alpha, alpha_low, t)
-    s = t if ACT == "swish" else activate(t, a, ACT)
+    s = t if SAVES_INPUT else activate(t, a, ACT)
     return times_derivative(dy, s, a, ACT)
 
 
@@ -125,7 +126,7 @@ def _gradient(dy, t, alpha, alpha_low, ACT: tl.constexpr):
 def sums_kernel(
     dy, x, weight, bias, mean, rstd, sums_g, sums_gx,
     channels, planes, pixels, stride_n, stride_c, stride_p, part, parts, alpha, alpha_low,
-    ACT: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
+    ACT: tl.constexpr, SAVES_INPUT: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """sums_g, sums_gx [parts, planes]: of g = dy act'(t) and of g xhat."""
     n, c, index, first, last = _place(channels, pixels, part, parts, TILE_C)
@@ -137,7 +138,8 @@ def sums_kernel(
         offsets, mask = _offsets(start, last, c, channels, stride_c, stride_p, TILE_P, WIDE)
         v = tl.load(x + n * stride_n + offsets, mask=mask, other=0).to(m.dtype)
         xhat, t = _xhat_and_t(v, m, r, weight, bias, c, channels)
-        g = _gradient(tl.load(dy + n * stride_n + offsets, mask=mask, other=0).to(m.dtype), t, alpha, alpha_low, ACT)
+        upstream = tl.load(dy + n * stride_n + offsets, mask=mask, other=0).to(m.dtype)
+        g = _gradient(upstream, t, alpha, alpha_low, ACT, SAVES_INPUT)
         total_g += tl.sum(tl.where(mask, g, 0), 0)
         total_gx += tl.sum(tl.where(mask, g * xhat, 0), 0)
     at = index * planes + n * channels + c
@@ -149,7 +151,8 @@ def sums_kernel(
 def backward_kernel(
     dy, x, weight, bias, mean, rstd, sums_g, sums_gx, dx, sum_g_out, sum_gx_out,
     channels, planes, pixels, stride_n, stride_c, stride_p, part, parts, alpha, alpha_low,
-    ACT: tl.constexpr, PARTS: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
+    ACT: tl.constexpr, SAVES_INPUT: tl.constexpr, PARTS: tl.constexpr,
+    TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """dx = weight rstd (g - mean g - xhat mean(g xhat))"""
     n, c, index, first, last = _place(channels, pixels, part, parts, TILE_C)
@@ -172,7 +175,8 @@ def backward_kernel(
         offsets, mask = _offsets(start, last, c, channels, stride_c, stride_p, TILE_P, WIDE)
         loaded = tl.load(x + n * stride_n + offsets, mask=mask, other=0)
         xhat, t = _xhat_and_t(loaded.to(m.dtype), m, r, weight, bias, c, channels)
-        g = _gradient(tl.load(dy + n * stride_n + offsets, mask=mask, other=0).to(m.dtype), t, alpha, alpha_low, ACT)
+        upstream = tl.load(dy + n * stride_n + offsets, mask=mask, other=0).to(m.dtype)
+        g = _gradient(upstream, t, alpha, alpha_low, ACT, SAVES_INPUT)
         d = scale[None, :] * (g - mean_g[None, :] - xhat * mean_gx[None, :])
         tl.store(dx + n * stride_n + offsets, d.to(loaded.dtype), mask=mask)
 
@@ -260,12 +264,14 @@ def norm_act_backward(dy, x, weight, bias, mean, rstd, act, alpha, eps):
     plan = Plan.of(dx)
     sums_g, sums_gx = mean.new_empty((2, plan.parts, plan.planes))
     weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
+    activation = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input}
     with torch.cuda.device_of(x):
         sums_kernel[(plan.programs,)](
-            dy, x, weight, bias, mean, rstd, sums_g, sums_gx, *plan.numbers, *two_floats(alpha), ACT=act, **plan.options
-        )
+            dy, x, weight, bias, mean, rstd, sums_g, sums_gx, *plan.numbers, *two_floats(alpha), **activation,
+            **plan.options,
+        )  # fmt: skip
         backward_kernel[(plan.programs,)](
             dy, x, weight, bias, mean, rstd, sums_g, sums_gx, dx, sum_g, sum_gx, *plan.numbers, *two_floats(alpha),
-            ACT=act, PARTS=triton.next_power_of_2(plan.parts), **plan.options,
+            **activation, PARTS=triton.next_power_of_2(plan.parts), **plan.options,
         )  # fmt: skip
     return dx if dx.stride() == result.stride() else result.copy_(dx), sum_g, sum_gx
