@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 
 from fastgan.files import complete, named
+from fastgan.media import Image, Medium
+from fastgan.sizes import sides
 
 FPS = 30
 MOST_FRAMES = 10_000  # of a walk: five minutes and a half
@@ -61,7 +64,7 @@ def mix(
     layers = list(range(min(7, generator.num_ws))) if layers is None else layers
     if bad := [i for i in layers if i >= generator.num_ws]:
         raise ValueError(f"style layers {bad}: this generator has layers 0 to {generator.num_ws - 1}")
-    _check_pixels((len(rows) + 1) * (len(columns) + 1), generator.img_resolution, generator.img_resolution)
+    _check_pixels((len(rows) + 1) * (len(columns) + 1), *sides(generator.img_resolution))
     device = next(generator.parameters()).device
 
     def styles(seeds: list[int]) -> torch.Tensor:
@@ -100,9 +103,10 @@ def save_video(frames: Iterable[torch.Tensor], path: Path) -> Path:
 
 def _pixels(frame: torch.Tensor):
     from fastgan.data import to_uint8
+    from fastgan.data.pixels import viewable
 
-    image = to_uint8(frame.expand(3, -1, -1)).permute(1, 2, 0)
-    scale = max(1, -(-128 // image.shape[0]))  # small pictures are enlarged so that they can be seen
+    image = viewable(to_uint8(frame[None]))[0].expand(3, -1, -1).permute(1, 2, 0)
+    scale = max(1, -(-128 // max(image.shape[:2])))  # small pictures are enlarged so that they can be seen
     return image.repeat_interleave(scale, 0).repeat_interleave(scale, 1).contiguous().numpy()
 
 
@@ -170,14 +174,18 @@ def _check_pixels(count: int, height: int, width: int) -> None:
         )
 
 
-def save_separately(images: Iterable[torch.Tensor], seeds: list[int], out: Path) -> int:
-    """Writes each image as it is, `seedNNNN.png` in folder `out`; returns how many files that were."""
-    from fastgan.media import save_grid
-
+def save_separately(
+    samples: Iterable[torch.Tensor],
+    seeds: list[int],
+    out: Path,
+    medium: type[Medium] = Image,
+    facts: Mapping[str, Any] | None = None,
+) -> int:
+    """Writes each sample as it is (`Medium.save_one`), for images `seedNNNN.png` in folder `out`; returns how many that were."""
     out.mkdir(parents=True, exist_ok=True)
     count = 0
-    for image in itertools.chain.from_iterable(images):
-        save_grid(image[None], out / f"seed{seeds[count]:04d}.png", scale=1, pad=0)
+    for sample in itertools.chain.from_iterable(samples):
+        medium.save_one(sample, out / f"seed{seeds[count]:04d}", facts)
         count += 1
     return count
 
@@ -189,13 +197,12 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     Raises ValueError for a recipe that does not translate, and FileExistsError rather than replace a file.
     """
     from fastgan.data import load, to_float
-    from fastgan.media import save_grid
 
     if not hasattr(recipe, "translate"):
         raise ValueError(f"--input: recipe {recipe.name} does not translate images; cyclegan and pix2pix do")
     direction = direction or next(iter(recipe.generators))
-    sizes = {"resolution": recipe.data["resolution"], "channels": recipe.data["channels"]}
-    dataset = load(source, labels=False, **sizes)
+    facts = {name: recipe.data.get(name) for name in ("resolution", "channels", "bits")}
+    dataset = load(source, labels=False, **facts)
     count = len(dataset.images)
     names = target_names(dataset.files or [f"{i:06d}.png" for i in range(count)])
     if there := [name for name in names if (out / name).exists()]:
@@ -208,7 +215,7 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
             for i, image in zip(index.tolist(), made, strict=True):
                 path = out / names[i]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                save_grid(image[None], path, scale=1, pad=0)
+                Image.save_one(image, path, facts)
     return count
 
 

@@ -120,7 +120,7 @@ def sample(argv: list[str]) -> int:
         elif options.separate:
             out, seeds = options.out or folder / f"{name}seeds-{options.seeds}", list(dict.fromkeys(seeds))
             images = sampling.pictures(recipe, networks, seeds, label, truncation)
-            print(f"{out}: {sampling.save_separately(images, seeds, out)} images")
+            print(f"{out}: {sampling.save_separately(images, seeds, out, recipe.medium, recipe.data)} images")
         else:
             if issubclass(recipe.medium, Image):
                 samples = sampling.grid(sampling.pictures(recipe, networks, seeds, label, truncation), len(seeds))

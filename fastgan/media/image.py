@@ -1,4 +1,4 @@
-"""Images: float [N, C, H, W] in [-1, 1]; in a data set uint8."""
+"""Images: float [N, C, H, W] in [-1, 1]; in a data set uint8 or uint16."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 
 from fastgan.files import PICTURES, complete, named
 from fastgan.media.medium import Medium, figure
-from fastgan.options import Side
-from fastgan.sizes import resolution_of
+from fastgan.options import Count, Side
+from fastgan.sizes import Resolution, resolution_of
 
 
 class Image(Medium):
-    """Square pictures of one size."""
+    """Pictures of one size, with any number of channels."""
 
     name, unit, expected = "image", "images", "a tensor [N, C, H, W] in [-1, 1]"
 
@@ -29,12 +29,16 @@ class Image(Medium):
 
         split: str | None = None
         """The part of the data set to train on: train or test of a named set, or a sub-folder's name (train, val, ...)."""
-        resolution: Side | None = None
-        """Resize images to this many pixels a side. Default: as they are."""
-        channels: Literal[1, 3] | None = None
-        """1: images in grey, 3: in colour. Default: as they are; files are read in colour."""
-        crop: Literal["center", "stretch"] = "center"
-        """What to do with images that are not square: cut out the middle, or squeeze them."""
+        resolution: Side | tuple[Side, Side] | None = None
+        """Resize images to this many pixels a side, or to a height and a width: 96 160. Default: as they are."""
+        channels: Count | None = None
+        """1: images in grey, 2: in grey with alpha, 3: in colour, 4: in colour with alpha. Default: as they are; files are read
+        in colour. Arrays (npz, npy) may have any other number."""
+        bits: Literal[8, 16] | None = None
+        """Bits of each value. Default: as they are; files are read in 8."""
+        crop: Literal["center", "stretch", "none"] = "center"
+        """What to do with images of another aspect ratio than the resolution's, or than a square's where none is given: cut out
+        the middle, squeeze them, or take all as they are (none)."""
         flip: bool = False
         """Mirror half of the images, drawn anew each epoch."""
         strict: bool = False
@@ -44,7 +48,7 @@ class Image(Medium):
         """What a recipe needs to know of a set of images."""
 
         name: str
-        resolution: int
+        resolution: Resolution
         channels: int
         num_classes: int
         class_names: list[str]
@@ -59,12 +63,13 @@ class Image(Medium):
     @classmethod
     def describe(cls, dataset) -> dict[str, Any]:
         """What a data set says of itself; of one that says nothing, such as a torch data set of (image, label), what its first
-        item shows: classes are then those in its attribute `classes`, as torchvision's data sets have them.
+        item shows: classes are then those in its attribute `classes`, as torchvision's data sets have them. `bits` is there
+        where pixels have 16.
 
         Raises ValueError where the first item is no image [C, H, W].
         """
         if all(hasattr(dataset, fact) for fact in cls.Facts.__annotations__):
-            return super().describe(dataset)
+            return super().describe(dataset) | ({"bits": 16} if getattr(dataset, "bits", 8) == 16 else {})
         from fastgan.data.source import once
 
         name = getattr(dataset, "name", type(dataset).__name__)
@@ -76,15 +81,16 @@ class Image(Medium):
             raise ValueError(f"{name}: its first item begins with {found}, expected an image, a tensor [C, H, W]")
         classes = [str(name) for name in getattr(dataset, "classes", ())]
         facts = {"name": name, "resolution": resolution_of(*image.shape[2:]), "channels": image.shape[1]}
-        return facts | {"num_classes": len(classes), "class_names": classes}
+        deep = {"bits": 16} if image.dtype == torch.uint16 else {}
+        return facts | {"num_classes": len(classes), "class_names": classes} | deep
 
     @classmethod
     def to_device(cls, item: torch.Tensor, device: torch.device, layout: torch.memory_format) -> torch.Tensor:
-        """uint8 becomes float32 in [-1, 1], on the device; images take the networks' memory format."""
+        """uint8 and uint16 become float32 in [-1, 1], on the device; images take the networks' memory format."""
         from fastgan.data import to_float
 
         item = item.to(device, non_blocking=True)
-        item = to_float(item) if item.dtype == torch.uint8 else item
+        item = to_float(item) if item.dtype in (torch.uint8, torch.uint16) else item
         return item.contiguous(memory_format=layout) if item.dim() == 4 else item
 
     @classmethod
@@ -98,12 +104,30 @@ class Image(Medium):
 
     @classmethod
     def save_one(cls, sample: torch.Tensor, path: Path, facts: Mapping[str, Any] | None = None) -> Path:
-        """The picture [C, H, W] as it is, neither enlarged nor framed."""
-        return save_grid(sample[None], path, scale=1, pad=0)
+        """The picture [C, H, W] as it is, neither enlarged nor framed, with its alpha where the format has one; in 16 bits if
+        the `facts` say so and it is grey. What no picture holds, more than four channels or colour in 16 bits, is written
+        whole beside it, as an .npy of the same stem."""
+        from fastgan.data import to_uint8, to_uint16
+
+        deep = (facts or {}).get("bits") == 16
+        pixels = to_uint16(sample) if deep else to_uint8(sample)
+        channels = len(pixels)
+        path = save_grid(pixels[None], path, scale=1, pad=0)
+        if channels > 4 or (deep and channels > 1):
+            save_array(pixels, path.with_suffix(".npy"))
+        return path
 
     @classmethod
     def html(cls, path: Path) -> str:
         return figure(embedded(path), path)
+
+
+def save_array(pixels: torch.Tensor, path: Path) -> None:
+    """Write a tensor as .npy; the file appears under its name only when it is complete."""
+    import numpy as np
+
+    with complete(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, pixels.numpy())
 
 
 def embedded(path: Path) -> str:
@@ -115,30 +139,39 @@ def embedded(path: Path) -> str:
 def save_grid(
     images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None, pad: int = 2
 ) -> Path:
-    """Write images in [-1, 1], float [N, C, H, W] (C 1 or 3), or uint8 ones, as one picture, `columns` wide.
+    """Write images in [-1, 1], float [N, C, H, W], or uint8 or uint16 ones, as one picture, `columns` wide.
 
     By default the grid is about square, with `pad` white pixels around each image, and small images are enlarged by a whole
-    factor to at least 64 pixels; with scale=1, pad=0 one image is written as it is. The suffix
+    factor until their longer side has at least 64 pixels. Shown are 8 bits of grey or RGB: alpha is composited on white, and of
+    more than four channels the first, the middle and the last are seen. With pad=0 alpha is kept by the formats that have it
+    (PNG, WebP, TIFF), and 16 bits of grey by PNG and TIFF; with scale=1, pad=0 one image is thus written as it is. The suffix
     decides the format, of those in `PICTURES`; a path without one gets .png. The file appears under its name only when it
     is complete. Returns the path.
     """
     import PIL.Image
 
     from fastgan.data import to_uint8
+    from fastgan.data.pixels import viewable
 
     path = named(path, PICTURES)
-    pixels = (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()
+    form, options = PICTURES[path.suffix.lower()]
+    pixels = (to_uint8(images) if images.is_floating_point() else images).cpu()
+    alpha = pixels.dtype == torch.uint8 and pixels.shape[1] in (2, 4) and form in ("PNG", "WEBP", "TIFF")
+    deep = pixels.dtype == torch.uint16 and pixels.shape[1] == 1 and form in ("PNG", "TIFF")
+    if pad or not (alpha or deep):
+        pixels = viewable(pixels)
     count, channels, height, width = pixels.shape
-    columns = columns or math.ceil(math.sqrt(count))
+    columns = columns or max(1, min(count, math.ceil(math.sqrt(count * height / width))))
     rows = math.ceil(count / columns)
-    scale = scale or max(1, -(-64 // height))
-    sheet = torch.full((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), 255, dtype=torch.uint8)
+    scale = scale or max(1, -(-64 // max(height, width)))
+    shape = rows * (height + pad) + pad, columns * (width + pad) + pad, channels
+    sheet = torch.full(shape, torch.iinfo(pixels.dtype).max, dtype=pixels.dtype)
     for i, image in enumerate(pixels):
         y, x = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
         sheet[y : y + height, x : x + width] = image.permute(1, 2, 0)
     picture = PIL.Image.fromarray(sheet.squeeze(2).numpy())
-    picture = picture.resize((picture.width * scale, picture.height * scale), PIL.Image.Resampling.NEAREST)
-    form, options = PICTURES[path.suffix.lower()]
+    if scale != 1:
+        picture = picture.resize((picture.width * scale, picture.height * scale), PIL.Image.Resampling.NEAREST)
     with complete(path) as temporary:
         picture.save(temporary, format=form, **options)
     return path

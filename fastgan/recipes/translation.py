@@ -15,6 +15,7 @@ from fastgan.data.catalog import conform
 from fastgan.metrics import suite
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import METRICS, evaluate, offered
+from fastgan.sizes import Resolution
 from fastgan.training.options import Batch, Count, Decay, NonNegative, Range, Share
 
 EXAMPLES = 16  # rows of the sample grid
@@ -46,7 +47,7 @@ class PairFacts(TypedDict):
     """What a translation needs to know of its two sets."""
 
     name: str
-    resolution: int
+    resolution: Resolution
     channels: int
     num_classes: int
 
@@ -183,7 +184,7 @@ class Translation(Recipe):
     ) -> dict[str, dict[str, float]]:
         """Both directions against the true counterparts (where file names or code points match), the identity map and the
         nearest training image, on the test split where the data have one; at most `count` images of each side."""
-        options = {key: run.get(key) for key in ("split", "resolution", "channels", "crop", "strict")}
+        options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
         suite.choose(offered(extractor, weights), metrics, count)  # a wrong name ends here, before data are read
         training = self.load_pair(run["data"], paired=False, **options)

@@ -242,7 +242,7 @@ class Recipe:
         )
 
         def real() -> images.Features:
-            options = {key: run.get(key) for key in ("split", "resolution", "channels", "crop", "strict")}
+            options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
             return images.dataset_features(network(), self.load_data(run["data"], self.config, flip=False, **options))
 
         def fake() -> images.Features:

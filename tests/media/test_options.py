@@ -13,7 +13,15 @@ from fastgan.media import Image, Medium, Text
 from fastgan.training import RunConfig, RunOptions, Trainer, run_options
 from fastgan.training.run import adapt
 
-OF_IMAGES = {"split": "train", "resolution": 64, "channels": 1, "crop": "stretch", "flip": True, "strict": True}
+OF_IMAGES = {
+    "split": "train",
+    "resolution": 64,
+    "channels": 1,
+    "bits": 16,
+    "crop": "stretch",
+    "flip": True,
+    "strict": True,
+}
 TEXT = [name for name in recipes.RECIPES if issubclass(recipes.get(name).medium, Text)]
 
 
