@@ -1,7 +1,8 @@
 """What a :class:`~fastgan.data.Loader` reads: an indexed source, or a stream.
 
 An *indexed source* has a length and gives any item by its number: an ImageDataset, a PairDataset, sentences, any map-style
-torch data set. Sample k of a run is a function of (seed, k), so the number of samples is all that a checkpoint keeps.
+torch data set. Sample k of a run is a function of (seed, k), so the number of samples is all that a checkpoint keeps. It may
+give whole batches, of one or several indices of the lengths `streams`: ``gather(indices, flips)``.
 
 A *stream* is read from its beginning to its end: a torch IterableDataset, any object that can be iterated again and again,
 or a function that takes the number of an epoch and returns an iterable. Its end is followed by the next epoch. What a
@@ -42,7 +43,7 @@ def is_stream(dataset: Any) -> bool:
         raise TypeError(f"{kind} gives batches, expected single items: give its data set, or batch_size=None")
     if isinstance(dataset, IterableDataset):
         return True
-    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+    if hasattr(dataset, "__len__") and (hasattr(dataset, "__getitem__") or hasattr(dataset, "gather")):
         return False
     if isinstance(dataset, Iterator):
         raise TypeError(f"{kind} ends after one pass, expected a data set, or a function: epoch -> iterable")

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from fastgan.data import Loader
 from fastgan.data.source import is_stream, once
+from fastgan.data.text import load_text
 
 
 class Plain(IterableDataset):
@@ -173,6 +174,12 @@ def test_one_pass(dataset, world):
     kept = [i for i in range(53) if not (isinstance(dataset, Holes) and i % 5 == 1)]
     assert sorted(itertools.chain(*seen)) == kept
     assert all(part == sorted(part) for part in seen)
+
+
+def test_what_gathers_batches_is_indexed():
+    texts = load_text("oracle")
+    assert not is_stream(texts)
+    assert len(next(once(texts, size=8))[0]) == 8
 
 
 def test_torchs_loader_may_read_in_processes_of_its_own():
