@@ -9,13 +9,16 @@ from fastgan.data.dataset import ImageDataset
 from fastgan.data.loader import Loader
 from fastgan.data.pairs import PairDataset, load_pair
 from fastgan.data.pixels import to_float, to_uint8, to_uint16
+from fastgan.data.signal import SignalDataset, load_signals
 
 __all__ = [
     "ImageDataset",
     "Loader",
     "PairDataset",
+    "SignalDataset",
     "load",
     "load_pair",
+    "load_signals",
     "names",
     "prepare",
     "save_npz",

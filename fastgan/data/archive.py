@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,6 +156,23 @@ def channels_axis(shape: tuple[int, ...], dtype: np.dtype, axes: str | None, cha
         f"{about}: its channels may be the {shape[1]} of axis 1 or the {shape[3]} of axis 3. Give channels=, or add to the npz "
         "an array axes that is 'NCHW' or 'NHWC'"
     )
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those arrays of an .npz that are called by one of ``names``; its only array, whatever it is called, is ``names[0]``.
+
+    Read without pickle, sizes and CRC-32 verified. Raises ValueError naming the file where it is damaged or has no ``names[0]``.
+    """
+    with open_zip(path) as archive:
+        try:
+            members = _members(archive)
+            if len(members) == 1:
+                members = {names[0]: next(iter(members.values()))}
+            if names[0] not in members:
+                raise ValueError(f"no array {names[0]!r}; it has: {shown(members, 20)}")
+            return {name: _array(archive, _header(archive, members[name])) for name in names if name in members}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 class _Header(NamedTuple):

@@ -44,8 +44,8 @@ class TooLarge(MemoryError, ValueError):
 
 @dataclass
 class Source:
-    """Encoded images: sorted ``keys`` (posix paths) and ``read(key, limit) -> bytes``; ``skipped`` as found by the scan;
-    ``manifests``: the keys of files called dataset.json."""
+    """Encoded files, images most often: sorted ``keys`` (posix paths) and ``read(key, limit) -> bytes``; ``skipped`` as
+    found by the scan; ``manifests``: the keys of files called dataset.json."""
 
     name: str
     keys: list[str]
@@ -63,13 +63,14 @@ class Source:
         return Source(name, keys, lambda key, limit: self.read(start + key, limit), skipped, manifests)
 
 
-def open_source(path: Path, split: str | None) -> Source:
-    """All images of a folder or zip, or those of its part ``split``: a sub-folder, in any case where none fits exactly.
+def open_source(path: Path, split: str | None, extensions: tuple[str, ...] = EXTENSIONS) -> Source:
+    """All files with one of ``extensions`` (images unless given) of a folder or zip, or those of its part ``split``: a
+    sub-folder, in any case where none fits exactly.
 
     Warns where ``split`` is None and sub-folders look like parts of one set, some of them held out. Raises ValueError
     that lists the sub-folders where ``split`` is none of them.
     """
-    source = folder_source(path) if path.is_dir() else zip_source(path)
+    source = folder_source(path, extensions) if path.is_dir() else zip_source(path, extensions)
     if split is not None:
         return _part(source, split)
     parts, sure = parts_of(source.keys)
@@ -77,7 +78,7 @@ def open_source(path: Path, split: str | None) -> Source:
         first = min(parts, key=lambda name: "train" not in name.lower())
         taken = "are parts of one set, no classes" if sure else "may be a part of the set; it is read as a class"
         warnings.warn(
-            f"{path}: sub-folders {shown(parts)} {taken}. All {len(source.keys)} images are read, held-out ones too: choose "
+            f"{path}: sub-folders {shown(parts)} {taken}. All {len(source.keys)} files are read, held-out ones too: choose "
             f"a part with --split {first} (split={first!r})",
             stacklevel=2,
         )
@@ -90,13 +91,13 @@ def _part(source: Source, split: str) -> Source:
     places |= {name: "/".join(shared[: i + 1]) for i, name in reversed(list(enumerate(shared)))}
     fitting = [name for name in places if name == split] or [n for n in places if n.casefold() == split.casefold()]
     if len(fitting) != 1:
-        have = f"there are {shown(places, 20)}" if places else "there is none with images"
+        have = f"there are {shown(places, 20)}" if places else "there is none"
         raise ValueError(f"{source.name}: split={split!r} needs a sub-folder of that name; {have}")
     return source.below(places[fitting[0]])
 
 
-def folder_source(root: Path) -> Source:
-    """All images under ``root``, links followed, hidden files and folders left out."""
+def folder_source(root: Path, extensions: tuple[str, ...] = EXTENSIONS) -> Source:
+    """All files with one of ``extensions`` under ``root``, links followed, hidden files and folders left out."""
     found: list[str] = []
     skipped: list[tuple[str, str]] = []
     visits: Counter[str] = Counter()
@@ -124,12 +125,13 @@ def folder_source(root: Path) -> Source:
             continue
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         start = Path(folder).relative_to(root)
-        found += [(start / name).as_posix() for name in files if _is_image(name) or name == MANIFEST]
-    return _source(root, found, lambda key, limit: read_file(root / key, limit), skipped)
+        found += [(start / name).as_posix() for name in files if _is_one(name, extensions) or name == MANIFEST]
+    return _source(root, found, extensions, lambda key, limit: read_file(root / key, limit), skipped)
 
 
-def zip_source(path: Path) -> Source:
-    """All images in a zip, read in memory: nothing is ever extracted, so a member's path can reach no file."""
+def zip_source(path: Path, extensions: tuple[str, ...] = EXTENSIONS) -> Source:
+    """All files with one of ``extensions`` in a zip, read in memory: nothing is ever extracted, so a member's path can reach no
+    file."""
     archive = open_zip(path)
     members, skipped = {}, []
     for info in archive.infolist():
@@ -137,7 +139,7 @@ def zip_source(path: Path) -> Source:
         hidden = key.startswith("__MACOSX/") or not all(map(_is_visible, PurePosixPath(key).parts))
         if not key or hidden or info.filename.endswith(("/", "\\")):
             continue
-        if _is_image(key) and key in members:
+        if _is_one(key, extensions) and key in members:
             skipped.append((f"{path}/{key}", "the zip has two files of this name; the last is read"))
         members[key] = info
 
@@ -146,13 +148,15 @@ def zip_source(path: Path) -> Source:
             raise ValueError(f"{members[key].file_size} bytes, limit {limit}")
         return b"".join(blocks(archive, members[key]))
 
-    return _source(path, members, read, skipped)
+    return _source(path, members, extensions, read, skipped)
 
 
-def _source(path: Path, found: Iterable[str], read: Callable[[str, int], bytes], skipped: list) -> Source:
+def _source(
+    path: Path, found: Iterable[str], extensions: tuple[str, ...], read: Callable[[str, int], bytes], skipped: list
+) -> Source:
     found = sorted(found)
     manifests = [key for key in found if PurePosixPath(key).name == MANIFEST]
-    return Source(str(path), [key for key in found if _is_image(key)], read, skipped, manifests)
+    return Source(str(path), [key for key in found if _is_one(key, extensions)], read, skipped, manifests)
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -220,8 +224,8 @@ def read_images(
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
             if strict:
-                raise ValueError(f"{_full(source, source.keys[row])}: {_reason(error)}") from error
-            return _reason(error)
+                raise ValueError(f"{full_name(source, source.keys[row])}: {reason(error)}") from error
+            return reason(error)
         return None
 
     kept: list[int] = []
@@ -230,12 +234,12 @@ def read_images(
         if failure is None:
             kept.append(row)
         else:
-            skipped.append((_full(source, source.keys[row]), failure))
+            skipped.append((full_name(source, source.keys[row]), failure))
         if progress is not None:
             progress(row + 1, total)
     if not kept:
         raise ValueError(f"{source.name}: none of {total} images is readable; first: {skipped[0][0]} ({skipped[0][1]})")
-    _warn_skipped(source.name, skipped, total)
+    warn_skipped(source.name, skipped, total)
     for place, row in enumerate(kept):
         if place != row:
             images[place] = images[row]
@@ -254,22 +258,22 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".")
 
 
-def _is_image(name: str) -> bool:
+def _is_one(name: str, extensions: tuple[str, ...]) -> bool:
     name = PurePosixPath(name).name
-    return _is_visible(name) and name.lower().endswith(EXTENSIONS)
+    return _is_visible(name) and name.lower().endswith(extensions)
 
 
-def _full(source: Source, key: str) -> str:
+def full_name(source: Source, key: str) -> str:
     return f"{source.name}/{shown([key])}"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "not an image"
     return shown([(error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__])
 
 
-def _warn_skipped(name: str, skipped: list[tuple[str, str]], total: int) -> None:
+def warn_skipped(name: str, skipped: list[tuple[str, str]], total: int) -> None:
     if skipped:
         listed = "; ".join(f"{file} ({reason})" for file, reason in skipped[:_SHOWN])
         more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
@@ -296,7 +300,7 @@ def _resolution(source: Source, asked: Resolution | None, crop: str, part: str) 
             try:
                 check_whole(*found, asked)
             except ValueError as error:
-                raise ValueError(f"{_full(source, key)}: {error}") from error
+                raise ValueError(f"{full_name(source, key)}: {error}") from error
         return asked
     if len(first) > 1:
         (a, file_a), (b, file_b) = list(first.items())[:2]

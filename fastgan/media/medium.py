@@ -10,6 +10,8 @@ from typing import Any, ClassVar, TypedDict
 
 import torch
 
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")  # of lines in pictures and charts
+
 
 class Medium:
     """Base of the kinds of samples. Nothing is ever an instance of one: a recipe names the class.

@@ -10,11 +10,10 @@ import re
 from pathlib import Path
 
 from fastgan.files import complete
-from fastgan.media import Medium, medium_of
+from fastgan.media import COLOURS, Medium, medium_of
 from fastgan.training.log import read_metrics
 
 WIDTH, HEIGHT, LEFT, BOTTOM, POINTS, SHOWN = 460, 220, 58, 24, 400, 8
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:980px;padding:0 1rem;color:#111}
 h2{margin-top:2rem}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0;vertical-align:top}
 figure{display:inline-block;margin:0 1rem 1rem 0}figcaption{color:#555}img{max-width:100%;image-rendering:pixelated}
