@@ -11,7 +11,7 @@ from typing import Literal
 
 from fastgan.cli.options import UsageError, need_extra, parse
 from fastgan.names import did_you_mean
-from fastgan.options import Side
+from fastgan.options import Count, Side
 
 
 def evaluate(argv: list[str]) -> int:
@@ -55,8 +55,14 @@ def evaluate(argv: list[str]) -> int:
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     run = dataclasses.asdict(read_run(options.run, type(recipe)).run)
+    notes: list[str] = []
+
+    def note(message: Warning, *where, **more) -> None:
+        notes.append(str(message))
+        print(f"fastgan eval: {message}", file=sys.stderr)
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *where, **more: print(f"fastgan eval: {message}", file=sys.stderr)
+        warnings.showwarning = note
         columns = recipe.evaluate(
             networks, run, options.samples, extractor=options.extractor, weights=options.weights, metrics=asked
         )
@@ -73,7 +79,8 @@ def evaluate(argv: list[str]) -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with complete(out) as temporary:
-            temporary.write_text(json.dumps({"samples": options.samples, **columns}, indent=1) + "\n", encoding="utf-8")
+            found = {"samples": options.samples} | ({"notes": notes} if notes else {}) | columns
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         print(
             f"fastgan eval: {out} could not be written ({error.strerror}); --out FILE chooses another", file=sys.stderr
@@ -90,7 +97,7 @@ def data(argv: list[str]) -> int:
     if command == "list":
         from fastgan.data.text import TEXT_NAMES
 
-        print("images:", *fastgan.data.names(), "and any folder, zip or npz of images by its path", sep="\n  ")
+        print("images:", *fastgan.data.names(), "and any folder, zip, npz or npy of images by its path", sep="\n  ")
         print("text:", *TEXT_NAMES, "and any text file with a sentence per line by its path", sep="\n  ")
         return 0
     if command != "prepare":
@@ -108,21 +115,27 @@ def data(argv: list[str]) -> int:
     @dataclass
     class Options:
         source: tyro.conf.Positional[str]
-        """A name from `fastgan data list`, or a folder, zip or npz of images."""
+        """A name from `fastgan data list`, or a folder, zip, npz or npy of images."""
         out: tyro.conf.Positional[Path]
         """The npz to write; training maps it into memory, so it starts at once."""
         split: str | None = None
         """The part to take: train or test of a named set, or the name of a sub-folder (train, val, ...)."""
-        resolution: Side | None = None
-        """Resize images to this many pixels a side. Default: as they are."""
-        crop: Literal["center", "stretch"] = "center"
-        """What to do with images that are not square: cut out the middle, or squeeze them."""
+        resolution: Side | tuple[Side, Side] | None = None
+        """Resize images to this many pixels a side, or to a height and a width: 96 160. Default: as they are."""
+        channels: Count | None = None
+        """1: images in grey, 2: in grey with alpha, 3: in colour, 4: in colour with alpha. Default: as they are; files are read
+        in colour."""
+        bits: Literal[8, 16] | None = None
+        """Bits of each value. Default: as they are; files are read in 8."""
+        crop: Literal["center", "stretch", "none"] = "center"
+        """What to do with images of another aspect ratio than the resolution's, or than a square's where none is given: cut out
+        the middle, squeeze them, or take all as they are (none)."""
         strict: bool = False
         """Stop at an unreadable image instead of skipping and counting it."""
 
     o = parse(Options, None, rest, "fastgan data prepare", "Decode and resize a data set once, into one file.")
-    options = {"split": o.split, "resolution": o.resolution, "crop": o.crop, "strict": o.strict}
-    made = fastgan.data.prepare(o.source, o.out, **options)
+    names = ("split", "resolution", "channels", "bits", "crop", "strict")
+    made = fastgan.data.prepare(o.source, o.out, **{name: getattr(o, name) for name in names})
     shape = "x".join(map(str, made.images.shape[1:]))
     print(f"{o.out}: {shape} pixels, {made.about}, {len(made.skipped)} files skipped")
     return 0

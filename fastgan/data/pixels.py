@@ -95,14 +95,30 @@ def with_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def viewable(images: torch.Tensor) -> torch.Tensor:
-    """What is shown and measured of pixels [N, C, H, W]: uint8 [N, 1 or 3, H, W]. 16 bits are rounded to 8, alpha is
-    composited on white, and of more than four channels three stand for all, spread evenly: first, middle and last."""
+    """What is shown and measured of pixels [N, C, H, W]: [N, 1 or 3, H, W], uint8, or floats in [-1, 1] of such. 16 bits are
+    rounded to 8, alpha is composited on white, and of more than four channels three stand for all: first, middle and last."""
     channels = images.shape[1]
     if channels > 4:
-        images = images[:, [0, (channels - 1) // 2, channels - 1]]
-    elif channels in (2, 4):
-        images = with_channels(images, channels - 1)
-    return with_bits(images, 8)
+        images = images[:, _spread(channels)]
+    if not images.is_floating_point():
+        images = with_bits(images, 8)
+        return with_channels(images, channels - 1) if channels in (2, 4) else images
+    if channels in (2, 4):
+        alpha = (images[:, -1:] + 1).div(2).clamp(0, 1)
+        images = images[:, :-1] * alpha + 1 - alpha
+    return images
+
+
+def unseen(channels: int, bits: int = 8) -> str:
+    """What :func:`viewable` does to such images, in words; empty where it changes nothing."""
+    first, middle, last = _spread(channels)
+    done = f"of {channels} channels those numbered {first}, {middle} and {last} stand for red, green and blue"
+    what = {1: "", 2: "alpha is composited on white", 3: "", 4: "alpha is composited on white"}.get(channels, done)
+    return ", ".join(filter(None, (what, "16 bits are rounded to 8" if bits == 16 else "")))
+
+
+def _spread(channels: int) -> list[int]:
+    return [0, (channels - 1) // 2, channels - 1]
 
 
 def _in_parts(convert, images: torch.Tensor, dtype: torch.dtype, channels: int | None = None) -> torch.Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from fastgan.data import ImageDataset, to_uint8
+from fastgan.data.pixels import unseen, viewable
 from fastgan.metrics import cache as files
 from fastgan.metrics import fid, inception, suite
 from fastgan.metrics.efflite0 import EfficientNetLite0
@@ -59,13 +60,22 @@ def title(extractor: str, weights: str | Path | None = None) -> str:
     return inception.title(weights) if extractor == "inception" else extractor
 
 
+def tell(channels: int, bits: int, told: set[str]) -> None:
+    """Warn of what extractors, which take grey or RGB in 8 bits, do not see of images such as these; once for each `told`."""
+    message = unseen(channels, bits)
+    if message and message not in told and place()[0] == 0:
+        warnings.warn(f"features are those of images as they are shown: {message}", stacklevel=2)
+    told.add(message)
+
+
 def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:
-    """Features of uint8 images [N, 1 or 3, H, W]; each process passes its own `share` of them and all get the whole."""
+    """Features of images [N, C, H, W], uint8 or uint16, as they are shown (`fastgan.data.pixels.viewable`); each process
+    passes its own `share` of them and all get the whole."""
     statistics, rows, held = fid.Statistics(extractor.dim), [], 0
     with torch.no_grad():
         for images in batches:
             for part in images.split(_BATCH):
-                found = extractor(part).cpu()
+                found = extractor(viewable(part)).cpu()
                 statistics.update(found)
                 if held < keep:
                     rows.append(found[: keep - held])

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.data.pixels import viewable
 from fastgan.metrics.processes import gather, share
 
 EPSILON = 1e-4
@@ -152,7 +153,7 @@ def measure(
     try:
         for ws, other, u in _draws(generator, count, seed):
             if features is not None:
-                lengths.append(path_lengths(images, features, ws, other, u[:, 0]))
+                lengths.append(path_lengths(lambda ws: viewable(images(ws)), features, ws, other, u[:, 0]))
             if transform is None:
                 continue
             side = images(ws[:1]).shape[3]

@@ -57,7 +57,11 @@ def evaluate(
     a, b = to_float(held_out.a.images), to_float(held_out.b.images)
     known_a, known_b = to_float(training.a.images), to_float(training.b.images)
     choice = suite.choose(offered(extractor, weights), metrics, len(a))
-    network = functools.cache(lambda: images.load_extractor(extractor, weights=weights))
+
+    @functools.cache
+    def network() -> torch.nn.Module:
+        images.tell(held_out.channels, held_out.bits, set() if told is None else told)
+        return images.load_extractor(extractor, weights=weights)
 
     columns: dict[str, dict[str, float]] = {}
     for direction, translate in translators.items():

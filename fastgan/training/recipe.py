@@ -237,9 +237,11 @@ class Recipe:
 
         choice = suite.choose(suite.rows(self.metrics, images.title(extractor, weights)), metrics, count)
         generator = networks["generator"]
-        network = functools.cache(
-            lambda: images.load_extractor(extractor, next(generator.parameters()).device, weights)
-        )
+
+        @functools.cache
+        def network() -> nn.Module:
+            images.tell(self.data.get("channels", 3), self.data.get("bits", 8), self.told)
+            return images.load_extractor(extractor, next(generator.parameters()).device, weights)
 
         def real() -> images.Features:
             options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}

@@ -271,8 +271,8 @@ def test_what_is_shown_of_other_channels():
     images = torch.from_numpy(pixels(4, 12, 5, 7, dtype=np.uint16))
     assert torch.equal(viewable(images), with_bits(images[:, [0, 5, 11]], 8))
     assert torch.equal(viewable(images[:, :5]), with_bits(images[:, [0, 2, 4]], 8))
-    assert torch.equal(viewable(images[:, :4]), with_bits(with_channels(images[:, :4], 3), 8))
-    assert torch.equal(viewable(images[:, :2]), with_bits(with_channels(images[:, :2], 1), 8))
+    assert torch.equal(viewable(images[:, :4]), with_channels(with_bits(images[:, :4], 8), 3))
+    assert torch.equal(viewable(images[:, :2]), with_channels(with_bits(images[:, :2], 8), 1))
     plain = with_bits(images[:, :3], 8)
     assert viewable(plain) is plain
 
