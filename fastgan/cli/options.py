@@ -81,7 +81,13 @@ def integer(text: str) -> int:
 
 def as_options(message: str) -> str:
     """`message` of the library, which names Python arguments, as the command line spells them: "give resolution=64" ->
-    "give --resolution 64", "grad_accum is 3" -> "--grad-accum is 3"."""
+    "give --resolution 64", "resolution=(96, 160)" -> "--resolution 96 160", "grad_accum is 3" -> "--grad-accum is 3"."""
+
+    def pair(found: re.Match) -> str:
+        name, height, width = found.groups()
+        return f"{name}={height} {width}" if name in _names else found[0]
+
+    message = re.sub(r"\b([a-z]\w*)=\((\d+), (\d+)\)", pair, message)
 
     def spell(word: re.Match) -> str:
         name, given = word.groups()

@@ -122,10 +122,11 @@ def _spread(channels: int) -> list[int]:
 
 
 def _in_parts(convert, images: torch.Tensor, dtype: torch.dtype, channels: int | None = None) -> torch.Tensor:
-    """``convert`` of ``images`` as int64, 64 of them at a time, so that a large set does not need eight times its memory."""
+    """``convert`` of ``images`` as int64, a few of them at a time, so that a large set does not need eight times its memory."""
     shape = (images.shape[0], channels or images.shape[1], *images.shape[2:])
     out = torch.empty(shape, dtype=dtype, device=images.device)
-    for source, target in zip(images.split(64), out.split(64), strict=True):
+    few = max(1, (1 << 22) // max(1, images[:1].numel()))
+    for source, target in zip(images.split(few), out.split(few), strict=True):
         target.copy_(convert(source.to(torch.int64)))
     return out
 

@@ -34,6 +34,7 @@ def test_errors_speak_of_options(capsys):
         "grad_accum is 3, expected a divisor of batch_size, 64": "--grad-accum is 3, expected a divisor of --batch-size, 64",
         "flip=True, not strict=False": "--flip, not --no-strict",
         "dcgan: resolution is 20": "dcgan: --resolution is 20",
+        "give resolution=(96, 160) or f=(1, 2)": "give --resolution 96 160 or f=(1, 2)",
         "the data is damaged: /a/batch_size/resolution=3": "the data is damaged: /a/batch_size/resolution=3",
         "my_resolution is 3, num_classes=4": "my_resolution is 3, num_classes=4",
     }.items():
