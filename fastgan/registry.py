@@ -65,6 +65,10 @@ class Registry(Mapping[str, Entry]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def added(self) -> list[str]:
+        """The names that are not fastgan's own."""
+        return [name for name in self if name not in self._ours]
+
     def register(self, name: str, target: Any = None, help: str = "") -> Any:
         """Let `name` stand for `target`, and return it; without a target a decorator: `@RECIPES.register("mine")`.
 

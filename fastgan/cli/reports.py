@@ -32,8 +32,8 @@ def evaluate(argv: list[str]) -> int:
         """How many samples to draw."""
         metrics: str | None = None
         """Compute only these, separated by commas: fd (fid with --extractor inception), kid, prdc, is, ppl, eq; bleu, self-bleu,
-        distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; or how names of figures begin. Default: all that can
-        be computed."""
+        distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; those of your own that the recipe's code or a package
+        registers; or how names of figures begin. Default: all that the recipe lists and that can be computed."""
         extractor: str = "efflite0"
         """Features of images: efflite0 (works offline), or inception, which FID is named for."""
         weights: Path | None = None

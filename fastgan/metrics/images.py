@@ -8,8 +8,9 @@ images.measure(real, fake, extractor.name)                                 # {"f
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import nn
 from fastgan.data import ImageDataset, to_uint8
 from fastgan.data.pixels import unseen, viewable
 from fastgan.metrics import cache as files
-from fastgan.metrics import fid, inception, suite
+from fastgan.metrics import fid, inception, latent, suite
 from fastgan.metrics.efflite0 import EfficientNetLite0
 from fastgan.metrics.inception import Inception
 from fastgan.metrics.processes import everywhere, gather, place, share
@@ -66,6 +67,34 @@ def tell(channels: int, bits: int, told: set[str]) -> None:
     if message and message not in told and place()[0] == 0:
         warnings.warn(f"features are those of images as they are shown: {message}", stacklevel=2)
     told.add(message)
+
+
+def provided(
+    recipe, networks: dict[str, nn.Module], data: Callable, count: int, extractor: str, weights: str | Path | None
+) -> tuple[dict[str, Callable], str]:
+    """What rows of `suite` need of a recipe of images, as functions that make it: `real`, `fake` (features of what `data` makes
+    and of `count` samples), `perceptual`, `styles`, `transform` where it has them. And the extractor's `title`."""
+    averaged = next(iter(networks.values()))
+    device = next(averaged.parameters(), torch.empty(0)).device
+
+    @functools.cache
+    def network() -> nn.Module:
+        tell(recipe.data.get("channels", 3), recipe.data.get("bits", 8), recipe.told)
+        return load_extractor(extractor, device, weights)
+
+    def fake() -> Features:
+        seeds = share(torch.arange(count)).split(_BATCH)
+        with torch.no_grad():
+            return collect_drawn(network(), (recipe.sample(networks, part.tolist()) for part in seeds))
+
+    facts = {"real": lambda: dataset_features(network(), data()), "fake": fake}
+    if extractor == "efflite0":  # takes floating images; the steps along a path are too small for bytes
+        facts["perceptual"] = network
+    if latent.has_styles(averaged):
+        facts["styles"] = lambda: averaged
+    if latent.transform_of(averaged) is not None:
+        facts["transform"] = lambda: averaged
+    return facts, title(extractor, weights)
 
 
 def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:

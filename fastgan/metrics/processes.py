@@ -25,13 +25,15 @@ def everywhere(flag: bool) -> bool:
     return all(flags)
 
 
-def gather(rows: torch.Tensor) -> torch.Tensor:
+def gather(rows: torch.Tensor | list) -> torch.Tensor | list:
     """The inverse of `share`, on every process: what each made of its rows, in the order of the whole; on the CPU."""
     size = place()[1]
-    rows = rows.cpu()
+    rows = rows if isinstance(rows, list) else rows.cpu()
     if size == 1:
         return rows
     parts: list = [None] * size
     dist.all_gather_object(parts, rows)
+    if isinstance(rows, list):
+        return [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
     number = torch.cat([torch.arange(len(part)) * size + r for r, part in enumerate(parts)])
     return torch.cat(parts)[number.argsort()]

@@ -2,6 +2,16 @@
 
 A recipe lists the names of its rows in `Recipe.metrics` and hands `compute` functions that make what rows need; each is
 called once, when the first row needs it. Names and numbers are checked by `choose`, before anything is computed.
+
+A metric of your own, which may need what any recipe provides (`Recipe.provided`): `samples`, `data`, `networks`, `recipe`,
+`count`; of images also `real` and `fake`, their features (`fastgan.metrics.images.Features`).
+
+    @fastgan.metrics.register("roughness", needs=("samples",))
+    def roughness(samples):                              # [N, C, T] or [N, C, H, W], in [-1, 1]
+        return samples.diff(dim=-1).abs().mean()
+
+`fastgan eval RUN --metrics roughness` computes it for any recipe, a recipe that lists it in `metrics` always. A package brings a
+`Row` by its entry point `fastgan.metrics`.
 """
 
 from __future__ import annotations
@@ -13,15 +23,17 @@ from typing import Any, NamedTuple
 from fastgan.metrics import fid, kid, latent, pairs, prdc, text
 from fastgan.metrics.processes import place
 from fastgan.names import did_you_mean
+from fastgan.registry import Registry
 
 
 class Row(NamedTuple):
-    """`compute(*needs)` returns the values of `figures`, in their order, from at least `least` samples."""
+    """`compute(*needs)` returns the values of `figures`, in their order, or the number where there is one figure, from at
+    least `least` samples."""
 
     name: str
     figures: tuple[str, ...]
     needs: tuple[str, ...]
-    compute: Callable[..., Iterable[float]]
+    compute: Callable[..., Iterable[float] | float]
     least: int = 1
 
 
@@ -71,6 +83,28 @@ TABLE = (
     ),
 )
 
+METRICS = Registry("metric", "fastgan.metrics").own({row.name: (row, "") for row in TABLE})
+
+
+def register(
+    row: Row | str, needs: Sequence[str] = ("samples",), figures: Sequence[str] = (), least: int = 1
+) -> Row | Callable[[Callable], Callable]:
+    """Offer a metric by name: a `Row`, or as a decorator of its `compute` with the name and the other fields of the row.
+
+    figures: names of the values that it returns; its own name where there is one.
+
+    Raises ValueError for a name of fastgan's own.
+    """
+    if isinstance(row, Row):
+        return METRICS.register(row.name, row)
+
+    def decorate(compute: Callable) -> Callable:
+        METRICS.register(row, Row(row, tuple(figures) or (row,), tuple(needs), compute, least))
+        return compute
+
+    return decorate
+
+
 # What not every run has.
 _ABSENT = {
     "real": "an extractor",
@@ -84,11 +118,24 @@ _ABSENT = {
 }
 
 
-def rows(names: Iterable[str], extractor: str | None = None) -> list[Row]:
-    """The rows of these names. What is computed from features is named for their `extractor`: fd_efflite0; by the published
-    Inception network ("inception") it is fid, kid, ..."""
-    table = {row.name: row for row in TABLE}
-    return [_named(table[name], extractor) for name in names]
+def rows(names: Iterable[str], extractor: str | None = None, asked: Iterable[str] | None = ()) -> list[Row]:
+    """The rows of these names, and of those that users registered the ones that are `asked` for. What is computed from features
+    is named for their `extractor`: fd_efflite0; by the published Inception network ("inception") it is fid, kid, ...
+
+    Raises ValueError for a name that nobody registered, or where it stands for no row.
+    """
+    asked = {word.strip().lower() for word in asked or ()}
+    names = (
+        [*names, *(name for name in METRICS.added() if name.lower() in asked and name not in names)] if asked else names
+    )
+    return [_named(_row(name), extractor) for name in names]
+
+
+def _row(name: str) -> Row:
+    row = METRICS.resolve(name)
+    if not isinstance(row, Row):
+        raise ValueError(f"metric {name!r} is {row!r}, expected a fastgan.metrics.suite.Row")
+    return row
 
 
 def _named(row: Row, extractor: str | None) -> Row:
@@ -115,15 +162,16 @@ def choose(offered: Sequence[Row], asked: Iterable[str] | None, count: int) -> C
     chosen: dict[str, set[str]] = {}
     for word in asked:
         word = word.strip().lower()
-        named = [(row, row.figures) for row in offered if row.name == word]
-        begun = [(row, [f for f in row.figures if word and f.startswith(word)]) for row in offered]
+        named = [(row, row.figures) for row in offered if row.name.lower() == word]
+        begun = [(row, [f for f in row.figures if word and f.lower().startswith(word)]) for row in offered]
         found = named or [(row, figures) for row, figures in begun if figures]
         if not found:
-            known = [name for row in offered for name in dict.fromkeys((row.name, *row.figures))]
-            listed = ", ".join(
-                row.name + (f" ({', '.join(row.figures)})" if row.figures[1:] else "") for row in offered
+            more = [name for name in METRICS.added() if name not in [row.name for row in offered]]
+            known = [*(name for row in offered for name in dict.fromkeys((row.name, *row.figures))), *more]
+            listed = [row.name + (f" ({', '.join(row.figures)})" if row.figures[1:] else "") for row in offered]
+            raise ValueError(
+                f"metrics is {word!r}, expected some of {', '.join(listed + more)}{did_you_mean(word, known)}"
             )
-            raise ValueError(f"metrics is {word!r}, expected some of {listed}{did_you_mean(word, known)}")
         for row, figures in found:
             if count < row.least:
                 raise ValueError(f"samples is {count}, expected at least {row.least} for {row.name}")
@@ -139,17 +187,19 @@ def compute(
     strict: ValueError for a row that cannot be computed. Otherwise it is left out, in silence where `facts` lack what it needs,
     else with a warning, unless that was `told` before; all others are computed.
     """
+    told = set() if told is None else told
     absent = {row.name: [name for name in row.needs if name not in facts] for row, _ in choice}
     for name, needs in absent.items():
         if needs and strict:
-            raise ValueError(f"{name} cannot be measured: it needs {_ABSENT[needs[0]]}")
+            what = _ABSENT.get(needs[0]) or f"{needs[0]!r}, and this recipe provides {', '.join(facts)}"
+            raise ValueError(f"{name} cannot be measured: it needs {what}")
     made: dict[str, tuple[Any, Exception | None]] = {}
 
     def fact(name: str) -> Any:
         if name not in made:
             try:
                 made[name] = facts[name](), None
-            except (ValueError, OSError, ImportError) as error:  # not tried again by the next row
+            except Exception as error:  # not tried again by the next row
                 made[name] = None, error
         value, error = made[name]
         if error is not None:
@@ -164,17 +214,28 @@ def compute(
         try:
             if count < row.least:
                 raise ValueError(f"needs at least {row.least} samples, got {count}")
-            values = zip(row.figures, row.compute(*map(fact, row.needs)), strict=True)
-        except (ValueError, OSError, ImportError) as error:
+            values = _values(row, row.compute(*map(fact, row.needs)))
+        except Exception as error:  # whatever a user's row raises, the run is worth more than its figures
+            known = isinstance(error, ValueError | OSError | ImportError)
+            why = str(error) if known else f"{type(error).__name__}: {error}"
             if strict:
-                raise ValueError(f"{row.name}: {error}") from error
-            failed.setdefault(str(error), []).append(row.name)
+                raise ValueError(f"{row.name}: {why}") from error
+            failed.setdefault(why, []).append(row.name)
             continue
-        found |= {figure: float(value) for figure, value in values if figure in figures}
+        found |= {figure: value for figure, value in values.items() if figure in figures}
     for reason, names in failed.items():
         message = f"not measured: {', '.join(names)} ({reason})"
-        if place()[0] == 0 and message not in (told or ()):
+        if place()[0] == 0 and message not in told:
             warnings.warn(message, stacklevel=2)
-        if told is not None:
-            told.add(message)
+        told.add(message)
     return found
+
+
+def _values(row: Row, computed: Any) -> dict[str, float]:
+    """By figure."""
+    if (not row.figures[1:] and not isinstance(computed, Iterable)) or getattr(computed, "ndim", 1) == 0:
+        computed = [computed]
+    values = [float(value) for value in computed]
+    if len(values) != len(row.figures):
+        raise ValueError(f"{len(values)} values for {len(row.figures)} figures, {', '.join(row.figures)}")
+    return dict(zip(row.figures, values, strict=True))

@@ -124,7 +124,7 @@ class TextRecipe(Recipe):
         **image_options,
     ) -> dict[str, dict[str, float]]:
         """Text metrics of `count` sentences, by sampling temperature; `run` holds the options it was trained with."""
-        choice = suite.choose(suite.rows(self.metrics), metrics, count)
+        choice = suite.choose(suite.rows(self.metrics, asked=metrics), metrics, count)
         seeds = [list(range(i, min(i + 500, count))) for i in range(0, count, 500)]
         unknown, oracle = (None, True) if self.vocabulary is None else (UNK, False)
 
@@ -140,7 +140,9 @@ class TextRecipe(Recipe):
             def generated(temperature: float = temperature) -> torch.Tensor:
                 return torch.cat([self.draw_tokens(networks, part, temperature) for part in seeds])
 
-            facts = evaluate_text.facts(networks["generator"], generated, corpus, unknown, temperature, oracle)
+            facts = self.provided(networks, run, count)
+            facts |= {"data": corpus, "samples": lambda generated=generated: self.decode(generated())}
+            facts |= evaluate_text.facts(networks["generator"], generated, corpus, unknown, temperature, oracle)
             label = "value" if self.temperatures() == (1.0,) else f"T={temperature:g}"
             columns[label] = suite.compute(choice, facts, count, strict=metrics is not None, told=self.told)
         return columns

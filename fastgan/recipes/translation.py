@@ -186,7 +186,9 @@ class Translation(Recipe):
         nearest training image, on the test split where the data have one; at most `count` images of each side."""
         options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
-        suite.choose(offered(extractor, weights), metrics, count)  # a wrong name ends here, before data are read
+        suite.choose(
+            offered(extractor, weights, metrics), metrics, count
+        )  # a wrong name ends here, before data are read
         training = self.load_pair(run["data"], paired=False, **options)
         held_out, truth = self._held_out(run["data"], options)
         first = torch.arange(min(count, len(held_out.a), len(held_out.b)) if truth else count)

@@ -27,9 +27,9 @@ def nearest(x: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
 METRICS = ("l1", "psnr", "ssim", "fd", "kid", "cycle")
 
 
-def offered(extractor: str | None, weights: Path | None) -> list[suite.Row]:
-    """The rows of METRICS; without an extractor those that need none can be computed."""
-    return suite.rows(METRICS, extractor and images.title(extractor, weights))
+def offered(extractor: str | None, weights: Path | None, asked: Sequence[str] | None = ()) -> list[suite.Row]:
+    """The rows of METRICS, and users' that are `asked` for; without an extractor those that need none can be computed."""
+    return suite.rows(METRICS, extractor and images.title(extractor, weights), asked)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def evaluate(
     """
     a, b = to_float(held_out.a.images), to_float(held_out.b.images)
     known_a, known_b = to_float(training.a.images), to_float(training.b.images)
-    choice = suite.choose(offered(extractor, weights), metrics, len(a))
+    choice = suite.choose(offered(extractor, weights, metrics), metrics, len(a))
 
     @functools.cache
     def network() -> torch.nn.Module:
@@ -76,7 +76,7 @@ def evaluate(
         }
         real = functools.cache(lambda y=target: images.collect(network(), [to_uint8(share(y))]))
         for label, output in made.items():
-            facts = {"source": lambda x=source: x, "output": output}
+            facts = {"source": lambda x=source: x, "output": output, "samples": output, "data": lambda: held_out}
             if truth:
                 facts["target"] = lambda y=target: y
             if extractor:

@@ -44,7 +44,9 @@ What the engine expects
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,36 +232,39 @@ class Recipe:
         figures say which it was. metrics: those to compute, by names of rows or beginnings of figures' names. None: all that
         can be; a warning tells which cannot and why, where ValueError does if they are asked for.
 
-        A recipe whose samples are no images replaces this.
+        What rows need is what `provided` says, and of images their features.
         """
-        from fastgan.metrics import images, latent, suite
-        from fastgan.metrics.processes import share
+        from fastgan.metrics import images, suite
 
-        choice = suite.choose(suite.rows(self.metrics, images.title(extractor, weights)), metrics, count)
-        generator = networks["generator"]
-
-        @functools.cache
-        def network() -> nn.Module:
-            images.tell(self.data.get("channels", 3), self.data.get("bits", 8), self.told)
-            return images.load_extractor(extractor, next(generator.parameters()).device, weights)
-
-        def real() -> images.Features:
-            options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
-            return images.dataset_features(network(), self.load_data(run["data"], self.config, flip=False, **options))
-
-        def fake() -> images.Features:
-            seeds = share(torch.arange(count)).split(64)
-            with torch.no_grad():
-                return images.collect_drawn(network(), (self.sample(networks, part.tolist()) for part in seeds))
-
-        facts = {"real": real, "fake": fake, "count": lambda: count}
-        if extractor == "efflite0":  # takes floating images; the steps along a path are too small for bytes
-            facts["perceptual"] = network
-        if latent.has_styles(generator):
-            facts["styles"] = lambda: generator
-        if latent.transform_of(generator) is not None:
-            facts["transform"] = lambda: generator
+        facts, title = self.provided(networks, run, count), None
+        if issubclass(self.medium, Image):
+            found, title = images.provided(self, networks, facts["data"], count, extractor, weights)
+            facts |= found
+        choice = suite.choose(suite.rows(self.metrics, title, metrics), metrics, count)
         return {self.name: suite.compute(choice, facts, count, strict=metrics is not None, told=self.told)}
+
+    def provided(self, networks: dict[str, nn.Module], run: dict[str, Any], count: int) -> dict[str, Callable[[], Any]]:
+        """What metrics may need, by name, as functions that are called when a metric asks; arguments as of `evaluate`.
+
+        `samples`: those of seeds 0, 1, ..., float [count, ...] on the CPU, or texts, the whole on every process. `data`: the data
+        set of the run, unmirrored. `networks`, `recipe`, `count`. A recipe whose own metrics need more adds to them.
+        """
+        from fastgan.metrics.processes import gather, share
+
+        def samples() -> torch.Tensor | list[str]:
+            with torch.no_grad():
+                parts = [self.sample(networks, part.tolist()) for part in share(torch.arange(count)).split(64)]
+            if parts and not isinstance(parts[0], torch.Tensor):
+                return gather(list(itertools.chain.from_iterable(parts)))
+            return gather(torch.cat([part.float().cpu() for part in parts]))
+
+        def data():
+            options = {f.name: run[f.name] for f in dataclasses.fields(self.medium.Options) if f.name in run}
+            return self.load_data(run["data"], self.config, **options | ({"flip": False} if "flip" in options else {}))
+
+        constant = {"networks": networks, "recipe": self, "count": count}
+        made = {name: lambda value=value: value for name, value in constant.items()}
+        return {"samples": functools.cache(samples), "data": functools.cache(data), **made}
 
 
 def lazy_adam(
