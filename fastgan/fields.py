@@ -42,6 +42,8 @@ def _expected(hint: Any) -> str:
         return " or ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_expected(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple and ... not in typing.get_args(hint):
+        return f"({', '.join(map(_expected, typing.get_args(hint)))})"
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "nothing"}
     return plain.get(hint) or str(hint).replace("typing.", "")
 

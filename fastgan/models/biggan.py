@@ -5,6 +5,7 @@ the class is compared with the image's features (projection; Miyato & Koyama, 20
 self-attention (Zhang et al., 2019, section 3) and spectrally normalised weights. Widths are those of `resnet`.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,12 +16,14 @@ from torch import nn
 from fastgan.models import resnet
 from fastgan.models.resnet import Conv, double, spectral_weight
 from fastgan.ops import bias_act
+from fastgan.sizes import at_level, nominal
 
 
 @dataclass(frozen=True)
 class Config(resnet.Config):
     """Sizes of both networks, on top of those of `resnet`: `num_classes`; `embedding` numbers per class in the
-    generator, shared by its layers; `attention`, the resolution that self-attention sees (0: none)."""
+    generator, shared by its layers; `attention`, the resolution that self-attention sees (0: none), of a rectangle the level
+    where a square would have it."""
 
     num_classes: int = 10
     embedding: int = 128
@@ -113,7 +116,8 @@ class Generator(nn.Module):
         part = config.latent // len(widths)
         self.parts = [config.latent - part * (len(widths) - 1), *[part] * (len(widths) - 1)]
         self.embedding = nn.Embedding(config.num_classes, config.embedding)
-        self.first = Linear(self.parts[0], widths[0] * 16, spectral)
+        self.base = at_level(config.resolution, 4)
+        self.first = Linear(self.parts[0], widths[0] * math.prod(self.base), spectral)
         condition = part + config.embedding
         self.blocks = nn.ModuleList([UpBlock(a, b, condition, spectral) for a, b in pairwise(widths)])
         self.attention_after = (config.attention // 4).bit_length() - 2  # index of the block that reaches its size
@@ -124,7 +128,7 @@ class Generator(nn.Module):
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         first, *rest = latents.split(self.parts, dim=1)
         shared = self.embedding(labels)
-        x = self.first(first).unflatten(1, (-1, 4, 4))
+        x = self.first(first).unflatten(1, (-1, *self.base))
         for i, (block, part) in enumerate(zip(self.blocks, rest, strict=True)):
             x = block(x, torch.cat([part, shared], dim=1))
             if self.attention is not None and i == self.attention_after:
@@ -145,7 +149,8 @@ class Discriminator(nn.Module):
         self.blocks = body.blocks
         features = config.widths[0]
         # Index of the block that halves to the attended size; -1 at full resolution, where there is no attention.
-        self.attention_after = (config.resolution // config.attention).bit_length() - 2 if config.attention else -1
+        full = nominal(config.resolution)
+        self.attention_after = (full // config.attention).bit_length() - 2 if config.attention else -1
         width = self.blocks[self.attention_after].conv2.weight.shape[0]
         self.attention = SelfAttention(width, config.spectral) if self.attention_after >= 0 else None
         self.linear = Linear(features, 1, config.spectral)

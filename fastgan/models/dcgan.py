@@ -1,10 +1,12 @@
-"""The all-convolutional pyramid (Radford, Metz & Chintala, 2016): 4x4 kernels, stride 2, for any power of two 32..256.
+"""The all-convolutional pyramid (Radford, Metz & Chintala, 2016): 4x4 kernels, stride 2, for any power of two 32..256 and
+the rectangles that halve as often.
 
 Instead of batch normalisation, which makes an image depend on its batch and breaks gradient penalties per image,
 weights start at N(0, 1/fan_in) with unit-gain activations, and the generator normalises each pixel's features (Karras
 et al., 2018).
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from fastgan.ops import bias_act, conv2d, conv_transpose2d, pixel_norm
+from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,11 @@ class Config:
     """Sizes of both networks.
 
     `width` is the number of channels at half resolution; it doubles with every halving down to 4x4, up to `max_width`.
+    Of a rectangle the base is what as many halvings leave: 6x10 of 96x160.
     `num_classes` > 0 makes both networks class-conditional.
     """
 
-    resolution: int = 32
+    resolution: Resolution = 32
     channels: int = 3
     latent: int = 64
     width: int = 32
@@ -30,15 +34,14 @@ class Config:
     num_classes: int = 0
 
     def __post_init__(self):
-        if self.resolution not in (32, 64, 128, 256):
-            raise ValueError(f"dcgan: resolution is {self.resolution}, expected 32, 64, 128 or 256")
+        object.__setattr__(self, "resolution", check_levels("dcgan", self.resolution, 32, 256))
         if min(self.channels, self.latent, self.width, self.max_width) < 1 or self.num_classes < 0:
             raise ValueError("dcgan: channels, latent, width and max_width must be positive, num_classes at least 0")
 
     @property
     def widths(self) -> list[int]:
-        """Channels at half resolution, a quarter, ... down to 4x4."""
-        levels = self.resolution.bit_length() - 3
+        """Channels at half resolution, a quarter, ... down to the base."""
+        levels = nominal(self.resolution).bit_length() - 3
         return [min(self.width << i, self.max_width) for i in range(levels)]
 
 
@@ -79,7 +82,7 @@ class Generator(nn.Module):
         widths = config.widths[::-1]
         inputs = config.latent * (2 if config.num_classes else 1)
         self.embedding = nn.Embedding(config.num_classes, config.latent) if config.num_classes else None
-        self.weight = nn.Parameter(torch.randn(inputs, widths[0], 4, 4) * inputs**-0.5)
+        self.weight = nn.Parameter(torch.randn(inputs, widths[0], *at_level(config.resolution, 4)) * inputs**-0.5)
         self.bias = nn.Parameter(torch.zeros(widths[0]))
         self.up = nn.Sequential(*[Up(a, b) for a, b in pairwise(widths)])
         self.rgb = Up(widths[-1], config.channels, act=False)
@@ -105,7 +108,7 @@ class Discriminator(nn.Module):
         self.config = config
         widths = [config.channels, *config.widths]
         self.down = nn.Sequential(*[Down(a, b) for a, b in pairwise(widths)])
-        features = widths[-1] * 16
+        features = widths[-1] * math.prod(at_level(config.resolution, 4))
         self.weight = nn.Parameter(torch.randn(features) * features**-0.5)
         self.bias = nn.Parameter(torch.zeros(1))
         self.embedding = nn.Embedding(config.num_classes, features) if config.num_classes else None

@@ -15,33 +15,35 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan.ops import bias_act
+from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
 
 @dataclass(frozen=True)
 class Config:
     """Sizes of both networks: `width` channels at 64x64; they double with every halving up to `max_width`, and halve
-    with every doubling."""
+    with every doubling. Of a rectangle the levels are called as those of the largest power of two within its shorter
+    side: 4 is where 96x160 has 6x10 pixels."""
 
-    resolution: int = 32
+    resolution: Resolution = 32
     channels: int = 3
     latent: int = 128
     width: int = 64
     max_width: int = 512
 
     def __post_init__(self):
-        if self.resolution < 32 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"fastgan: resolution is {self.resolution}, expected a power of two, at least 32")
+        object.__setattr__(self, "resolution", check_levels("fastgan", self.resolution, 32))
         if min(self.channels, self.latent, self.width, self.max_width) < 1:
             raise ValueError("fastgan: channels, latent, width and max_width must be positive")
 
-    def channels_at(self, resolution: int) -> int:
-        return max(min(self.width * 64 // resolution, self.max_width), 8)
+    def channels_at(self, level: int) -> int:
+        return max(min(self.width * 64 // level, self.max_width), 8)
 
     @property
     def excited(self) -> dict[int, int]:
-        """Resolution whose channels are weighted -> resolution that weighs them."""
-        ratio = min(16, self.resolution // 4)
-        return {small * ratio: small for small in (4, 8, 16, 32, 64) if small * ratio <= self.resolution}
+        """Level whose channels are weighted -> level that weighs them."""
+        full = nominal(self.resolution)
+        ratio = min(16, full // 4)
+        return {small * ratio: small for small in (4, 8, 16, 32, 64) if small * ratio <= full}
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -98,11 +100,10 @@ class Generator(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.sizes = [4 << i for i in range(config.resolution.bit_length() - 2)]
-        widths = [config.channels_at(size) for size in self.sizes]
-        self.first = nn.Sequential(
-            nn.ConvTranspose2d(config.latent, 2 * widths[0], 4, bias=False), nn.BatchNorm2d(2 * widths[0]), nn.GLU(1)
-        )
+        self.levels = [4 << i for i in range(nominal(config.resolution).bit_length() - 2)]
+        widths = [config.channels_at(level) for level in self.levels]
+        base = nn.ConvTranspose2d(config.latent, 2 * widths[0], at_level(config.resolution, 4), bias=False)
+        self.first = nn.Sequential(base, nn.BatchNorm2d(2 * widths[0]), nn.GLU(1))
         self.blocks = nn.ModuleList([up_block(a, b, i % 2 == 0) for i, (a, b) in enumerate(pairwise(widths))])
         self.excitations = nn.ModuleDict(
             {
@@ -118,11 +119,11 @@ class Generator(nn.Module):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         x = self.first(latents[:, :, None, None])
         seen = {4: x}
-        for size, block in zip(self.sizes[1:], self.blocks, strict=True):
+        for level, block in zip(self.levels[1:], self.blocks, strict=True):
             x = block(x)
-            if str(size) in self.excitations:
-                x = x * self.excitations[str(size)](seen[self.config.excited[size]])
-            seen[size] = x
+            if str(level) in self.excitations:
+                x = x * self.excitations[str(level)](seen[self.config.excited[level]])
+            seen[level] = x
         return torch.tanh(self.rgb(x))
 
 
@@ -149,10 +150,10 @@ def quarter(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
 
 
 class Discriminator(nn.Module):
-    """images [N, C, H, W] -> logits [N, 5, 5]; batch normalisation in training.
+    """images [N, C, H, W] -> logits [N, 5, 5], one per patch (9x17 of 96x160); batch normalisation in training.
 
     `reconstruct(images, which)` -> (logits, whole, part): the image and its quadrant `which` int64 [N] as the decoders
-    see them, [N, C, R, R] with R = `decoded`, half the resolution and at most 128. `targets` are what they should be.
+    see them, [N, C, *`decoded`], half the resolution and at most level 128. `targets` are what they should be.
     """
 
     Config = Config
@@ -160,9 +161,11 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.decoded = min(config.resolution // 2, 128)
-        sizes = [config.resolution >> i for i in range(1, config.resolution.bit_length() - 3)]  # half, ..., 16, 8
-        widths = [config.channels_at(size) for size in sizes]
+        full = nominal(config.resolution)
+        self.top = min(full // 2, 128)  # level of the decoders' images
+        self.decoded = at_level(config.resolution, self.top)
+        levels = [full >> i for i in range(1, full.bit_length() - 3)]  # half, ..., 16, 8
+        widths = [config.channels_at(level) for level in levels]
         self.first = nn.Sequential(conv(config.channels, widths[0], 4, 2), LeakyReLU())
         *middle, last = [DownBlock(a, b) for a, b in pairwise(widths)]
         self.to16, self.to8 = nn.Sequential(*middle), last
@@ -174,9 +177,9 @@ class Discriminator(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
 
     def _decoder(self, inputs: int) -> nn.Sequential:
-        """8x8 features -> image of size `decoded`."""
-        sizes = [8 << i for i in range((self.decoded // 8).bit_length())]
-        widths = [inputs, *[self.config.channels_at(2 * size) for size in sizes[1:]]]
+        """Features of level 8 -> image of size `decoded`."""
+        levels = [8 << i for i in range((self.top // 8).bit_length())]
+        widths = [inputs, *[self.config.channels_at(2 * level) for level in levels[1:]]]
         layers = [up_block(a, b, deep=False) for a, b in pairwise(widths)]
         return nn.Sequential(*layers, conv(widths[-1], self.config.channels, 3), nn.Tanh())
 

@@ -12,17 +12,18 @@ from torch import nn
 
 from fastgan.nn import MinibatchStdDev
 from fastgan.ops import bias_act
+from fastgan.sizes import Resolution, sides
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of both networks.
+    """Sizes of both networks, for images of any size.
 
     `units` are the widths (u1, u2) of the two layers; the mirrored layers repeat them in reverse. `stddev_group` is the
     group size of the minibatch standard deviation that the discriminator sees, 0 for none.
     """
 
-    resolution: int = 28
+    resolution: Resolution = 28
     channels: int = 1
     latent: int = 64
     units: tuple[int, int] = (512, 256)
@@ -31,12 +32,13 @@ class Config:
     def __post_init__(self):
         if len(self.units) != 2 or min(self.units) < 1:
             raise ValueError(f"mlp: units is {self.units}, expected two positive widths")
-        if min(self.resolution, self.channels, self.latent) < 1:
+        if min(*sides(self.resolution), self.channels, self.latent) < 1:
             raise ValueError("mlp: resolution, channels and latent must be positive")
 
     @property
     def pixels(self) -> int:
-        return self.channels * self.resolution**2
+        height, width = sides(self.resolution)
+        return self.channels * height * width
 
 
 class Layer(nn.Module):
@@ -65,8 +67,8 @@ class Generator(nn.Module):
         self.inverse = nn.Sequential(Layer(u2, u1), Layer(u1, config.pixels))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        c = self.config
-        return self.inverse(self.down(latents)).view(-1, c.channels, c.resolution, c.resolution)
+        size = sides(self.config.resolution)
+        return self.inverse(self.down(latents)).view(-1, self.config.channels, *size)
 
     def prepare(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         """Start from the data's statistics [C, H, W]: around the mean image, spread as far as the data are.

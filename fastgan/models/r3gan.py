@@ -17,6 +17,7 @@ from torch import nn
 
 from fastgan.fields import check
 from fastgan.ops import bias_act, conv2d, downsample2d, setup_filter, upsample2d
+from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Config:
     for every stage, or a tuple with one per stage, 4x4 first. `expansion` is a block's inner width over its outer one.
     `num_classes` > 0 makes both networks conditional, by `embedding` numbers per class. `taps` make the resampling
     filter, which is taps * [1, 1] along each axis. The `bf16_stages` stages of the highest resolution run in bfloat16,
-    with float32 weights.
+    with float32 weights. Of a rectangle the basis is what as many halvings leave: 6x10 of 96x160.
     """
 
-    resolution: int = 32
+    resolution: Resolution = 32
     channels: int = 3
     latent: int = 64
     widths: int | tuple[int, ...] = 128
@@ -45,9 +46,8 @@ class Config:
 
     def __post_init__(self):
         check("r3gan", self)
-        stages = self.resolution.bit_length() - 2
-        if not 4 <= self.resolution <= 1 << 13 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"r3gan: resolution is {self.resolution}, expected a power of two from 4 to {1 << 13}")
+        object.__setattr__(self, "resolution", check_levels("r3gan", self.resolution, 4, 1 << 13))
+        stages = nominal(self.resolution).bit_length() - 2
         for name in ("channels", "latent", "expansion", "kernel"):
             if not 1 <= getattr(self, name) <= 1 << 14:
                 raise ValueError(f"r3gan: {name} is {getattr(self, name)}, expected 1 to {1 << 14}")
@@ -200,11 +200,11 @@ class Transition(nn.Module):
 
 
 class GenerativeBasis(nn.Module):
-    """latents [N, inputs] -> [N, C, 4, 4]: channel c is Basis[c] times a linear function of the latent."""
+    """latents [N, inputs] -> [N, C, *size]: channel c is Basis[c] times a linear function of the latent."""
 
-    def __init__(self, inputs: int, channels: int):
+    def __init__(self, inputs: int, channels: int, size: tuple[int, int] = (4, 4)):
         super().__init__()
-        self.Basis = nn.Parameter(torch.randn(channels, 4, 4))
+        self.Basis = nn.Parameter(torch.randn(channels, *size))
         self.LinearLayer = _linear(inputs, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -212,17 +212,18 @@ class GenerativeBasis(nn.Module):
 
 
 class DiscriminativeBasis(nn.Module):
-    """[N, C, 4, 4] -> [N, outputs]: a depthwise convolution as large as its input, then a linear map."""
+    """[N, C, *size] -> [N, outputs]: a depthwise convolution as large as its input, then a linear map."""
 
-    def __init__(self, channels: int, outputs: int):
+    def __init__(self, channels: int, outputs: int, size: tuple[int, int] = (4, 4)):
         super().__init__()
-        self.Basis = nn.Conv2d(channels, channels, 4, groups=channels, bias=False)
+        self.Basis = nn.Conv2d(channels, channels, size, groups=channels, bias=False)
         _scale(self.Basis.weight, 1.0)
         self.LinearLayer = _linear(channels, outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[2:] != (4, 4):
-            raise ValueError(f"r3gan: the images shrink to {x.shape[2]}x{x.shape[3]}, expected 4x4: another resolution")
+        if x.shape[2:] != self.Basis.kernel_size:
+            found, expected = ("x".join(map(str, size)) for size in (x.shape[2:], self.Basis.kernel_size))
+            raise ValueError(f"r3gan: the images shrink to {found}, expected {expected}: another resolution")
         features = (x * self.Basis.weight[:, 0].to(x.dtype)).sum((2, 3))
         return F.linear(features, self.LinearLayer.weight.to(x.dtype))
 
@@ -257,7 +258,8 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         conditional = config.num_classes > 0
-        transitions = [GenerativeBasis(config.latent + config.embedding * conditional, config.widths[0])]
+        inputs, base = config.latent + config.embedding * conditional, at_level(config.resolution, 4)
+        transitions = [GenerativeBasis(inputs, config.widths[0], base)]
         transitions += [Transition(a, b, config.taps, up=True) for a, b in pairwise(config.widths)]
         first_bf16 = len(transitions) - config.bf16_stages
         self.MainLayers = nn.ModuleList(
@@ -293,7 +295,8 @@ class Discriminator(nn.Module):
         self.config = config
         conditional = config.num_classes > 0
         widths = config.widths
-        transitions = [DiscriminativeBasis(widths[0], config.embedding if conditional else 1)]
+        outputs, base = config.embedding if conditional else 1, at_level(config.resolution, 4)
+        transitions = [DiscriminativeBasis(widths[0], outputs, base)]
         transitions += [Transition(b, a, config.taps, up=False) for a, b in pairwise(widths)]
         first_bf16 = len(transitions) - config.bf16_stages
         stages = [Stage([*_blocks(config, s), layer], s >= first_bf16) for s, layer in enumerate(transitions)]

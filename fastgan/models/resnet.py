@@ -17,30 +17,32 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan.ops import bias_act, conv2d
+from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
 
 @dataclass(frozen=True)
 class Config:
     """Sizes of both networks: `width` channels at full resolution (128 in the papers' networks for CIFAR-10, 64 for
-    larger images). `spectral`: the critic is spectrally normalised."""
+    larger images). `spectral`: the critic is spectrally normalised. A rectangle has the layout of the largest power of two
+    within its shorter side."""
 
-    resolution: int = 32
+    resolution: Resolution = 32
     channels: int = 3
     latent: int = 128
     width: int = 128
     spectral: bool = False
 
     def __post_init__(self):
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"resnet: resolution is {self.resolution}, expected a power of two, at least 8")
+        object.__setattr__(self, "resolution", check_levels("resnet", self.resolution, 8))
         if min(self.channels, self.latent, self.width) < 1:
             raise ValueError("resnet: channels, latent and width must be positive")
 
     @property
     def widths(self) -> list[int]:
         """Channels at 4x4, 8x8, ... up to the resolution."""
-        levels = range(self.resolution.bit_length() - 3, -1, -1)
-        return [self.width * (1 if self.resolution <= 32 else min(1 << level, 8)) for level in levels]
+        full = nominal(self.resolution)
+        levels = range(full.bit_length() - 3, -1, -1)
+        return [self.width * (1 if full <= 32 else min(1 << level, 8)) for level in levels]
 
 
 def spectral_weight(weight: torch.Tensor, u: torch.Tensor, update: bool) -> torch.Tensor:
@@ -123,8 +125,8 @@ class Generator(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        widths = config.widths
-        self.weight = nn.Parameter(torch.randn(config.latent, widths[0], 4, 4) * config.latent**-0.5)
+        widths, base = config.widths, at_level(config.resolution, 4)
+        self.weight = nn.Parameter(torch.randn(config.latent, widths[0], *base) * config.latent**-0.5)
         self.bias = nn.Parameter(torch.zeros(widths[0]))
         self.blocks = nn.Sequential(*[UpBlock(a, b) for a, b in pairwise(widths)])
         self.norm = nn.BatchNorm2d(config.width)
@@ -144,8 +146,8 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        small = config.resolution <= 32
-        downs, plains = (max(config.resolution.bit_length() - 4, 1), 2) if small else (len(config.widths) - 1, 1)
+        full = nominal(config.resolution)
+        downs, plains = (max(full.bit_length() - 4, 1), 2) if full <= 32 else (len(config.widths) - 1, 1)
         widths = config.widths[:0:-1][:downs]  # at full resolution and after each halving but the last
         last = widths[-1]
         pairs = enumerate(pairwise([config.channels, *widths]))

@@ -16,14 +16,17 @@ from fastgan.models.stylegan2_discriminator import Discriminator, DiscriminatorC
 from fastgan.models.stylegan_layers import (
     RESAMPLE_FILTER,
     Conv2d,
-    Mapping,
+    StyleGenerator,
     activate,
     check_sizes,
-    half_dtype,
+    check_styles,
+    layout,
+    renamed,
 )
 from fastgan.nn import EqualLinear
 from fastgan.ops import bias_act, modulated_conv2d, setup_filter, upsample2d
 from fastgan.ops._autocast import autocast
+from fastgan.sizes import Resolution, at_level, nominal
 
 __all__ = ["Config", "Discriminator", "DiscriminatorConfig", "Generator"]
 
@@ -32,14 +35,15 @@ NoiseMode = Literal["random", "const", "none"] | Callable[..., torch.Tensor]
 
 @dataclass(frozen=True)
 class Config:
-    """Generator. A feature map of resolution r has min(channel_base / r, channel_max) channels.
+    """Generator. A feature map of resolution r has min(channel_base / r, channel_max) channels. Of a rectangle the levels are
+    called as those of the largest power of two within its shorter side: 4 is where 96x160 has 6x10 pixels.
 
     `num_classes`: length of the class vector c, 0 for none. The `num_fp16_res` highest resolutions run in `precision`:
     float16 on CUDA alone, as published, or bfloat16 on every device; `channels_last` is their memory format.
     `conv_clamp` bounds activations, which keeps them within float16.
     """
 
-    resolution: int = 256
+    resolution: Resolution = 256
     channels: int = 3
     num_classes: int = 0
     z_dim: int = 512
@@ -64,20 +68,18 @@ class Config:
 
     def __post_init__(self):
         check_sizes("stylegan2", self)
-        if self.architecture not in ("orig", "skip", "resnet"):
-            raise ValueError(f"stylegan2: architecture is {self.architecture!r}, expected 'orig', 'skip' or 'resnet'")
 
-    def width(self, resolution: int) -> int:
-        """Channels at a resolution."""
-        return min(self.channel_base // resolution, self.channel_max)
+    def width(self, level: int) -> int:
+        """Channels at a level."""
+        return min(self.channel_base // level, self.channel_max)
 
 
 class SynthesisLayer(nn.Module):
-    """x [N, in, H, W], w [N, w_dim] -> [N, out, r, r]: modulated convolution, noise, bias, activation."""
+    """x [N, in, H, W], w [N, w_dim] -> [N, out, *size]: modulated convolution, noise, bias, activation."""
 
-    def __init__(self, config: Config, inputs: int, outputs: int, resolution: int, up: int = 1):
+    def __init__(self, config: Config, inputs: int, outputs: int, size: tuple[int, int], up: int = 1):
         super().__init__()
-        self.config, self.resolution, self.up = config, resolution, up
+        self.config, self.size, self.up = config, size, up
         k = config.kernel_size
         self.affine = EqualLinear(config.w_dim, inputs, bias_init=1)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, k, k))
@@ -85,7 +87,7 @@ class SynthesisLayer(nn.Module):
         taps = config.resample_filter if up > 1 else RESAMPLE_FILTER
         self.register_buffer("resample_filter", setup_filter(taps))
         if config.use_noise:
-            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.register_buffer("noise_const", torch.randn(*size))
             self.noise_strength = nn.Parameter(torch.zeros([]))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
@@ -94,7 +96,7 @@ class SynthesisLayer(nn.Module):
             return None
         if mode == "const":
             return self.noise_const * self.noise_strength
-        shape = (x.shape[0], 1, self.resolution, self.resolution)
+        shape = (x.shape[0], 1, *self.size)
         if mode == "random":
             return torch.randn(shape, device=x.device, dtype=self.noise_const.dtype) * self.noise_strength
         return mode(*shape) * self.noise_strength
@@ -108,7 +110,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """x [N, in, r, r], w [N, w_dim] -> [N, channels, r, r]: 1x1 convolution, modulated and not demodulated."""
+    """x [N, in, H, W], w [N, w_dim] -> [N, channels, H, W]: 1x1 convolution, modulated and not demodulated."""
 
     def __init__(self, config: Config, inputs: int):
         super().__init__()
@@ -124,21 +126,21 @@ class ToRGB(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: doubles x (the first starts from `const`), and adds to or makes the image where it has a `torgb`."""
+    """One level: doubles x (the first starts from `const`), and adds to or makes the image where it has a `torgb`."""
 
-    def __init__(self, config: Config, inputs: int, resolution: int, half: bool):
+    def __init__(self, config: Config, inputs: int, level: int, half: bool):
         super().__init__()
         self.config, self.half = config, half
-        outputs = config.width(resolution)
+        outputs, size = config.width(level), at_level(config.resolution, level)
         self.register_buffer("resample_filter", setup_filter(config.resample_filter))
         self.num_conv, self.num_torgb = 1, 0
         if not inputs:
-            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
+            self.const = nn.Parameter(torch.randn(outputs, *size))
         else:
-            self.conv0 = SynthesisLayer(config, inputs, outputs, resolution, up=2)
+            self.conv0 = SynthesisLayer(config, inputs, outputs, size, up=2)
             self.num_conv = 2
-        self.conv1 = SynthesisLayer(config, outputs, outputs, resolution)
-        if config.architecture == "skip" or resolution == config.resolution:
+        self.conv1 = SynthesisLayer(config, outputs, outputs, size)
+        if config.architecture == "skip" or level == nominal(config.resolution):
             self.torgb = ToRGB(config, outputs)
             self.num_torgb = 1
         if inputs and config.architecture == "resnet":
@@ -153,16 +155,12 @@ class SynthesisBlock(nn.Module):
         force_fp32: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         w = iter(ws.unbind(1))
-        layout = dict(dtype=ws.dtype)
-        if self.half and not force_fp32:
-            layout["dtype"] = half_dtype(self.config, ws)
-            if self.config.channels_last and layout["dtype"] != ws.dtype:
-                layout["memory_format"] = torch.channels_last
+        options = layout(self.config, ws, self.half and not force_fp32)
         if x is None:
-            x = self.const[None].repeat(len(ws), 1, 1, 1).to(**layout)
+            x = self.const[None].repeat(len(ws), 1, 1, 1).to(**options)
             x = self.conv1(x, next(w), noise_mode)
         else:
-            x = x.to(**layout)
+            x = x.to(**options)
             residual = self.config.architecture == "resnet"
             branch = self.conv0(x, next(w), noise_mode)
             branch = self.conv1(branch, next(w), noise_mode, gain=math.sqrt(0.5) if residual else 1.0)
@@ -176,28 +174,28 @@ class SynthesisBlock(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """w [N, num_ws, w_dim] -> images [N, channels, R, R]; blocks b4, b8, ..., bR."""
+    """w [N, num_ws, w_dim] -> images [N, channels, H, W]; blocks b4, b8, ... by level."""
 
     def __init__(self, config: Config):
         super().__init__()
         self.w_dim = config.w_dim
-        self.resolutions = [2**i for i in range(2, config.resolution.bit_length())]
-        half_from = max(2 ** (config.resolution.bit_length() - config.num_fp16_res), 8)
+        full = nominal(config.resolution)
+        self.levels = [2**i for i in range(2, full.bit_length())]
+        half_from = max(2 ** (full.bit_length() - config.num_fp16_res), 8)
         inputs = 0
-        for r in self.resolutions:
-            setattr(self, f"b{r}", SynthesisBlock(config, inputs, r, half=r >= half_from))
-            inputs = config.width(r)
-        self.num_ws = 2 * len(self.resolutions)
+        for level in self.levels:
+            setattr(self, f"b{level}", SynthesisBlock(config, inputs, level, half=level >= half_from))
+            inputs = config.width(level)
+        self.num_ws = 2 * len(self.levels)
 
     def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random", force_fp32: bool = False) -> torch.Tensor:
-        if ws.dim() != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(f"stylegan2: ws has shape {tuple(ws.shape)}; expected (N, {self.num_ws}, {self.w_dim})")
+        check_styles("stylegan2", ws, self.num_ws, self.w_dim)
         if not callable(noise_mode) and noise_mode not in ("random", "const", "none"):
             raise ValueError(f"stylegan2: noise_mode is {noise_mode!r}; expected 'random', 'const' or 'none'")
         x = image = None
         first = 0
-        for r in self.resolutions:
-            block = getattr(self, f"b{r}")
+        for level in self.levels:
+            block = getattr(self, f"b{level}")
             # A ToRGB shares its w with the next block's first convolution.
             own = ws[:, first : first + block.num_conv + block.num_torgb]
             x, image = block(x, image, own, noise_mode, force_fp32)
@@ -205,47 +203,15 @@ class Synthesis(nn.Module):
         return image
 
 
-class Generator(nn.Module):
-    """Latents z [N, z_dim] (and class vectors c [N, num_classes]) -> images [N, channels, R, R], linear, around [-1, 1]."""
+class Generator(StyleGenerator):
+    """Latents z [N, z_dim] (and class vectors c [N, num_classes]) -> images [N, channels, H, W], linear, around [-1, 1]."""
 
-    Config = Config
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.config = config
-        self.z_dim, self.c_dim, self.w_dim = config.z_dim, config.num_classes, config.w_dim
-        self.img_resolution, self.img_channels = config.resolution, config.channels
-        self.synthesis = Synthesis(config)
-        self.num_ws = self.synthesis.num_ws
-        self.mapping = Mapping(
-            config.z_dim,
-            config.num_classes,
-            config.w_dim,
-            self.num_ws,
-            config.mapping_layers,
-            config.embed_features,
-            config.mapping_features,
-            config.mapping_activation,
-            config.mapping_lr_multiplier,
-            config.w_avg_beta,
-        )
+    Config, Synthesis = Config, Synthesis
 
     @classmethod
-    def from_reference(
-        cls, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, **synthesis_kwargs
-    ) -> "Generator":
-        """The network of the public implementation's constructor arguments; TypeError for one it does not have.
-
-        `fused_modconv_default` is accepted and ignored: the form of a modulated convolution is chosen inside it.
-        """
-        names = dict(num_layers="mapping_layers", layer_features="mapping_features", activation="mapping_activation")
-        names |= dict(lr_multiplier="mapping_lr_multiplier")
-        mapping = {names.get(key, key): value for key, value in (mapping_kwargs or {}).items()}
-        synthesis_kwargs.pop("fused_modconv_default", None)
-        if "fp16_channels_last" in synthesis_kwargs:
-            synthesis_kwargs["channels_last"] = synthesis_kwargs.pop("fp16_channels_last")
-        sizes = dict(z_dim=z_dim, num_classes=c_dim, w_dim=w_dim, resolution=img_resolution, channels=img_channels)
-        return cls(Config(**sizes, **mapping, **synthesis_kwargs))
+    def from_reference(cls, *args, fused_modconv_default=None, **options) -> "Generator":
+        """As of the base. `fused_modconv_default` has no effect: the form of a modulated convolution is chosen inside it."""
+        return super().from_reference(*args, **renamed(options, {"fp16_channels_last": "channels_last"}))
 
     def forward(
         self,
@@ -258,7 +224,7 @@ class Generator(nn.Module):
         force_fp32: bool = False,
     ) -> torch.Tensor:
         """Truncation and `update_emas` as in `Mapping`. noise_mode: "random" is fresh per image, "const" one fixed pattern
-        per layer, "none" no noise; a function draws it, (N, 1, r, r) -> normal numbers of that shape. `force_fp32` runs every
+        per layer, "none" no noise; a function draws it, (N, 1, h, w) -> normal numbers of that shape. `force_fp32` runs every
         layer in the parameters' own type."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
         return self.synthesis(ws, noise_mode, force_fp32)

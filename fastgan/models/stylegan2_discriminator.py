@@ -8,9 +8,19 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fastgan.models.stylegan_layers import RESAMPLE_FILTER, Conv2d, Mapping, check_sizes, half_dtype
+from fastgan.models.stylegan_layers import (
+    MAPPING,
+    RESAMPLE_FILTER,
+    Conv2d,
+    Mapping,
+    check_sizes,
+    layout,
+    mapping_options,
+    renamed,
+)
 from fastgan.nn import EqualLinear, MinibatchStdDev
 from fastgan.ops import downsample2d, setup_filter
+from fastgan.sizes import Resolution, at_level, nominal, sides
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,7 @@ class DiscriminatorConfig:
     are buffers (Mo et al., 2020, FreezeD). `mbstd_num_channels`: 0 for no minibatch standard deviation.
     """
 
-    resolution: int = 256
+    resolution: Resolution = 256
     channels: int = 3
     num_classes: int = 0
     architecture: Literal["orig", "skip", "resnet"] = "resnet"
@@ -46,29 +56,27 @@ class DiscriminatorConfig:
 
     def __post_init__(self):
         check_sizes("stylegan2", self)
-        if self.architecture not in ("orig", "skip", "resnet"):
-            raise ValueError(f"stylegan2: architecture is {self.architecture!r}, expected 'orig', 'skip' or 'resnet'")
-        if self.resolution == 4 and self.architecture != "skip":
+        if nominal(self.resolution) == 4 and self.architecture != "skip":
             raise ValueError(
-                f"stylegan2: architecture is {self.architecture!r}; at resolution 4 only 'skip' sees the image"
+                f"stylegan2: architecture is {self.architecture!r}; at resolution {self.resolution} only 'skip' sees the image"
             )
         if self.mbstd_num_channels < 0 or (self.mbstd_group_size is not None and self.mbstd_group_size < 1):
             raise ValueError(
                 "stylegan2: mbstd_num_channels must be at least 0 and mbstd_group_size at least 1, or None"
             )
 
-    def width(self, resolution: int) -> int:
-        """Channels at a resolution."""
-        return min(self.channel_base // resolution, self.channel_max)
+    def width(self, level: int) -> int:
+        """Channels at a level."""
+        return min(self.channel_base // level, self.channel_max)
 
 
 class DiscriminatorBlock(nn.Module):
-    """One resolution: features (and, for "skip", the image) at half the size. The first block has no features yet."""
+    """One level: features (and, for "skip", the image) at half the size. The first block has no features yet."""
 
-    def __init__(self, config: DiscriminatorConfig, resolution: int, first_layer: int, half: bool):
+    def __init__(self, config: DiscriminatorConfig, level: int, first_layer: int, half: bool):
         super().__init__()
         self.config, self.half = config, half
-        inputs, outputs = config.width(resolution), config.width(resolution // 2)
+        inputs, outputs = config.width(level), config.width(level // 2)
         self.register_buffer("resample_filter", setup_filter(config.resample_filter))
         self.num_layers = 0
 
@@ -78,7 +86,7 @@ class DiscriminatorBlock(nn.Module):
             options = dict(act=config.activation, clamp=config.conv_clamp) | options
             return Conv2d(*args, taps=config.resample_filter, trainable=trainable, **options)
 
-        if resolution == config.resolution or config.architecture == "skip":
+        if level == nominal(config.resolution) or config.architecture == "skip":
             self.fromrgb = layer(config.channels, inputs, 1)
         self.conv0 = layer(inputs, inputs, 3)
         self.conv1 = layer(inputs, outputs, 3, down=2)
@@ -88,15 +96,11 @@ class DiscriminatorBlock(nn.Module):
     def forward(
         self, x: torch.Tensor | None, image: torch.Tensor | None, force_fp32: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        layout = dict(dtype=self.conv0.weight.dtype)
-        if self.half and not force_fp32:
-            layout["dtype"] = half_dtype(self.config, self.conv0.weight)
-            if self.config.channels_last and layout["dtype"] != self.conv0.weight.dtype:
-                layout["memory_format"] = torch.channels_last
+        options = layout(self.config, self.conv0.weight, self.half and not force_fp32)
         if x is not None:
-            x = x.to(**layout)
+            x = x.to(**options)
         if image is not None:
-            image = image.to(**layout)
+            image = image.to(**options)
             y = self.fromrgb(image)
             x = y if x is None else x + y
             image = downsample2d(image, self.resample_filter) if self.config.architecture == "skip" else None
@@ -107,7 +111,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """Features [N, C, 4, 4] -> [N, cmap_dim], or [N, 1] without classes."""
+    """Features [N, C, 4, 4] (of rectangles 6x10, say) -> [N, cmap_dim], or [N, 1] without classes."""
 
     def __init__(self, config: DiscriminatorConfig, cmap_dim: int):
         super().__init__()
@@ -120,7 +124,7 @@ class DiscriminatorEpilogue(nn.Module):
             MinibatchStdDev(config.mbstd_group_size, config.mbstd_num_channels) if config.mbstd_num_channels else None
         )
         self.conv = Conv2d(width + config.mbstd_num_channels, width, 3, **options)
-        self.fc = EqualLinear(width * 16, width, act=act)
+        self.fc = EqualLinear(width * math.prod(at_level(config.resolution, 4)), width, act=act)
         self.out = EqualLinear(width, cmap_dim or 1)
 
     def forward(self, x: torch.Tensor | None, image: torch.Tensor | None) -> torch.Tensor:
@@ -136,7 +140,7 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [N, channels, R, R] (and class vectors c [N, num_classes]) -> logits [N, 1].
+    """Images [N, channels, H, W] (and class vectors c [N, num_classes]) -> logits [N, 1].
 
     Minibatch standard deviation makes a logit depend on the others of its group: N must be a multiple of min(N, group).
     """
@@ -147,27 +151,18 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         self.c_dim, self.img_resolution, self.img_channels = config.num_classes, config.resolution, config.channels
-        self.resolutions = [2**i for i in range(config.resolution.bit_length() - 1, 2, -1)]
-        half_from = max(2 ** (config.resolution.bit_length() - config.num_fp16_res), 8)
+        full = nominal(config.resolution)
+        self.levels = [2**i for i in range(full.bit_length() - 1, 2, -1)]
+        half_from = max(2 ** (full.bit_length() - config.num_fp16_res), 8)
         layers = 0
-        for r in self.resolutions:
-            block = DiscriminatorBlock(config, r, layers, half=r >= half_from)
-            setattr(self, f"b{r}", block)
+        for level in self.levels:
+            block = DiscriminatorBlock(config, level, layers, half=level >= half_from)
+            setattr(self, f"b{level}", block)
             layers += block.num_layers
         self.cmap_dim = (config.width(4) if config.cmap_dim is None else config.cmap_dim) if config.num_classes else 0
         if config.num_classes:
-            self.mapping = Mapping(
-                0,
-                config.num_classes,
-                self.cmap_dim,
-                None,
-                config.mapping_layers,
-                config.embed_features,
-                config.mapping_features,
-                config.mapping_activation,
-                config.mapping_lr_multiplier,
-                w_avg_beta=None,
-            )
+            options = mapping_options(config)
+            self.mapping = Mapping(0, config.num_classes, self.cmap_dim, None, w_avg_beta=None, **options)
         self.b4 = DiscriminatorEpilogue(config, self.cmap_dim)
 
     @classmethod
@@ -182,21 +177,8 @@ class Discriminator(nn.Module):
         **kwargs,
     ) -> "Discriminator":
         """The network of the public implementation's constructor arguments; TypeError for one it does not have."""
-        renamed = (
-            (block_kwargs, dict(fp16_channels_last="channels_last")),
-            (epilogue_kwargs, dict(activation="epilogue_activation")),
-            (
-                mapping_kwargs,
-                dict(
-                    num_layers="mapping_layers",
-                    layer_features="mapping_features",
-                    activation="mapping_activation",
-                    lr_multiplier="mapping_lr_multiplier",
-                ),
-            ),
-        )
-        for options, names in renamed:
-            kwargs |= {names.get(key, key): value for key, value in (options or {}).items()}
+        kwargs |= renamed(block_kwargs, dict(fp16_channels_last="channels_last"))
+        kwargs |= renamed(epilogue_kwargs, dict(activation="epilogue_activation")) | renamed(mapping_kwargs, MAPPING)
         return cls(DiscriminatorConfig(num_classes=c_dim, resolution=img_resolution, channels=img_channels, **kwargs))
 
     def forward(
@@ -204,12 +186,12 @@ class Discriminator(nn.Module):
     ) -> torch.Tensor:
         """`update_emas` is part of the interface and has no effect: nothing here is averaged. Raises ValueError for
         images of another size."""
-        size = (self.img_channels, self.img_resolution, self.img_resolution)
+        size = (self.img_channels, *sides(self.img_resolution))
         if img.dim() != 4 or img.shape[1:] != size:
             raise ValueError(f"stylegan2: img has shape {tuple(img.shape)}; expected (N, {', '.join(map(str, size))})")
         x = None
-        for r in self.resolutions:
-            x, img = getattr(self, f"b{r}")(x, img, force_fp32)
+        for level in self.levels:
+            x, img = getattr(self, f"b{level}")(x, img, force_fp32)
         x = self.b4(x, img)
         if not self.c_dim:
             return x

@@ -12,11 +12,13 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fastgan.models.stylegan_layers import MAX_RESOLUTION, Mapping, check_sizes, half_dtype
+from fastgan.models.stylegan_layers import MAX_RESOLUTION, StyleGenerator, check_sizes, check_styles, layout
 from fastgan.nn import EqualLinear
 from fastgan.ops import filtered_lrelu, modulated_conv2d
 from fastgan.ops._autocast import autocast
+from fastgan.sizes import Resolution
 
+SQUARE = "its filters and their margins are designed for one sampling rate per layer, the same along both sides"
 R = dict(conv_kernel=1, use_radial_filters=True, channel_base=65536, channel_max=1024)
 
 
@@ -30,7 +32,7 @@ class Config:
     2^num_fp16_res exceeds the resolution run in `precision`, as in StyleGAN2.
     """
 
-    resolution: int = 256
+    resolution: Resolution = 256
     channels: int = 3
     num_classes: int = 0
     z_dim: int = 512
@@ -58,7 +60,7 @@ class Config:
     channels_last: bool = False
 
     def __post_init__(self):
-        check_sizes("stylegan3", self)
+        check_sizes("stylegan3", self, SQUARE)
         if not 0 < self.num_critical < self.num_layers:
             raise ValueError(f"stylegan3: num_critical is {self.num_critical}, expected 1 to {self.num_layers - 1}")
         if not 0 < self.first_cutoff <= self.resolution / 2:
@@ -202,12 +204,7 @@ class SynthesisLayer(nn.Module):
         styles = self.affine(w)
         if self.torgb:
             styles = styles * (self.in_channels * self.kernel**2) ** -0.5
-        if self.half and not force_fp32:
-            dtype = half_dtype(config, w)
-            layout = dict(memory_format=torch.channels_last) if config.channels_last and dtype != w.dtype else {}
-            x = x.to(dtype, **layout)
-        else:
-            x = x.to(w.dtype)
+        x = x.to(**layout(config, w, self.half and not force_fp32))
         x = modulated_conv2d(
             autocast(x),
             self.weight,
@@ -240,8 +237,7 @@ class Synthesis(nn.Module):
             self.layer_names.append(name)
 
     def forward(self, ws: torch.Tensor, update_emas: bool = False, force_fp32: bool = False) -> torch.Tensor:
-        if ws.dim() != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(f"stylegan3: ws has shape {tuple(ws.shape)}; expected (N, {self.num_ws}, {self.w_dim})")
+        check_styles("stylegan3", ws, self.num_ws, self.w_dim)
         first, *rest = ws.unbind(1)
         x = self.input(first)
         for name, w in zip(self.layer_names, rest, strict=True):
@@ -249,37 +245,10 @@ class Synthesis(nn.Module):
         return x.to(ws.dtype) * self.output_scale
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """Latents z [N, z_dim] (and class vectors c [N, num_classes]) -> images [N, channels, R, R], linear, around [-1, 1]."""
 
-    Config = Config
-
-    def __init__(self, config: Config):
-        super().__init__()
-        self.config = config
-        self.z_dim, self.c_dim, self.w_dim = config.z_dim, config.num_classes, config.w_dim
-        self.img_resolution, self.img_channels = config.resolution, config.channels
-        self.synthesis = Synthesis(config)
-        self.num_ws = self.synthesis.num_ws
-        self.mapping = Mapping(
-            config.z_dim,
-            config.num_classes,
-            config.w_dim,
-            self.num_ws,
-            config.mapping_layers,
-            lr_multiplier=config.mapping_lr_multiplier,
-            w_avg_beta=config.w_avg_beta,
-        )
-
-    @classmethod
-    def from_reference(
-        cls, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, **synthesis_kwargs
-    ) -> "Generator":
-        """The network of the public implementation's constructor arguments; TypeError for one it does not have."""
-        names = dict(num_layers="mapping_layers", lr_multiplier="mapping_lr_multiplier")
-        mapping = {names.get(key, key): value for key, value in (mapping_kwargs or {}).items()}
-        sizes = dict(z_dim=z_dim, num_classes=c_dim, w_dim=w_dim, resolution=img_resolution, channels=img_channels)
-        return cls(Config(**sizes, **mapping, **synthesis_kwargs))
+    Config, Synthesis = Config, Synthesis
 
     def forward(
         self,

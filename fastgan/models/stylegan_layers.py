@@ -1,4 +1,5 @@
-"""What the StyleGAN networks share beyond `fastgan.nn`: the convolution as their checkpoints hold it, the mapping network."""
+"""What the StyleGAN networks share beyond `fastgan.nn`: the convolution as their checkpoints hold it, the mapping network,
+both generators' outside, and the checks of their options."""
 
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from fastgan.fields import check
 from fastgan.nn import EqualConv2d, EqualLinear
 from fastgan.ops import bias_act, pixel_norm, setup_filter
 from fastgan.ops.bias_act import ACTIVATIONS
+from fastgan.sizes import check_levels
 
 RESAMPLE_FILTER = (1, 3, 3, 1)
 
@@ -115,6 +117,56 @@ class Mapping(nn.Module):
         return near if truncation_cutoff is None else torch.cat([near, w[:, truncation_cutoff:]], 1)
 
 
+# The mapping network's arguments in the public implementation, and what the configs call them.
+MAPPING = {
+    "num_layers": "mapping_layers",
+    "layer_features": "mapping_features",
+    "activation": "mapping_activation",
+    "lr_multiplier": "mapping_lr_multiplier",
+}
+
+
+def renamed(options: dict | None, names: dict[str, str]) -> dict:
+    """`options` of the public implementation by the names of a config."""
+    return {names.get(key, key): value for key, value in (options or {}).items()}
+
+
+def mapping_options(config) -> dict:
+    """Arguments of `Mapping` beside the sizes, as far as the config has them."""
+    fields = MAPPING | {name: name for name in ("embed_features", "w_avg_beta")}
+    return {name: getattr(config, field) for name, field in fields.items() if hasattr(config, field)}
+
+
+class StyleGenerator(nn.Module):
+    """What both generators are from outside: `mapping` to w, `synthesis` to images, and their sizes."""
+
+    Config: type
+    Synthesis: type[nn.Module]
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.z_dim, self.c_dim, self.w_dim = config.z_dim, config.num_classes, config.w_dim
+        self.img_resolution, self.img_channels = config.resolution, config.channels
+        self.synthesis = self.Synthesis(config)
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = Mapping(self.z_dim, self.c_dim, self.w_dim, self.num_ws, **mapping_options(config))
+
+    @classmethod
+    def from_reference(
+        cls, z_dim, c_dim, w_dim, img_resolution, img_channels, mapping_kwargs=None, **synthesis_kwargs
+    ) -> "StyleGenerator":
+        """The network of the public implementation's constructor arguments; TypeError for one it does not have."""
+        sizes = dict(z_dim=z_dim, num_classes=c_dim, w_dim=w_dim, resolution=img_resolution, channels=img_channels)
+        return cls(cls.Config(**sizes, **renamed(mapping_kwargs, MAPPING), **synthesis_kwargs))
+
+
+def check_styles(family: str, ws: torch.Tensor, num_ws: int, w_dim: int) -> None:
+    """ValueError unless ws is [N, num_ws, w_dim]."""
+    if ws.dim() != 3 or ws.shape[1:] != (num_ws, w_dim):
+        raise ValueError(f"{family}: ws has shape {tuple(ws.shape)}; expected (N, {num_ws}, {w_dim})")
+
+
 # Largest values of what decides how many loops a constructor makes and how large its filters are.
 LIMITS = {
     "channels": 1 << 10,
@@ -134,13 +186,11 @@ MAY_BE_ZERO = ("num_classes",)
 MAX_RESOLUTION = 1 << 13
 
 
-def check_sizes(family: str, config) -> None:
-    """ValueError unless each field is of its type, the resolution is a power of two, and the sizes every StyleGAN config has are
-    positive and within reason."""
+def check_sizes(family: str, config, square: str = "") -> None:
+    """ValueError unless each field is of its type, the resolution is one of `fastgan.sizes.check_levels`, and the sizes every
+    StyleGAN config has are positive and within reason."""
     check(family, config)
-    r = config.resolution
-    if not 4 <= r <= MAX_RESOLUTION or r & (r - 1):
-        raise ValueError(f"{family}: resolution is {r}, expected a power of two from 4 to {MAX_RESOLUTION}")
+    object.__setattr__(config, "resolution", check_levels(family, config.resolution, 4, MAX_RESOLUTION, square))
     for name, largest in LIMITS.items():
         least = 0 if name in MAY_BE_ZERO else 1
         value = getattr(config, name, least)
@@ -157,6 +207,11 @@ def check_sizes(family: str, config) -> None:
         raise ValueError(f"{family}: resample_filter has {len(taps)} taps, expected 1 to 64")
 
 
-def half_dtype(config, x: torch.Tensor) -> torch.dtype:
-    """The type of the layers of high resolution: float16 on CUDA alone (elsewhere the type of x), bfloat16 everywhere."""
-    return x.dtype if config.precision == "float16" and x.device.type != "cuda" else getattr(torch, config.precision)
+def layout(config, like: torch.Tensor, half: bool) -> dict:
+    """What `Tensor.to` is told of a layer's input: the type of `like`, a parameter; of a layer of high resolution (`half`)
+    float16 on CUDA alone, or bfloat16 everywhere, then channels last if the config says so."""
+    dtype = like.dtype
+    if half and (config.precision != "float16" or like.device.type == "cuda"):
+        dtype = getattr(torch, config.precision)
+    last = config.channels_last and dtype != like.dtype
+    return dict(dtype=dtype, memory_format=torch.channels_last) if last else dict(dtype=dtype)
