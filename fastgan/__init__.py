@@ -8,8 +8,9 @@ __version__ = "0.1.0"
 
 _LAZY_MODULES = ("data", "losses", "metrics", "models", "nn", "ops", "patch", "recipes", "training")
 _LAZY_NAMES = {name: "fastgan.patch" for name in ("accelerate", "patch_ops", "patched", "unpatch", "PatchReport")}
+_LAZY_NAMES |= {name: "fastgan.runs" for name in ("Run", "run")}
 
-__all__ = ["__version__", "tune_cpu_allocator", *_LAZY_MODULES]
+__all__ = ["__version__", "tune_cpu_allocator", *_LAZY_MODULES, *_LAZY_NAMES]
 
 
 def __getattr__(name: str):
@@ -18,3 +19,7 @@ def __getattr__(name: str):
     if name in _LAZY_NAMES:
         return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
     raise AttributeError(f"module 'fastgan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

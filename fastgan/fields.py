@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
+import inspect
+import itertools
 import math
 import numbers
+import textwrap
 import types
 import typing
 from typing import Any, Literal, Union
@@ -49,7 +53,8 @@ def _expected(hint: Any) -> str:
 
 
 def conform(value: Any, hint: Any, name: str) -> Any:
-    """`value` as `hint` wants it: lists become tuples, nothing else changes. Raises Mismatch that names the field."""
+    """`value` as `hint` wants it: lists become tuples, NumPy's numbers Python's, and dicts the dataclasses that they describe;
+    nothing else changes. Raises Mismatch that names the field."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -74,7 +79,9 @@ def conform(value: Any, hint: Any, name: str) -> Any:
         whole = isinstance(value, numbers.Integral) and abs(int(value)) < 2**63
         real = hint is float and isinstance(value, numbers.Real) and math.isfinite(value)
         if not isinstance(value, bool) and (whole or real):
-            return value
+            return value if isinstance(value, int | float) else int(value) if whole else float(value)
+    elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return build(hint, value, name)
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     raise Mismatch(f"{name} is {clip(value)}, expected {_expected(hint)}")
@@ -84,6 +91,23 @@ def conform(value: Any, hint: Any, name: str) -> Any:
 def hints(cls: type) -> dict[str, Any]:
     """Type by field name of a dataclass or a TypedDict."""
     return typing.get_type_hints(cls)
+
+
+@functools.cache
+def docs(cls: type) -> dict[str, str]:
+    """Docstring by field name of a dataclass, as one line; those whose source is not at hand are absent."""
+    found = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
+        except (OSError, TypeError, SyntaxError, AttributeError):  # made by a function, or typed at a prompt
+            continue
+        for field, below in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                text = getattr(below.value, "value", None)
+                if isinstance(field.target, ast.Name) and isinstance(text, str):
+                    found[field.target.id] = " ".join(text.split())
+    return found
 
 
 def check(family: str, config: Any) -> None:

@@ -8,6 +8,7 @@ gamma: NonNegative | None = None
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,21 +46,32 @@ Share = Annotated[float, Range(0, 1)]
 Decay = Annotated[float, Range(0, 1, without=(1,))]
 
 
-def check_ranges(options: Any) -> None:
-    """ValueError that names the first number of a dataclass that is out of its range, or no finite one."""
-    try:
-        hints = get_type_hints(type(options), include_extras=True)
-    except NameError:  # a class made in a function, whose annotations only that function understands
-        hints = {}
+def check_ranges(options: Any, within: str = "") -> None:
+    """ValueError that names the first number of a dataclass that is out of its range, or no finite one; of a nested one by its
+    path, "model.width"."""
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
-            check_ranges(value)
-        allowed = next(_ranges(hints.get(field.name)), Range())
-        for number in value if isinstance(value, (tuple, list)) else [value]:
-            if type(number) in (int, float) and number not in allowed:
-                finite = "a finite number" * (number != number or abs(number) == math.inf)
-                raise ValueError(f"{field.name} is {value}, expected {', '.join(filter(None, (finite, str(allowed))))}")
+            check_ranges(value, f"{within}{field.name}.")
+        check_range(allowed(type(options))[field.name], value, within + field.name)
+
+
+def check_range(bounds: Range, value: Any, name: str) -> None:
+    """ValueError where a number, or one of a tuple or list, is not within `bounds`, or not finite."""
+    for number in value if isinstance(value, (tuple, list)) else [value]:
+        if type(number) in (int, float) and number not in bounds:
+            finite = "a finite number" * (number != number or abs(number) == math.inf)
+            raise ValueError(f"{name} is {value}, expected {', '.join(filter(None, (finite, str(bounds))))}")
+
+
+@functools.cache
+def allowed(cls: type) -> dict[str, Range]:
+    """What the fields of a dataclass may be."""
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except NameError:  # a class made in a function, whose annotations only that function understands
+        hints = {}
+    return {field.name: next(_ranges(hints.get(field.name)), Range()) for field in dataclasses.fields(cls)}
 
 
 def _ranges(hint: Any) -> Iterator[Range]:

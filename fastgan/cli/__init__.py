@@ -7,7 +7,7 @@ import sys
 import tempfile
 import traceback
 
-from fastgan.cli.options import UsageError, as_options
+from fastgan.cli.options import UsageError, as_options, speak_of
 from fastgan.cli.reports import data, evaluate, info
 from fastgan.cli.sample import convert, sample
 from fastgan.cli.train import train
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             f"fastgan COMMAND ...\n\n{lines}\n\nfastgan COMMAND --help says more.", file=None if known else sys.stderr
         )
         return 0 if known and argv else 2
+    speak_of({})  # before a command has read any, errors are about files
     try:
         with stopping():
             code = COMMANDS[command](rest)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import re
-from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
+from typing import Annotated
 
 from fastgan.options import check_ranges
 
@@ -14,13 +15,14 @@ from fastgan.options import check_ranges
 EXTRA = {
     "tyro": "tyro",
     "rich": "rich",
+    "yaml": "pyyaml",
     "tensorboard": "tensorboard",
     "safetensors": "safetensors",
     "PIL": "pillow",
 }
 MOST_SEEDS = 100_000
 
-_names: set[str] = set()  # of this command's options, as Python spells them
+_names: dict[str, str] = {}  # of the options that errors may speak of, by every spelling in Python
 
 
 class UsageError(Exception):
@@ -36,6 +38,56 @@ def need_extra() -> None:
 def parse(config, default, argv: list[str], program: str, description: str):
     """An instance of the dataclass `config` from the command line; SystemExit where that is wrong, or asks for help,
     ValueError for a number out of its range."""
+    speak_of({field.name: field.name for field in dataclasses.fields(config)})
+    options = _cli(config, default, argv, program, description)
+    check_ranges(options)
+    return options
+
+
+def parse_settings(settings, words: dict[str, str], argv: list[str], program: str, description: str):
+    """`settings` (`fastgan.training.settings.Settings`) with what the command line changes.
+
+    words: the help of options that are no settings, by name; they have been read.
+
+    Exits and raises as `parse` does.
+    """
+    import tyro
+
+    from fastgan.training.settings import options, spellings
+
+    known = spellings(settings.kind)
+    speak_of({name: name for name in words} | {spelling: option.name for spelling, option in known.items()})
+    # tyro knows each option by its name alone, and says no to a nested one with "--model.no-deep".
+    spelt = {flag(spelling): flag(option.name) for spelling, option in known.items()}
+    for spelling, option in known.items():
+        spelt |= {no: flag(option.name, "no_") for no in (flag(spelling, "no_"), flag(f"no_{spelling}"))}
+
+    def argument(name: str, hint, about: str):
+        return Annotated[hint, tyro.conf.arg(name=name, prefix_name=False, help=about)]
+
+    fields = [(name, argument(name, str | None, about)) for name, about in words.items()]
+    defaults: list = [None] * len(words)
+    sections = {}
+    for section, group in itertools.groupby(options(settings.kind), lambda option: option.section):
+        sections[f"section{len(sections)}"] = members = list(group)
+        made = dataclasses.make_dataclass(
+            "Section", [(option.path[-1], argument(option.name, option.hint, option.about)) for option in members]
+        )
+        made.__doc__ = section.about
+        fields.append((f"section{len(sections) - 1}", Annotated[made, tyro.conf.arg(name=section.title)]))
+        defaults.append(made(*(settings[option] for option in members)))
+    config = dataclasses.make_dataclass("Options", fields)
+    found = _cli(config, config(*defaults), [_translated(word, spelt) for word in argv], program, description)
+    changed = {}
+    for name, members in sections.items():
+        for option in members:
+            value = getattr(getattr(found, name), option.path[-1])
+            if value is not settings[option]:
+                changed[option.name] = value
+    return settings.updated(changed)
+
+
+def _cli(config, default, argv: list[str], program: str, description: str):
     import tyro
 
     registry = tyro.constructors.ConstructorRegistry()
@@ -52,19 +104,18 @@ def parse(config, default, argv: list[str], program: str, description: str):
             str_from_instance=lambda value: [str(value)],
         )
 
-    markers = (tyro.conf.OmitArgPrefixes,)
-    options = tyro.cli(
-        config, default=default, args=argv, prog=program, description=description, config=markers, registry=registry
-    )
-    _names.update(_field_names(options))
-    check_ranges(options)
-    return options
+    return tyro.cli(config, default=default, args=argv, prog=program, description=description, registry=registry)
 
 
-def _field_names(options) -> Iterable[str]:
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        yield from _field_names(value) if dataclasses.is_dataclass(value) else [field.name]
+def flag(name: str, no: str = "") -> str:
+    """ "model.deep" -> "--model.deep", or "--model.no-deep"."""
+    *nest, last = name.split(".")
+    return "--" + ".".join([*nest, no + last]).replace("_", "-")
+
+
+def _translated(word: str, spelt: dict[str, str]) -> str:
+    name, given, value = word.partition("=")
+    return spelt.get(name.replace("_", "-"), name) + given + value
 
 
 def integer(text: str) -> int:
@@ -77,6 +128,12 @@ def integer(text: str) -> int:
     except InvalidOperation:
         pass
     raise ValueError(f"{text!r} is not a whole number such as 500, 10_000 or 1e4")
+
+
+def speak_of(names: dict[str, str]) -> None:
+    """Let `as_options` know these options of the command, and no others."""
+    _names.clear()
+    _names.update(names)
 
 
 def as_options(message: str) -> str:
@@ -94,12 +151,12 @@ def as_options(message: str) -> str:
         after = message[word.end() :]
         # A word such as "data" is an option only before "=" or "is VALUE"; one such as "batch_size" is no English.
         stated = re.match(r""" is ([-'"(\[\d]|(None|True|False|nan|inf)\b)""", after)
-        if name not in _names or not (given or stated or "_" in name):
+        if name not in _names or not (given or stated or re.search(r"[_.]", name)):
             return word[0]
-        option = ("--no-" if given == "=False" else "--") + name.replace("_", "-")
+        option = flag(_names[name], "no_" * (given == "=False"))
         return option + (" " if given == "=" and re.match(r"""[-\w'"(\[]""", after) else "")
 
-    return re.sub(r"(?<![\w./-])([a-z]\w*)\b(=(?:True|False)\b|=|)(?![/.]\w)", spell, message)
+    return re.sub(r"(?<![\w./-])([a-z]\w*(?:\.[a-z]\w*)*)\b(=(?:True|False)\b|=|)(?![/.]\w)", spell, message)
 
 
 def seed_list(text: str, option: str = "--seeds") -> list[int]:

@@ -1,8 +1,8 @@
 """fastgan train."""
 
-from dataclasses import dataclass
+import itertools
 
-from fastgan.cli.options import need_extra, parse
+from fastgan.cli.options import need_extra, parse_settings
 
 
 def _recipe_list() -> str:
@@ -13,7 +13,7 @@ def _recipe_list() -> str:
 
 
 def train(argv: list[str]) -> int:
-    """Train a GAN: fastgan train RECIPE [--data NAME|FOLDER|ZIP] [--steps N] [--out DIR] [--resume] [...]"""
+    """Train a GAN: fastgan train RECIPE [--data NAME|FOLDER|ZIP] [--steps N] [--out DIR] [--resume] [--config FILE] [...]"""
     if not argv or argv[0] in ("-h", "--help"):
         print(
             f"{train.__doc__}\n\nrecipes (fastgan train RECIPE --help lists its options):\n{_recipe_list()}"
@@ -21,25 +21,29 @@ def train(argv: list[str]) -> int:
         )
         return 0 if argv else 2
     need_extra()
-    from fastgan import recipes
-    from fastgan.training import Interrupted, Trainer, run_options
+    from fastgan import runs
+    from fastgan.training import Interrupted, Trainer
 
-    name, *rest = argv
-    chosen = recipes.get(name)
-
-    @dataclass
-    class Options:
-        run: run_options(chosen)
-        recipe: chosen.Config
-
-    program = f"fastgan train {name}"
-    defaults = Options(run_options(chosen)(**chosen.run_defaults), chosen.Config())
-    options = parse(Options, defaults, rest, program, chosen.Config.__doc__)
-    if options.run.resume:
+    name, rest = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
+    config, preset = _value("--config", rest), _value("--preset", rest)
+    settings = runs.plan(name, config, preset)
+    kind = settings.kind
+    words = {"config": "A YAML file of options, such as the run.yaml of a run's folder; what stands here wins over it."}
+    about = kind.Config.__doc__ or ""
+    if kind.presets:
+        words["preset"] = (
+            f"Values of options together: {', '.join(kind.presets)}. The file and what stands here win over it."
+        )
+        lines = "\n".join(f"  {name}: {preset.about}" for name, preset in kind.presets.items())
+        about += f"\n\npresets:\n{lines}"
+    program = f"fastgan train {name or kind.name}"
+    settings = parse_settings(settings, words, rest, program, about)
+    if settings.run.resume:
         # The run's own options are the defaults now; what the command line says still wins.
-        options = parse(Options, _saved_options(chosen, options.run, Options), rest, program, chosen.Config.__doc__)
-    _tune_cpu(options.run.device)
-    trainer = Trainer(chosen, options.recipe, options.run)
+        runs.check_resumed(config, preset)
+        settings = parse_settings(runs.saved(settings), words, rest, program, about)
+    _tune_cpu(settings.run.device)
+    trainer = Trainer(kind, settings.recipe, settings.run)
     try:
         folder = trainer.train()
     except Interrupted as stop:
@@ -53,16 +57,15 @@ def train(argv: list[str]) -> int:
     return 0
 
 
-def _saved_options(recipe, run, options):
-    import dataclasses
-
-    from fastgan.recipes import check_run, read_run
-    from fastgan.training.checkpoint import list_checkpoints
-    from fastgan.training.run import find_folder
-
-    folder = find_folder(recipe.name, run)
-    saved = check_run(folder, recipe)[0] if list_checkpoints(folder / "checkpoints") else read_run(folder, recipe)
-    return options(dataclasses.replace(saved.run, out=str(folder), resume=True), saved.config)
+def _value(option: str, argv: list[str]) -> str | None:
+    """What follows `option`, which decides on the options that there are."""
+    found = None
+    for word, after in itertools.zip_longest(argv, argv[1:]):
+        if word == option:
+            found = after
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def _tune_cpu(device: str) -> None:

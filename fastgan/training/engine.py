@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from fastgan.training import checkpoint as ckpt
-from fastgan.training import pieces, shard, state
+from fastgan.training import pieces, shard, state, yaml_file
 from fastgan.training.batch import derive_seed
 from fastgan.training.batch_norm import synchronise
 from fastgan.training.compiled import CannotCompile
@@ -42,6 +42,7 @@ from fastgan.training.run import (
     run_options,
     write_config,
 )
+from fastgan.training.settings import Settings
 from fastgan.training.signals import StopSignal, number_of
 from fastgan.training.update import NotFinite, Updater
 
@@ -267,6 +268,8 @@ class Trainer:
         checkpoints.mkdir(exist_ok=True)
         ckpt.sweep(checkpoints)
         write_config(self.folder, self.recipe, self.run)
+        settings = Settings(type(self.recipe), self.run, self.config)
+        yaml_file.write(self.folder / "run.yaml", RECIPES.name_of(settings.kind), settings)
 
     def _loop(self, log: MetricsLog | None, progress: Progress | None) -> None:
         run, began, waited, shown = self.run, time.perf_counter(), 0.0, self.step

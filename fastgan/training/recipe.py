@@ -90,6 +90,14 @@ class Update(NamedTuple):
     whole: bool = False
 
 
+class Preset(NamedTuple):
+    """Values of options under a name (`--preset`): those of a paper, for example. `about` is a line for the help; `options` are
+    the recipe's and the run's by their names, as `fastgan.run` takes them."""
+
+    about: str
+    options: Mapping[str, Any]
+
+
 class Recipe:
     """Base of all recipes; the module's docstring says how to write one.
 
@@ -103,6 +111,7 @@ class Recipe:
         latent_shape: shape of one sample's latent.
         processes: how many processes share each update; the engine sets it.
         run_defaults: options of a run (`fastgan.training.run_options`) that this recipe changes, the data set among them.
+        presets: by name, for `--preset`.
         metrics: names of the rows of `fastgan.metrics.suite` that `evaluate` offers.
         headline: beginnings of the names of those figures of `evaluate` that a run prints as it goes.
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
@@ -121,6 +130,7 @@ class Recipe:
     averaged: tuple[str, ...] = ("generator",)
     pairs: bool = False
     processes: int = 1
+    presets: ClassVar[Mapping[str, Preset]] = {}
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
     metrics: tuple[str, ...] = ("fd", "kid", "prdc", "is")
     headline: tuple[str, ...] = ("fd_",)

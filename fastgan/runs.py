@@ -1,0 +1,160 @@
+"""Runs from Python: `fastgan.run` trains one, `fastgan.Run` is one that lies in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastgan.recipes import RECIPES, Recipe, check_run, find_run, get, load_run, read_run
+from fastgan.training.checkpoint import list_checkpoints
+from fastgan.training.distributed import find_device
+from fastgan.training.run import find_folder
+from fastgan.training.settings import Settings
+
+
+def plan(recipe: str | type[Recipe] | None, config: str | Path | None = None, preset: str | None = None) -> Settings:
+    """The options of a new run: the recipe's defaults, then the preset's, then those of the YAML file `config`.
+
+    recipe: a class, or the name that a person gave. None: the one that the file names, which must be registered: a file from a
+    stranger must not choose code to import.
+
+    Raises ValueError that names the option, the file and its line; FileNotFoundError.
+    """
+    from fastgan.training import yaml_file
+
+    file = None if config is None else yaml_file.read(config)
+    named = None if file is None else file.recipe
+    if recipe is not None:
+        kind = recipe if isinstance(recipe, type) else get(recipe)
+        if named in RECIPES and named != RECIPES.name_of(kind):
+            raise ValueError(f"{file.where('recipe')}these are options of recipe {named}, not {kind.name}")
+    elif named is None:
+        raise ValueError(f"{'' if file is None else f'{config}: '}no recipe is named; known: {', '.join(RECIPES)}")
+    elif named in RECIPES or RECIPES.typed(named):
+        kind = get(named)
+    else:
+        more = f". If you trust it, name it yourself: fastgan train {named} --config {config}" if ":" in named else ""
+        raise ValueError(f"{file.where('recipe')}{RECIPES.unknown(named)}{more}")
+    settings = Settings.of(kind, preset)
+    return settings if file is None else settings.updated(file.values, file.where)
+
+
+def saved(settings: Settings) -> Settings:
+    """The options of the run that `settings` ask to resume. Raises ValueError where it is one of another recipe."""
+    kind = settings.kind
+    folder = find_folder(kind.name, settings.run)
+    begun = list_checkpoints(folder / "checkpoints")
+    found = check_run(folder, kind)[0] if begun else read_run(folder, kind)
+    return Settings(kind, dataclasses.replace(found.run, out=str(folder), resume=True), found.config)
+
+
+def run(
+    recipe: str | type[Recipe] | None = None,
+    /,
+    *,
+    config: str | Path | None = None,
+    preset: str | None = None,
+    dataset: Any = None,
+    **options: Any,
+) -> Run:
+    """Train a recipe, and return the run:
+
+        trained = fastgan.run("dcgan", data="photos", steps=2500)
+        images = trained.sample(range(16))
+
+    Args:
+        recipe: a name (`fastgan.recipes.RECIPES`, `module:Class` or `file.py:Class`) or a class; None where `config` names it.
+        config: a YAML file of options, such as the run.yaml of a run's folder.
+        preset: a name of `Recipe.presets`.
+        dataset: used instead of loading `data`.
+        options: those of the recipe's Config and of the run, as `fastgan train RECIPE --help` lists them; what is given here wins
+            over `config`, and that over `preset`. Where both have one of a name, `seed=0` is the run's and
+            `recipe={"seed": 0}` the recipe's; options that are nested in another are given so too: `model={"width": 8}`.
+            With `resume=True` a run goes on with the options that it was started with, but for those given here.
+
+    Raises ValueError for what is unknown or makes no sense, before anything is written; and what `Trainer.train` raises.
+    """
+    from fastgan.training import Trainer
+
+    given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
+    settings = plan(recipe, config, preset).updated(given)
+    if settings.run.resume:
+        check_resumed(config, preset)
+        settings = saved(settings).updated(given)
+    trainer = Trainer(settings.kind, settings.recipe, settings.run, dataset=dataset)
+    try:
+        return Run(trainer.train(), settings.run.device, settings.kind)
+    finally:
+        trainer.close()
+
+
+def check_resumed(config: str | Path | None, preset: str | None) -> None:
+    """ValueError for options that a resumed run does not take."""
+    for name, value in (("config", config), ("preset", preset)):
+        if value is not None:
+            raise ValueError(
+                f"{name}={str(value)!r} is for a new run: a resumed one goes on with the options it was started with"
+            )
+
+
+class Run:
+    """A run in a folder, and its averaged networks, which are loaded when they are first asked for.
+
+    Args:
+        folder: as `fastgan train` made it; or one of its checkpoints.
+        device: auto, cpu, cuda or cuda:N.
+        recipe: needed where the run's recipe is not registered (see `fastgan.recipes.load_run`).
+
+    Attributes: `folder`, `saved` (config.json: the class of the recipe, its options, those of the run, the facts of the data).
+
+    Raises CheckpointError where there is no run.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "auto", recipe: str | type[Recipe] | None = None):
+        self.folder, self._path = find_run(folder), Path(folder)
+        self.saved, self.device = read_run(folder, recipe), find_device(device)
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[Recipe, dict[str, nn.Module]]:
+        return load_run(self._path, self.device, self.saved.recipe)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self._loaded[0]
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Those that samples are drawn from, by name, in eval mode."""
+        return self._loaded[1]
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.jsonl: losses, speed and what was measured, by step."""
+        from fastgan.training.log import read_metrics
+
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    def sample(self, seeds: Iterable[int] = range(16)) -> torch.Tensor | list[str]:
+        """One sample per seed, the same for the same seed: images in [-1, 1], float [N, C, H, W] on the CPU, or texts."""
+        from fastgan.training.engine import draw
+
+        return draw(*self._loaded, list(seeds))
+
+    def evaluate(
+        self, samples: int = 2000, metrics: Sequence[str] | None = None, **options: Any
+    ) -> dict[str, dict[str, float]]:
+        """Columns of figures by name, as `fastgan eval` prints them. options: as in `Recipe.evaluate`."""
+        facts = dataclasses.asdict(self.saved.run)
+        return self.recipe.evaluate(self.networks, facts, samples, metrics=metrics, **options)
+
+    def __repr__(self) -> str:
+        steps = [step for step, _ in list_checkpoints(self.folder / "checkpoints")] or [0]
+        about = f"{self.saved.recipe.name} on {self.saved.data.get('name')}"
+        return f"Run({str(self._path)!r}: {about}, step {steps[-1]} of {self.saved.config.steps}, on {self.device})"

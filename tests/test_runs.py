@@ -1,0 +1,107 @@
+"""Runs from Python: fastgan.run and fastgan.Run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fastgan
+from fastgan.recipes.gan import GAN
+from fastgan.training import CheckpointError, load_checkpoint
+from fastgan.training.recipe import Preset
+
+SMALL = {"units": [4, 4], "latent": 2, "batch_size": 4, "samples": 4, "steps": 1, "device": "cpu"}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("pictures.npz", images=np.random.default_rng(0).integers(0, 256, (12, 1, 16, 16), dtype=np.uint8))
+    return tmp_path
+
+
+class Mine(GAN):
+    presets = {"small": Preset("Small.", {**SMALL, "keep": 9})}  # noqa: RUF012
+
+
+def test_three_lines(place):
+    made = fastgan.run("gan", data="pictures.npz", **SMALL)
+    assert isinstance(made, fastgan.Run) and made.folder == Path("runs/gan-pictures")
+    images = made.sample([0, 1, 5])
+    assert (
+        images.shape == (3, 1, 16, 16)
+        and torch.allclose(images[2:], made.sample([5]), atol=1e-5)
+        and made.sample().shape[0] == 16
+    )
+    assert repr(made) == "Run('runs/gan-pictures': gan on pictures.npz, step 1 of 1, on cpu)"
+    assert list(made.networks) == ["generator"] and made.recipe.config.latent == 2
+    assert made.metrics[-1]["step"] == 1 and made.saved.run.data == "pictures.npz"
+    assert torch.equal(fastgan.Run(made.folder, "cpu").sample([5]), made.sample([5]))
+    assert {"run", "Run", "accelerate", "models"} <= set(dir(fastgan))
+
+
+def test_a_class_paths_presets_and_data(place):
+    from fastgan.data import load
+
+    made = fastgan.run(
+        Mine, preset="small", data=Path("pictures.npz"), out=place / "a", recipe={"lr": 0.5}, run={"keep": 2}
+    )
+    assert (made.saved.config.lr, made.saved.run.keep, made.saved.config.units) == (0.5, 2, (4, 4))
+    assert made.folder == place / "a" and made.saved.recipe is Mine
+    other = fastgan.run(Mine, config=place / "a/run.yaml", out="b")
+    assert other.saved.config == made.saved.config
+    given = fastgan.run("gan", dataset=load("pictures.npz"), out="c", **SMALL)
+    assert given.saved.data["resolution"] == 16
+
+
+def test_the_file_and_resuming(place):
+    first = fastgan.run("gan", data="pictures.npz", out="a", **SMALL)
+    again = fastgan.run(config="a/run.yaml", out="b")
+    tensors, others = load_checkpoint("a").tensors, load_checkpoint("b").tensors
+    assert all(tensors[name].equal(others[name]) for name in tensors)
+    more = fastgan.run("gan", out="a", resume=True, steps=3)
+    assert repr(more) == "Run('a': gan on pictures.npz, step 3 of 3, on cpu)" and more.saved.config.latent == 2
+    assert again.saved.config == first.saved.config
+    older = fastgan.Run("a/checkpoints/step-00000001", "cpu")
+    assert older.folder == Path("a") and torch.equal(older.sample([1]), again.sample([1]))
+
+
+def tree():
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stepz": 3}, "gan has no option 'stepz'; did you mean 'steps'"),
+        ({"steps": "3"}, "steps is '3', expected a whole number"),
+        ({"steps": 0}, "steps is 0, expected at least 1"),
+        ({"recipe": {"stepz": 3}}, "gan has no option 'recipe.stepz'"),
+        ({"recipe": {"steps": 3}, "steps": 4}, "are one option, given twice"),
+        ({"preset": "x"}, "gan has no preset 'x'"),
+        ({"config": "none.yaml"}, "none.yaml"),
+        ({"out": "none", "resume": True}, "none holds no run"),
+        ({"data": "no-such-set"}, "no-such-set"),
+    ],
+)
+def test_what_is_refused(place, given, message):
+    before = tree()
+    with pytest.raises((ValueError, OSError), match=message):
+        fastgan.run("gan", **{"data": "pictures.npz", **given})
+    assert tree() == before
+
+
+def test_what_is_no_run_or_recipe(place):
+    with pytest.raises(ValueError, match="unknown recipe 'gna'; did you mean 'gan'"):
+        fastgan.run("gna")
+    with pytest.raises(ValueError, match="no recipe is named"):
+        fastgan.run(steps=3)
+    with pytest.raises(CheckpointError, match="is no run folder"):
+        fastgan.Run(place)
+    fastgan.run("gan", data="pictures.npz", out="a", **SMALL)
+    for kind, given in (("gan", {"config": "a/run.yaml"}), (Mine, {"preset": "small"})):
+        with pytest.raises(ValueError, match="is for a new run"):
+            fastgan.run(kind, out="a", resume=True, **given)
+    with pytest.raises(ValueError, match=r"a/run\.yaml:2: these are options of recipe gan, not dcgan"):
+        fastgan.run("dcgan", config="a/run.yaml")

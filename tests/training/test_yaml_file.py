@@ -1,0 +1,168 @@
+"""run.yaml: read whoever made it, written so that it reads back the same."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fastgan import recipes
+from fastgan.recipes.gan import GAN, GANConfig
+from fastgan.training.settings import Settings
+from fastgan.training.yaml_file import LONGEST, read, scalar, write
+from fastgan.untrusted import BadFile
+
+
+def given(tmp_path, text: str | bytes) -> Path:
+    path = tmp_path / "given.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_what_is_read(tmp_path):
+    file = read(
+        given(
+            tmp_path,
+            "# a comment\nrecipe: dcgan\n\nsteps: 1e4\nbatch-size: 1_000\nlr: 1e-3\ndata: [a, 'b c']\nflip: true\n"
+            "split:\nmodel:\n  width: 3\n  block: {rank: 4}\n",
+        )
+    )
+    assert file.recipe == "dcgan" and file.lines["model.block.rank"] == 12 and file.lines["batch_size"] == 5
+    assert file.values == {
+        "steps": 1e4, "batch-size": 1000, "lr": 1e-3, "data": ["a", "b c"], "flip": True, "split": None,
+        "model": {"width": 3, "block": {"rank": 4}},
+    }  # fmt: skip
+    for empty in ("", "# nothing\n", "---\n"):
+        assert read(given(tmp_path, empty))[1:] == (None, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"), ("on", "on"), ("2026-11-28", "2026-11-28"), ("1:30", "1:30"), ("0x10", "0x10"), (".inf", ".inf"),
+        ("nan", "nan"), ("1e", "1e"), ("-", "-"), (".", "."), ("1e-3", 1e-3), ("+1.5E+2", 150.0), (".5", 0.5), ("1.", 1.0),
+        ("-3", -3), ("010", 10), ("10_000", 10_000), ("True", True), ("NULL", None), ("~", None), ("", None),
+    ],
+)  # fmt: skip
+def test_plain_words(text, value):
+    assert scalar(text) == value and type(scalar(text)) is type(value)
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(20)
+)
+WRONG = [
+    (b"\xff\xfe\x00", "is not YAML"),
+    ("lr: [1\n", ":2 is not YAML"),
+    ("lr: 1\n\tb: 2\n", ":2 is not YAML"),
+    ("lr: \x07", "is not YAML"),
+    ("a: 1\n---\nb: 2\n", ":2 is not YAML"),
+    ("just words", "expected lines such as"),
+    ("- a\n- b\n", "expected lines such as"),
+    ("lr: 1\nsteps: 2\nlr: 3\n", ":3: 'lr' stands here a second time"),
+    ("model:\n  a: 1\n  a: 2\n", ":3: 'a' stands here a second time"),
+    ("lr: &x 1\nbeta1: *x\n", ":1: aliases (*name) are not read here"),
+    ("a: &a [*a]\n", "aliases (*name) are not read here"),
+    (BOMB, "aliases (*name) are not read here"),
+    ("? [a, b]\n: 1\n", ":1: expected the name of an option"),
+    ("lr: !!python/object/apply:os.system ['touch x']\n", ":1: tags such as"),
+    ("lr: !!python/name:os.system\n", ":1: tags such as"),
+    ("lr: !mine 3\n", ":1: tags such as '!mine'"),
+    ("recipe: [gan]\n", ":1: recipe is ['gan'], expected the name of one"),
+    ("a: " + "[" * 5000, "is nested too deeply"),
+    ("a: " + "{a: " * 5000, "is nested too deeply"),
+    ("#" * (LONGEST + 1), "KiB, expected a file of options"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_what_is_refused(text, message, tmp_path):
+    began = time.monotonic()
+    path = given(tmp_path, text)
+    with pytest.raises(BadFile) as raised:
+        read(path)
+    said = str(raised.value)
+    assert said.startswith(str(path)) and message in said and len(said) < 500 and time.monotonic() - began < 30
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none.yaml")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(BadFile, match="expected a file"):
+            read(path)
+
+
+@dataclass
+class Net:
+    """Of the networks."""
+
+    width: int = 4
+
+
+@dataclass
+class Config(GANConfig):
+    """Of a test: ünïcode, too."""
+
+    seed: int = 7
+    name: str = ""
+    model: Net = field(default_factory=Net)
+    pairs: tuple[tuple[str, float], ...] = ()
+    table: dict[str, list[int]] = field(default_factory=dict)
+
+
+class Mine(GAN):
+    Config = Config
+
+
+WORDS = [
+    "no",
+    "1",
+    "1e3",
+    "1.0",
+    "null",
+    "~",
+    "",
+    " a",
+    "a: b",
+    "# c",
+    "*x",
+    "&y",
+    "!t",
+    "[z]",
+    "'",
+    '"',
+    "\n",
+    "\\",
+    "é春",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("word", WORDS, ids=repr)
+def test_any_text_comes_back(word, tmp_path):
+    values = {"name": word, "data": word + "a", "pairs": [[word, 1e-300], ["b", 1e22]], "table": {word or "k": [1]}}
+    made = Settings.of(Mine).updated({**values, "lr": 3e-05, "recipe.seed": 2**62, "model.width": 5})
+    write(tmp_path / "run.yaml", "gan", made)
+    file = read(tmp_path / "run.yaml")
+    assert file.recipe == "gan" and Settings.of(Mine).updated(file.values) == made
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_comes_back(name, tmp_path):
+    """As itself, with each option and its help, and to other readers of YAML as well."""
+    kind = recipes.get(name)
+    made = Settings.of(kind).updated({"out": "somewhere", "seed": 5})
+    write(tmp_path / "run.yaml", name, made)
+    file, text = read(tmp_path / "run.yaml"), (tmp_path / "run.yaml").read_text()
+    back = Settings.of(kind).updated(file.values, file.where)
+    assert back.recipe == made.recipe and back.run == Settings.of(kind).updated({"seed": 5}).run
+    fields = [line.partition(":")[0] for line in text.splitlines() if line and not line.startswith("#")]
+    assert fields == ["recipe", *(f for f in vars(made.run) if f not in ("out", "resume")), *vars(made.recipe)]
+    assert "# Decides every random draw: same seed" in text and "# Length of the run" in text
+    plain = yaml.safe_load(text)
+    assert plain.pop("recipe") == name and plain == {key: file.values[key] for key in plain}
+    assert max(map(len, text.splitlines())) < 130
