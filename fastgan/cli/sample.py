@@ -56,8 +56,8 @@ def sample(argv: list[str]) -> int:
         class_label: int | None = None
         """Class-conditional networks: this class for every seed. Default: the classes in turn."""
         separate: bool = False
-        """Instead of a grid, a file for each seed, seedNNNN.png, of the picture alone: for any program that measures sets of
-        pictures."""
+        """Instead of one file, one for each seed, seedNNNN.png of the picture alone or seedNNNN.wav of the signal: for any
+        program that measures sets of them."""
         interpolate: Annotated[int, Range(1, 10_000)] | None = None
         """Instead of a grid, a video that walks from seed to seed in this many frames each, and back to the first."""
         mix: str | None = None
@@ -70,8 +70,8 @@ def sample(argv: list[str]) -> int:
         direction: Literal["AtoB", "BtoA"] | None = None
         """Translation: from the first set to the second, or back. Default: AtoB, or what the run has learnt."""
         out: Path | None = None
-        """File to write: .png or another picture, .txt for texts, .gif or .mp4 with --interpolate; a folder with --input or
-        --separate. Default: beside RUN, or in the working directory where RUN may not be written to."""
+        """File to write: .png or another picture, .txt for texts, .wav for signals, .gif or .mp4 with --interpolate; a folder
+        with --input or --separate. Default: beside RUN, or in the working directory where RUN may not be written to."""
         recipe: str | None = None
         """The recipe that the run was trained with, where it is not one that is registered: mypackage.recipes:Mine or
         path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
@@ -120,14 +120,16 @@ def sample(argv: list[str]) -> int:
         elif options.separate:
             out, seeds = options.out or folder / f"{name}seeds-{options.seeds}", list(dict.fromkeys(seeds))
             images = sampling.pictures(recipe, networks, seeds, label, truncation)
-            print(f"{out}: {sampling.save_separately(images, seeds, out, recipe.medium, recipe.data)} images")
+            print(
+                f"{out}: {sampling.save_separately(images, seeds, out, recipe.medium, recipe.data)} {recipe.medium.unit}"
+            )
         else:
-            if issubclass(recipe.medium, Image):
-                samples = sampling.grid(sampling.pictures(recipe, networks, seeds, label, truncation), len(seeds))
-            else:
-                samples = draw(recipe, networks, seeds)
             if issubclass(recipe.medium, Text):
+                samples = draw(recipe, networks, seeds)
                 print("\n".join(samples))
+            else:
+                parts = sampling.pictures(recipe, networks, seeds, label, truncation)
+                samples = sampling.grid(parts, len(seeds)) if issubclass(recipe.medium, Image) else torch.cat([*parts])
             path = options.out or folder / f"{name}seeds-{options.seeds}"
             print(save_samples(samples, path, recipe.medium, recipe.data))
     return 0
@@ -136,8 +138,10 @@ def sample(argv: list[str]) -> int:
 def _check_offered(recipe, given: set[str]) -> None:
     """UsageError for an option that says nothing to `recipe`, with the recipes that know it."""
     from fastgan import recipes
+    from fastgan.media import Image
 
-    for option in sorted(given & NOT_ALL - set(recipe.sample_options)):
+    offered = set(recipe.sample_options) - (set() if issubclass(recipe.medium, Image) else {"interpolate"})
+    for option in sorted(given & NOT_ALL - offered):
         have = ", ".join(name for name in recipes.OURS if option in recipes.get(name).sample_options)
         raise UsageError(f"--{option.replace('_', '-')} is nothing for {recipe.name}; recipes that have it: {have}")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 import torch
 
 from fastgan.files import PICTURES, complete, named
-from fastgan.media.medium import Medium, figure
+from fastgan.media.medium import Medium, figure, first
 from fastgan.options import Count, Side
 from fastgan.sizes import Resolution, resolution_of
 
@@ -70,14 +70,9 @@ class Image(Medium):
         """
         if all(hasattr(dataset, fact) for fact in cls.Facts.__annotations__):
             return super().describe(dataset) | ({"bits": 16} if getattr(dataset, "bits", 8) == 16 else {})
-        from fastgan.data.source import once
-
-        name = getattr(dataset, "name", type(dataset).__name__)
-        image = next(iter(next(once(dataset, size=1), ())), None)
-        if not isinstance(image, torch.Tensor) or image.dim() != 4:
-            found = (
-                f"{image.dtype} {list(image.shape[1:])}" if isinstance(image, torch.Tensor) else type(image).__name__
-            )
+        name, image = getattr(dataset, "name", type(dataset).__name__), first(dataset)
+        if image is None or image.dim() != 4:
+            found = "no tensor" if image is None else f"{image.dtype} {list(image.shape[1:])}"
             raise ValueError(f"{name}: its first item begins with {found}, expected an image, a tensor [C, H, W]")
         classes = [str(name) for name in getattr(dataset, "classes", ())]
         facts = {"name": name, "resolution": resolution_of(*image.shape[2:]), "channels": image.shape[1]}

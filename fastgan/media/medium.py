@@ -45,9 +45,20 @@ class Medium:
 
     @classmethod
     def describe(cls, dataset) -> dict[str, Any]:
-        """JSON-able facts of a data set, at least those in `Facts`: attributes of it, by name."""
-        facts = {"name": getattr(dataset, "name", type(dataset).__name__)}
-        return facts | {name: getattr(dataset, name) for name in cls.Facts.__annotations__ if name != "name"}
+        """JSON-able facts of a data set, at least those in `Facts`: attributes of it, by name.
+
+        Raises ValueError that names the first one which the data set lacks.
+        """
+        name = getattr(dataset, "name", type(dataset).__name__)
+        facts = {"name": name}
+        for fact in [fact for fact in cls.Facts.__annotations__ if fact != "name"]:
+            if not hasattr(dataset, fact):
+                raise ValueError(
+                    f"{name}: a recipe on {cls.unit} needs to know {fact}, and the data set has no such attribute: give "
+                    "it one, or replace the recipe's `describe`"
+                )
+            facts[fact] = getattr(dataset, fact)
+        return facts
 
     @classmethod
     def to_device(cls, item: torch.Tensor, device: torch.device, layout: torch.memory_format) -> torch.Tensor:
@@ -80,6 +91,14 @@ class Medium:
     def html(cls, path: Path) -> str:
         """A <figure> that holds a file which `save` returned, for report.html."""
         raise NotImplementedError(f"{cls.__name__}.html")
+
+
+def first(dataset) -> torch.Tensor | None:
+    """What the first item of a data set begins with, as a batch of one; None where there is no item, or it is no tensor."""
+    from fastgan.data.source import once
+
+    item = next(iter(next(once(dataset, size=1), ())), None)
+    return item if isinstance(item, torch.Tensor) else None
 
 
 def figure(content: str, path: Path) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from fastgan.files import complete, named
 from fastgan.media.image import embedded
-from fastgan.media.medium import COLOURS, Medium, figure
+from fastgan.media.medium import COLOURS, Medium, figure, first
 from fastgan.options import Count
 
 CELL = 192, 64  # pixels of one sample in a picture, width and height
@@ -62,6 +62,23 @@ class Signal(Medium):
         from fastgan.data import load_signals
 
         return load_signals(name, **options)
+
+    @classmethod
+    def describe(cls, dataset) -> dict[str, Any]:
+        """What a data set says of itself; of one that says its `rate` alone, such as a torch data set of (signal, label), what
+        its first item shows: classes are then those in its attribute `classes`.
+
+        Raises ValueError without a rate, or where the first item is no signal [C, T].
+        """
+        if all(hasattr(dataset, fact) for fact in cls.Facts.__annotations__):
+            return super().describe(dataset)
+        name, signal = getattr(dataset, "name", type(dataset).__name__), first(dataset)
+        if signal is None or signal.dim() != 3:
+            found = "no tensor" if signal is None else f"{signal.dtype} {list(signal.shape[1:])}"
+            raise ValueError(f"{name}: its first item begins with {found}, expected a signal, a tensor [C, T]")
+        facts, classes = {"rate": getattr(dataset, "rate", None)}, [str(c) for c in getattr(dataset, "classes", ())]
+        facts |= {"name": name, "rate": _rate(facts), "channels": signal.shape[1], "length": signal.shape[2]}
+        return facts | {"num_classes": len(classes), "class_names": classes}
 
     @classmethod
     def to_device(cls, item: torch.Tensor, device: torch.device, layout: torch.memory_format) -> torch.Tensor:
@@ -122,7 +139,8 @@ def _rate(facts: Mapping[str, Any] | None) -> int:
     rate = (facts or {}).get("rate")
     if not isinstance(rate, int) or rate < 1:
         raise ValueError(
-            f"the sampling rate of the signals is {rate!r}: `describe` must say it as rate, in samples a second"
+            f"the signals' sampling rate is {rate!r}: the data set's attribute `rate`, or the recipe's `describe`, must say it, "
+            "as a whole number of samples a second"
         )
     return rate
 

@@ -99,7 +99,8 @@ def write_report(folder: Path, medium: type[Medium] | None = None) -> Path:
     if len(shown) > SHOWN:
         shown = [shown[round(i * (len(shown) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
     figures = [(medium or medium_of(path)).html(path) for path in reversed(shown)]
-    title = html.escape(f"{config['recipe']} on {config['data']['name']}")
+    recipe = config["recipe"].rpartition(":")[2]  # of MODULE:CLASS
+    title = html.escape(f"{recipe} on {config['data']['name']}")
     body = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>",
         f"<h1>{title}</h1>",

@@ -88,7 +88,7 @@ def test_names(tmp_path):
         with pytest.raises(ValueError, match="is not written here"):
             Signal.save(signals, tmp_path / name, {"rate": 8})
     for facts in (None, {}, {"rate": 0}, {"rate": "8"}):
-        with pytest.raises(ValueError, match="sampling rate of the signals is"):
+        with pytest.raises(ValueError, match="signals' sampling rate is"):
             Signal.save(signals, tmp_path / "d", facts)
     with pytest.raises(ValueError, match="too many for one picture"):
         Signal.save(torch.zeros(1, 1, 1).expand(20_000, 1, 1), tmp_path / "d", {"rate": 8})
@@ -128,3 +128,20 @@ def test_what_a_recipe_gets(tmp_path):
     assert Signal.describe(Signal.load(tmp_path / "a.npz")) == {
         "name": str(tmp_path / "a.npz"), "rate": 50, "channels": 2, "length": 10, "num_classes": 0, "class_names": []
     }  # fmt: skip
+
+
+def test_a_data_set_that_says_little():
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 2, 10), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the signals' sampling rate is None: the data set's attribute `rate`"):
+        Signal.describe(data)
+    data.rate = 100
+    found = {"name": "TensorDataset", "rate": 100, "channels": 2, "length": 10, "num_classes": 0, "class_names": []}
+    assert Signal.describe(data) == found
+    data.classes = ["a", "b"]
+    assert Signal.describe(data) == found | {"num_classes": 2, "class_names": ["a", "b"]}
+    with pytest.raises(ValueError, match=r"its first item begins with torch.float32 \[10\], expected a signal"):
+        Signal.describe(torch.utils.data.TensorDataset(torch.zeros(4, 10)))
+    with pytest.raises(
+        ValueError, match=r"a recipe on sentences needs to know .*, and the data set has no such attribute"
+    ):
+        Text.describe(data)
