@@ -9,7 +9,7 @@ from fastgan import recipes
 from fastgan.losses import penalty
 from fastgan.training import RunConfig, Trainer
 from fastgan.training.augment import POLICIES, Augment, geometry, pixels
-from fastgan.training.augment.diffaugment import translate
+from fastgan.training.augment.diffaugment import diffaugment, translate
 from fastgan.training.augment.draws import Draws
 from fastgan.training.batch import Batch
 from fastgan.training.distributed import World
@@ -280,10 +280,90 @@ def test_wrong_arguments_are_named():
         Augment("ada", p=1.5)
     with pytest.raises(ValueError, match="multiple of 4"):
         Augment("ada")(images[:3], batch_of(images))
-    with pytest.raises(ValueError, match="square"):
-        Augment("ada")(images[..., :6], batch_of(images))
-    with pytest.raises(ValueError, match="1 or 3"):
-        Augment("ada")(torch.zeros(4, 4, 8, 8), batch_of(images))
+
+
+def turned(images, quarters):
+    angle = torch.tensor([quarters * math.pi / 2], dtype=torch.float64)
+    return geometry.warp(images, geometry._rotation(-angle).expand(len(images), 2, 2), images.new_zeros(len(images), 2))
+
+
+def disc(height, width, radius, soft=1.2):
+    """A round spot in the middle, its edge wide enough for the filters."""
+    y, x = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in (height, width))
+    return torch.sigmoid((radius - torch.hypot(y[:, None], x[None, :])) / soft)[None, None]
+
+
+def test_a_rectangle_turns_without_shear():
+    """A circle stays a circle at any angle, and its image turned by a quarter twice is that turned by a half."""
+    circle = disc(40, 64, 10)
+    inner = (..., slice(8, -8), slice(20, -20))  # where nothing reflected is in reach
+    for angle in (0.3, 1.0, math.pi / 2, 2.2):
+        torch.testing.assert_close(turned(circle, angle / (math.pi / 2))[inner], circle[inner], rtol=0, atol=5e-3)
+    spot = geometry.warp(circle, identity(1), torch.tensor([[6.0, 3.0]], dtype=torch.float64))
+    twice = turned(turned(spot, 1), 1)
+    torch.testing.assert_close(twice[inner], turned(spot, 2)[inner], rtol=0, atol=5e-3)
+    torch.testing.assert_close(turned(spot, 2), spot.flip(2, 3), rtol=0, atol=5e-3)
+    quarter = geometry.warp(circle, identity(1), torch.tensor([[-3.0, 6.0]], dtype=torch.float64))
+    torch.testing.assert_close(turned(spot, 1)[inner], quarter[inner], rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("turns", [0, 2])
+def test_blits_of_rectangles_are_torchs(mirror, turns):
+    x = noise_images(1, 2, 6, 11)
+    expected = torch.rot90(x.flip(3) if mirror else x, turns, (2, 3))
+    moved = geometry.move(x, torch.tensor([mirror]), torch.tensor([turns]), torch.tensor([[3, -2]]))
+    assert torch.equal(moved[..., :-2, 3:], expected[..., 2:, :-3])
+
+
+def test_quarter_turns_of_rectangles_are_left_out():
+    """A wide image is left, mirrored, turned by a half, or both, and moved by up to 1/8 of each side."""
+    x = torch.arange(16 * 32.0).view(1, 1, 16, 32).expand(200, -1, -1, -1)
+    found = geometry.blit(x, Draws(batch_of(x), 1), torch.tensor(1.0))
+    step_x, step_y = found[:, 0, 8, 16] - found[:, 0, 8, 15], found[:, 0, 8, 16] - found[:, 0, 7, 16]
+    assert set(step_x.abs().tolist()) == {1.0} and set(step_y.abs().tolist()) == {32.0}
+    kinds = torch.stack([step_x.sign(), step_y.sign()], 1).unique(dim=0, return_counts=True)
+    assert len(kinds[0]) == 4
+    halves = int((step_y < 0).sum())
+    assert abs(halves - 50) < 4 * math.sqrt(200 * 3 / 16)  # one draw in four
+    plain = found[(step_x > 0) & (step_y > 0)][:, 0, 8, 16] - x[0, 0, 8, 16]
+    across, down = (plain + 16).remainder(32) - 16, ((plain + 16) / 32).floor()
+    assert across.abs().max() == 4 and down.abs().max() == 2
+
+
+def test_opacity_is_moved_and_never_recoloured():
+    """RGBA: colours as of RGB with the same draws, opacity as it was; two or many channels are no colours."""
+    images = noise_images(6, 4, 8, 12)
+    for function in (pixels.color, diffaugment):
+        found, rgb = (
+            function(x, Draws(batch_of(images), 1), torch.tensor(1.0)) for x in (images, images[:, :3].contiguous())
+        )
+        torch.testing.assert_close(found[:, :3], rgb)
+        moved = images[:, 3:] if function is pixels.color else translate_and_cut(images[:, 3:], batch_of(images))
+        assert torch.equal(found[:, 3:], moved)
+    for channels in (2, 5):
+        images = noise_images(6, channels, 8, 12)
+        assert pixels.color(images, Draws(batch_of(images), 1), torch.tensor(1.0)) is images
+        found = diffaugment(images, Draws(batch_of(images), 1), torch.tensor(1.0))
+        assert torch.equal(found, translate_and_cut(images, batch_of(images)))
+
+
+def translate_and_cut(images, batch):
+    draws = Draws(batch, 1)
+    return pixels.cutout(translate(images, draws.rand(5)[:, 3:].to(images)), draws, torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("policy", ["ada-full", "diffaugment"])
+def test_any_sides_and_channels(policy, channels):
+    """Finite, drawn anew for each image, the same for the same draws, and differentiable in every pixel's neighbourhood."""
+    images = noise_images(4, channels, 12, 20, dtype=torch.float32).requires_grad_(True)
+    augment = Augment(policy, p=0.9)
+    found = augment(images, batch_of(images.detach()))
+    assert found.shape == images.shape and found.isfinite().all() and not torch.equal(found[0], images[0])
+    assert torch.equal(found, augment(images, batch_of(images.detach())))
+    (gradient,) = torch.autograd.grad(found.square().sum(), images)
+    assert gradient.isfinite().all() and gradient.abs().sum((2, 3)).min() > 0
 
 
 def test_a_resumed_run_repeats_an_unbroken_one(tiny_file, tmp_path):

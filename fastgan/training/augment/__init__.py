@@ -37,6 +37,9 @@ INTERVAL = 4  # steps between adjustments of p (Karras et al. 2020, section 3)
 class Augment(nn.Module):
     """images [N, C, H, W] in [-1, 1] -> augmented images of the same shape and dtype, each by its own random draw.
 
+    Any sides and any number of channels: quarter turns are left out for rectangles, and colours change where channels are
+    known to be colours, of grey, RGB and RGBA images (whose opacity is moved and cut out, never recoloured).
+
     Args:
         policy: "none"; "ada": pixel blits, geometry and colour, each applied with probability p, which is adapted to how
             much the discriminator overfits; "ada-full": filtering, noise and cutout too; "diffaugment": colour,

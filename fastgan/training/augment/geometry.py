@@ -1,4 +1,5 @@
-"""Pixel blits and general geometric transformations (Karras et al. 2020, appendix B).
+"""Pixel blits and general geometric transformations (Karras et al. 2020, appendix B), in coordinates of pixels: a circle stays
+one, whatever the sides of the image, and shares of translation are of each side.
 
 Outside its frame an image is continued by reflection at the centres of its border pixels. Reflection is applied to
 coordinates, so it has no limit and no size depends on a random draw.
@@ -53,36 +54,37 @@ def extend(images: torch.Tensor, margin: int) -> torch.Tensor:
 def blit(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tensor:
     """Mirroring, rotation by a multiple of 90 degrees, and translation by up to 1/8, in whole pixels: no interpolation.
 
-    Each is drawn with probability p: i of {0, 1}, k of {0, 1, 2, 3}, t of U(-0.125, 0.125) times the size, rounded.
+    Each is drawn with probability p: i of {0, 1}, k of {0, 1, 2, 3}, t of U(-0.125, 0.125) times the side, rounded. A
+    rectangle does not fit its frame after a quarter turn: where k is odd it stays as it is.
     """
     h, w = images.shape[2:]
-    if h != w:
-        raise ValueError(f"augmentation: images are {h}x{w}, expected square ones: they are rotated by 90 degrees")
     gates, u = draws.rand(3) < p, draws.rand(4)
     mirror = gates[:, 0] & (u[:, 0] < 0.5)
     turns = torch.where(gates[:, 1], (u[:, 1] * 4).long(), 0)
-    shift = torch.where(gates[:, 2:], ((u[:, 2:] * 2 - 1) * (0.125 * w)).round().long(), 0)
+    if h != w:
+        turns = torch.where(turns == 2, turns, 0)
+    most = 0.125 * u.new_tensor([w, h])
+    shift = torch.where(gates[:, 2:], ((u[:, 2:] * 2 - 1) * most).round().long(), 0)
     return move(images, mirror, turns, shift)
 
 
 def move(images: torch.Tensor, mirror: torch.Tensor, turns: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Mirror square images left to right where `mirror` (bool [N]), turn them to the left by `turns` quarters (int64 [N],
-    0 to 3), and move them by `shift` pixels (int64 [N, 2], along x and y)."""
-    c, size = images.shape[1:3]
-    line = torch.arange(size, device=images.device)
+    """Mirror images left to right where `mirror` (bool [N]), turn them to the left by `turns` quarters (int64 [N], 0 to 3; of
+    rectangles 0 or 2), and move them by `shift` pixels (int64 [N, 2], along x and y)."""
+    c, h, w = images.shape[1:]
     # From the place in the result back to the place in the image: the last step is undone first.
-    x = fold(line[None, None, :] - shift[:, 0, None, None], size).expand(-1, size, -1)
-    y = fold(line[None, :, None] - shift[:, 1, None, None], size).expand(-1, -1, size)
-    for quarter in range(3):
+    x = fold(torch.arange(w, device=images.device) - shift[:, 0, None, None], w).expand(-1, h, -1)
+    y = fold(torch.arange(h, device=images.device)[:, None] - shift[:, 1, None, None], h).expand(-1, -1, w)
+    for quarter, side in enumerate((h, w, h)):
         again = (turns > quarter)[:, None, None]
-        x, y = torch.where(again, size - 1 - y, x), torch.where(again, x, y)
-    x = torch.where(mirror[:, None, None], size - 1 - x, x)
-    index = (y * size + x).flatten(1)[:, None].expand(-1, c, -1)
+        x, y = torch.where(again, side - 1 - y, x), torch.where(again, x, y)
+    x = torch.where(mirror[:, None, None], w - 1 - x, x)
+    index = (y * w + x).flatten(1)[:, None].expand(-1, c, -1)
     return images.flatten(2).gather(2, index).view_as(images)
 
 
 def geometric(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tensor:
-    """Scaling by s, rotation, scaling by (a, 1 / a), rotation again, and translation by a fraction of the size.
+    """Scaling by s, rotation, scaling by (a, 1 / a), rotation again, and translation by a fraction of each side.
 
     With probability p each: log2 s, log2 a of N(0, 0.2^2), t of N(0, 0.125^2). The two rotations, of U(-pi, pi), have
     probability 1 - sqrt(1 - p) each, so that some rotation has probability p. An image for which none is drawn is

@@ -20,10 +20,12 @@ def color(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tensor:
 
     Brightness adds b of N(0, 0.2^2); contrast multiplies by c, log2 c of N(0, 0.5^2); the luma flip mirrors colours on the
     plane through 0 across the grey axis v, half of the time; hue turns about v by U(-pi, pi); saturation multiplies what
-    is across v by s, log2 s of N(0, 1). A grey image is its own luma: the last two leave it alone.
+    is across v by s, log2 s of N(0, 1). A grey image is its own luma: the last two leave it alone. Of RGBA the opacity stays
+    as it is; images whose channels are no colours (`colours`) stay altogether.
     """
-    if images.shape[1] not in (1, 3):
-        raise ValueError(f"augmentation: images have {images.shape[1]} channels, expected 1 or 3")
+    count = colours(images.shape[1])
+    if not count:
+        return images
     gates = draws.rand(5) < p
     z, u = draws.randn(3).to(images.dtype), draws.rand(2).to(images.dtype)
     brightness = torch.where(gates[:, 0], 0.2 * z[:, 0], 0.0)
@@ -32,10 +34,23 @@ def color(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tensor:
     hue = torch.where(gates[:, 3], (2 * u[:, 1] - 1) * math.pi, 0.0)
     saturation = torch.where(gates[:, 4], torch.exp2(z[:, 2]), 1.0)
     matrix, offset = color_matrix(brightness, contrast, flip, hue, saturation)
-    if images.shape[1] == 1:
+    if count == 1:
         matrix, offset = matrix.sum((1, 2), keepdim=True) / 3, offset.mean(1, keepdim=True)
-    changed = torch.baddbmm(offset[:, :, None], matrix, images.flatten(2)).view_as(images)
-    return torch.where(gates.any(1)[:, None, None, None], changed, images)
+    x = images[:, :count]
+    changed = torch.baddbmm(offset[:, :, None], matrix, x.flatten(2)).view_as(x)
+    return with_colours(images, torch.where(gates.any(1)[:, None, None, None], changed, x))
+
+
+def colours(channels: int) -> int:
+    """How many of the first channels are colours: the one of grey images, three of RGB and RGBA, and none where there are two
+    or more than four channels, whose meaning is not known."""
+    return {1: 1, 3: 3, 4: 3}.get(channels, 0)
+
+
+def with_colours(images: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+    """`images` with `changed` in the place of their first channels."""
+    rest = images[:, changed.shape[1] :]
+    return torch.cat([changed, rest], 1) if rest.shape[1] else changed
 
 
 def color_matrix(
