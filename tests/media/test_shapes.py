@@ -1,12 +1,14 @@
 """Pictures of any shape, channels and bits as files: grids, pictures alone, videos, and options of a run."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
 
 from fastgan import sampling
-from fastgan.data import ImageDataset, to_float, to_uint8, to_uint16
+from fastgan.data import ImageDataset, load, to_float, to_uint8, to_uint16
 from fastgan.data.pixels import viewable, with_channels
 from fastgan.media import Image, save_grid
 from fastgan.training import RunConfig
@@ -111,3 +113,25 @@ def test_facts_and_options_of_rectangles():
     for wrong in ({"resolution": [1, 2, 3]}, {"resolution": "64"}, {"bits": 12}, {"channels": 1.5}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             read_options(Images, wrong, "run")
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 8), (1, 16), (2, 8), (3, 16), (4, 8)])
+def test_translated_folders_keep_alpha_and_bits(tmp_path, channels, bits):
+    class Same:
+        name, generators = "same", {"AtoB": "generator"}
+        data: ClassVar = {"resolution": (6, 10), "channels": channels, "bits": bits}
+
+        def translate(self, networks, images, direction):
+            return images
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(3):
+        Pillow.fromarray(np.random.default_rng(i).integers(0, 256, (6, 10, 4), np.uint8)).save(source / f"{i}.png")
+    assert sampling.translate_folder(Same(), {}, str(source), None, tmp_path / "out") == 3
+    dataset = load(source, resolution=(6, 10), channels=channels, bits=bits)
+    for i, pixels in enumerate(dataset.images):
+        if bits == 16 and channels == 3:
+            assert np.array_equal(np.load(tmp_path / "out" / f"{i}.npy"), pixels)
+        else:
+            assert np.array_equal(read(tmp_path / "out" / f"{i}.png"), pixels.permute(1, 2, 0).numpy().squeeze())
