@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from fastgan.recipes import RECIPES, Recipe, check_run, find_run, get, load_run, read_run
 from fastgan.training.checkpoint import list_checkpoints
 from fastgan.training.distributed import find_device
-from fastgan.training.run import find_folder
+from fastgan.training.run import find_folder, part_log
 from fastgan.training.settings import Settings
 
 
@@ -43,7 +44,14 @@ def plan(recipe: str | type[Recipe] | None, config: str | Path | None = None, pr
         more = f". If you trust it, name it yourself: fastgan train {named} --config {config}" if ":" in named else ""
         raise ValueError(f"{file.where('recipe')}{RECIPES.unknown(named)}{more}")
     settings = Settings.of(kind, preset)
-    return settings if file is None else settings.updated(file.values, file.where)
+    if file is not None:
+        settings = settings.updated(file.values, file.where)
+        settings.run.log, code = part_log(settings.run.log)
+        if code:
+            warnings.warn(
+                f"{file.where('log')}{', '.join(code)}: code to import; to log to it, name it yourself", stacklevel=2
+            )
+    return settings
 
 
 def saved(settings: Settings) -> Settings:

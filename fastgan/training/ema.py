@@ -31,6 +31,15 @@ class EMA:
         }
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Forget all but the networks as they are now."""
+        for name, averaged in self.networks.items():
+            source = self._source[name]
+            olds, news = ([*network.parameters(), *network.buffers()] for network in (averaged, source))
+            for old, new in zip(olds, news, strict=True):
+                old.copy_(new)
+
+    @torch.no_grad()
     def update(self, images: int, seen: int) -> None:
         """`images` more were used, `seen` in all."""
         halflife = min(self.halflife, seen * self.RAMP)

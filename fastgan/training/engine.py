@@ -14,12 +14,13 @@ import itertools
 import os
 import shlex
 import signal
-import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from fastgan.fields import clip
 from fastgan.training import checkpoint as ckpt
 from fastgan.training import pieces, shard, state, yaml_file
 from fastgan.training.batch import derive_seed
@@ -28,9 +29,8 @@ from fastgan.training.compiled import CannotCompile
 from fastgan.training.distributed import PeerLost, World, join, listening
 from fastgan.training.ema import EMA
 from fastgan.training.lock import RunHeld, RunLock
-from fastgan.training.log import MetricsLog, Progress, memory_mib, save_samples
+from fastgan.training.log import Meter, save_samples
 from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig
-from fastgan.training.report import write_report
 from fastgan.training.run import (
     RunOptions,
     adapt,
@@ -38,12 +38,14 @@ from fastgan.training.run import (
     claim,
     data_options,
     find_folder,
+    logged_to_code,
     restarted,
     run_options,
     write_config,
 )
 from fastgan.training.settings import Settings
 from fastgan.training.signals import StopSignal, number_of
+from fastgan.training.sinks import Sink, SinkFailed, Sinks
 from fastgan.training.update import NotFinite, Updater
 
 
@@ -94,10 +96,15 @@ class Trainer:
         config: the recipe's options; its defaults if None.
         run: data, folder and everything around the recipe; the recipe's defaults if None.
         dataset: used instead of loading `run.data`.
+        sinks: objects that are told of the run (`fastgan.training.sinks.Sink`), and names as in `run.log`, added to those. They
+            are closed when the run ends, at its last step or before. Of many processes only rank 0 uses its.
 
-    Attributes: `recipe`, `dataset`, `world`, `folder`, `step` (training steps done), `ema`.
+    Attributes: `recipe`, `dataset`, `world`, `folder`, `step` (training steps done), `ema` (its `networks` are what samples are
+    drawn from). Before `train`, of a run to be resumed too, step is 0 and networks and averages are as the recipe made them:
+    `train` calls the recipe's `prepare`, or reads the checkpoint, into the same objects.
 
-    Raises ValueError for options that do not fit the data, or a folder that holds another run.
+    Raises ValueError for options that do not fit the data, a folder that holds another run, or a sink of an unknown name;
+    ImportError for a package that a sink needs; TypeError for an object that is no sink.
     """
 
     def __init__(
@@ -107,6 +114,7 @@ class Trainer:
         run: RunOptions | None = None,
         *,
         dataset=None,
+        sinks: Sequence[Sink | str] = (),
     ):
         config = config or recipe.Config()
         run = run_options(recipe)(**recipe.run_defaults) if run is None else adapt(recipe, run)
@@ -115,6 +123,9 @@ class Trainer:
         self.config, values = self.world.agree((config, vars(run)))
         self.run = run_options(recipe)(**values)
         check_options(recipe, self.config, self.run)
+        self.run.log = (*self.run.log, *(sink for sink in sinks if isinstance(sink, str)))
+        given = [sink for sink in sinks if not isinstance(sink, str)]
+        self._sinks = Sinks(*((self.run.log, given) if self.world.main else ((), ())))
         folder = find_folder(recipe.name, self.run) if self.world.main else ""
         self.folder = Path(self.world.agree(str(folder)))
         self._lock = RunLock(self.folder)
@@ -139,6 +150,7 @@ class Trainer:
                 network.to(self.world.device, memory_format=self._layout)
             if self.world.size > 1:
                 synchronise(network, self.world)
+        self.ema = EMA({name: self.recipe.networks[name] for name in recipe.averaged}, self.config.ema_halflife)
         self.step = self.update = self.images = 0
         self.seconds = 0.0
         self._signal = StopSignal()
@@ -149,7 +161,9 @@ class Trainer:
         many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', self.world.size)} -m "
         start = many if self.world.size > 1 else ""
         name = RECIPES.name_of(type(self.recipe), elsewhere=True)
-        return f"{start}fastgan train {shlex.quote(name)} --out {shlex.quote(str(self.folder))} --resume"
+        # Code that config.json alone names is not imported.
+        log = f" --log {shlex.join(self.run.log)}" if any(":" in name for name in self.run.log) else ""
+        return f"{start}fastgan train {shlex.quote(name)} --out {shlex.quote(str(self.folder))} --resume{log}"
 
     def train(self) -> Path:
         """Run to `config.steps`; returns the run folder.
@@ -159,7 +173,7 @@ class Trainer:
             CheckpointError: what is to be resumed does not fit, or none of it is whole; nothing was changed.
             RunHeld: another process writes to the run; nothing was changed.
             TrainingError: a loss or gradient is not finite, the disk is full or the run folder gone, the data cannot be read,
-                another process died, or a loss cannot be compiled.
+                another process died, a loss cannot be compiled, or a sink cannot be opened.
         """
         try:
             self._begin()
@@ -176,22 +190,19 @@ class Trainer:
         return self.folder
 
     def _run(self) -> None:
-        progress = log = None
         try:
             if self.world.main:
-                log = MetricsLog(self.folder, self.step)
-                progress = Progress(self.config.steps, self.step, self.recipe.medium.unit)
-                progress.say(
-                    f"{self.recipe.name}: {self.folder}\n{self.recipe.data.get('name')}: {_about(self.dataset)}"
-                )
+                data = f"{self.recipe.data.get('name')}: {_about(self.dataset)}"
+                print(f"{self.recipe.name}: {self.folder}\n{data}", flush=True)
                 if self._loader.resume:
-                    progress.say(self._loader.resume)
+                    print(self._loader.resume, flush=True)
+                self._sinks.open(self.folder, self.step, self.recipe)
             with listening():
-                self._loop(log, progress)
+                self._loop()
         except NotFinite as error:
             lower = "\nA lower --lr usually helps." if hasattr(self.config, "lr") else ""
             raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}{lower}") from error
-        except PeerLost as error:
+        except (PeerLost, SinkFailed) as error:
             raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}") from error
         except CannotCompile as error:
             raise TrainingError(f"--compile: {error}. {self._safe()} --no-compile") from error
@@ -202,10 +213,9 @@ class Trainer:
             raise TrainingError(f"{what} ({error}). {self._safe()}") from error
         finally:
             self._loader.close()
-            for thing in (self._writer, progress, log):
-                with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
-                    if thing is not None:
-                        thing.close()
+            with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
+                self._writer.close()
+            self._sinks.close()
 
     def close(self) -> None:
         """Leave the process group, where there is one."""
@@ -222,10 +232,9 @@ class Trainer:
         found = world.agree(loaded is not None)
         if not found:
             recipe.prepare(self.dataset)
-        averaged = {name: recipe.networks[name] for name in recipe.averaged}
-        self.ema = EMA(averaged, self.config.ema_halflife)
+            self.ema.restart()
         if self._sharded:
-            networks = [*averaged.values(), *self.ema.networks.values()]
+            networks = [*(recipe.networks[name] for name in recipe.averaged), *self.ema.networks.values()]
             shard.split(networks, recipe.optimizers.values(), world.device)
         self._updater = Updater(recipe, world, self.run)
         if found:
@@ -267,40 +276,36 @@ class Trainer:
             raise RunHeld(f"{self.folder}: another process has trained it further in the meantime; resume it again")
         checkpoints.mkdir(exist_ok=True)
         ckpt.sweep(checkpoints)
+        for name in set(logged_to_code(self.folder)).difference(self.run.log):
+            print(
+                f"{self.folder} was logged to {clip(name)} as well, which is code: name it with --log to go on so",
+                flush=True,
+            )
         write_config(self.folder, self.recipe, self.run)
         settings = Settings(type(self.recipe), self.run, self.config)
         yaml_file.write(self.folder / "run.yaml", RECIPES.name_of(settings.kind), settings)
 
-    def _loop(self, log: MetricsLog | None, progress: Progress | None) -> None:
-        run, began, waited, shown = self.run, time.perf_counter(), 0.0, self.step
+    def _loop(self) -> None:
+        run, per_step = self.run, self.config.batch_size * self.world.size
+        meter = Meter(self._loader, self.world.device, self.recipe.medium.unit, per_step, self.step, self.seconds)
         if self.step == 0:
-            self._show(self._first, log, progress)
+            self._show(self._first)
             del self._first
         stop = False
         while self.step < self.config.steps and not stop:
             values, stop = self._train_step()
-            due = self.step % run.log_every == 0 or self.step == self.config.steps
-            if self.world.main and due:
-                now = time.perf_counter()
-                rate = (self.step - shown) * self.config.batch_size * self.world.size / (now - began)
-                wait = (self._loader.wait_seconds - waited) / (now - began)
-                self.seconds += now - began
-                began, waited, shown = now, self._loader.wait_seconds, self.step
-                row = {name: float(value) for name, value in values.items()}
-                row |= {f"speed/{self.recipe.medium.unit}_per_second": rate, "speed/data_wait_share": wait}
-                row |= {"memory/peak_mib": memory_mib(self.world.device), "seconds": self.seconds}
-                log.write(self.step, row)
-                progress.show(self.step, row, rate)
+            if self.world.main and (self.step % run.log_every == 0 or self.step == self.config.steps):
+                row = {name: float(value) for name, value in values.items()} | meter.row(self.step)
+                self.seconds = row["seconds"]
+                self._sinks.write(self.step, row)
             last = stop or self.step == self.config.steps
             if last or self.step % run.checkpoint_every == 0:
                 self._save()
             if self.step == self.config.steps or self.step % run.sample_every == 0:
-                self._show(self._draw(), log, progress)
+                self._show(self._draw())
             if run.metrics_every and (self.step == self.config.steps or self.step % run.metrics_every == 0):
-                self._evaluate(log, progress)
+                self._evaluate()
         self._writer.wait()
-        if self.world.main:
-            self._report(progress)
 
     def _train_step(self) -> tuple[dict[str, torch.Tensor], bool]:
         """All updates of one step and the moving average; returns the logged values and whether to stop."""
@@ -353,22 +358,19 @@ class Trainer:
         torch.manual_seed(derive_seed(self.run.seed, "samples"))
         return draw(self.recipe, self.ema.networks, list(range(self.run.samples)))
 
-    def _show(
-        self, samples: torch.Tensor | list[str] | None, log: MetricsLog | None, progress: Progress | None
-    ) -> None:
+    def _show(self, samples: torch.Tensor | list[str] | None) -> None:
         if self.world.main:
             self._check_place()
             medium, path = self.recipe.medium, self.folder / "samples" / f"step-{self.step:08d}"
-            log.show(self.step, save_samples(samples, path, medium, self.recipe.data))
+            self._sinks.show(self.step, save_samples(samples, path, medium, self.recipe.data))
             if excerpt := medium.excerpt(samples):
-                progress.say(excerpt)
-            self._report(progress)
+                print(excerpt, flush=True)
 
-    def _evaluate(self, log: MetricsLog | None, progress: Progress | None) -> None:
-        columns: dict[str, dict[str, float]] = {"": {}}
+    def _evaluate(self) -> None:
+        columns: dict[str, dict[str, float]] = {}
         with warnings.catch_warnings(), shard.whole(self.ema.networks.values()):
-            if progress is not None:
-                warnings.showwarning = lambda message, *where, **more: progress.say(f"step {self.step}: {message}")
+            if self.world.main:
+                warnings.showwarning = lambda message, *where, **more: print(f"step {self.step}: {message}", flush=True)
             try:
                 columns = self.recipe.evaluate(
                     self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples
@@ -377,15 +379,7 @@ class Trainer:
                 warnings.warn(f"not measured ({error})", stacklevel=2)
         if self.world.main:
             found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
-            log.write(self.step, found)
-            progress.headline(self.step, next(iter(columns.values())), self.recipe.headline)
-            self._report(progress)
-
-    def _report(self, progress: Progress) -> None:
-        try:
-            write_report(self.folder, self.recipe.medium)
-        except Exception as error:  # no reason to end a run
-            progress.say(f"report.html was not written: {error}")
+            self._sinks.write(self.step, found)
 
     def _check_place(self) -> None:
         """Files are written by name: into another folder, once the run's has gone."""

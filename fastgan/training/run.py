@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -9,7 +10,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -57,6 +58,9 @@ class RunOptions:
     """Seconds without an answer after which another process counts as dead."""
     workers: Annotated[int, Range(1, 1024)] = 1
     """Threads that assemble batches ahead of training."""
+    log: tuple[str, ...] = ("jsonl", "tensorboard")
+    """Where the run is logged: jsonl (metrics.jsonl, always written, named or not), tensorboard, wandb, trackio, a sink of a
+    package, or MODULE:CLASS."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
     sample_every: Count = 250
@@ -116,7 +120,8 @@ def adapt(recipe: type[Recipe], run: RunOptions) -> RunOptions:
 
 
 def read_options(recipe: type[Recipe], values: Any, where: str) -> RunOptions:
-    """The options in config.json. Until files had a version, they held those of images whatever the recipe.
+    """The options in config.json, without sinks that are code (`named_code`). Until files had a version, they held those of
+    images whatever the recipe.
 
     Raises `fastgan.fields.Mismatch` that names `where` and the field.
     """
@@ -124,7 +129,22 @@ def read_options(recipe: type[Recipe], values: Any, where: str) -> RunOptions:
         others = {field.name for field in dataclasses.fields(Image.Options)}
         others -= {field.name for field in dataclasses.fields(run_options(recipe))}
         values = {name: value for name, value in values.items() if name not in others}
-    return fields.build(run_options(recipe), values, where)
+    options = fields.build(run_options(recipe), values, where)
+    options.log, _ = part_log(options.log)
+    return options
+
+
+def part_log(log: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sinks that a file names: those that are looked up, and those that are code, which no file may import; who wants them says
+    so himself."""
+    return tuple(name for name in log if ":" not in name), tuple(name for name in log if ":" in name)
+
+
+def logged_to_code(folder: Path) -> tuple[str, ...]:
+    """The sinks of a run that are code."""
+    with contextlib.suppress(CheckpointError, fields.Mismatch):
+        return part_log(fields.conform(read_config(folder)["run"].get("log", ()), tuple[str, ...], "log"))[1]
+    return ()
 
 
 def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunOptions) -> None:

@@ -150,7 +150,7 @@ def at(owner, name):
         os.kill(os.getpid(), int(number))
         return function(*args, **kwargs)
     setattr(owner, name, wrapped)
-at(*{"data": (engine, "derive_seed"), "networks": (GAN, "__init__"), "folder": (engine, "MetricsLog"),
+at(*{"data": (engine, "derive_seed"), "networks": (GAN, "__init__"), "folder": (engine, "Meter"),
      "samples": (engine, "save_samples"), "prepare": (GAN, "prepare")}[moment])
 sys.exit(main(argv))
 """
