@@ -6,7 +6,7 @@ The generators' pass makes everything once; the discriminators then learn from t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from fastgan.models.cycle import CycleGAN, Pool
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.training.options import Count, Depth, Natural, NonNegative
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -46,6 +47,26 @@ class CycleGANConfig(TranslationConfig):
 class CycleGANRecipe(Translation):
     name = "cyclegan"
     Config = CycleGANConfig
+    presets: ClassVar = {
+        "paper256": Preset(
+            "256x256, as Zhu et al. (2017)",
+            {
+                "resolution": 256,
+                "width": 64,  # appendix 7.2, as the next three
+                "blocks": 9,
+                "layers": 3,  # 70x70 patches
+                "norm": "instance",
+                "loss": "least-squares",  # section 4, as all below
+                "pool": 50,
+                "lambda_a": 10.0,
+                "lambda_b": 10.0,
+                "lr": 2e-4,
+                "lr_decay": 0.5,  # the second 100 of 200 epochs
+                "batch_size": 1,
+                "identity": 0.0,  # section 5.2: 0.5 where colours must stay, as from paintings to photos
+            },
+        )
+    }
     averaged = ("generator_ab", "generator_ba", "examples")
     sides = (16, 4)
     paired = False

@@ -7,7 +7,7 @@ Real and fake images go through the discriminator in one pass; its logits serve 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -16,6 +16,7 @@ from fastgan.models import dcgan
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
 from fastgan.training.options import Batch, Count, Decay, NonNegative
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -53,6 +54,24 @@ class DCGANConfig(RecipeConfig):
 class DCGAN(Recipe):
     name = "dcgan"
     Config = DCGANConfig
+    presets: ClassVar = {
+        "paper": Preset(
+            "64x64, as Radford et al. (2016) trained on LSUN and faces, with the founding article's loss",
+            {
+                "resolution": 64,  # figure 1
+                "latent": 100,  # figure 1
+                "width": 128,  # figure 1: 128 channels at 32x32 ...
+                "max_width": 1024,  # ... to 1024 at 4x4
+                "batch_size": 128,  # section 4, as the next two
+                "lr": 2e-4,
+                "beta1": 0.5,
+                "beta2": 0.999,  # not changed from Kingma and Ba (2015), algorithm 1
+                "loss": "non-saturating",  # Goodfellow et al. (2014), section 3
+                "gamma": 0.0,  # there were no penalties yet, and no averages of weights
+                "ema_halflife": 0.0,
+            },
+        )
+    }
     sample_options = (*Recipe.sample_options, "class_label")
 
     def __init__(self, config: DCGANConfig, data: dict):

@@ -6,7 +6,7 @@ paper's is perceptual and needs a pretrained network. Both sides are augmented d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from fastgan.models import fewshot
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
 from fastgan.training.options import Batch, Count, NonNegative
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -45,6 +46,20 @@ class FewShotConfig(RecipeConfig):
 class FewShot(Recipe):
     name = "fastgan"
     Config = FewShotConfig
+    presets: ClassVar = {
+        "paper256": Preset(
+            "256x256, the networks of Liu et al. (2021)",
+            {
+                "resolution": 256,
+                "width": 128,  # section 3.1
+                "max_width": 1024,
+                "latent": 256,
+                "batch_size": 8,  # section 4
+                "lr": 2e-4,
+                "augment": "diffaugment",
+            },
+        )
+    }
 
     def __init__(self, config: FewShotConfig, data: dict):
         super().__init__(config, data)

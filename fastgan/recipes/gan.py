@@ -12,7 +12,7 @@ fake.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -53,6 +54,17 @@ class GANConfig(RecipeConfig):
 class GAN(Recipe):
     name = "gan"
     Config = GANConfig
+    presets: ClassVar = {
+        "paper": Preset(
+            "the article's game alone, without the batch loss",
+            {
+                "loss": "non-saturating",  # section 3: log D(G(z)) is maximised
+                "batch_loss": 0.0,
+                "stddev_group": 0,
+                "ema_halflife": 0.0,
+            },
+        )
+    }
 
     def __init__(self, config: GANConfig, data: dict):
         super().__init__(config, data)

@@ -6,7 +6,7 @@ min_G max_D  E log D(x, y) + E log(1 - D(x, G(x))) + lambda |y - G(x)|_1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from fastgan.models import cyclegan, pix2pix
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.training.options import Count, NonNegative
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -37,6 +38,23 @@ class Pix2PixConfig(TranslationConfig):
 class Pix2Pix(Translation):
     name = "pix2pix"
     Config = Pix2PixConfig
+    presets: ClassVar = {
+        "paper256": Preset(
+            "256x256, as Isola et al. (2017)",
+            {
+                "resolution": 256,
+                "width": 64,  # appendix 6.1, as the next two
+                "layers": 3,  # 70x70 patches
+                "norm": "batch",
+                "jitter": True,  # appendix 6.2, as the next one
+                "flip": True,
+                "loss": "non-saturating",  # section 3.3, as the next two
+                "lr": 2e-4,
+                "beta1": 0.5,
+                "weight": 100.0,  # section 4
+            },
+        )
+    }
     averaged = ("generator", "examples")
     sides = (32, 32)
     paired = True

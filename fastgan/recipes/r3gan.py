@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -19,6 +19,7 @@ from fastgan.models import r3gan
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.augment import Augment
 from fastgan.training.options import Batch, Count, Decay, Depth, NonNegative, Share
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -60,6 +61,27 @@ class R3GANConfig(RecipeConfig):
 class R3GAN(Recipe):
     name = "r3gan"
     Config = R3GANConfig
+    presets: ClassVar = {
+        "paper256": Preset(
+            "256x256, as Huang et al. (2024) trained on FFHQ; its batch is that of all processes together",
+            {
+                "resolution": 256,
+                "blocks": 2,  # section 4, config E, as the group width
+                "group_width": 16,
+                "latent": 64,  # appendix, table of hyperparameters for FFHQ-256, as all below
+                "width": 96,
+                "max_width": 768,
+                "batch_size": 256,
+                "lr": (2e-4, 5e-5),
+                "beta2": (0.9, 0.99),
+                "gamma": (150.0, 15.0),
+                "ema_halflife": 500_000.0,
+                "burn_in": 20_000_000,
+                "augment": "ada",
+                "augment_p": 0.3,
+            },
+        )
+    }
     sample_options = (*Recipe.sample_options, "class_label")
 
     def __init__(self, config: R3GANConfig, data: dict):

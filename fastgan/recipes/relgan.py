@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fastgan.models.text_discriminator import RELGAN_FILTERS
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
 from fastgan.training.options import Count, Natural, NonNegative, Positive
+from fastgan.training.recipe import Preset
 
 # Inverse temperature at share t of the adversarial phase, from 1 (constant: from its maximum) to the maximum b.
 SCHEDULES = {
@@ -65,6 +66,29 @@ class RelGANConfig(TextConfig):
 class RelGAN(TextRecipe):
     name = "relgan"
     Config = RelGANConfig
+    presets: ClassVar = {
+        "paper": Preset(
+            "the oracle's sentences of 20 tokens, as Nie et al. (2019)",
+            {
+                "data": "oracle",  # section 4 and appendix, training details, as all below
+                "generator": "relational",
+                "hidden": 512,  # two heads of 256
+                "embedding": 32,
+                "batch_size": 64,
+                "pretrain_lr": 1e-2,
+                "lr": 1e-4,
+                "discriminator_lr": 1e-4,
+                "discriminator_steps": 5,
+                "discriminator": "cnn",
+                "representations": 64,
+                "filters": 1.0,
+                "loss": "rpgan",
+                "schedule": "exponential",
+                "inverse_temperature": 100.0,
+                "ema_halflife": 0.0,
+            },
+        )
+    }
     whole_batch = "as its sentences are drawn together"
 
     def __init__(self, config: RelGANConfig, data: dict):

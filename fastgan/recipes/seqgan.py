@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from fastgan.models.text_discriminator import SEQGAN_FILTERS
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
 from fastgan.training.options import Count, Decay, Natural, NonNegative, Positive
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -86,6 +88,25 @@ def advantages(q: Tensor, every: Tensor) -> Tensor:
 class SeqGAN(TextRecipe):
     name = "seqgan"
     Config = SeqGANConfig
+    presets: ClassVar = {
+        "paper": Preset(
+            "the oracle's sentences of 20 tokens, as Yu et al. (2017)",
+            {
+                "data": "oracle",  # section 4
+                "embedding": 32,
+                "hidden": 32,
+                "batch_size": 64,
+                "discriminator_steps": 5,
+                "rollouts": 16,
+                "filters": 1.0,  # appendix, table of the filters, as the next one
+                "widest": 20,
+                "dropout": 0.25,
+                "embedding_range": 1.0,
+                "interleave_lr": 0.0,
+                "ema_halflife": 0.0,
+            },
+        )
+    }
     whole_batch = "as a reward is measured against those of the other sentences"
 
     def __init__(self, config: SeqGANConfig, data: dict):

@@ -5,6 +5,7 @@ discriminator steps for each generator step. With classes, the networks are thos
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -12,6 +13,7 @@ from fastgan.losses import adversarial
 from fastgan.models import biggan, resnet
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.options import Count, NonNegative
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -33,6 +35,20 @@ class SNGANConfig(RecipeConfig):
 class SNGAN(Recipe):
     name = "sngan"
     Config = SNGANConfig
+    presets: ClassVar = {
+        "cifar10": Preset(
+            "32x32, the discriminator of Miyato et al. (2018); their generator is twice as wide",
+            {
+                "resolution": 32,
+                "width": 128,  # table 4: the discriminator's; 256 in the generator
+                "latent": 128,  # table 4
+                "lr": 2e-4,  # section 4, as for the residual networks on all data sets, with Adam's 0 and 0.9
+                "d_steps": 5,
+                "batch_size": 64,
+                "ema_halflife": 0.0,
+            },
+        )
+    }
     sample_options = (*Recipe.sample_options, "class_label")
 
     def __init__(self, config: SNGANConfig, data: dict):

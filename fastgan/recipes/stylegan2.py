@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -16,7 +17,19 @@ from fastgan.models import stylegan2
 from fastgan.recipes import Update
 from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
 from fastgan.training.options import Count, NonNegative, Share
-from fastgan.training.recipe import lazy_adam
+from fastgan.training.recipe import Preset, lazy_adam
+
+# Karras et al. (2020), sections 3.2 and 4.1 and appendix B: z and w, style mixing, lazy regularisation, Adam. The weight of the
+# path length, ln 2 / (r^2 (ln r - ln 2)) for r pixels a side, is 2 at any size in units of the recipe, which divides the squared
+# lengths by r^2 and by the 2 log2 r - 2 layers that w enters.
+REGULARISERS = {
+    "latent": 512,
+    "mixing": 0.9,
+    "r1_interval": 16,
+    "path_interval": 8,
+    "path_weight": 2.0,
+    "beta2": 0.99,
+}
 
 
 @dataclass
@@ -36,6 +49,44 @@ class StyleGAN2Config(StyleGANConfig):
 class StyleGAN2(StyleGAN):
     name = "stylegan2"
     Config = StyleGAN2Config
+    presets: ClassVar = {
+        "paper256": Preset(
+            "256x256, the baseline of Karras et al. (2020, limited data), with ADA; its batch is that of all processes together",
+            {
+                "resolution": 256,
+                # Appendix, table of hyperparameters ("our baseline"), as far as the next comment.
+                "width": 64,  # half of 32768 / 256
+                "max_width": 512,
+                "batch_size": 64,
+                "steps": 390_625,  # 25 million images
+                "lr": 2.5e-3,
+                "gamma": 1.0,
+                "ema_halflife": 20_000.0,
+                "mapping_layers": 8,
+                "num_fp16_res": 4,  # from 32x32 on
+                "half": "float16",
+                "augment": "ada",
+                **REGULARISERS,
+            },
+        ),
+        "paper1024": Preset(
+            "1024x1024, configuration F of Karras et al. (2020)",
+            {
+                "resolution": 1024,
+                # The same table ("config F"), and appendix B of the StyleGAN2 paper.
+                "width": 32,
+                "max_width": 512,
+                "batch_size": 32,
+                "steps": 781_250,  # 25 million images
+                "lr": 2e-3,
+                "gamma": 10.0,
+                "ema_halflife": 10_000.0,
+                "mapping_layers": 8,
+                "augment": "none",
+                **REGULARISERS,
+            },
+        ),
+    }
 
     @property
     def whole_generator(self) -> str:

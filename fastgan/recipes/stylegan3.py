@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from fastgan.ops import filter2d
 from fastgan.recipes import Update
 from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
 from fastgan.training.options import Count, Depth, NonNegative
+from fastgan.training.recipe import Preset
 
 MAGNITUDE_IMAGES = 20_000  # half-life of the mean squares of the layers' inputs
 
@@ -43,6 +44,25 @@ class StyleGAN3Config(StyleGANConfig):
 class StyleGAN3(StyleGAN):
     name = "stylegan3"
     Config = StyleGAN3Config
+    presets: ClassVar = {
+        f"paper{resolution}": Preset(
+            f"{resolution}x{resolution}, the networks of Karras et al. (2021); --gamma depends on the data set",
+            {
+                "resolution": resolution,
+                "width": 2**15 // resolution,  # appendix, figure of the generator: C_base = 2^15, C_max = 2^9
+                "max_width": 512,
+                "layers": 14,  # section 3.2
+                "latent": 512,
+                "mapping_layers": 2,  # appendix, training configurations, as all below
+                "batch_size": 32,
+                "steps": 781_250,  # 25 million images
+                "lr": 2.5e-3,  # the generator's; 2e-3 for the discriminator there
+                "beta2": 0.99,
+                "blur_images": 200_000,
+            },
+        )
+        for resolution in (256, 1024)
+    }
     metrics = (*StyleGAN.metrics, "eq")
 
     def __init__(self, config: StyleGAN3Config, data: dict):

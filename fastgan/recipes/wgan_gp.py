@@ -5,6 +5,7 @@ L_D = D(G(z)) - D(x) + weight (|grad D(x^)| - 1)^2 at x^ drawn uniformly between
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -12,6 +13,7 @@ from fastgan.losses import adversarial, penalty
 from fastgan.models import resnet
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.options import Count, NonNegative
+from fastgan.training.recipe import Preset
 
 
 @dataclass
@@ -33,6 +35,31 @@ class WGANGPConfig(RecipeConfig):
 class WGANGP(Recipe):
     name = "wgan-gp"
     Config = WGANGPConfig
+    presets: ClassVar = {
+        "paper": Preset(
+            "the defaults of Gulrajani et al. (2017)",
+            {
+                "critic_steps": 5,  # algorithm 1, as the next two
+                "penalty": 10.0,
+                "lr": 1e-4,
+                "ema_halflife": 0.0,
+            },
+        ),
+        "cifar10": Preset(
+            "32x32, the paper's CIFAR-10 networks; their linear decay of the learning rate is not offered",
+            {
+                "resolution": 32,
+                "width": 128,  # appendix, table of the CIFAR-10 ResNet, as all below
+                "latent": 128,
+                "batch_size": 64,
+                "lr": 2e-4,
+                "critic_steps": 5,
+                "penalty": 10.0,
+                "steps": 100_000,
+                "ema_halflife": 0.0,
+            },
+        ),
+    }
 
     def __init__(self, config: WGANGPConfig, data: dict):
         super().__init__(config, data)
