@@ -152,9 +152,10 @@ def channels_axis(shape: tuple[int, ...], dtype: np.dtype, axes: str | None, cha
         found = [axis for axis in (1, 3) if shape[axis] in few]
         if len(found) == 1 or (found and few == (1, 3)):
             return found[0]
+    choice = "" if shape[1] == shape[3] else f"give channels={shape[1]} or channels={shape[3]}, or "
     raise ValueError(
-        f"{about}: its channels may be the {shape[1]} of axis 1 or the {shape[3]} of axis 3. Give channels=, or add to the npz "
-        "an array axes that is 'NCHW' or 'NHWC'"
+        f"{about}: its channels may be the {shape[1]} of axis 1 or the {shape[3]} of axis 3: {choice}add to the npz an "
+        "array axes that is 'NCHW' or 'NHWC'"
     )
 
 
@@ -288,9 +289,10 @@ def _verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
 
 
 def _axes(array: np.ndarray) -> str:
-    if array.dtype.kind != "U" or array.ndim or array.dtype.itemsize > 64 or (axes := str(array)) not in AXES:
+    found = [axes for axes in AXES if array.dtype.kind == "U" and not array.ndim and array == axes]
+    if not found:
         raise ValueError(f"axes is {array.dtype} {list(array.shape)}, expected one string, {' or '.join(AXES)}")
-    return axes
+    return found[0]
 
 
 def _strings(path: Path, name: str, array: np.ndarray | None, count: int | None) -> list[str]:

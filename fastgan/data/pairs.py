@@ -11,7 +11,7 @@ import torch
 from fastgan.data.catalog import check_options, load
 from fastgan.data.dataset import ImageDataset, take
 from fastgan.data.files import Source, open_source, read_images
-from fastgan.sizes import Resolution, sides
+from fastgan.sizes import Resolution, resolution_of, sides
 
 
 class PairDataset(torch.utils.data.Dataset):
@@ -42,7 +42,8 @@ class PairDataset(torch.utils.data.Dataset):
             1 <= part <= whole for part, whole in zip(sides(crop), sides(a.resolution), strict=True)
         ):
             raise ValueError(f"crop is {crop}, expected 1..{a.resolution}, the images' sides")
-        self.resolution, self.channels, self.bits = crop or a.resolution, a.channels, a.bits
+        self.resolution = a.resolution if crop is None else resolution_of(*sides(crop))
+        self.channels, self.bits = a.channels, a.bits
         self.skipped = list(dict.fromkeys([*a.skipped, *b.skipped]))
 
     def __len__(self) -> int:

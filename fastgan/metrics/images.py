@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from fastgan.metrics import fid, inception, latent, suite
 from fastgan.metrics.efflite0 import EfficientNetLite0
 from fastgan.metrics.inception import Inception
 from fastgan.metrics.processes import everywhere, gather, place, share
+from fastgan.sizes import sides
 
 METRICS = ("fid", "kid", "prdc", "is")
 KEEP = 10_000  # rows that kernel distance, PRDC and Inception score see: 51 MB of efflite0 features
@@ -61,11 +63,15 @@ def title(extractor: str, weights: str | Path | None = None) -> str:
     return inception.title(weights) if extractor == "inception" else extractor
 
 
-def tell(channels: int, bits: int, told: set[str]) -> None:
-    """Warn of what extractors, which take grey or RGB in 8 bits, do not see of images such as these; once for each `told`."""
-    message = unseen(channels, bits)
-    if message and message not in told and place()[0] == 0:
-        warnings.warn(f"features are those of images as they are shown: {message}", stacklevel=2)
+def tell(facts: Mapping[str, Any], told: set[str]) -> None:
+    """Warn of what is done to images of such `facts` before extractors see them, which take squares, grey or RGB, of 8 bits;
+    once for each `told`. facts: as `fastgan.media.Image.describe` says them."""
+    height, width = sides(facts.get("resolution", 1))
+    squeezed = f"{height}x{width} pixels are squeezed to a square" if height != width else ""
+    done = ", ".join(filter(None, (unseen(facts.get("channels", 3), facts.get("bits", 8)), squeezed)))
+    message = f"before features are taken, {done}"
+    if done and message not in told and place()[0] == 0:
+        warnings.warn(message, stacklevel=2)
     told.add(message)
 
 
@@ -79,7 +85,7 @@ def provided(
 
     @functools.cache
     def network() -> nn.Module:
-        tell(recipe.data.get("channels", 3), recipe.data.get("bits", 8), recipe.told)
+        tell(recipe.data, recipe.told)
         return load_extractor(extractor, device, weights)
 
     def fake() -> Features:

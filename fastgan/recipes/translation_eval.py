@@ -60,7 +60,8 @@ def evaluate(
 
     @functools.cache
     def network() -> torch.nn.Module:
-        images.tell(held_out.channels, held_out.bits, set() if told is None else told)
+        facts = {name: getattr(held_out, name) for name in ("resolution", "channels", "bits")}
+        images.tell(facts, set() if told is None else told)
         return images.load_extractor(extractor, weights=weights)
 
     columns: dict[str, dict[str, float]] = {}

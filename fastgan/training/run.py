@@ -33,7 +33,7 @@ class RunOptions:
 
     data: str | tuple[str, str] = "emoji"
     """Data set: a name from `fastgan data list`, or the path of a folder or file as the recipe's kind of samples has them: a
-    folder, zip or npz of images, a text file with a sentence per line; two of them for translation."""
+    folder, zip, npz or npy of images, a text file with a sentence per line; two of them for translation."""
     out: str | None = None
     """Run folder. Default: runs/RECIPE-DATA, with a number added if it exists."""
     resume: bool = False

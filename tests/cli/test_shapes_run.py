@@ -50,7 +50,7 @@ def test_pictures_with_alpha(rgba, tmp_path, capsys, whole):
     assert main(["sample", str(run), "--seeds", "0", "--interpolate", "2", "--out", str(tmp_path / "walk.gif")]) == 0
     capsys.readouterr()
     assert main(["eval", str(run), "--samples", "8", "--metrics", "fd,kid"]) == 0
-    said = "features are those of images as they are shown: alpha is composited on white"
+    said = "before features are taken, alpha is composited on white, 96x160 pixels are squeezed to a square"
     out = capsys.readouterr()
     assert out.err == f"fastgan eval: {said}\n" and "fd_efflite0" in out.out
     assert json.loads((run / "metrics.json").read_text())["notes"] == [said]

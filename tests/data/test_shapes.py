@@ -169,8 +169,9 @@ def test_sixteen_bits_are_mapped_wherever_they_lie(tmp_path):
         ((2, 31, 6, 7), {}, "NCHW", (31, 6, 7)),
         ((2, 6, 7, 31), {}, "NHWC", (31, 6, 7)),
         ((2, 3, 7, 3), {}, "NHWC", (3, 3, 7)),
-        ((2, 31, 6, 7), {}, None, "31 of axis 1 or the 7 of axis 3. Give channels="),
-        ((2, 8, 8, 8), {"channels": 8}, None, "8 of axis 1 or the 8 of axis 3"),
+        ((2, 31, 6, 7), {}, None, "31 of axis 1 or the 7 of axis 3: give channels=31 or channels=7, or add"),
+        ((2, 31, 6, 7), {"channels": 3}, None, "31 of axis 1 or the 7 of axis 3: give channels=31"),
+        ((2, 8, 8, 8), {"channels": 8}, None, "8 of axis 1 or the 8 of axis 3: add"),
         ((2, 4, 5, 4), {}, None, "4 of axis 1 or the 4 of axis 3"),
         ((2, 31, 6, 7), {"channels": 30}, "NCHW", "channels is 30, and the images have 31"),
         ((2, 3, 5, 7), {}, "CHWN", "axes is <U4"),
@@ -292,8 +293,8 @@ def test_pairs_of_rectangles(tmp_path):
     pair = load_pair(tmp_path / "both", crop="none", channels=4)
     assert pair.resolution == (6, 10) and pair.about == "3 pairs of images of 6x10 pixels, RGBA"
     assert np.array_equal(last(pair.a.images), [image[:, :10] for image in wide])
-    cut = PairDataset(pair.a, pair.b, paired=True, crop=(5, 8))
-    assert cut.resolution == (5, 8)
+    assert PairDataset(pair.a, pair.b, paired=True, crop=(5, 8)).resolution == (5, 8)
+    assert PairDataset(pair.a, pair.b, paired=True, crop=(5, 5)).resolution == 5
     with pytest.raises(ValueError, match=r"crop is \(7, 8\), expected 1\.\.\(6, 10\)"):
         PairDataset(pair.a, pair.b, paired=True, crop=(7, 8))
     with pytest.raises(ValueError, match=r"of 8 bits and .* of 16 bits: give .* bits="):

@@ -53,13 +53,18 @@ def test_what_is_said():
     assert unseen(2) == unseen(4) == "alpha is composited on white"
     assert unseen(12, 16).startswith("of 12 channels those numbered 0, 5 and 11 stand for red")
     told: set[str] = set()
-    with pytest.warns(UserWarning, match="as they are shown: alpha is composited on white") as caught:
-        images.tell(4, 8, told)
-        images.tell(4, 8, told)
+    facts = {"resolution": (6, 10), "channels": 4, "bits": 16}
+    with pytest.warns(
+        UserWarning, match="before features are taken, alpha .* white, 16 bits .* to 8, 6x10 .* square"
+    ) as caught:
+        images.tell(facts, told)
+        images.tell(facts, told)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        images.tell(3, 8, set())
+        images.tell({"resolution": 32, "channels": 3}, set())
+        images.tell({"resolution": 32, "channels": 1, "bits": 8}, set())
+        images.tell({}, set())
 
 
 def test_path_length_of_rgba():
