@@ -16,6 +16,7 @@ from fastgan.models import cyclegan
 from fastgan.models.cycle import CycleGAN, Pool
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
+from fastgan.sizes import sides
 from fastgan.training.options import Count, Depth, Natural, NonNegative
 from fastgan.training.recipe import Preset
 
@@ -27,7 +28,7 @@ class CycleGANConfig(TranslationConfig):
     steps: Count = 200_000
     """Length of the run, in generator updates."""
     blocks: Depth | None = None
-    """Residual blocks of the generators. Default: 9 from 256 pixels on, else 6."""
+    """Residual blocks of the generators. Default: 9 where both sides have 256 pixels, else 6."""
     norm: Literal["instance", "batch", "none"] = "instance"
     """Normalisation of generators and discriminators."""
     loss: Literal["least-squares", "non-saturating", "hinge"] = "least-squares"
@@ -68,25 +69,25 @@ class CycleGANRecipe(Translation):
         )
     }
     averaged = ("generator_ab", "generator_ba", "examples")
-    sides = (16, 4)
+    least, step = 16, 4
     paired = False
     generators = {"AtoB": "generator_ab", "BtoA": "generator_ba"}  # noqa: RUF012 - read only
 
     def __init__(self, config: CycleGANConfig, data: dict):
         super().__init__(config, data)
-        channels, resolution = data["channels"], data["resolution"]
+        channels = data["channels"]
         if config.gamma and config.norm == "batch":
             raise ValueError(
                 "cyclegan: --gamma penalises each image's own gradient, and --norm batch mixes images; take instance or none"
             )
-        blocks = config.blocks or (9 if resolution >= 256 else 6)
+        size = sides(data["resolution"])
+        blocks = config.blocks or (9 if min(size) >= 256 else 6)
         sizes = cyclegan.GeneratorConfig(channels, channels, config.width, blocks, config.norm)
         judge = cyclegan.DiscriminatorConfig(channels, config.width, config.layers, config.norm)
         ab, ba = cyclegan.Generator(sizes), cyclegan.Generator(sizes)
         a, b = cyclegan.Discriminator(judge), cyclegan.Discriminator(judge)
         self.networks |= {"generator_ab": ab, "generator_ba": ba, "discriminator_a": a, "discriminator_b": b}
-        shape = (channels, resolution, resolution)
-        self.pools = Pool(config.pool, shape), Pool(config.pool, shape)
+        self.pools = Pool(config.pool, (channels, *size)), Pool(config.pool, (channels, *size))
         self.networks |= {"pool_a": self.pools[0], "pool_b": self.pools[1]}
         self.optimizers = {"generator": self.adam(ab, ba), "discriminator": self.adam(a, b)}
         self.cycle = CycleGAN(
@@ -121,7 +122,7 @@ class CycleGANRecipe(Translation):
         return self.cycle.discriminator_loss(batch.kept("a"), batch.kept("b"), *pooled)
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
-        """[N, C, R, 8 R], a strip per example: a, G(a), F(G(a)), F(a), b, F(b), G(F(b)), G(b). Seed i shows example i."""
+        """[N, C, H, 8 W], a strip per example: a, G(a), F(G(a)), F(a), b, F(b), G(F(b)), G(b). Seed i shows example i."""
         kept = networks["examples"]
         index = torch.tensor(list(dict.fromkeys(seed % len(kept.a) for seed in seeds)), device=kept.a.device)
         a, b = kept.a[index], kept.b[index]

@@ -21,7 +21,7 @@ from fastgan.training.recipe import Preset
 
 @dataclass
 class DCGANConfig(RecipeConfig):
-    """DCGAN for any power-of-two size from 32 to 256. The defaults suit small images on two CPU cores."""
+    """DCGAN for any power-of-two size from 32 to 256, and rectangles. The defaults suit small images on two CPU cores."""
 
     steps: Count = 2_500
     """Length of the run, in generator updates."""

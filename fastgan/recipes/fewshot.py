@@ -21,7 +21,7 @@ from fastgan.training.recipe import Preset
 
 @dataclass
 class FewShotConfig(RecipeConfig):
-    """FastGAN: light networks for few images, any power-of-two size from 32."""
+    """FastGAN: light networks for few images, any power-of-two size from 32, and rectangles."""
 
     steps: Count = 5_000
     """Length of the run, in generator updates."""

@@ -5,6 +5,7 @@ min_G max_D  E log D(x, y) + E log(1 - D(x, G(x))) + lambda |y - G(x)|_1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,6 +16,7 @@ from fastgan.losses import adversarial, cycle
 from fastgan.models import cyclegan, pix2pix
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
+from fastgan.sizes import sides
 from fastgan.training.options import Count, NonNegative
 from fastgan.training.recipe import Preset
 
@@ -56,13 +58,13 @@ class Pix2Pix(Translation):
         )
     }
     averaged = ("generator", "examples")
-    sides = (32, 32)
+    least, step = 32, 32
     paired = True
 
     def __init__(self, config: Pix2PixConfig, data: dict):
         super().__init__(config, data)
-        channels, resolution = data["channels"], data["resolution"]
-        downs = min(8, (resolution & -resolution).bit_length() - 1)
+        channels, common = data["channels"], math.gcd(*sides(data["resolution"]))
+        downs = min(8, (common & -common).bit_length() - 1)
         self.generator = pix2pix.Generator(
             pix2pix.GeneratorConfig(channels, channels, config.width, downs, config.norm)
         )
@@ -100,7 +102,7 @@ class Pix2Pix(Translation):
         return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
-        """[N, C, R, 3 R], a strip per example: the input, its translation, the truth. Seed i shows example i."""
+        """[N, C, H, 3 W], a strip per example: the input, its translation, the truth. Seed i shows example i."""
         kept = networks["examples"]
         index = torch.tensor(list(dict.fromkeys(seed % len(kept.a) for seed in seeds)), device=kept.a.device)
         x, y = (kept.a, kept.b) if self.config.direction == "AtoB" else (kept.b, kept.a)

@@ -17,6 +17,7 @@ import torch
 from fastgan.losses import adversarial, penalty
 from fastgan.models import r3gan
 from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.sizes import nominal
 from fastgan.training.augment import Augment
 from fastgan.training.options import Batch, Count, Decay, Depth, NonNegative, Share
 from fastgan.training.recipe import Preset
@@ -24,7 +25,7 @@ from fastgan.training.recipe import Preset
 
 @dataclass
 class R3GANConfig(RecipeConfig):
-    """R3GAN for any power-of-two size. Pairs are the values at the start and from `burn_in` images on."""
+    """R3GAN for any power-of-two size, and rectangles. Pairs are the values at the start and from `burn_in` images on."""
 
     steps: Count = 2_500
     """Length of the run, in generator updates."""
@@ -88,7 +89,7 @@ class R3GAN(Recipe):
         super().__init__(config, data)
         if config.burn_in < 1:
             raise ValueError(f"r3gan: burn_in is {config.burn_in}, expected at least 1")
-        levels = range(data["resolution"].bit_length() - 3, -1, -1)
+        levels = range(nominal(data["resolution"]).bit_length() - 3, -1, -1)
         widths = tuple(min(config.width << level, config.max_width) for level in levels)
         sizes = r3gan.Config(
             resolution=data["resolution"],

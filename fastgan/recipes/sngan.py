@@ -12,13 +12,14 @@ import torch
 from fastgan.losses import adversarial
 from fastgan.models import biggan, resnet
 from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.sizes import nominal
 from fastgan.training.options import Count, NonNegative
 from fastgan.training.recipe import Preset
 
 
 @dataclass
 class SNGANConfig(RecipeConfig):
-    """SNGAN with the paper's residual networks, for any power-of-two size. The paper's width is 128 at 32x32."""
+    """SNGAN with the paper's residual networks, for any power-of-two size, and rectangles. The paper's width is 128 at 32x32."""
 
     d_steps: Count = 5
     """Discriminator updates for each generator update."""
@@ -58,7 +59,7 @@ class SNGAN(Recipe):
         family = resnet
         if config.conditional:
             family = biggan
-            sizes |= {"num_classes": data["num_classes"], "attention": 16 if data["resolution"] >= 16 else 0}
+            sizes |= {"num_classes": data["num_classes"], "attention": 16 if nominal(data["resolution"]) >= 16 else 0}
         built = family.Config(**sizes)
         self.adversaries(family.Generator(built), family.Discriminator(built), lr=config.lr, betas=(0.0, 0.9))
         self.latent_shape = (config.latent,)

@@ -11,6 +11,7 @@ Real and generated images go through the discriminator separately: its minibatch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from fastgan.losses.adversarial import logistic
 from fastgan.models import stylegan2
 from fastgan.ops import no_weight_gradients
 from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.sizes import nominal, sides
 from fastgan.training.augment import Augment
 from fastgan.training.options import Batch, Count, Decay, Depth, Natural, NonNegative
 from fastgan.training.recipe import lazy_adam
@@ -37,7 +39,7 @@ class StyleGANConfig(RecipeConfig):
     batch_size: Batch = 32
     """Images per update and process: a multiple of 4, the group whose standard deviation the discriminator sees."""
     gamma: NonNegative | None = None
-    """Weight of R1, gamma / 2 |grad D|^2. Default: 0.0002 resolution^2 / batch, the batch of all processes."""
+    """Weight of R1, gamma / 2 |grad D|^2. Default: 0.0002 pixels / batch, the batch of all processes."""
     r1_interval: Count = 16
     """Steps from one update of R1 to the next."""
     augment: Literal["none", "ada", "ada-full", "diffaugment"] = "ada"
@@ -93,7 +95,7 @@ class StyleGAN(Recipe):
             resolution=data["resolution"],
             channels=data["channels"],
             num_classes=data["num_classes"] if config.conditional else 0,
-            channel_base=config.width * data["resolution"],
+            channel_base=config.width * nominal(data["resolution"]),
             channel_max=config.max_width,
             num_fp16_res=config.num_fp16_res,
             precision=config.half,
@@ -128,7 +130,7 @@ class StyleGAN(Recipe):
         """Weight of R1 (Karras et al., "Training GANs with Limited Data", 2020, appendix C: the heuristic)."""
         if self.config.gamma is not None:
             return self.config.gamma
-        return 0.0002 * self.data["resolution"] ** 2 / (self.config.batch_size * self.processes)
+        return 0.0002 * math.prod(sides(self.data["resolution"])) / (self.config.batch_size * self.processes)
 
     def updates(self, step: int) -> list[Update]:
         self.augment.adjust(step)

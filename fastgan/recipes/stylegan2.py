@@ -34,7 +34,7 @@ REGULARISERS = {
 
 @dataclass
 class StyleGAN2Config(StyleGANConfig):
-    """StyleGAN2 for any power-of-two size. The defaults suit small images on two CPU cores."""
+    """StyleGAN2 for any power-of-two size, and rectangles. The defaults suit small images on two CPU cores."""
 
     mixing: Share = 0.9
     """Probability that an image takes its styles from a second latent, from a layer on that is drawn at random."""

@@ -24,7 +24,7 @@ MAGNITUDE_IMAGES = 20_000  # half-life of the mean squares of the layers' inputs
 
 @dataclass
 class StyleGAN3Config(StyleGANConfig):
-    """StyleGAN3 for any power-of-two size from 32. The defaults suit small images on two CPU cores."""
+    """StyleGAN3 for squares of any power of two from 32. The defaults suit small images on two CPU cores."""
 
     variant: Literal["T", "R"] = "T"
     """T: equivariant to translation; R: to rotation too, with 1x1 convolutions, radial filters and twice the channels."""

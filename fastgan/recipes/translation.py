@@ -15,7 +15,7 @@ from fastgan.data.catalog import conform
 from fastgan.metrics import suite
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import METRICS, evaluate, offered
-from fastgan.sizes import Resolution
+from fastgan.sizes import Resolution, resolution_of, sides
 from fastgan.training.options import Batch, Count, Decay, NonNegative, Range, Share
 
 EXAMPLES = 16  # rows of the sample grid
@@ -55,47 +55,51 @@ class PairFacts(TypedDict):
 class Examples(nn.Module):
     """Images of both sides that the grids show, kept with the networks so that sampling needs no data."""
 
-    def __init__(self, channels: int, resolution: int):
+    def __init__(self, channels: int, resolution: Resolution):
         super().__init__()
-        self.register_buffer("a", torch.zeros(EXAMPLES, channels, resolution, resolution))
-        self.register_buffer("b", torch.zeros(EXAMPLES, channels, resolution, resolution))
+        self.register_buffer("a", torch.zeros(EXAMPLES, channels, *sides(resolution)))
+        self.register_buffer("b", torch.zeros(EXAMPLES, channels, *sides(resolution)))
 
 
-def center(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle [..., size, size] of images [..., H, W]."""
-    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
-    return images[..., top : top + size, left : left + size]
+def center(images: torch.Tensor, resolution: Resolution) -> torch.Tensor:
+    """The middle [..., *sides(resolution)] of images [..., H, W]."""
+    height, width = sides(resolution)
+    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    return images[..., top : top + height, left : left + width]
 
 
 class Translation(Recipe):
-    """Base of the two recipes. A subclass adds networks and optimisers and sets `sides`, the least number of pixels
-    a side and what it is a multiple of, `paired`, what training needs, and `generators`, the network's name by direction."""
+    """Base of the two recipes. A subclass adds networks and optimisers and sets `least`, the least number of pixels a side, and
+    `step`, what each side is a multiple of, `paired`, what training needs, and `generators`, the network's name by direction."""
 
     Facts = PairFacts
     run_defaults: ClassVar = {"data": ("emoji:google", "emoji:twitter")}
     pairs = True
     sample_options = ("input",)
     metrics = METRICS
-    sides: tuple[int, int]
+    least: int
+    step: int
     paired: bool
     generators: dict[str, str]
 
     def __init__(self, config: TranslationConfig, data: dict[str, Any]):
         super().__init__(config, data)
-        resolution, (least, step) = data["resolution"], self.sides
+        resolution, step = data["resolution"], self.step
         # After the halvings of the discriminator come two convolutions that take a pixel each.
-        enough = -(-max(least, 3 << config.layers) // step) * step
-        if resolution < least or resolution % step:
+        enough = -(-max(self.least, 3 << config.layers) // step) * step
+        size = sides(resolution)
+        near = resolution_of(*(max(enough, round(side / step) * step) for side in size))
+        if min(size) < self.least or any(side % step for side in size):
+            multiple = f"a multiple of {step}" if size[0] == size[1] else f"height and width multiples of {step}"
             raise ValueError(
-                f"{self.name}: resolution is {resolution}, expected a multiple of {step}, at least {least}: give"
-                f" resolution={max(enough, round(resolution / step) * step)}"
+                f"{self.name}: resolution is {resolution}, expected {multiple}, at least {self.least}: give resolution={near}"
             )
-        if resolution < enough:
+        if min(size) < enough:
             raise ValueError(
                 f"{self.name}: resolution is {resolution}, too small for the patches that {config.layers} layers of the"
-                f" discriminator see: give layers={(resolution // 3).bit_length() - 1}, or resolution={enough}"
+                f" discriminator see: give layers={(min(size) // 3).bit_length() - 1}, or resolution={near}"
             )
-        self.networks["examples"] = Examples(data["channels"], data["resolution"])
+        self.networks["examples"] = Examples(data["channels"], resolution)
 
     @classmethod
     def load_data(cls, name: str | tuple[str, str], config: TranslationConfig, **options) -> PairDataset:
@@ -103,9 +107,9 @@ class Translation(Recipe):
         pair = cls.load_pair(name, **options)
         if not config.jitter:
             return pair
-        size = round(pair.resolution * 286 / 256)
-        sides = (conform(side, size, None) for side in (pair.a, pair.b))
-        return PairDataset(*sides, paired=pair.paired, flip=pair.flip, crop=pair.resolution)
+        larger = resolution_of(*(round(side * 286 / 256) for side in sides(pair.resolution)))
+        both = (conform(images, larger, None) for images in (pair.a, pair.b))
+        return PairDataset(*both, paired=pair.paired, flip=pair.flip, crop=pair.resolution)
 
     @classmethod
     def load_pair(
@@ -140,18 +144,19 @@ class Translation(Recipe):
         return []
 
     def cut(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random part of each image of both sides, [N, C, R, R]; the same part of both where they are pairs."""
-        size = self.data["resolution"]
-        if batch.items[0].shape[-1] == size:
+        """A random part of each image of both sides, [N, C, H, W]; the same part of both where they are pairs."""
+        height, width = sides(self.data["resolution"])
+        larger = batch.items[0].shape[2:]
+        if larger == (height, width):
             return batch.items[0], batch.items[1]
-        room = batch.items[0].shape[-1] - size + 1
-        places = (batch.rand(2, 2) * room).long()
-        sides = []
+        draws = batch.rand(2, 2)
+        places = (draws * draws.new_tensor([larger[0] - height + 1, larger[1] - width + 1])).long()
+        cut = []
         for side, images in enumerate(batch.items[:2]):
             corners = places[:, 0 if self.paired else side].tolist()
-            parts = [im[:, y : y + size, x : x + size] for im, (y, x) in zip(images, corners, strict=True)]
-            sides.append(torch.stack(parts))
-        return sides[0], sides[1]
+            parts = [im[:, y : y + height, x : x + width] for im, (y, x) in zip(images, corners, strict=True)]
+            cut.append(torch.stack(parts))
+        return cut[0], cut[1]
 
     def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
         """images [N, C, H, W] in [-1, 1] of one side -> the other's. Raises ValueError for a direction not learnt."""
@@ -192,8 +197,8 @@ class Translation(Recipe):
         training = self.load_pair(run["data"], paired=False, **options)
         held_out, truth = self._held_out(run["data"], options)
         first = torch.arange(min(count, len(held_out.a), len(held_out.b)) if truth else count)
-        sides = (side.subset(first[: len(side)]) for side in (held_out.a, held_out.b))
-        held_out = PairDataset(*sides, paired=truth)
+        both = (side.subset(first[: len(side)]) for side in (held_out.a, held_out.b))
+        held_out = PairDataset(*both, paired=truth)
         device = next(networks[next(iter(self.generators.values()))].parameters()).device
         translators = {d: lambda x, d=d: self.translate(networks, x.to(device), d).cpu() for d in self.generators}
         return evaluate(translators, held_out, training, extractor, weights, truth, metrics, self.told)

@@ -18,7 +18,7 @@ from fastgan.training.recipe import Preset
 
 @dataclass
 class WGANGPConfig(RecipeConfig):
-    """WGAN-GP with the paper's residual networks, for any power-of-two size. The paper's width is 128."""
+    """WGAN-GP with the paper's residual networks, for any power-of-two size, and rectangles. The paper's width is 128."""
 
     critic_steps: Count = 5
     """Critic updates for each generator update."""
