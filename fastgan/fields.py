@@ -129,6 +129,18 @@ def build(cls: type, values: Any, where: str) -> Any:
     return cls(**made)
 
 
+def brief(options: Any) -> str:
+    """repr of a dataclass, without the fields that are at their defaults."""
+    shown = []
+    for field in dataclasses.fields(options):
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        value = getattr(options, field.name)
+        if field.repr and not (type(value) is type(default) and value == default):
+            shown.append(f"{field.name}={value!r}")
+    return f"{type(options).__name__}({', '.join(shown)})"
+
+
 def record(cls: type, values: Any, where: str) -> dict[str, Any]:
     """`values` as the TypedDict `cls` describes them; what it does not name is kept. Raises Mismatch as `build` does."""
     if not isinstance(values, dict):

@@ -69,6 +69,9 @@ class Registry(Mapping[str, Entry]):
         """The names that are not fastgan's own."""
         return [name for name in self if name not in self._ours]
 
+    def __repr__(self) -> str:
+        return f"{self.kind}s: {', '.join(self)}"
+
     def register(self, name: str, target: Any = None, help: str = "") -> Any:
         """Let `name` stand for `target`, and return it; without a target a decorator: `@RECIPES.register("mine")`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from torch import nn
 from fastgan.recipes import RECIPES, Recipe, check_run, find_run, get, load_run, read_run
 from fastgan.training.checkpoint import list_checkpoints
 from fastgan.training.distributed import find_device
+from fastgan.training.report import sample_files
 from fastgan.training.run import find_folder, part_log
 from fastgan.training.settings import Settings
 
@@ -70,6 +72,7 @@ def run(
     config: str | Path | None = None,
     preset: str | None = None,
     dataset: Any = None,
+    sinks: Sequence[Any] = (),
     **options: Any,
 ) -> Run:
     """Train a recipe, and return the run:
@@ -81,7 +84,8 @@ def run(
         recipe: a name (`fastgan.recipes.RECIPES`, `module:Class` or `file.py:Class`) or a class; None where `config` names it.
         config: a YAML file of options, such as the run.yaml of a run's folder.
         preset: a name of `Recipe.presets`.
-        dataset: used instead of loading `data`.
+        dataset, sinks: as `fastgan.training.Trainer` takes them: data instead of those called `data`, loggers beside those
+            in `log`.
         options: those of the recipe's Config and of the run, as `fastgan train RECIPE --help` lists them; what is given here wins
             over `config`, and that over `preset`. Where both have one of a name, `seed=0` is the run's and
             `recipe={"seed": 0}` the recipe's; options that are nested in another are given so too: `model={"width": 8}`.
@@ -96,7 +100,7 @@ def run(
     if settings.run.resume:
         check_resumed(config, preset)
         settings = saved(settings).updated(given)
-    trainer = Trainer(settings.kind, settings.recipe, settings.run, dataset=dataset)
+    trainer = Trainer(settings.kind, settings.recipe, settings.run, dataset=dataset, sinks=sinks)
     try:
         return Run(trainer.train(), settings.run.device, settings.kind)
     finally:
@@ -166,3 +170,8 @@ class Run:
         steps = [step for step, _ in list_checkpoints(self.folder / "checkpoints")] or [0]
         about = f"{self.saved.recipe.name} on {self.saved.data.get('name')}"
         return f"Run({str(self._path)!r}: {about}, step {steps[-1]} of {self.saved.config.steps}, on {self.device})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks, with the newest samples of the training."""
+        shown = [self.saved.recipe.medium.html(path) for path in sample_files(self.folder / "samples")[-1:]]
+        return f"<p>{html.escape(repr(self))}</p>{''.join(shown)}"

@@ -105,3 +105,55 @@ def test_what_is_no_run_or_recipe(place):
             fastgan.run(kind, out="a", resume=True, **given)
     with pytest.raises(ValueError, match=r"a/run\.yaml:2: these are options of recipe gan, not dcgan"):
         fastgan.run("dcgan", config="a/run.yaml")
+
+
+def test_reprs(place):
+    """One line or a few, whatever they hold: no walls of text, no addresses."""
+    import fastgan.data
+    from fastgan.recipes import RECIPES, read_run
+    from fastgan.training import RunConfig, Trainer
+    from fastgan.training.augment import Augment
+
+    trainer = Trainer(
+        GAN, GAN.Config(units=(4, 4), latent=2, steps=1, batch_size=4), RunConfig("pictures.npz", "a", samples=4)
+    )
+    assert repr(trainer) == "Trainer('a': gan on pictures.npz, step 0 of 1, on cpu)"
+    said = repr(trainer.recipe).splitlines()
+    assert said[0] == "gan on pictures.npz: GANConfig(steps=1, batch_size=4, units=(4, 4), latent=2)"
+    assert said[1].startswith("  generator: ") and said[1].endswith(" parameters, sampled from")
+    trainer.train()
+    assert "step 1 of 1" in repr(trainer)
+    saved = repr(read_run("a"))
+    assert (
+        saved.startswith("SavedRun('a', gan, GANConfig(steps=1, batch_size=4")
+        and "samples=4" in saved
+        and len(saved) < 500
+    )
+    assert repr(RECIPES).startswith("recipes: gan, dcgan, ") and repr(Augment("ada")) == "Augment('ada')"
+    loader = fastgan.data.Loader(trainer.dataset, 4)
+    next(loader)
+    assert repr(loader) == "Loader(ImageDataset, batches of 4, 4 samples handed out)"
+    report = fastgan.accelerate(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), dry_run=True)
+    assert repr(report) == str(report) and repr(report).startswith("fastgan: ")
+    page = fastgan.Run("a", "cpu")._repr_html_()
+    assert page.startswith("<p>Run(&#x27;a&#x27;: gan on pictures.npz") and "data:image/png;base64," in page
+    (place / "a/samples/step-00000001.png").unlink()
+    (place / "a/samples/step-00000000.png").unlink()
+    assert fastgan.Run("a", "cpu")._repr_html_().endswith("</p>")
+
+
+def test_sinks(place):
+    class Kept:
+        steps: list = []  # noqa: RUF012
+
+        def write(self, step, values):
+            self.steps.append(step)
+
+        def show(self, step, path):
+            assert path.exists()
+
+        def close(self):
+            self.steps.append("closed")
+
+    fastgan.run("gan", data="pictures.npz", out="a", sinks=[Kept()], log=("jsonl",), **SMALL)
+    assert Kept.steps == [1, "closed"] and not (place / "a/tensorboard").exists()

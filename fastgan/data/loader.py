@@ -97,6 +97,11 @@ class Loader:
             for count, name in ((1, "read"), (workers, "data"))
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"Loader({type(self.dataset).__name__}, batches of {self.batch_size}, {self.consumed} samples handed out)"
+        )
+
     def __iter__(self) -> Iterator[Batch]:
         return self
 

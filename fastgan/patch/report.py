@@ -89,6 +89,8 @@ class PatchReport:
             rows += [f"  {title}"] * bool(lines) + [f"    {where:{width}}  {what}" for where, what in lines]
         return "\n".join(rows)
 
+    __repr__ = __str__
+
 
 def unpatch(report: PatchReport) -> None:
     """Takes back what `report` did: every name, class and module is the object it was before. Twice is once.

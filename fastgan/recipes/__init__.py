@@ -88,6 +88,11 @@ class SavedRun:
     run: RunOptions
     data: dict[str, Any]
 
+    def __repr__(self) -> str:
+        facts = {name: value for name, value in self.data.items() if isinstance(value, int | float | str)}
+        options = f"{fields.brief(self.config)}, {fields.brief(self.run)}"
+        return f"SavedRun({str(self.folder)!r}, {self.recipe.name}, {options}, {facts})"
+
     def build(self) -> Recipe:
         return self.recipe(self.config, dict(self.data))
 

@@ -155,6 +155,10 @@ class Trainer:
         self.seconds = 0.0
         self._signal = StopSignal()
 
+    def __repr__(self) -> str:
+        about = f"{self.recipe.name} on {self.recipe.data.get('name')}, step {self.step} of {self.config.steps}"
+        return f"Trainer({str(self.folder)!r}: {about}, on {self.world.device})"
+
     @property
     def resume_command(self) -> str:
         """The shell command that continues this run."""

@@ -55,6 +55,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from fastgan.fields import brief
 from fastgan.media import Image, Medium
 from fastgan.options import Batch, Count, NonNegative
 from fastgan.registry import Registry
@@ -150,6 +151,13 @@ class Recipe:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.latent_shape: tuple[int, ...] = (64,)
         self.told: set[str] = set()  # warnings of `evaluate`, which a run gives once
+
+    def __repr__(self) -> str:
+        lines = [f"{self.name} on {self.data.get('name')}: {brief(self.config)}"]
+        for name, network in self.networks.items():
+            count, averaged = sum(p.numel() for p in network.parameters()), name in self.averaged
+            lines.append(f"  {name}: {count:,} parameters{', sampled from' if averaged else ''}")
+        return "\n".join(lines)
 
     def adversaries(self, generator: nn.Module, discriminator: nn.Module, **adam) -> None:
         """Sets `networks` to the two, `optimizers` to an Adam of each with the options `adam`, and attributes of their names."""

@@ -61,7 +61,7 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def _samples(folder: Path) -> list[Path]:
+def sample_files(folder: Path) -> list[Path]:
     """The file to show of each step, in order."""
     files = [path for path in folder.glob("step-*.*") if re.fullmatch(r"step-\d+", path.stem) and path.is_file()]
     # A medium may have written others beside it, of the same stem.
@@ -95,7 +95,7 @@ def write_report(folder: Path, medium: type[Medium] | None = None) -> Path:
                 else:
                     title, series = group, quantity
                 charts.setdefault(title, {}).setdefault(series, []).append((row["step"], value))
-    shown = _samples(folder / "samples")
+    shown = sample_files(folder / "samples")
     if len(shown) > SHOWN:
         shown = [shown[round(i * (len(shown) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
     figures = [(medium or medium_of(path)).html(path) for path in reversed(shown)]

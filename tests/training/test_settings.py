@@ -128,8 +128,8 @@ def test_presets():
     assert (made.recipe.seed, made.recipe.model.width, made.run.keep, made.run.seed) == (3, 1, 9, 0)
     with pytest.raises(ValueError, match=r"colliding has no preset 'smal'; did you mean 'small'\?; known: small"):
         Settings.of(Colliding, "smal")
-    with pytest.raises(ValueError, match="gan has no preset 'x'; there is none"):
-        Settings.of(GAN, "x")
+    with pytest.raises(ValueError, match="mle has no preset 'x'; there is none"):
+        Settings.of(recipes.get("mle"), "x")
 
     class Broken(Colliding):
         presets = {"bad": Preset("", {"lr": 3})}  # noqa: RUF012

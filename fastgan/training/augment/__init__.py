@@ -66,6 +66,9 @@ class Augment(nn.Module):
         for name, value in {"p": p, "overfitting": 0.0, "signs": 0.0, "count": 0.0}.items():
             self.register_buffer(name, torch.tensor(value))
 
+    def extra_repr(self) -> str:
+        return repr(self.policy)
+
     @property
     def running(self) -> list[torch.Tensor]:
         # signs and count are kept as totals over all processes and pieces: their mean over these is exact.
