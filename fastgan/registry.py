@@ -65,6 +65,10 @@ class Registry(Mapping[str, Entry]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def owns(self, name: str) -> bool:
+        """Whether `name` is one of fastgan's own."""
+        return name in self._ours
+
     def added(self) -> list[str]:
         """The names that are not fastgan's own."""
         return [name for name in self if name not in self._ours]

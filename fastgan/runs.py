@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan.data.registered import trust
 from fastgan.recipes import RECIPES, Recipe, check_run, find_run, get, load_run, read_run
 from fastgan.training.checkpoint import list_checkpoints
 from fastgan.training.distributed import find_device
@@ -97,6 +98,7 @@ def run(
 
     given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
     settings = plan(recipe, config, preset).updated(given)
+    trust(*([given["data"]] if isinstance(given.get("data"), str) else given.get("data", ())))
     if settings.run.resume:
         check_resumed(config, preset)
         settings = saved(settings).updated(given)

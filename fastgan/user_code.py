@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -37,6 +38,16 @@ def find(name: str) -> Any:
             raise
         raise ValueError(f"{clip(name)}: there is no module {error.name!r}, installed or in {os.getcwd()}") from error
     return _attribute(module, attribute, name)
+
+
+def exists(name: str) -> bool:
+    """Whether there is a file or a package for `name`, of which nothing is run."""
+    place = absolute(name).rpartition(":")[0]
+    if place.endswith(".py"):
+        return os.path.isfile(place)
+    root = place.partition(".")[0]
+    found = importlib.machinery.PathFinder.find_spec(root, [os.getcwd(), *sys.path]) if root.isidentifier() else None
+    return root in sys.modules or found is not None
 
 
 def absolute(name: str) -> str:

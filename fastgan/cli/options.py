@@ -107,6 +107,15 @@ def _cli(config, default, argv: list[str], program: str, description: str):
     return tyro.cli(config, default=default, args=argv, prog=program, description=description, registry=registry)
 
 
+def trust_data(names: str | tuple[str, ...], argv: list[str]) -> None:
+    """Import the code that `--data module:function` names, where that is among the words of the command line: a name may come
+    from a file too, as the options of a run that is resumed do."""
+    from fastgan.data.registered import trust
+
+    names = [names] if isinstance(names, str) else names
+    trust(*(name for name in names if any(word == name or word.endswith(f"={name}") for word in argv)))
+
+
 def flag(name: str, no: str = "") -> str:
     """ "model.deep" -> "--model.deep", or "--model.no-deep"."""
     *nest, last = name.split(".")

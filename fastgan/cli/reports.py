@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastgan.cli.options import UsageError, need_extra, parse
+from fastgan.cli.options import UsageError, need_extra, parse, trust_data
 from fastgan.names import did_you_mean
 from fastgan.options import Count, Side
 
@@ -38,6 +38,9 @@ def evaluate(argv: list[str]) -> int:
         """Features of images: efflite0 (works offline), or inception, which FID is named for."""
         weights: Path | None = None
         """A local file of the Inception weights, instead of a download."""
+        data: tuple[str, ...] | None = None
+        """Measure against this data set instead of the run's own: a name, a path, or code as module:function; two for
+        translation."""
         recipe: str | None = None
         """The recipe that the run was trained with, where it is not one that is registered: mypackage.recipes:Mine or
         path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
@@ -55,6 +58,9 @@ def evaluate(argv: list[str]) -> int:
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     run = dataclasses.asdict(read_run(options.run, type(recipe)).run)
+    if options.data is not None:
+        trust_data(options.data, argv)
+        run["data"] = options.data if options.data[1:] else options.data[0]
     notes: list[str] = []
 
     def note(message: Warning, *where, **more) -> None:
@@ -97,8 +103,14 @@ def data(argv: list[str]) -> int:
     if command == "list":
         from fastgan.data.text import TEXT_NAMES
 
-        print("images:", *fastgan.data.names(), "and any folder, zip, npz or npy of images by its path", sep="\n  ")
+        added = fastgan.data.DATA.added()
+        ours = [name for name in fastgan.data.names() if name not in added]
+        print("images:", *ours, "and any folder, zip, npz or npy of images by its path", sep="\n  ")
         print("text:", *TEXT_NAMES, "and any text file with a sentence per line by its path", sep="\n  ")
+        if added:
+            print(
+                "registered:", *(f"{name}, {fastgan.data.DATA[name].help}".rstrip(", ") for name in added), sep="\n  "
+            )
         return 0
     if command != "prepare":
         known = command in ("-h", "--help")
@@ -134,6 +146,7 @@ def data(argv: list[str]) -> int:
         """Stop at an unreadable image instead of skipping and counting it."""
 
     o = parse(Options, None, rest, "fastgan data prepare", "Decode and resize a data set once, into one file.")
+    trust_data(o.source, rest)
     names = ("split", "resolution", "channels", "bits", "crop", "strict")
     made = fastgan.data.prepare(o.source, o.out, **{name: getattr(o, name) for name in names})
     shape = "x".join(map(str, made.images.shape[1:]))

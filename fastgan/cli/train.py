@@ -2,7 +2,7 @@
 
 import itertools
 
-from fastgan.cli.options import need_extra, parse_settings
+from fastgan.cli.options import need_extra, parse_settings, trust_data
 
 
 def _recipe_list() -> str:
@@ -42,6 +42,7 @@ def train(argv: list[str]) -> int:
         # The run's own options are the defaults now; what the command line says still wins.
         runs.check_resumed(config, preset)
         settings = parse_settings(runs.saved(settings), words, rest, program, about)
+    trust_data(settings.run.data, rest)
     _tune_cpu(settings.run.device)
     trainer = Trainer(kind, settings.recipe, settings.run)
     try:

@@ -9,9 +9,13 @@ from fastgan.data.dataset import ImageDataset
 from fastgan.data.loader import Loader
 from fastgan.data.pairs import PairDataset, load_pair
 from fastgan.data.pixels import to_float, to_uint8, to_uint16
+from fastgan.data.registered import DATA
 from fastgan.data.signal import SignalDataset, load_signals
 
+register = DATA.register
+
 __all__ = [
+    "DATA",
     "ImageDataset",
     "Loader",
     "PairDataset",
@@ -21,6 +25,7 @@ __all__ = [
     "load_signals",
     "names",
     "prepare",
+    "register",
     "save_npz",
     "to_float",
     "to_uint8",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastgan import user_code
 from fastgan.data.archive import check_target, load_npy, load_npz, save_npz
 from fastgan.data.dataset import ImageDataset
 from fastgan.data.decode import check_whole, crop_box, natural_resolution, resize_array
@@ -17,15 +18,18 @@ from fastgan.data.emoji import STYLES, load_emoji
 from fastgan.data.files import Progress, open_source, read_images
 from fastgan.data.idx import is_idx_folder, load_fashion_mnist, load_idx
 from fastgan.data.pixels import with_bits, with_channels
+from fastgan.data.registered import DATA, load_registered, refuse
 from fastgan.names import did_you_mean
 from fastgan.sizes import Resolution, resolution_of, sides
 
 CROPS = ("center", "stretch", "none")
+DATA.own({"emoji": "fastgan.data.emoji:load_emoji", "fashion-mnist": "fastgan.data.idx:load_fashion_mnist"})
 
 
 def names() -> list[str]:
-    """The data sets that :func:`load` knows by name; each may be followed by ``:CLASS``."""
-    return ["emoji", *(f"emoji:{style}{base}" for style in STYLES for base in ("", ":base")), "fashion-mnist"]
+    """The data sets that :func:`load` knows by name, users' own among them; each of ours may be followed by ``:CLASS``."""
+    ours = ["emoji", *(f"emoji:{style}{base}" for style in STYLES for base in ("", ":base")), "fashion-mnist"]
+    return ours + DATA.added()
 
 
 def load(
@@ -41,6 +45,7 @@ def load(
     split: str | None = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
+    code: bool = False,
 ) -> ImageDataset:
     """Load a data set of images by name, or from a folder, a zip, an npz or an npy file.
 
@@ -52,6 +57,8 @@ def load(
 
     ``CLASS`` is the beginning of a class name in lower case with hyphens (``emoji:food``, ``fashion-mnist:ankle``);
     the result then has no classes. A name wins over a folder of that name: write ``./emoji`` for the folder.
+    - Names that you or a package registered (:mod:`fastgan.data.registered`), whose loaders may return any data set that a
+      :class:`~fastgan.data.Loader` reads.
 
     Paths: a folder of images; a ``.zip`` of them, which is read in memory and never extracted; an ``.npz``
     (:func:`fastgan.data.archive.load_npz`) or ``.npy``; a folder of IDX files. What the classes are of images in a folder or zip:
@@ -85,6 +92,8 @@ def load(
         store: folder on a disk for an unnamed file with the decoded pixels, for sets larger than memory; it vanishes
             with the process. None keeps them in memory.
         progress: called as ``progress(done, total)`` while files are decoded.
+        code: ``name_or_path`` may also be ``module:function`` or ``path/file.py:function``, which is imported and called. Only
+            for your own word, never for a name that was read from a file.
 
     Raises ValueError for bad arguments, unknown parts and unreadable data, FileNotFoundError for unknown names and
     missing files, ImportError where Pillow is needed and missing.
@@ -96,7 +105,18 @@ def load(
             "fastgan.data.load_pair)"
         )
     head, *parts = str(name_or_path).split(":")
-    if head == "emoji":
+    given = {"resolution": resolution, "channels": channels, "bits": bits, "crop": crop, "flip": flip, "labels": labels}
+    rest = {"split": split, "strict": strict, "store": store, "progress": progress}
+    if (found := load_registered(name_or_path, given | rest, load, code)) is not None:
+        data, left = found
+        images = isinstance(data, ImageDataset)  # the options in `given` are then applied here
+        refuse(
+            name_or_path,
+            {o: value for o, value in left.items() if o in ("split", "strict") or (o in given and not images)},
+        )
+        if not images:
+            return data
+    elif head == "emoji":
         style = parts.pop(0) if parts and parts[0] in STYLES else STYLES[0]
         base_only = bool(parts) and parts[0] == "base"
         data = _one_class(load_emoji(style, base_only=base_only, split=split), parts[base_only:])
@@ -168,9 +188,10 @@ def _unknown(name: str) -> str:
     if name in TEXT_NAMES:
         return "a set of texts, for mle, seqgan and relgan; images were expected"
     near = did_you_mean(name, names()) or "."
-    return (
-        f"no such file or folder, and no data set of that name{near} Names: {', '.join(names())}, each also with :CLASS"
+    code = (
+        " It is code, which is imported only where you name it yourself, with --data." if user_code.exists(name) else ""
     )
+    return f"no such file or folder, and no data set of that name{near} Names: {', '.join(names())}, ours also with :CLASS.{code}"
 
 
 def _load_path(

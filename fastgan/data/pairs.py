@@ -11,6 +11,7 @@ import torch
 from fastgan.data.catalog import check_options, load
 from fastgan.data.dataset import ImageDataset, take
 from fastgan.data.files import Source, open_source, read_images
+from fastgan.data.registered import load_registered, refuse
 from fastgan.sizes import Resolution, resolution_of, sides
 
 
@@ -92,11 +93,18 @@ def load_pair(
     - ``load_pair(folder_or_zip)`` of side-by-side images: the left half is A, the right half B; paired unless
       ``paired=False``.
 
+    - ``load_pair(name)`` of a registered loader that returns a PairDataset (:mod:`fastgan.data.registered`).
+
     Raises ValueError where sizes differ, or where nothing matches in paired sets.
     """
     resolution = check_options(resolution, crop, channels, bits)
     options = {"resolution": resolution, "crop": crop, "strict": strict, "channels": channels, "bits": bits}
     path = Path(a).expanduser()
+    whole = {**options, "flip": flip, "split": split}
+    if b is None and (found := load_registered(a, whole, load_pair)) is not None:
+        pair, left = found
+        refuse(a, {o: value for o, value in left.items() if (o, value) != ("split", "train")})
+        return pair
     if b is None:
         sides = _side_folders(path, split)
         if sides is None:

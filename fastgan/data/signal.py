@@ -13,6 +13,7 @@ from fastgan.data.archive import read_arrays
 from fastgan.data.classes import Classes, find_classes, numbered
 from fastgan.data.dataset import shown
 from fastgan.data.files import Source, TooLarge, full_name, open_source, read_file, reason, warn_skipped
+from fastgan.data.registered import load_registered, refuse
 from fastgan.data.wav import OTHERS, WAV, decode, resample
 
 EXTENSIONS = (*WAV, *OTHERS)
@@ -107,8 +108,10 @@ def load_signals(
     channels: int | None = None,
     split: str | None = None,
     strict: bool = False,
+    code: bool = False,
 ) -> SignalDataset:
-    """Load signals from a folder or zip of recordings, from one recording, or from an ``.npy`` or ``.npz`` file.
+    """Load signals from a folder or zip of recordings, from one recording, or from an ``.npy`` or ``.npz`` file; or what is
+    registered by that name (:mod:`fastgan.data.registered`).
 
     Recordings are WAV files (integers of 8 to 32 bits, floats), and FLAC, Ogg, MP3 and AIFF where the package soundfile is
     installed. Classes come from sub-folders or a ``dataset.json``, as for images (:func:`fastgan.data.load`).
@@ -124,6 +127,7 @@ def load_signals(
         channels: 1 mixes a recording's channels; more repeat its only one. None: as they are.
         split: the sub-folder of that name (train, val, ...), in a folder or zip.
         strict: raise ValueError at the first unreadable file instead of skipping it with a warning.
+        code: as in :func:`fastgan.data.load`.
 
     Raises ValueError for bad arguments and unreadable data, FileNotFoundError for a missing path, ImportError that names the
     package where one is missing, :class:`~fastgan.data.files.TooLarge` where memory does not suffice.
@@ -133,6 +137,10 @@ def load_signals(
             raise ValueError(f"{option} is {value!r}, expected a positive integer or None")
     if not isinstance(name_or_path, (str, Path)):
         raise ValueError(f"{name_or_path!r}: expected one set of signals, the path of it")
+    options = {"rate": rate, "length": length, "channels": channels, "split": split, "strict": strict}
+    if (found := load_registered(name_or_path, options, load_signals, code)) is not None:
+        refuse(name_or_path, found[1])
+        return found[0]
     path = Path(name_or_path).expanduser()
     if not path.exists():
         raise FileNotFoundError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastgan.data.oracle import Oracle
+from fastgan.data.registered import DATA, load_registered, refuse
 from fastgan.names import did_you_mean
 
 PAD, BOS, EOS, UNK = range(4)
@@ -25,6 +26,7 @@ _EMBEDDED = {  # name: file, level
 }
 _ORACLE_LENGTHS = {"oracle": 20, "oracle-40": 40}
 TEXT_NAMES = (*_EMBEDDED, *_ORACLE_LENGTHS)
+DATA.own({name: "fastgan.data.text:load_text" for name in TEXT_NAMES})
 # Thai, Lao, Tibetan, Burmese, Khmer, kana, Han: scripts that put no space between words
 _UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 _PADDED = 1 << 24, 50  # cells of the id matrix that are never too many, and how many times the tokens may be
@@ -223,12 +225,13 @@ def load_text(
     vocabulary: Vocabulary | None = None,
     count: int = 10_000,
     oracle: str | Path | None = None,
+    code: bool = False,
 ) -> TextData:
     """Load a corpus by name or from a UTF-8 text file with one sentence per line.
 
     Names: ``tang-quatrains`` (3,772 poems of 20 characters), ``song-quatrains`` (13,029), ``kjv`` (20,000 clauses of 5
     to 20 words), ``oracle`` and ``oracle-40`` (``count`` sentences for training and as many for testing, of length 20
-    or 40, from the oracle drawn with ``seed``).
+    or 40, from the oracle drawn with ``seed``), and what is registered by that name (`fastgan.data.registered`): a TextData.
 
     A line ends with \\n, \\r\\n or \\r and with nothing else. Empty and repeated lines are dropped, then the lines are shuffled
     and split with ``seed``; the vocabulary is built from the training part, so held-out text may hold unknown tokens.
@@ -241,6 +244,7 @@ def load_text(
         min_count, max_vocabulary: see `Vocabulary.build`.
         vocabulary: use this one instead of building it, for instance a run's.
         oracle: weights of another oracle (`Oracle.load`) for ``oracle`` and ``oracle-40``.
+        code: as in `fastgan.data.load`.
 
     Raises FileNotFoundError for an unknown name or missing file, ValueError for text that is not UTF-8, for fewer than two
     different sentences, or where words are asked for and each sentence is one.
@@ -250,6 +254,11 @@ def load_text(
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction is {test_fraction}, expected a number between 0 and 1")
     name = str(name_or_path)
+    options = {"level": level, "length": length, "max_vocabulary": max_vocabulary, "vocabulary": vocabulary}
+    if (registered := load_registered(name_or_path, options, load_text, code)) is not None:
+        data, left = registered
+        refuse(name, left)
+        return data
     if name in _ORACLE_LENGTHS:
         model = Oracle(seed=seed) if oracle is None else Oracle.load(oracle)
         sentences = model.sample(2 * count, length or _ORACLE_LENGTHS[name], seed=seed + 1)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from fastgan.data import DATA
 from fastgan.fields import clip
 from fastgan.training import checkpoint as ckpt
 from fastgan.training import pieces, shard, state, yaml_file
@@ -47,6 +48,7 @@ from fastgan.training.settings import Settings
 from fastgan.training.signals import StopSignal, number_of
 from fastgan.training.sinks import Sink, SinkFailed, Sinks
 from fastgan.training.update import NotFinite, Updater
+from fastgan.user_code import absolute
 
 
 class TrainingError(RuntimeError):
@@ -164,10 +166,14 @@ class Trainer:
         """The shell command that continues this run."""
         many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', self.world.size)} -m "
         start = many if self.world.size > 1 else ""
-        name = RECIPES.name_of(type(self.recipe), elsewhere=True)
+        words = [RECIPES.name_of(type(self.recipe), elsewhere=True), "--out", str(self.folder), "--resume"]
+        names = [self.run.data] if isinstance(self.run.data, str) else self.run.data
         # Code that config.json alone names is not imported.
-        log = f" --log {shlex.join(self.run.log)}" if any(":" in name for name in self.run.log) else ""
-        return f"{start}fastgan train {shlex.quote(name)} --out {shlex.quote(str(self.folder))} --resume{log}"
+        if any(map(DATA.typed, names)):
+            words += ["--data", *map(absolute, names)]
+        if any(":" in name for name in self.run.log):
+            words += ["--log", *self.run.log]
+        return f"{start}fastgan train {shlex.join(words)}"
 
     def train(self) -> Path:
         """Run to `config.steps`; returns the run folder.
