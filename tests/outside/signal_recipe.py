@@ -1,4 +1,4 @@
-"""A recipe on signals as a user writes it, in a file of his own: chirps, from noise.
+"""A recipe on signals, its data and a metric, as a user writes them in one file: chirps, from noise.
 
 fastgan train ./signal_recipe.py:Chirps
 """
@@ -11,6 +11,7 @@ from torch import nn
 from fastgan.data import SignalDataset
 from fastgan.losses import adversarial
 from fastgan.media import Signal
+from fastgan.metrics import register
 from fastgan.recipes import Recipe, RecipeConfig
 
 
@@ -24,10 +25,17 @@ class ChirpConfig(RecipeConfig):
     """Adam's learning rate."""
 
 
+@register("loudness", needs=("samples", "data"))
+def loudness(samples, data):
+    """Root mean square of the samples against that of the data: 1 is as loud."""
+    return samples.square().mean().sqrt() / data.signals.square().mean().sqrt()
+
+
 class Chirps(Recipe):
     """Learns what `load_data` makes, or recordings: --data FOLDER --length 256."""
 
-    Config, medium, run_defaults = ChirpConfig, Signal, {"data": "chirps", "samples": 4}
+    Config, medium, metrics = ChirpConfig, Signal, ("loudness",)
+    run_defaults = {"data": "chirps", "samples": 4}  # noqa: RUF012 - as a user writes it
 
     def __init__(self, config: ChirpConfig, data: dict):
         super().__init__(config, data)

@@ -1,5 +1,6 @@
-"""A recipe that lies outside the repository, on signals: trained, killed, resumed, sampled, reported, with no edit in fastgan."""
+"""A recipe outside the repository, on signals: trained, killed, resumed, measured, sampled, reported; no edit in fastgan."""
 
+import json
 import os
 import re
 import shutil
@@ -31,7 +32,7 @@ def start(*argv):
     if child == 0:
         code = 1
         try:
-            code = main([*TRAIN, "--sample-every", "12", "--device", "cpu", *argv])
+            code = main([*TRAIN, "--sample-every", "12", "--metrics-every", "24", "--device", "cpu", *argv])
             sys.stdout.flush()
         finally:
             os._exit(code)
@@ -80,6 +81,18 @@ def test_the_report(run):
     assert "<title>Chirps on chirps</title>" in report and "signals_per_second" in report
     # As somebody does who has the folder alone, and not the recipe.
     assert write_report(run).read_text() == report
+
+
+def test_figures(outside, run, monkeypatch, capsys):
+    monkeypatch.chdir(outside)
+    assert main(["eval", "run", "--samples", "10", "--recipe", "./signal_recipe.py:Chirps", "--device", "cpu"]) == 0
+    assert re.search(r"Chirps\nloudness +0\.\d+\n", capsys.readouterr().out)
+    figure = json.loads((run / "metrics.json").read_text())["Chirps"]["loudness"]
+    recipe, networks = recipes.load_run(run, recipe="./signal_recipe.py:Chirps")
+    samples, data = recipe.sample(networks, list(range(10))), recipe.load_data("chirps", recipe.config)
+    assert figure == pytest.approx(float((samples.square().mean() / data.signals.square().mean()).sqrt()))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loudness/Chirps" in row] == [24]
 
 
 def test_samples(outside, run, monkeypatch, capsys):
