@@ -97,7 +97,8 @@ class Trainer:
         recipe: a recipe class, for example `fastgan.recipes.get("dcgan")`.
         config: the recipe's options; its defaults if None.
         run: data, folder and everything around the recipe; the recipe's defaults if None.
-        dataset: used instead of loading `run.data`.
+        dataset: used instead of loading `run.data`, which takes its name unless it is given too: by that name `--resume` and
+            `fastgan eval` look for the data again.
         sinks: objects that are told of the run (`fastgan.training.sinks.Sink`), and names as in `run.log`, added to those. They
             are closed when the run ends, at its last step or before. Of many processes only rank 0 uses its.
 
@@ -120,6 +121,8 @@ class Trainer:
     ):
         config = config or recipe.Config()
         run = run_options(recipe)(**recipe.run_defaults) if run is None else adapt(recipe, run)
+        if dataset is not None and run.data in (type(run).data, recipe.run_defaults.get("data")):
+            run = dataclasses.replace(run, data=str(getattr(dataset, "name", type(dataset).__name__)))
         self.world: World = join(run.device, run.timeout)
         # Only rank 0's host needs to see the run folder, whose config.json may have set these.
         self.config, values = self.world.agree((config, vars(run)))
@@ -132,13 +135,13 @@ class Trainer:
         self.folder = Path(self.world.agree(str(folder)))
         self._lock = RunLock(self.folder)
         self._writer = ckpt.Writer(self.folder / "checkpoints", self.run.keep)
-        if dataset is None:
-            dataset = recipe.load_data(self.run.data, self.config, **data_options(recipe, self.run))
-        self.dataset = dataset
+        options = data_options(recipe, self.run)
+        self.dataset = recipe.load_data(self.run.data, self.config, **options) if dataset is None else dataset
         torch.manual_seed(derive_seed(self.run.seed, "weights"))
         # cuDNN's fastest algorithms are not the same in every run; the contract is bit-for-bit resume.
         torch.backends.cudnn.deterministic = True
-        self.recipe = recipe(self.config, recipe.describe(dataset))
+        self.recipe = recipe(self.config, recipe.describe(self.dataset))
+        self.recipe.dataset = dataset
         self.recipe.processes = self.world.size
         pieces.check(self.recipe, self.run.grad_accum)
         self._layout = torch.channels_last if self.run.channels_last else torch.contiguous_format

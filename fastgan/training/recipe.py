@@ -111,6 +111,7 @@ class Recipe:
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
         latent_shape: shape of one sample's latent.
         processes: how many processes share each update; the engine sets it.
+        dataset: the data set that a `Trainer` was given; None where it is loaded by name.
         run_defaults: options of a run (`fastgan.training.run_options`) that this recipe changes, the data set among them.
         presets: by name, for `--preset`.
         metrics: names of the rows of `fastgan.metrics.suite` that `evaluate` offers.
@@ -131,6 +132,7 @@ class Recipe:
     averaged: tuple[str, ...] = ("generator",)
     pairs: bool = False
     processes: int = 1
+    dataset: Any = None
     presets: ClassVar[Mapping[str, Preset]] = {}
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
     metrics: tuple[str, ...] = ("fd", "kid", "prdc", "is")
@@ -277,6 +279,12 @@ class Recipe:
             return gather(torch.cat([part.float().cpu() for part in parts]))
 
         def data():
+            if self.dataset is not None:
+                if hasattr(self.dataset, "state_dict"):
+                    raise ValueError(
+                        "a stream that knows its place cannot be read from its beginning while it is trained on"
+                    )
+                return self.dataset
             options = {f.name: run[f.name] for f in dataclasses.fields(self.medium.Options) if f.name in run}
             return self.load_data(run["data"], self.config, **options | ({"flip": False} if "flip" in options else {}))
 
