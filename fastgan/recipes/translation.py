@@ -126,7 +126,8 @@ class Translation(Recipe):
 
     @classmethod
     def describe(cls, dataset: PairDataset) -> dict[str, Any]:
-        return {"name": dataset.name, "resolution": dataset.resolution, "channels": dataset.channels, "num_classes": 0}
+        facts = {"name": dataset.name, "resolution": dataset.resolution, "channels": dataset.channels, "num_classes": 0}
+        return facts | ({"bits": 16} if dataset.bits == 16 else {})
 
     def prepare(self, dataset: PairDataset) -> None:
         """Examples for the grids, evenly spaced in the training data."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from fastgan import sampling
-from fastgan.data import ImageDataset, load, to_float, to_uint8, to_uint16
+from fastgan import recipes, sampling
+from fastgan.data import ImageDataset, PairDataset, load, to_float, to_uint8, to_uint16
 from fastgan.data.pixels import viewable, with_channels
 from fastgan.media import Image, save_grid
 from fastgan.training import RunConfig
@@ -135,3 +135,10 @@ def test_translated_folders_keep_alpha_and_bits(tmp_path, channels, bits):
             assert np.array_equal(np.load(tmp_path / "out" / f"{i}.npy"), pixels)
         else:
             assert np.array_equal(read(tmp_path / "out" / f"{i}.png"), pixels.permute(1, 2, 0).numpy().squeeze())
+
+
+def test_translations_know_their_bits():
+    for dtype in (torch.uint8, torch.uint16):
+        side = ImageDataset(torch.zeros(2, 2, 32, 64, dtype=dtype), name="x")
+        facts = recipes.get("pix2pix").describe(PairDataset(side, side, paired=True))
+        assert facts["resolution"] == (32, 64) and facts.get("bits", 8) == side.bits
