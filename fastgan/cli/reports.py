@@ -35,7 +35,8 @@ def evaluate(argv: list[str]) -> int:
         distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; those of your own that the recipe's code or a package
         registers; or how names of figures begin. Default: all that the recipe lists and that can be computed."""
         extractor: str = "efflite0"
-        """Features of images: efflite0 (works offline), or inception, which FID is named for."""
+        """Features of images: efflite0 (works offline), inception, which FID is named for, or one of your own: a registered
+        name, mypackage.features:make or path/mine.py:make."""
         weights: Path | None = None
         """A local file of the Inception weights, instead of a download."""
         data: tuple[str, ...] | None = None

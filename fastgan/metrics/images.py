@@ -4,6 +4,15 @@ extractor = images.load_extractor("efflite0")
 real = images.dataset_features(extractor, fastgan.data.load("emoji"))      # cached after the first time
 fake = images.collect(extractor, generated)                                # generated: iterable of uint8 [N, C, H, W]
 images.measure(real, fake, extractor.name)                                 # {"fd_efflite0": ..., "precision_efflite0": ...}
+
+An extractor of your own is a module that a function without arguments makes, of any weights: uint8 images [N, 1 or 3, H, W] ->
+features float32 [N, dim]. Its attribute `name` is what figures are named for; those of a data set are kept by it, by `release`
+(text of your choice) and by its state_dict. With a method `logits` (features -> class logits [N, K]) there is an Inception score.
+
+    @images.EXTRACTORS.register("mine")
+    def make(): ...                                  # fastgan eval RUN --extractor mine, or --extractor ./mine.py:make
+
+A package brings one by its entry point `fastgan.extractors`.
 """
 
 from __future__ import annotations
@@ -22,11 +31,16 @@ from fastgan.data import ImageDataset, to_uint8
 from fastgan.data.pixels import unseen, viewable
 from fastgan.metrics import cache as files
 from fastgan.metrics import fid, inception, latent, suite
-from fastgan.metrics.efflite0 import EfficientNetLite0
-from fastgan.metrics.inception import Inception
 from fastgan.metrics.processes import everywhere, gather, place, share
+from fastgan.registry import Registry
 from fastgan.sizes import sides
 
+EXTRACTORS = Registry("extractor", "fastgan.extractors").own(
+    {
+        "efflite0": "fastgan.metrics.efflite0:EfficientNetLite0.pretrained",
+        "inception": "fastgan.metrics.inception:Inception",
+    }
+)
 METRICS = ("fid", "kid", "prdc", "is")
 KEEP = 10_000  # rows that kernel distance, PRDC and Inception score see: 51 MB of efflite0 features
 _BATCH = 64
@@ -34,7 +48,8 @@ _BATCH = 64
 
 @dataclass
 class Features:
-    """`statistics` of all images; `rows` float32 [M, D]: the first KEEP of them; `logits` [M, K] of those rows."""
+    """`statistics` of all images; `rows` float32 [M, D]: the first KEEP of them; `logits` [M, K] of those rows, K = 0 where the
+    extractor has none."""
 
     statistics: fid.Statistics
     rows: torch.Tensor
@@ -44,23 +59,46 @@ class Features:
 def load_extractor(
     name: str = "efflite0", device: str | torch.device = "cpu", weights: str | Path | None = None
 ) -> nn.Module:
-    """Feature extractor "efflite0" (offline) or "inception" (torch-fidelity; `weights`: a local file of them).
+    """Feature extractor "efflite0" (offline), "inception" (torch-fidelity; `weights`: a local file of them), or a user's: a
+    registered name, `module:function` or `path/file.py:function`, which is your own word and not a file's.
 
-    Raises ValueError for another name and for weights that are not as published, ImportError that names the package where
-    it is missing.
+    Raises ValueError for another name, for weights that are not as published, and for what is no extractor; ImportError that
+    names the package where it is missing.
     """
     title(name, weights)  # for its errors
-    return (EfficientNetLite0.pretrained() if name == "efflite0" else Inception(weights)).to(device)
+    if not EXTRACTORS.owns(name):
+        return _made(name).to(device)
+    return EXTRACTORS.resolve(name)(*[weights] * (name == "inception")).to(device)
 
 
 def title(extractor: str, weights: str | Path | None = None) -> str:
     """What figures made with that extractor are named for: its name, with a hash where the weights are not the
     published. Raises ValueError for an unknown one, or weights that it has no use for."""
-    if extractor not in ("efflite0", "inception"):
-        raise ValueError(f"extractor {extractor!r} is unknown; expected efflite0 or inception")
-    if extractor == "efflite0" and weights is not None:
-        raise ValueError(f"weights={weights} is for extractor inception; efflite0 brings its own")
-    return inception.title(weights) if extractor == "inception" else extractor
+    if weights is not None and extractor != "inception":
+        raise ValueError(f"weights={weights} is for extractor inception; {extractor} brings its own")
+    if extractor == "inception":
+        return inception.title(weights)
+    return extractor if extractor == "efflite0" else _made(extractor).name
+
+
+def _made(name: str) -> nn.Module:
+    """A user's extractor; the same one while the same name is asked for, as its name is needed before its features."""
+    if name not in EXTRACTORS and ":" not in name:
+        more = "".join(f", {added}" for added in EXTRACTORS.added())
+        raise ValueError(
+            f"extractor {name!r} is unknown; expected efflite0 or inception{more}, MODULE:NAME or FILE.py:NAME"
+        )
+    return _make(EXTRACTORS.resolve(name, code=True))
+
+
+@functools.lru_cache(maxsize=1)
+def _make(function: Callable[[], nn.Module]) -> nn.Module:
+    made = function()
+    lacking = [name for name in ("name", "dim") if not hasattr(made, name)]
+    if not isinstance(made, nn.Module) or lacking:
+        what = f"lacks {lacking[0]}" if isinstance(made, nn.Module) else f"is of type {type(made).__name__}"
+        raise ValueError(f"the extractor {what}; expected a module with name, dim and forward(images) -> [N, dim]")
+    return made.eval().requires_grad_(False)
 
 
 def tell(facts: Mapping[str, Any], told: set[str]) -> None:
@@ -116,8 +154,11 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
                     rows.append(found[: keep - held])
                     held += len(rows[-1])
         kept = gather(torch.cat(rows) if rows else torch.empty(0, extractor.dim))[:keep]
-        device = next(extractor.parameters()).device
-        return Features(statistics.gather(), kept, extractor.logits(kept.to(device)).cpu())
+        device = next(extractor.parameters(), kept).device
+        logits = (
+            extractor.logits(kept.to(device)).cpu() if hasattr(extractor, "logits") else kept.new_empty(len(kept), 0)
+        )
+        return Features(statistics.gather(), kept, logits)
 
 
 def collect_drawn(extractor: nn.Module, batches: Iterable[torch.Tensor]) -> Features:

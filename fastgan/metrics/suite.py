@@ -45,6 +45,12 @@ def _mean_of(measure: Callable) -> Callable:
     return lambda output, target: [measure(output, target).mean()]
 
 
+def _inception_score(logits) -> Iterable[float]:
+    if not logits.shape[1]:
+        raise ValueError("the extractor has no class logits")
+    return fid.inception_score(logits)[:1]
+
+
 _SETS = ("real", "fake")
 
 TABLE = (
@@ -52,7 +58,7 @@ TABLE = (
     Row("fd", ("fd",), _SETS, lambda real, fake: [fid.frechet_distance(real.statistics, fake.statistics)], 2),
     Row("kid", ("kid",), _SETS, lambda real, fake: kid.kernel_distance(real.rows, fake.rows)[:1], 2),
     Row("prdc", prdc.PRDC._fields, _SETS, lambda real, fake: prdc.prdc(real.rows, fake.rows), 6),
-    Row("is", ("is",), ("fake",), lambda fake: fid.inception_score(fake.logits)[:1], 10),
+    Row("is", ("is",), ("fake",), lambda fake: _inception_score(fake.logits), 10),
     Row(
         "ppl",
         ("ppl",),

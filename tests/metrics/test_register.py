@@ -1,6 +1,7 @@
 """Metrics of a user's own: on any medium, asked for by name, and no harm to others where they fail."""
 
 import json
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar
@@ -217,3 +218,85 @@ def test_while_training_and_on_the_command_line(tmp_path, capsys):
         assert "--metrics is 'levle', expected some of level; did you mean 'level'?" in capsys.readouterr().err
     finally:
         RECIPES._given.clear()
+
+
+EXTRACTOR = """
+import torch
+class Means(torch.nn.Module):
+    name, dim = "means", 3
+    def forward(self, images):
+        assert images.dtype == torch.uint8 and images.shape[1] in (1, 3)
+        return images.expand(-1, 3, -1, -1).float().mean((2, 3))
+class Classes(Means):
+    name = "classes"
+    def logits(self, features): return features
+def number(): return 5
+def nameless(): return torch.nn.Linear(1, 1)
+"""
+
+
+@pytest.fixture
+def extractors(monkeypatch, tmp_path):
+    monkeypatch.setattr(images.EXTRACTORS, "_given", {})
+    monkeypatch.setattr(images.EXTRACTORS, "_typed", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    install(monkeypatch, tmp_path, "means_of", {"fastgan.extractors": {"theirs": "means_of:Means"}}, means_of=EXTRACTOR)
+    (tmp_path / "mine.py").write_text(EXTRACTOR)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+class Grey(Recipe):
+    """Grey images."""
+
+    def __init__(self):
+        super().__init__(RecipeConfig(), {"name": "pictures"})
+        self.generator = torch.nn.Linear(1, 1)
+
+    def sample(self, networks, seeds):
+        return torch.stack([torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    @classmethod
+    def load_data(cls, name, config, **options):
+        from fastgan.data import ImageDataset
+
+        return ImageDataset(torch.arange(1280).reshape(20, 1, 8, 8).to(torch.uint8), name="pictures")
+
+    def measure(self, extractor, metrics=None):
+        networks = {"generator": self.generator}
+        return self.evaluate(networks, {"data": "x"}, 12, extractor=extractor, metrics=metrics)["Grey"]
+
+
+@pytest.mark.parametrize("name", ["theirs", "means_of:Means", "./mine.py:Means"])
+def test_an_extractor_of_ones_own(name, extractors):
+    with pytest.warns(UserWarning, match=r"not measured: is \(the extractor has no class logits\)"):
+        found = Grey().measure(name)
+    assert list(found) == [f"{figure}_means" for figure in ("fd", "kid", "precision", "recall", "density", "coverage")]
+    assert Grey().measure(name, ["kid"]) == {"kid_means": found["kid_means"]}, "features that were kept"
+    with pytest.raises(ValueError, match=r"weights=w\.pth is for extractor inception"):
+        images.load_extractor(name, weights="w.pth")
+
+
+def test_a_registered_extractor(extractors):
+    import means_of
+
+    images.EXTRACTORS.register("mine", means_of.Classes)
+    assert "is_classes" in Grey().measure("mine")
+    with pytest.raises(ValueError, match="extractor 'efflite0' is one of fastgan's own"):
+        images.EXTRACTORS.register("efflite0", means_of.Means)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vgg", "extractor 'vgg' is unknown; expected efflite0 or inception, theirs, MODULE:NAME"),
+        ("means_of:number", "the extractor is of type int; expected a module"),
+        ("means_of:nameless", "the extractor lacks name; expected a module"),
+        ("means_of:other", "there is no 'other' in means_of"),
+    ],
+)
+def test_what_is_no_extractor(name, said, extractors):
+    with pytest.raises(ValueError, match=said):
+        images.load_extractor(name)
+    with pytest.raises(ValueError, match=said):
+        Grey().measure(name)
