@@ -197,12 +197,13 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     Raises ValueError for a recipe that does not translate, and FileExistsError rather than replace a file.
     """
     from fastgan.data import load, to_float
+    from fastgan.data.pictures import in_memory
 
     if not hasattr(recipe, "translate"):
         raise ValueError(f"--input: recipe {recipe.name} does not translate images; cyclegan and pix2pix do")
     direction = direction or next(iter(recipe.generators))
     facts = {name: recipe.data.get(name) for name in ("resolution", "channels", "bits")}
-    dataset = load(source, labels=False, **facts)
+    dataset = in_memory(load(source, labels=False, **facts), "translations are named after files")
     count = len(dataset.images)
     names = target_names(dataset.files or [f"{i:06d}.png" for i in range(count)])
     if there := [name for name in names if (out / name).exists()]:

@@ -11,14 +11,17 @@ import numpy as np
 import torch
 
 from fastgan import user_code
+from fastgan.data import huggingface
 from fastgan.data.archive import check_target, load_npy, load_npz, save_npz
 from fastgan.data.dataset import ImageDataset
 from fastgan.data.decode import check_whole, crop_box, natural_resolution, resize_array
 from fastgan.data.emoji import STYLES, load_emoji
 from fastgan.data.files import Progress, open_source, read_images
 from fastgan.data.idx import is_idx_folder, load_fashion_mnist, load_idx
+from fastgan.data.pictures import Options, PictureItems, PictureStream, in_memory, pictures
 from fastgan.data.pixels import with_bits, with_channels
 from fastgan.data.registered import DATA, load_registered, refuse
+from fastgan.data.shards import Shards, fingerprint, shard_paths
 from fastgan.names import did_you_mean
 from fastgan.sizes import Resolution, resolution_of, sides
 
@@ -43,11 +46,12 @@ def load(
     channels: int | None = None,
     bits: int | None = None,
     split: str | None = None,
+    classes: int | None = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
     code: bool = False,
-) -> ImageDataset:
-    """Load a data set of images by name, or from a folder, a zip, an npz or an npy file.
+) -> ImageDataset | PictureItems | PictureStream:
+    """Load a data set of images by name, or from a folder, a zip, an npz or an npy file, or shards.
 
     Names, with parts after colons that narrow them down:
 
@@ -67,6 +71,15 @@ def load(
       vectors, these; none for ``null``. An image without an entry, or a vector that is not one-hot, is a ValueError.
     - Else the sub-folders, where every image lies in one. Sub-folders 00000, 00001, ... of 1,000 numbered images each
       are no classes, nor are ``train``, ``val``, ``test`` and the like: a warning says so, and ``split`` chooses one.
+
+    Paths and objects whose pictures are decoded one by one when a batch needs them, so that none of these needs to fit into
+    memory; the result is no ImageDataset but has its facts (:class:`fastgan.data.pictures.Pictures`), for training and metrics:
+
+    - Shards, with the extra ``streams``: a ``.tar`` in the convention of webdataset (``000.png`` or jpg, webp, ...; ``000.cls``),
+      a pattern such as ``shards/{000000..000009}.tar``, a folder of nothing but them.
+    - Data sets of Hugging Face, with the extra ``streams``: a folder that ``save_to_disk`` wrote, or ``hf:FOLDER``, which
+      ``datasets.load_dataset`` reads; or an object of that package.
+    - Any torch data set, map-style or iterable, of pairs of picture and label, dicts, or pictures.
 
     ``about`` of the result says what was taken. JPEG files and IDX files carry no checksum: damage that leaves them
     readable cannot be told; that of PNG, zip, gzip and npz files is.
@@ -89,6 +102,7 @@ def load(
         split: ``train`` or ``test`` of emoji (all unless given; about 10% of the base emoji are the test set,
             :func:`fastgan.data.emoji.is_test`, with all their variants), of fashion-mnist and IDX (train unless given).
             Of a folder or zip: the sub-folder of that name (train, val, ...).
+        classes: of shards and other sets whose labels are numbers: how many classes there are. None: those that the set names.
         store: folder on a disk for an unnamed file with the decoded pixels, for sets larger than memory; it vanishes
             with the process. None keeps them in memory.
         progress: called as ``progress(done, total)`` while files are decoded.
@@ -99,23 +113,28 @@ def load(
     missing files, ImportError where Pillow is needed and missing.
     """
     resolution = check_options(resolution, crop, channels, bits)
-    if not isinstance(name_or_path, (str, Path)):
-        raise ValueError(
-            f"{name_or_path!r}: expected one data set, a name or a path; two of them are for translation (cyclegan, pix2pix; "
-            "fastgan.data.load_pair)"
-        )
     head, *parts = str(name_or_path).split(":")
     given = {"resolution": resolution, "channels": channels, "bits": bits, "crop": crop, "flip": flip, "labels": labels}
-    rest = {"split": split, "strict": strict, "store": store, "progress": progress}
+    rest = {"split": split, "classes": classes, "strict": strict, "store": store, "progress": progress}
     if (found := load_registered(name_or_path, given | rest, load, code)) is not None:
         data, left = found
         images = isinstance(data, ImageDataset)  # the options in `given` are then applied here
         refuse(
             name_or_path,
-            {o: value for o, value in left.items() if o in ("split", "strict") or (o in given and not images)},
+            {
+                o: value
+                for o, value in left.items()
+                if o in ("split", "classes", "strict") or (o in given and not images)
+            },
         )
         if not images:
             return data
+    elif (found := _one_by_one(name_or_path, split, strict)) is not None:
+        source, about, names_of = found
+        about["classes"] = 0 if not labels else names_of if classes is None else classes
+        return pictures(source, Options(resolution, crop, channels, bits, flip, strict), **about)
+    elif classes is not None:
+        raise ValueError(f"classes is {classes}, but {name_or_path} says itself which classes it has: leave it out")
     elif head == "emoji":
         style = parts.pop(0) if parts and parts[0] in STYLES else STYLES[0]
         base_only = bool(parts) and parts[0] == "base"
@@ -133,6 +152,31 @@ def load(
     return conform(data, resolution, channels, crop, bits).replace(flip=flip)
 
 
+def _one_by_one(dataset: Any, split: str | None, strict: bool) -> tuple[Any, dict[str, Any], Any] | None:
+    """What is decoded one by one: its encoded items, what is known of them, and names of classes; None where `dataset` names
+    something else. Raises ValueError for what is no data set."""
+    if not isinstance(dataset, (str, Path)):
+        if huggingface.is_object(dataset):
+            name = type(dataset).__name__
+            source, classes, about = huggingface.encoded(dataset, name)
+            return source, {"name": name, "about": about}, classes
+        if isinstance(dataset, torch.utils.data.Dataset):
+            about = f"{len(dataset)} images" if hasattr(dataset, "__len__") else "a stream"
+            return dataset, {"name": type(dataset).__name__, "about": about}, getattr(dataset, "classes", 0)
+        raise ValueError(
+            f"{dataset!r}: expected one data set, a name or a path; two of them are for translation (cyclegan, pix2pix; "
+            "fastgan.data.load_pair)"
+        )
+    name = str(dataset)
+    if (folder := huggingface.folder_of(name)) is not None:
+        source, classes, about = huggingface.encoded(huggingface.open_folder(folder, split), name)
+        return source, {"name": name, "about": about, "fingerprint": huggingface.fingerprint(folder)}, classes
+    if (paths := shard_paths(name, split)) is not None:
+        about = {"name": name, "about": f"{len(paths)} shards", "fingerprint": fingerprint(paths)}
+        return Shards(paths, strict), about, 0
+    return None
+
+
 def prepare(source: str | Path, path: str | Path, **options: Any) -> ImageDataset:
     """Decode, crop and resize ``source`` once, write it as an .npz, and return it loaded from there, memory-mapped.
 
@@ -141,7 +185,7 @@ def prepare(source: str | Path, path: str | Path, **options: Any) -> ImageDatase
     """
     path = Path(path)
     check_target(path)
-    data = load(source, **{"store": path.parent} | options)
+    data = in_memory(load(source, **{"store": path.parent} | options), "an npz is written from a set of known length")
     save_npz(data, path)
     return load(path).replace(skipped=data.skipped, flip=data.flip, class_source=data.class_source)
 

@@ -61,7 +61,7 @@ def check_whole(width: int, height: int, resolution: Resolution) -> None:
         )
 
 
-def natural_size(data: bytes, crop: str, part: str) -> tuple[int, int]:
+def natural_size(data: Any, crop: str, part: str) -> tuple[int, int]:
     """Width and height in pixels of the region that ``crop`` takes where no resolution is asked for (``center``: the largest
     square), before any resize. Decodes the header only."""
     with _open(data) as image:
@@ -81,9 +81,9 @@ def natural_resolution(name: str, width: int, height: int, crop: str) -> Resolut
 
 
 def decode(
-    data: bytes, resolution: Resolution, crop: str, channels: int, part: str = "whole", bits: int = 8
+    data: Any, resolution: Resolution, crop: str, channels: int, part: str = "whole", bits: int = 8
 ) -> np.ndarray:
-    """Encoded image -> uint8 [channels, height, width], or uint16 for ``bits=16``.
+    """Encoded image, or a PIL image -> uint8 [channels, height, width], or uint16 for ``bits=16``.
 
     EXIF orientation applied; the first frame of an animation; ``channels`` 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA):
     alpha that is not asked for is composited on white, that of an opaque file is 255; Lanczos with antialiasing where the
@@ -128,10 +128,10 @@ def check_channels(channels: int) -> None:
         )
 
 
-def _open(data: bytes) -> Any:
-    """The lazy PIL image of ``data``; ValueError for one of too many pixels."""
+def _open(data: Any) -> Any:
+    """The lazy PIL image of ``data``, encoded or a copy of a PIL image; ValueError for one of too many pixels."""
     Image = pillow()
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else data.copy()
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and math.prod(image.size) > limit:
         raise ValueError(f"{image.width}x{image.height} pixels, limit {limit} (PIL.Image.MAX_IMAGE_PIXELS)")

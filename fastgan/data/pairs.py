@@ -11,6 +11,7 @@ import torch
 from fastgan.data.catalog import check_options, load
 from fastgan.data.dataset import ImageDataset, take
 from fastgan.data.files import Source, open_source, read_images
+from fastgan.data.pictures import in_memory
 from fastgan.data.registered import load_registered, refuse
 from fastgan.sizes import Resolution, resolution_of, sides
 
@@ -110,7 +111,10 @@ def load_pair(
         if sides is None:
             return _side_by_side(path, split, options, paired is not False, flip)
         (a, b), split = sides, None
-    first, second = load(a, labels=False, split=split, **options), load(b, labels=False, split=split, **options)
+    first, second = (
+        in_memory(load(side, labels=False, split=split, **options), "pairs of sets need every picture by its number")
+        for side in (a, b)
+    )
     if paired:
         first, second = _match(first, second)
     return PairDataset(first, second, paired=bool(paired), flip=flip)

@@ -14,6 +14,7 @@ stream may have besides ``__iter__``, each optional:
   again up to its place.
 - ``part(rank, world_size, seed)``: what one process reads. Without it, process r takes items r, r + world_size, ...
 - ``decode(item)``, called in worker threads: a tuple of tensors and numbers, or None for an item to leave out.
+- ``resume``: how exactly it resumes, in words that a run prints.
 - ``shuffle_buffer``: how many items, before ``decode``, are held and shuffled at a time. 0, or none: as they come.
 """
 
@@ -31,6 +32,8 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from fastgan.data.decode import in_threads
 
 _MARK = 64  # items between marks of a stream that is not shuffled: what a resumed run reads once more
+_EXACT = "a stream that knows its place: resume is exact"
+_AGAIN = "a stream without a state: a resumed run reads its epoch again up to its place; exact if the order is the same"
 
 Batch = tuple[torch.Tensor, ...]
 State = dict[str, Any]
@@ -180,11 +183,7 @@ class StreamReader:
         # Of what all processes read alike, this one's items: the first is number `_first`, then every `_step`-th.
         self._first, self._step = (0, 1) if divides else (rank, world_size)
         self._stateful = hasattr(self._source, "state_dict") and hasattr(self._source, "load_state_dict")
-        self.resume = (
-            "a stream that knows its place: resume is exact"
-            if self._stateful
-            else "a stream without a state: a resumed run reads its epoch again up to its place; exact if the order is"
-        )
+        self.resume = getattr(self._source, "resume", _EXACT if self._stateful else _AGAIN)
         self._items = self._endless(**(state or {}))
 
     def read(self) -> list[tuple[Any, bool, State]]:

@@ -43,6 +43,8 @@ class Image(Medium):
         """Mirror half of the images, drawn anew each epoch."""
         strict: bool = False
         """Stop at an unreadable image instead of skipping and counting it."""
+        classes: Count | None = None
+        """Shards and other streams whose labels are numbers: how many classes there are."""
 
     class Facts(TypedDict):
         """What a recipe needs to know of a set of images."""

@@ -27,8 +27,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastgan.data import ImageDataset, to_uint8
+from fastgan.data import to_uint8
 from fastgan.data.pixels import unseen, viewable
+from fastgan.data.source import images_once
 from fastgan.metrics import cache as files
 from fastgan.metrics import fid, inception, latent, suite
 from fastgan.metrics.processes import everywhere, gather, place, share
@@ -180,27 +181,39 @@ def collect_drawn(extractor: nn.Module, batches: Iterable[torch.Tensor]) -> Feat
     return found
 
 
-def dataset_features(extractor: nn.Module, dataset: ImageDataset, cache: str | Path | None = None) -> Features:
-    """Features of every image of `dataset`, computed by all processes together and kept in folder `cache`.
+def dataset_features(extractor: nn.Module, dataset: Any, cache: str | Path | None = None) -> Features:
+    """Features of every image of `dataset`, an ImageDataset or anything else that a Loader takes and that ends, in one pass
+    which all processes share; kept in folder `cache`.
 
-    cache: default $XDG_CACHE_HOME/fastgan/features (~/.cache/...). A file there is known by every pixel, the extractor and its
-    weights (`fastgan.metrics.cache.key`); a damaged one is computed again. A folder that cannot be written to only warns.
+    cache: default $XDG_CACHE_HOME/fastgan/features (~/.cache/...). A file there is known by every pixel, or where pictures are
+    decoded one by one by the files' names, sizes and times and the options (`fingerprint`), and by the extractor and its weights
+    (`fastgan.metrics.cache.key`); a damaged one is computed again. Of a data set with neither nothing is kept, and a warning
+    says so. A folder that cannot be written to only warns.
     """
-    key = files.key(extractor, dataset.images, KEEP)
-    path = Path(files.folder() if cache is None else cache) / f"{extractor.name}-{key[:24]}.features"
-    saved = files.read(path, key)
-    if everywhere(saved is not None):  # hosts have caches of their own: all processes compute, or none
-        statistics = fid.Statistics(extractor.dim)
-        statistics._merge(saved["count"], saved["mean"], saved["scatter"])
-        return Features(statistics, saved["rows"], saved["logits"])
-    made = collect(extractor, share(dataset.images).split(_BATCH))
-    if place()[0] == 0:
+    content = getattr(dataset, "images", None)
+    content = getattr(dataset, "fingerprint", None) if content is None else content
+    if content is not None:
+        key = files.key(extractor, content, KEEP)
+        path = Path(files.folder() if cache is None else cache) / f"{extractor.name}-{key[:24]}.features"
+        saved = files.read(path, key)
+        if everywhere(saved is not None):  # hosts have caches of their own: all processes compute, or none
+            statistics = fid.Statistics(extractor.dim)
+            statistics._merge(saved["count"], saved["mean"], saved["scatter"])
+            return Features(statistics, saved["rows"], saved["logits"])
+    parts = images_once(dataset, *place(), size=_BATCH)
+    made = collect(extractor, (to_uint8(part) if part.is_floating_point() else part for part in parts))
+    why = "nothing tells whether its images have changed"
+    if place()[0] == 0 and content is not None:
         s = made.statistics
-        content = {"count": s.count, "mean": s.mean, "scatter": s._scatter, "rows": made.rows, "logits": made.logits}
+        saved = {"count": s.count, "mean": s.mean, "scatter": s._scatter, "rows": made.rows, "logits": made.logits}
         try:
-            files.write(path, key, content)
+            files.write(path, key, saved)
+            why = ""
         except OSError as error:
-            warnings.warn(f"features of {dataset.name} are not kept for the next time: {error}", stacklevel=2)
+            why = str(error)
+    if place()[0] == 0 and why:
+        name = getattr(dataset, "name", type(dataset).__name__)
+        warnings.warn(f"features of {name} are not kept for the next time: {why}", stacklevel=2)
     return made
 
 

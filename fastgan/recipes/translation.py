@@ -113,10 +113,17 @@ class Translation(Recipe):
 
     @classmethod
     def load_pair(
-        cls, name: str | tuple[str, str], split: str | None = None, paired: bool | None = None, **options
+        cls,
+        name: str | tuple[str, str],
+        split: str | None = None,
+        paired: bool | None = None,
+        classes: int | None = None,
+        **options,
     ) -> PairDataset:
         """`split`: None is train of one folder of both sides and of named sets, and the whole of two folders.
         `paired`: whether a.images[i] must belong to b.images[i]; None: as training needs it."""
+        if classes is not None:
+            raise ValueError(f"classes is {classes}, but {cls.name} translates images, whose classes it does not use")
         a, b = (name, None) if isinstance(name, str) else name
         if (a, b) == ("emoji", None):
             a, b = "emoji:google", "emoji:twitter"
@@ -126,6 +133,9 @@ class Translation(Recipe):
 
     @classmethod
     def describe(cls, dataset: PairDataset) -> dict[str, Any]:
+        if not isinstance(dataset, PairDataset):
+            kind = type(dataset).__name__
+            raise ValueError(f"{cls.name} draws images of two sets by their number: expected a PairDataset, got {kind}")
         facts = {"name": dataset.name, "resolution": dataset.resolution, "channels": dataset.channels, "num_classes": 0}
         return facts | ({"bits": 16} if dataset.bits == 16 else {})
 

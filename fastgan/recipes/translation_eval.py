@@ -13,6 +13,7 @@ from fastgan.metrics import images, suite
 from fastgan.metrics.processes import share
 
 _CHUNK = 32
+_KNOWN = 1024  # candidates at a time
 
 
 def _chunked(function: Callable, x: torch.Tensor) -> torch.Tensor:
@@ -20,8 +21,19 @@ def _chunked(function: Callable, x: torch.Tensor) -> torch.Tensor:
 
 
 def nearest(x: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """The image among `candidates` [M, C, H, W] that is nearest to each of x [N, C, H, W] in pixels."""
-    return candidates[torch.cdist(x.flatten(1), candidates.flatten(1)).argmin(1)]
+    """The image among `candidates` [M, C, H, W] that is nearest to each of x [N, C, H, W] in pixels. Candidates that are a data
+    set's integers are made floats a part at a time, as all of them may not fit into memory."""
+    least = torch.full((len(x),), torch.inf)
+    chosen = torch.zeros(len(x), dtype=torch.int64)
+    for first in range(0, len(candidates), _KNOWN):
+        found = torch.cdist(x.flatten(1), _floats(candidates[first : first + _KNOWN]).flatten(1)).min(1)
+        nearer = found.values < least
+        least[nearer], chosen[nearer] = found.values[nearer], first + found.indices[nearer]
+    return _floats(candidates[chosen])
+
+
+def _floats(images: torch.Tensor) -> torch.Tensor:
+    return images if images.is_floating_point() else to_float(images)
 
 
 METRICS = ("l1", "psnr", "ssim", "fd", "kid", "cycle")
@@ -55,7 +67,6 @@ def evaluate(
     no better than these has learnt nothing. `cycle` is the L1 distance after there and back.
     """
     a, b = to_float(held_out.a.images), to_float(held_out.b.images)
-    known_a, known_b = to_float(training.a.images), to_float(training.b.images)
     choice = suite.choose(offered(extractor, weights, metrics), metrics, len(a))
 
     @functools.cache
@@ -66,13 +77,13 @@ def evaluate(
 
     columns: dict[str, dict[str, float]] = {}
     for direction, translate in translators.items():
-        source, target, candidates = (a, b, known_b) if direction == "AtoB" else (b, a, known_a)
+        source, target, candidates = (a, b, training.b) if direction == "AtoB" else (b, a, training.a)
         back = translators.get("BtoA" if direction == "AtoB" else "AtoB")
         made = {
             direction: functools.cache(functools.partial(_chunked, translate, source)),
             f"{direction} identity": lambda x=source: x,
             f"{direction} nearest": functools.cache(
-                functools.partial(_chunked, lambda x, known=candidates: nearest(x, known), source)
+                functools.partial(_chunked, lambda x, known=candidates.images: nearest(x, known), source)
             ),
         }
         real = functools.cache(lambda y=target: images.collect(network(), [to_uint8(share(y))]))
