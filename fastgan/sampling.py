@@ -157,13 +157,14 @@ def _chunks(items: list, size: int) -> Iterator[list]:
 
 
 def grid(images: Iterable[torch.Tensor], count: int) -> torch.Tensor:
-    """All of `images`, of which there are `count`, as uint8. Raises ValueError for more than a picture should hold."""
+    """All of `images`, of which there are `count`, as uint8, grey or RGB. ValueError for more than a picture should hold."""
     from fastgan.data import to_uint8
+    from fastgan.data.pixels import viewable
 
     parts = []
     for part in images:
         _check_pixels(count, *part.shape[2:])
-        parts.append(to_uint8(part))
+        parts.append(viewable(to_uint8(part)))
     return torch.cat(parts)
 
 

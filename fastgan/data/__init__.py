@@ -1,4 +1,4 @@
-"""Data sets and loaders: embedded emoji, Fashion-MNIST, image folders, zips and npz files, image pairs.
+"""Data sets and loaders: embedded emoji, Fashion-MNIST, image folders, zips, npz and npy files, image pairs.
 
 Pillow is imported only when an image is decoded or resized, so ``import fastgan.data`` needs torch and numpy alone.
 """

@@ -6,6 +6,8 @@ are bands that mean nothing here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 WHITE = {torch.uint8: 255, torch.uint16: 65535}
@@ -121,7 +123,12 @@ def _spread(channels: int) -> list[int]:
     return [0, (channels - 1) // 2, channels - 1]
 
 
-def _in_parts(convert, images: torch.Tensor, dtype: torch.dtype, channels: int | None = None) -> torch.Tensor:
+def _in_parts(
+    convert: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    dtype: torch.dtype,
+    channels: int | None = None,
+) -> torch.Tensor:
     """``convert`` of ``images`` as int64, a few of them at a time, so that a large set does not need eight times its memory."""
     shape = (images.shape[0], channels or images.shape[1], *images.shape[2:])
     out = torch.empty(shape, dtype=dtype, device=images.device)
