@@ -42,8 +42,8 @@ def sample(argv: list[str]) -> int:
     from fastgan.files import PICTURES, check_writable, writable
     from fastgan.media import Image, Text, save_grid
     from fastgan.training.distributed import find_device
-    from fastgan.training.engine import draw
     from fastgan.training.log import save_samples
+    from fastgan.training.recipe import draw
 
     @dataclass
     class Options:

@@ -55,6 +55,13 @@ def is_stream(dataset: Any) -> bool:
     return True
 
 
+def about(dataset: Any) -> str:
+    """What a run says of its data."""
+    if hasattr(dataset, "about"):
+        return dataset.about
+    return f"{len(dataset)} items" if hasattr(dataset, "__len__") else f"a stream ({type(dataset).__name__})"
+
+
 def once(dataset: Any, rank: int = 0, world_size: int = 1, size: int = 64) -> Iterator[Batch]:
     """One pass over the items rank, rank + world_size, ..., in the order in which they are stored and unmirrored, in batches
     of at most `size` as a Loader would give them. Of a stream that never ends, this does not either."""

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import itertools
-import os
-import shlex
 import signal
 import warnings
 from collections.abc import Sequence
@@ -20,18 +16,18 @@ from pathlib import Path
 
 import torch
 
-from fastgan.data import DATA
-from fastgan.fields import clip
+from fastgan.data import Loader
+from fastgan.data.source import about
 from fastgan.training import checkpoint as ckpt
 from fastgan.training import pieces, shard, state, yaml_file
 from fastgan.training.batch import derive_seed
 from fastgan.training.batch_norm import synchronise
-from fastgan.training.compiled import CannotCompile
-from fastgan.training.distributed import PeerLost, World, join, listening
+from fastgan.training.distributed import World, join, listening
 from fastgan.training.ema import EMA
-from fastgan.training.lock import RunHeld, RunLock
+from fastgan.training.errors import FORESEEN, Interrupted, TrainingError, explain
+from fastgan.training.lock import RunLock
 from fastgan.training.log import Meter, save_samples
-from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig
+from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig, draw
 from fastgan.training.run import (
     RunOptions,
     adapt,
@@ -39,55 +35,16 @@ from fastgan.training.run import (
     claim,
     data_options,
     find_folder,
-    logged_to_code,
+    left_out,
     restarted,
+    resume_command,
     run_options,
     write_config,
 )
 from fastgan.training.settings import Settings
 from fastgan.training.signals import StopSignal, number_of
-from fastgan.training.sinks import Sink, SinkFailed, Sinks
-from fastgan.training.update import NotFinite, Updater
-from fastgan.user_code import absolute
-
-
-class TrainingError(RuntimeError):
-    """The run cannot go on; the message says why, what is safe on disk, and how to resume."""
-
-
-class Interrupted(Exception):
-    """A signal ended the run; the message says what is saved. `signal` is its number."""
-
-    def __init__(self, number: int, message: str):
-        super().__init__(message)
-        self.signal = number
-
-
-def draw(recipe: Recipe, networks: dict, seeds: list[int], chunk: int = 64) -> torch.Tensor | list[str]:
-    """Samples of `seeds` without gradients, `chunk` at a time: float [N, C, ...] on the CPU, or texts.
-
-    Raises ValueError where they are not of the recipe's medium.
-    """
-    with torch.no_grad():
-        parts = [recipe.sample(networks, seeds[i : i + chunk]) for i in range(0, len(seeds), chunk)]
-    if isinstance(parts[0], list):
-        samples = list(itertools.chain.from_iterable(parts))
-    else:
-        samples = torch.cat([part.float().cpu() for part in parts])
-    if not recipe.medium.check(samples):
-        what = list(samples.shape) if isinstance(samples, torch.Tensor) else f"a list of {type(samples[0]).__name__}"
-        raise ValueError(
-            f"{recipe.name}: its samples are {what}, and of {recipe.medium.unit} {recipe.medium.expected} was expected; the "
-            "recipe's `medium` says what it makes"
-        )
-    return samples
-
-
-def _about(dataset) -> str:
-    """What a run says of its data."""
-    if hasattr(dataset, "about"):
-        return dataset.about
-    return f"{len(dataset)} items" if hasattr(dataset, "__len__") else f"a stream ({type(dataset).__name__})"
+from fastgan.training.sinks import Sink, Sinks
+from fastgan.training.update import Updater
 
 
 class Trainer:
@@ -167,16 +124,8 @@ class Trainer:
     @property
     def resume_command(self) -> str:
         """The shell command that continues this run."""
-        many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', self.world.size)} -m "
-        start = many if self.world.size > 1 else ""
-        words = [RECIPES.name_of(type(self.recipe), elsewhere=True), "--out", str(self.folder), "--resume"]
-        names = [self.run.data] if isinstance(self.run.data, str) else self.run.data
-        # Code that config.json alone names is not imported.
-        if any(map(DATA.typed, names)):
-            words += ["--data", *map(absolute, names)]
-        if any(":" in name for name in self.run.log):
-            words += ["--log", *self.run.log]
-        return f"{start}fastgan train {shlex.join(words)}"
+        name = RECIPES.name_of(type(self.recipe), elsewhere=True)
+        return resume_command(name, self.folder, self.run, self.world.size)
 
     def train(self) -> Path:
         """Run to `config.steps`; returns the run folder.
@@ -205,25 +154,17 @@ class Trainer:
     def _run(self) -> None:
         try:
             if self.world.main:
-                data = f"{self.recipe.data.get('name')}: {_about(self.dataset)}"
-                print(f"{self.recipe.name}: {self.folder}\n{data}", flush=True)
-                if self._loader.resume:
-                    print(self._loader.resume, flush=True)
+                data = f"{self.recipe.data.get('name')}: {about(self.dataset)}"
+                lines = f"{self.recipe.name}: {self.folder}", data, self._loader.resume
+                print(*filter(None, lines), sep="\n", flush=True)
                 self._sinks.open(self.folder, self.step, self.recipe)
             with listening():
                 self._loop()
-        except NotFinite as error:
-            lower = "\nA lower --lr usually helps." if hasattr(self.config, "lr") else ""
-            raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}{lower}") from error
-        except (PeerLost, SinkFailed) as error:
-            raise TrainingError(f"step {self.step + 1}: {error}. {self._safe()}") from error
-        except CannotCompile as error:
-            raise TrainingError(f"--compile: {error}. {self._safe()} --no-compile") from error
-        except OSError as error:
-            self._check_place()
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = "the disk is full" if full else f"step {self.step + 1}: the run cannot be written"
-            raise TrainingError(f"{what} ({error}). {self._safe()}") from error
+        except FORESEEN as error:
+            if isinstance(error, OSError):
+                self._check_place()
+            what, hint = explain(error, self.step + 1, self.config)
+            raise TrainingError(f"{what}. {self._safe()}{hint}") from error
         finally:
             self._loader.close()
             with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
@@ -253,24 +194,15 @@ class Trainer:
         if found:
             loaded = state.share(world, loaded)
             state.unpack(loaded, recipe, self.ema, self._updater.scalers)
-            for counter in ("step", "update", "images", "seconds"):
+            for counter in state.COUNTERS:
                 setattr(self, counter, loaded.state[counter])
         tensors = [t for network in recipe.networks.values() for t in network.state_dict().values()]
         world.broadcast([t for t in tensors if not shard.is_shard(t)])
         if self.step == 0:  # before the folder is made, as a recipe's samples may be none of its medium
             self._first = self._draw()
-        from fastgan.data import Loader
-
-        self._loader = Loader(
-            self.dataset,
-            self.config.batch_size,
-            seed=self.run.seed,
-            workers=self.run.workers,
-            rank=world.rank,
-            world_size=world.size,
-            start=self.images,
-            states=state.streams(loaded) if found else None,
-        )
+        share = dict(rank=world.rank, world_size=world.size, seed=self.run.seed, workers=self.run.workers)
+        places = state.streams(loaded) if found else None
+        self._loader = Loader(self.dataset, self.config.batch_size, start=self.images, states=places, **share)
         if world.main:
             self._claim(seen)
         self.folder = Path(world.agree(str(self.folder)))
@@ -282,18 +214,10 @@ class Trainer:
 
     def _claim(self, seen: list[tuple[int, Path]]) -> None:
         """Make the folder ours and write into it what the run is. `seen`: the checkpoints among which one was read."""
-        self._lock = claim(self.folder, self.recipe.name, self.run)
+        self._lock = claim(self.folder, self.recipe.name, self.run, seen)
         self.folder = self._lock.folder
-        checkpoints = self.folder / "checkpoints"
-        if (self.run.resume or restarted()) and ckpt.list_checkpoints(checkpoints) != seen:
-            raise RunHeld(f"{self.folder}: another process has trained it further in the meantime; resume it again")
-        checkpoints.mkdir(exist_ok=True)
-        ckpt.sweep(checkpoints)
-        for name in set(logged_to_code(self.folder)).difference(self.run.log):
-            print(
-                f"{self.folder} was logged to {clip(name)} as well, which is code: name it with --log to go on so",
-                flush=True,
-            )
+        for sentence in left_out(self.folder, self.run):
+            print(sentence, flush=True)
         write_config(self.folder, self.recipe, self.run)
         settings = Settings(type(self.recipe), self.run, self.config)
         yaml_file.write(self.folder / "run.yaml", RECIPES.name_of(settings.kind), settings)
@@ -307,26 +231,27 @@ class Trainer:
         stop = False
         while self.step < self.config.steps and not stop:
             values, stop = self._train_step()
-            if self.world.main and (self.step % run.log_every == 0 or self.step == self.config.steps):
+            if self.world.main and self._due(run.log_every):
                 row = {name: float(value) for name, value in values.items()} | meter.row(self.step)
                 self.seconds = row["seconds"]
                 self._sinks.write(self.step, row)
-            last = stop or self.step == self.config.steps
-            if last or self.step % run.checkpoint_every == 0:
+            if stop or self._due(run.checkpoint_every):
                 self._save()
-            if self.step == self.config.steps or self.step % run.sample_every == 0:
+            if self._due(run.sample_every):
                 self._show(self._draw())
-            if run.metrics_every and (self.step == self.config.steps or self.step % run.metrics_every == 0):
+            if run.metrics_every and self._due(run.metrics_every):
                 self._evaluate()
         self._writer.wait()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
 
     def _train_step(self) -> tuple[dict[str, torch.Tensor], bool]:
         """All updates of one step and the moving average; returns the logged values and whether to stop."""
         logs, stop, items, carried = {}, False, None, {}
         # Reading a value waits for a GPU; on the CPU it is free, and a bad update is caught before it is made.
-        look = self.world.device.type == "cpu" or (
-            (self.step + 1) % min(self.run.log_every, self.run.checkpoint_every) == 0
-        )
+        often = min(self.run.log_every, self.run.checkpoint_every)
+        look = self.world.device.type == "cpu" or (self.step + 1) % often == 0
         for update in self.recipe.updates(self.step):
             if update.fresh or items is None:
                 to_device, device = self.recipe.medium.to_device, self.world.device
@@ -361,7 +286,7 @@ class Trainer:
         tensors = shard.gather(tensors, keep=self.world.main)
         if self.world.main:
             self._check_place()
-            counters = {name: getattr(self, name) for name in ("step", "update", "images", "seconds")}
+            counters = {name: getattr(self, name) for name in state.COUNTERS}
             rest |= {"streams": streams} if streams else {}
             self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
 
@@ -380,14 +305,12 @@ class Trainer:
                 print(excerpt, flush=True)
 
     def _evaluate(self) -> None:
-        columns: dict[str, dict[str, float]] = {}
-        with warnings.catch_warnings(), shard.whole(self.ema.networks.values()):
+        networks, run, columns = self.ema.networks, self.run, {}
+        with warnings.catch_warnings(), shard.whole(networks.values()):
             if self.world.main:
                 warnings.showwarning = lambda message, *where, **more: print(f"step {self.step}: {message}", flush=True)
             try:
-                columns = self.recipe.evaluate(
-                    self.ema.networks, dataclasses.asdict(self.run), self.run.metrics_samples
-                )
+                columns = self.recipe.evaluate(networks, dataclasses.asdict(run), run.metrics_samples)
             except (ValueError, OSError, ImportError) as error:  # the run is worth more than its figures
                 warnings.warn(f"not measured ({error})", stacklevel=2)
         if self.world.main:
@@ -397,10 +320,9 @@ class Trainer:
     def _check_place(self) -> None:
         """Files are written by name: into another folder, once the run's has gone."""
         if self.world.main and not self._lock.in_place():
-            why = f"{self.folder} was moved or deleted while the run wrote to it"
-            raise TrainingError(
-                f"step {self.step}: {why}. Where it is now, its last checkpoint can be resumed with --out"
-            )
+            gone = f"{self.folder} was moved or deleted while the run wrote to it"
+            where = "Where it is now, its last checkpoint can be resumed with --out"
+            raise TrainingError(f"step {self.step}: {gone}. {where}")
 
     def _safe(self) -> str:
         if self.world.main and not self._lock.held:

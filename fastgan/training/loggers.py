@@ -63,7 +63,7 @@ class WandB(Sink):
     that ends before its last step counts as failed there, until it is resumed. Curves are drawn over "step", so that the steps
     which a resumed run repeats lie on those it had told before."""
 
-    package, pip = "wandb", "fastgan[wandb]"
+    package, pip = "wandb", "fastgan[loggers]"
 
     def __init__(self, folder: Path, step: int, config: dict[str, Any]):
         import wandb
@@ -103,7 +103,7 @@ class Trackio(Sink):
     """Trackio, in its local store (TRACKIO_DIR) or where TRACKIO_SPACE_ID says: project "fastgan", the run called as its folder,
     with letters that tell it from others of that name."""
 
-    package, pip = "trackio", "fastgan[trackio]"
+    package, pip = "trackio", "fastgan[loggers]"
 
     def __init__(self, folder: Path, step: int, config: dict[str, Any]):
         import trackio

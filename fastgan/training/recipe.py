@@ -293,6 +293,26 @@ class Recipe:
         return {"samples": functools.cache(samples), "data": functools.cache(data), **made}
 
 
+def draw(recipe: Recipe, networks: dict[str, nn.Module], seeds: list[int], chunk: int = 64) -> torch.Tensor | list[str]:
+    """Samples of `seeds` without gradients, `chunk` at a time: float [N, C, ...] on the CPU, or texts.
+
+    Raises ValueError where they are not of the recipe's medium.
+    """
+    with torch.no_grad():
+        parts = [recipe.sample(networks, seeds[i : i + chunk]) for i in range(0, len(seeds), chunk)]
+    if isinstance(parts[0], list):
+        samples = list(itertools.chain.from_iterable(parts))
+    else:
+        samples = torch.cat([part.float().cpu() for part in parts])
+    if not recipe.medium.check(samples):
+        what = list(samples.shape) if isinstance(samples, torch.Tensor) else f"a list of {type(samples[0]).__name__}"
+        raise ValueError(
+            f"{recipe.name}: its samples are {what}, and of {recipe.medium.unit} {recipe.medium.expected} was expected; the "
+            "recipe's `medium` says what it makes"
+        )
+    return samples
+
+
 def lazy_adam(
     parameters, lr: float, betas: tuple[float, float], interval: int, make: Callable = torch.optim.Adam, **options
 ) -> torch.optim.Optimizer:

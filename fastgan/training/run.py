@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -10,19 +9,22 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from fastgan import fields
+from fastgan.data import DATA
 from fastgan.files import check_writable, complete
 from fastgan.media import Image, Medium
 from fastgan.options import Count, Natural, Range, check_ranges
-from fastgan.training.checkpoint import CheckpointError
+from fastgan.training.checkpoint import CheckpointError, list_checkpoints, sweep
 from fastgan.training.lock import RunHeld, RunLock
 from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig
 from fastgan.untrusted import read_json
+from fastgan.user_code import absolute
 
 VERSION = 2  # of config.json; a file that names none is of version 1
 
@@ -140,11 +142,27 @@ def part_log(log: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(name for name in log if ":" not in name), tuple(name for name in log if ":" in name)
 
 
-def logged_to_code(folder: Path) -> tuple[str, ...]:
-    """The sinks of a run that are code."""
-    with contextlib.suppress(CheckpointError, fields.Mismatch):
-        return part_log(fields.conform(read_config(folder)["run"].get("log", ()), tuple[str, ...], "log"))[1]
-    return ()
+def left_out(folder: Path, run: RunOptions) -> list[str]:
+    """Sentences about the sinks of the run in `folder` that are code and that `run`, which resumes it, does not name."""
+    try:
+        log = fields.conform(read_config(folder)["run"].get("log", ()), tuple[str, ...], "log")
+    except (CheckpointError, fields.Mismatch):
+        return []
+    named = {absolute(name) for name in run.log}
+    code = [fields.clip(name) for name in part_log(log)[1] if absolute(name) not in named]
+    return [f"{folder} was logged to {name} too, which is code: to go on so, name it with --log" for name in code]
+
+
+def resume_command(name: str, folder: Path, run: RunOptions, processes: int) -> str:
+    """The shell command that continues a run of the recipe `name`, from any folder. It says what is code: config.json may not."""
+    many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', processes)} -m "
+    words = [name, "--out", str(folder), "--resume"]
+    data = [run.data] if isinstance(run.data, str) else run.data
+    if any(map(DATA.typed, data)):
+        words += ["--data", *map(absolute, data)]
+    if part_log(run.log)[1]:
+        words += ["--log", *map(absolute, run.log)]
+    return f"{many if processes > 1 else ''}fastgan train {shlex.join(words)}"
 
 
 def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunOptions) -> None:
@@ -189,10 +207,12 @@ def find_folder(recipe: str, run: RunOptions) -> Path:
     return folder
 
 
-def claim(folder: Path, recipe: str, run: RunOptions) -> RunLock:
+def claim(folder: Path, recipe: str, run: RunOptions, seen: Sequence[tuple[int, Path]] = ()) -> RunLock:
     """Make the run folder and lock it; if its name was not given and it has been taken since, then the next one of that name.
 
-    Raises RunHeld and ValueError as `find_folder` does.
+    seen: the checkpoints among which one was read, of a run that is resumed.
+
+    Raises RunHeld, also where there are others by now, and ValueError as `find_folder` does.
     """
     new = not (run.resume or restarted())
     for choice in [folder] if run.out or not new else _defaults(recipe, run):
@@ -208,6 +228,12 @@ def claim(folder: Path, recipe: str, run: RunOptions) -> RunLock:
             lock.release()
             if run.out or not new:
                 raise
+    checkpoints = lock.folder / "checkpoints"
+    if not new and list_checkpoints(checkpoints) != list(seen):
+        lock.release()
+        raise RunHeld(f"{lock.folder}: another process has trained it further in the meantime; resume it again")
+    checkpoints.mkdir(exist_ok=True)
+    sweep(checkpoints)
     return lock
 
 
