@@ -1,6 +1,7 @@
 """fastgan train."""
 
 import itertools
+import shlex
 
 from fastgan.cli.options import need_extra, parse_settings, trust_data
 
@@ -22,6 +23,7 @@ def train(argv: list[str]) -> int:
         return 0 if argv else 2
     need_extra()
     from fastgan import runs
+    from fastgan.recipes import RECIPES
     from fastgan.training import Interrupted, Trainer
 
     name, rest = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
@@ -54,7 +56,10 @@ def train(argv: list[str]) -> int:
     finally:
         trainer.close()
     if trainer.world.main:
-        print(f"done: {folder}/report.html, samples in {folder}/samples\nmore: fastgan sample {folder} --seeds 0-15")
+        name = RECIPES.name_of(kind, elsewhere=True)
+        code = f" --recipe {shlex.quote(name)}" if ":" in name else ""
+        print(f"done: {folder}/report.html, samples in {folder}/samples")
+        print(f"more: fastgan sample {shlex.quote(str(folder))} --seeds 0-15{code}")
     return 0
 
 

@@ -90,6 +90,8 @@ def test_names_that_collide(place, capsys):
     assert (
         main([*mine, "--seed", "1", "--recipe.seed", "2", "--no-recipe.flip", "--model.units", "3", "--out", "a"]) == 0
     )
+    command = capsys.readouterr().out.splitlines()[-1].partition("fastgan ")[2]
+    assert command == f"sample a --seeds 0-15 --recipe {place}/collider.py:Mine" and main(command.split()) == 0
     made = options(place / "a")
     assert (made["seed"], made["recipe.seed"], made["flip"], made["recipe.flip"]) == (1, 2, False, False)
     assert (made["model.units"], made["model.deep"], made["recipe"]) == (3, False, f"{place}/collider.py:Mine")
@@ -148,7 +150,7 @@ def test_defaults_then_preset_then_file_then_command_line(place, capsys):
     [
         ("recipe: gan\nlatnet: 3\n", "bad.yaml:2: gan has no option 'latnet'; did you mean 'latent'?"),
         ("recipe: gan\nbatch_size: x\n", "bad.yaml:2: batch_size is 'x', expected a whole number"),
-        ("recipe: gan\nunits: [1, 2, 3]\n", "bad.yaml:2: units is [1, 2, 3], expected tuple"),
+        ("recipe: gan\nunits: [1, 2, 3]\n", "bad.yaml:2: units is [1, 2, 3], expected (a whole number"),
         ("recipe: gan\n\nlatent: 0\n", "bad.yaml:3: latent is 0, expected at least 1"),
         ("recipe: gan\npreset: paper\n", "bad.yaml:2: gan has no option 'preset'"),
         ("recipe: gna\n", "bad.yaml:1: unknown recipe 'gna'; did you mean 'gan'?"),
