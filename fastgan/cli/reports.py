@@ -108,6 +108,7 @@ def data(argv: list[str]) -> int:
         ours = [name for name in fastgan.data.names() if name not in added]
         print("images:", *ours, "and any folder, zip, npz or npy of images by its path", sep="\n  ")
         print("text:", *TEXT_NAMES, "and any text file with a sentence per line by its path", sep="\n  ")
+        print("signals:", "any folder or zip of recordings, recording, npz or npy by its path", sep="\n  ")
         if added:
             print(
                 "registered:", *(f"{name}, {fastgan.data.DATA[name].help}".rstrip(", ") for name in added), sep="\n  "

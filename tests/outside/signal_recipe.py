@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fastgan.data import SignalDataset
+import fastgan.data
+import fastgan.metrics
 from fastgan.losses import adversarial
 from fastgan.media import Signal
-from fastgan.metrics import register
 from fastgan.recipes import Recipe, RecipeConfig
 
 
@@ -25,14 +25,23 @@ class ChirpConfig(RecipeConfig):
     """Adam's learning rate."""
 
 
-@register("loudness", needs=("samples", "data"))
+@fastgan.data.register("chirps")
+def chirps(length=None, rate=None):
+    """64 tones that rise, each from a frequency of its own."""
+    length, rate = length or 256, rate or 8000
+    start, time = torch.linspace(200, 900, 64)[:, None], torch.arange(length) / rate
+    phase = 2 * torch.pi * (start * time + 0.5 * 20_000 * time**2)
+    return fastgan.data.SignalDataset(0.8 * phase.sin()[:, None], rate, name="chirps")
+
+
+@fastgan.metrics.register("loudness", needs=("samples", "data"))
 def loudness(samples, data):
     """Root mean square of the samples against that of the data: 1 is as loud."""
     return samples.square().mean().sqrt() / data.signals.square().mean().sqrt()
 
 
 class Chirps(Recipe):
-    """Learns what `load_data` makes, or recordings: --data FOLDER --length 256."""
+    """Learns chirps, or recordings: --data FOLDER --length 256."""
 
     Config, medium, metrics = ChirpConfig, Signal, ("loudness",)
     run_defaults = {"data": "chirps", "samples": 4}  # noqa: RUF012 - as a user writes it
@@ -59,10 +68,6 @@ class Chirps(Recipe):
         self.adversaries(generator, discriminator, lr=config.lr, betas=(0.5, 0.99))
         self.latent_shape = (16,)
 
-    @classmethod
-    def load_data(cls, name, config, **options):
-        return chirps() if name == "chirps" else super().load_data(name, config, **options)
-
     def d_step(self, batch):
         fake = self.generator(batch.randn(*self.latent_shape))
         return {"loss": adversarial.hinge.d_loss(self.discriminator(batch.real), self.discriminator(fake)).mean()}
@@ -70,11 +75,3 @@ class Chirps(Recipe):
     def g_step(self, batch):
         fake = self.generator(batch.randn(*self.latent_shape))
         return {"loss": adversarial.hinge.g_loss(None, self.discriminator(fake)).mean()}
-
-
-def chirps(count: int = 64, length: int = 256, rate: int = 8000) -> SignalDataset:
-    """Tones that rise, each from a frequency of its own."""
-    start = torch.linspace(200, 900, count)[:, None]
-    time = torch.arange(length) / rate
-    phase = 2 * torch.pi * (start * time + 0.5 * 20_000 * time**2)
-    return SignalDataset(0.8 * phase.sin()[:, None], rate, name="chirps")

@@ -136,6 +136,8 @@ def test_recordings(outside, monkeypatch, capsys):
     ]
     assert main([*argv, "--length", "128", "--out", "songs-run"]) == 0
     assert "18 signals of 128 samples (0.008 s at 16000 Hz)" in capsys.readouterr().out
+    assert main([*argv, "--data", "chirps", "--length", "64", "--rate", "4000", "--out", "short"]) == 0
+    assert "64 signals of 64 samples (0.016 s at 4000 Hz)" in capsys.readouterr().out
     facts = recipes.read_run("songs-run", "./signal_recipe.py:Chirps")
     assert facts.data["rate"] == 16000 and facts.run.length == 128
     before = sorted(os.listdir(outside))
