@@ -9,14 +9,14 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from fastgan.data.classes import numbered
+from fastgan.data.classes import Classes, numbered
 from fastgan.data.dataset import ImageDataset, shown
 from fastgan.data.files import relative_key
 from fastgan.data.zips import blocks, open_zip
@@ -91,26 +91,13 @@ def load_npz(path: Path, *, labels: bool = True, channels: int | None = None) ->
             raise ValueError(f"{path}: {error}") from error
     images = _channels_first(images, axis)
     files = _strings(path, "files", others.get("files"), len(images))
-    numbers = others.get("labels")
-    class_names: list[str] = []
-    if numbers is not None:
-        if numbers.dtype.kind not in "iu":
-            raise ValueError(f"{path}: labels has dtype {numbers.dtype}, expected integers")
-        if numbers.ndim != 1 or len(numbers) != len(images):
-            raise ValueError(f"{path}: {list(numbers.shape)} labels for {len(images)} images, expected one per image")
-        class_names = _strings(path, "class_names", others.get("class_names"), None)
-        if not class_names:
-            class_names = numbered(numbers, str(path))
-        elif int(numbers.max()) >= len(class_names) or int(numbers.min()) < 0:
-            raise ValueError(
-                f"{path}: labels {int(numbers.min())}..{int(numbers.max())}, expected 0..{len(class_names) - 1}"
-            )
+    classes = read_classes(path, others, len(images), "image")
     dataset = ImageDataset(
         torch.from_numpy(images),
-        None if numbers is None else torch.from_numpy(numbers.astype(np.int64)),
+        torch.from_numpy(classes.labels),
         name=str(path),
-        class_names=class_names,
-        class_source="labels of the npz" if class_names else "",
+        class_names=classes.names,
+        class_source=classes.source,
         files=[relative_key(file) for file in files],
     )
     return dataset, axes is not None
@@ -174,6 +161,26 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             return {name: _array(archive, _header(archive, members[name])) for name in names if name in members}
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def read_classes(path: Path, arrays: Mapping[str, np.ndarray], count: int, what: str) -> Classes:
+    """The classes that ``labels`` and ``class_names`` among the arrays of an .npz give to ``count`` items, each a ``what``.
+
+    Raises ValueError naming the file where they do not fit.
+    """
+    labels = arrays.get("labels")
+    if labels is None:
+        return Classes(np.zeros(count, np.int64), [], "")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{path}: labels has dtype {labels.dtype}, expected integers")
+    if labels.shape != (count,):
+        raise ValueError(f"{path}: {list(labels.shape)} labels for {count} {what}s, expected one per {what}")
+    names = _strings(path, "class_names", arrays.get("class_names"), None)
+    if not names:
+        names = numbered(labels, str(path))
+    elif int(labels.max()) >= len(names) or int(labels.min()) < 0:
+        raise ValueError(f"{path}: labels {int(labels.min())}..{int(labels.max())}, expected 0..{len(names) - 1}")
+    return Classes(labels.astype(np.int64), names, "labels of the npz")
 
 
 class _Header(NamedTuple):

@@ -21,6 +21,25 @@ def shown(names: Iterable[str], most: int = 5) -> str:
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed
 
 
+def about_classes(names: Sequence[str], source: str) -> str:
+    """What a run says of the classes of its data: which there are, and where they come from."""
+    source = f" ({source})" if source else ""
+    return f"{len(names)} classes{source}: {shown(names, 10)}" if names else f"no classes{source}"
+
+
+def checked_labels(
+    labels: torch.Tensor | None, class_names: Sequence[str], count: int, name: str, what: str
+) -> torch.Tensor:
+    """Labels int64 [count] of items each of which is a ``what``, zeros for None. ValueError where they do not fit."""
+    if labels is None:
+        return torch.zeros(count, dtype=torch.int64)
+    if labels.shape != (count,):
+        raise ValueError(f"{name}: {list(labels.shape)} labels for {count} {what}s, expected one per {what}")
+    if class_names and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
+        raise ValueError(f"{name}: labels {int(labels.min())}..{int(labels.max())}, expected 0..{len(class_names) - 1}")
+    return labels.to(torch.int64)
+
+
 class ImageDataset(torch.utils.data.Dataset):
     """Images of one size in one tensor, uint8 or uint16, with integer labels.
 
@@ -55,16 +74,8 @@ class ImageDataset(torch.utils.data.Dataset):
             )
         if 0 in images.shape:
             raise ValueError(f"{name}: images has shape {list(images.shape)}, expected at least one image")
-        if labels is None:
-            labels = torch.zeros(len(images), dtype=torch.int64)
-        if labels.shape != (len(images),):
-            raise ValueError(f"{name}: {list(labels.shape)} labels for {len(images)} images, expected one per image")
-        if class_names and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
-            raise ValueError(
-                f"{name}: labels {int(labels.min())}..{int(labels.max())}, expected 0..{len(class_names) - 1}"
-            )
         self.images = images
-        self.labels = labels.to(torch.int64)
+        self.labels = checked_labels(labels, class_names, len(images), name, "image")
         self.name = name
         self.channels, self.height, self.width = images.shape[1:]
         self.resolution, self.bits = resolution_of(self.height, self.width), bits_of(images)
@@ -89,11 +100,7 @@ class ImageDataset(torch.utils.data.Dataset):
     @property
     def about(self) -> str:
         """What a run says of its data: how many images, which classes, and where the classes come from."""
-        source = f" ({self.class_source})" if self.class_source else ""
-        images = f"{len(self)} images{self.unusual}"
-        if not self.num_classes:
-            return f"{images}, no classes{source}"
-        return f"{images}, {self.num_classes} classes{source}: {shown(self.class_names, 10)}"
+        return f"{len(self)} images{self.unusual}, {about_classes(self.class_names, self.class_source)}"
 
     @property
     def unusual(self) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from fastgan.data.archive import read_arrays
-from fastgan.data.classes import Classes, find_classes, numbered
-from fastgan.data.dataset import shown
+from fastgan.data.archive import read_arrays, read_classes
+from fastgan.data.classes import find_classes
+from fastgan.data.dataset import about_classes, checked_labels, shown
 from fastgan.data.files import Source, TooLarge, full_name, open_source, read_file, reason, warn_skipped
 from fastgan.data.registered import load_registered, refuse
 from fastgan.data.wav import OTHERS, WAV, decode, resample
@@ -53,15 +53,8 @@ class SignalDataset(torch.utils.data.Dataset):
         largest = max(abs(float(end)) for end in signals.aminmax())
         if not largest <= 1:
             raise ValueError(f"{name}: signals reach {largest:.4g}, expected -1 to 1: divide them by their full scale")
-        if labels is None:
-            labels = torch.zeros(len(signals), dtype=torch.int64)
-        if labels.shape != (len(signals),):
-            raise ValueError(f"{name}: {list(labels.shape)} labels for {len(signals)} signals, expected one per signal")
-        if class_names and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
-            raise ValueError(
-                f"{name}: labels {int(labels.min())}..{int(labels.max())}, expected 0..{len(class_names) - 1}"
-            )
-        self.signals, self.rate, self.labels, self.name = signals, rate, labels.to(torch.int64), name
+        self.signals, self.rate, self.name = signals, rate, name
+        self.labels = checked_labels(labels, class_names, len(signals), name, "signal")
         self.channels, self.length = signals.shape[1:]
         self.class_names, self.num_classes = list(class_names), len(class_names)
         self.files, self.skipped, self.class_source = list(files), list(skipped), class_source
@@ -84,10 +77,7 @@ class SignalDataset(torch.utils.data.Dataset):
     @property
     def about(self) -> str:
         """What a run says of its data."""
-        source = f" ({self.class_source})" if self.class_source else ""
-        if not self.num_classes:
-            return f"{self._size}, no classes{source}"
-        return f"{self._size}, {self.num_classes} classes{source}: {shown(self.class_names, 10)}"
+        return f"{self._size}, {about_classes(self.class_names, self.class_source)}"
 
     @property
     def streams(self) -> tuple[int, ...]:
@@ -212,7 +202,7 @@ def _from_arrays(path: Path, suffix: str, rate: int | None, length: int | None, 
         found = int(held["rate"].item())
     if found is None:
         raise ValueError(f"{path}: says no sampling rate: give rate=, in samples a second")
-    classes = _classes(path, held, len(signals))
+    classes = read_classes(path, held, len(signals), "signal")
     cut, rows = _Items(str(path), rate, length, channels), []
     for row, one in enumerate(signals):
         rows += [row] * cut.add(resample(one, found, rate or found), rate or found, f"number {row}")
@@ -251,18 +241,6 @@ def _full_scale(path: Path, signals: np.ndarray) -> np.ndarray:
     if kind in scales:
         made = (made - zero) / np.float32(scale)
     return made if made.ndim == 3 else made[:, None]
-
-
-def _classes(path: Path, held: dict[str, np.ndarray], count: int) -> Classes:
-    labels = held.get("labels")
-    if labels is None:
-        return Classes(np.zeros(count, np.int64), [], "")
-    if labels.dtype.kind not in "iu" or labels.shape != (count,):
-        raise ValueError(f"{path}: labels is {labels.dtype} {list(labels.shape)}, expected integers [{count}]")
-    names = held["class_names"] if "class_names" in held else np.array(numbered(labels, str(path)))
-    if names.dtype.kind != "U" or names.ndim != 1:
-        raise ValueError(f"{path}: class_names is {names.dtype} {list(names.shape)}, expected strings [classes]")
-    return Classes(labels.astype(np.int64), names.tolist(), "labels of the npz")
 
 
 class _Items:

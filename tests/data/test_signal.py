@@ -274,10 +274,14 @@ def test_an_npy_that_lies(content, tmp_path):
         ({"rate": -1}, "rate is int64"),
         ({"rate": [1, 2]}, "rate is int64"),
         ({"rate": "fast"}, "rate is <U4"),
-        ({"rate": 9, "labels": [0]}, "labels is int64"),
-        ({"rate": 9, "labels": [0.0, 1.0]}, "labels is float64"),
+        ({"rate": 9, "labels": [0]}, r"\[1\] labels for 2 signals"),
+        ({"rate": 9, "labels": [0.0, 1.0]}, "labels has dtype float64"),
         ({"rate": 9, "labels": [0, 2], "class_names": ["a", "b"]}, r"labels 0\.\.2"),
         ({"rate": 9, "labels": [0, 1], "class_names": 3}, "class_names is int64"),
+        (
+            {"rate": 9, "labels": [0, 1], "class_names": np.full((2, 1), 0x110000, "u4").view("<U1")[:, 0]},
+            "beyond Unicode",
+        ),
         ({}, "says no sampling rate: give rate="),
     ],
 )
