@@ -44,8 +44,8 @@ class Pictures:
         about: what the set is, in a few words.
         fingerprint: what changes with the pictures' content. None: nothing is known that does.
 
-    Attributes: ``name``, ``resolution``, ``channels``, ``num_classes``, ``class_names``, ``flip`` as an ImageDataset has them;
-    ``skipped``: list of (item, reason); ``fingerprint``, of the options too.
+    Attributes: ``name``, ``resolution``, ``channels``, ``bits``, ``num_classes``, ``class_names``, ``flip`` as an ImageDataset
+    has them; ``skipped``: list of (item, reason); ``fingerprint``, of the options too.
 
     Raises ValueError where none of the first pictures is readable, or a label is none of 0 .. classes - 1.
     """

@@ -1,5 +1,6 @@
 """Pictures of any shape, channels and bits as files: grids, pictures alone, videos, and options of a run."""
 
+import io
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image as Pillow
 
 from fastgan import recipes, sampling
 from fastgan.data import ImageDataset, PairDataset, load, to_float, to_uint8, to_uint16
+from fastgan.data.pictures import Options, PictureItems
 from fastgan.data.pixels import viewable, with_channels
 from fastgan.media import Image, save_grid
 from fastgan.training import RunConfig
@@ -142,3 +144,11 @@ def test_translations_know_their_bits():
         side = ImageDataset(torch.zeros(2, 2, 32, 64, dtype=dtype), name="x")
         facts = recipes.get("pix2pix").describe(PairDataset(side, side, paired=True))
         assert facts["resolution"] == (32, 64) and facts.get("bits", 8) == side.bits
+
+
+def test_pictures_decoded_as_needed_know_their_bits():
+    file = io.BytesIO()
+    Pillow.fromarray(np.zeros((6, 10, 4), np.uint8)).save(file, "png")
+    for bits in (8, 16):
+        pictures = PictureItems([file.getvalue()] * 3, Options(crop="none", channels=4, bits=bits), name="x")
+        assert Image.describe(pictures).get("bits", 8) == bits and Image.describe(pictures)["resolution"] == (6, 10)
