@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import nn
 from torch.nn.modules import module
+from torch.nn.parameter import is_lazy
 
 from fastgan.untrusted import BadFile, clip, shorten
 
@@ -47,7 +48,8 @@ def within(tensors: Iterable[torch.Tensor], where: str) -> Iterator[None]:
     end = time.thread_time() + SECONDS
 
     def register(_, name: str, value) -> None:
-        left[0] -= value.numel() if isinstance(value, torch.Tensor) else 0
+        sized = isinstance(value, torch.Tensor) and not is_lazy(value)  # `check_fit` sees what it becomes
+        left[0] -= value.numel() if sized else 0
         left[1] -= 1
         if min(left) < 0 or time.thread_time() > end:
             raise BadFile(f"{where}: the options ask for more than the file's {count} tensors of {elements} numbers")
