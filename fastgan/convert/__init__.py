@@ -25,6 +25,7 @@ from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network, checksum
 from fastgan.convert.unpickler import Record
 from fastgan.media import Image
+from fastgan.models.draw import draw
 from fastgan.untrusted import BadFile, clip, open_regular, parse_json, read_tensors, shorten, torch_file
 from fastgan.untrusted.pickles import UnsafePickle
 
@@ -269,15 +270,7 @@ class Converted:
         truncation: float = 1.0,
     ) -> torch.Tensor:
         """Images in about [-1, 1], [N, C, H, W]. Raises ValueError for a truncation that the network does not have."""
-        generator = networks["generator"]
-        device = next(generator.parameters()).device
-        z = latents.to(device)
-        c = None if labels is None else nn.functional.one_hot(labels.to(device), self.classes).to(z.dtype)
-        if hasattr(generator, "mapping"):
-            return generator(z, c, truncation_psi=truncation, noise_mode="const")
-        if truncation != 1.0:
-            raise ValueError(f"{self.name} has no truncation: its generator has no mean latent to move towards")
-        return generator(z, c)
+        return draw(self.name, networks["generator"], latents, labels, truncation)
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
         """Images of seeds, classes in turn."""

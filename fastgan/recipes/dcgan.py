@@ -13,8 +13,9 @@ import torch
 
 from fastgan.losses import adversarial, penalty
 from fastgan.models import dcgan
-from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.augment import Augment
+from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.recipes.augmented import Augmented
+from fastgan.training.augment import Augment, Policy
 from fastgan.training.options import Batch, Count, Decay, NonNegative
 from fastgan.training.recipe import Preset
 
@@ -33,7 +34,7 @@ class DCGANConfig(RecipeConfig):
     """Adversarial loss."""
     gamma: NonNegative = 0.5
     """Weight of the penalties R1 (on real images) and R2 (on generated ones). 0: none, half the cost."""
-    augment: Literal["none", "ada", "ada-full", "diffaugment"] = "none"
+    augment: Policy = "none"
     """Augmentation of what the discriminator sees, for small data sets; ada adapts its strength to overfitting."""
     conditional: bool = False
     """Generate by class: give both networks the data set's labels."""
@@ -51,7 +52,7 @@ class DCGANConfig(RecipeConfig):
     """Adam's decay rate of the mean squared gradient."""
 
 
-class DCGAN(Recipe):
+class DCGAN(Augmented):
     name = "dcgan"
     Config = DCGANConfig
     presets: ClassVar = {
@@ -85,22 +86,13 @@ class DCGAN(Recipe):
             num_classes=data["num_classes"] if config.conditional else 0,
         )
         betas = (config.beta1, config.beta2)
+        self.augment = Augment(config.augment)
         self.adversaries(dcgan.Generator(sizes), dcgan.Discriminator(sizes), lr=config.lr, betas=betas)
-        self.augment = self.networks["augment"] = Augment(config.augment)
-        self.latent_shape = (config.latent,)
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
 
     @property
     def whole_batch(self) -> str:
         return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
-
-    @property
-    def running(self) -> list[torch.Tensor]:
-        return self.augment.running
-
-    def updates(self, step: int) -> list[Update]:
-        self.augment.adjust(step)
-        return super().updates(step)
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         labels = batch.labels if self.config.conditional else None

@@ -6,15 +6,16 @@ paper's is perceptual and needs a pretrained network. Both sides are augmented d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from fastgan.losses import adversarial
 from fastgan.models import fewshot
-from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.augment import Augment
+from fastgan.recipes import RecipeConfig
+from fastgan.recipes.augmented import Augmented
+from fastgan.training.augment import Augment, Policy
 from fastgan.training.options import Batch, Count, NonNegative
 from fastgan.training.recipe import Preset
 
@@ -31,7 +32,7 @@ class FewShotConfig(RecipeConfig):
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
     reconstruction: NonNegative = 1.0
     """Weight of the decoders' L1 losses."""
-    augment: Literal["none", "ada", "ada-full", "diffaugment"] = "diffaugment"
+    augment: Policy = "diffaugment"
     """Augmentation of what the discriminator sees; ada adapts its strength to overfitting."""
     width: Count = 32
     """Channels at 64x64; they double with every halving and halve with every doubling. The paper's networks have 128."""
@@ -43,7 +44,7 @@ class FewShotConfig(RecipeConfig):
     """Learning rate of both Adam optimisers."""
 
 
-class FewShot(Recipe):
+class FewShot(Augmented):
     name = "fastgan"
     Config = FewShotConfig
     presets: ClassVar = {
@@ -64,17 +65,8 @@ class FewShot(Recipe):
     def __init__(self, config: FewShotConfig, data: dict):
         super().__init__(config, data)
         sizes = fewshot.Config(data["resolution"], data["channels"], config.latent, config.width, config.max_width)
+        self.augment = Augment(config.augment)
         self.adversaries(fewshot.Generator(sizes), fewshot.Discriminator(sizes), lr=config.lr, betas=(0.5, 0.999))
-        self.augment = self.networks["augment"] = Augment(config.augment)
-        self.latent_shape = (config.latent,)
-
-    @property
-    def running(self) -> list[torch.Tensor]:
-        return self.augment.running
-
-    def updates(self, step: int) -> list[Update]:
-        self.augment.adjust(step)
-        return super().updates(step)
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         fake = self.augment(self.generator(batch.randn(*self.latent_shape)), batch)

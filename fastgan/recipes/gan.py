@@ -72,7 +72,6 @@ class GAN(Recipe):
             data["resolution"], data["channels"], config.latent, tuple(config.units), config.stddev_group
         )
         self.adversaries(mlp.Generator(sizes), mlp.Discriminator(sizes), lr=config.lr, betas=(config.beta1, 0.999))
-        self.latent_shape = (config.latent,)
         self.loss = getattr(adversarial, config.loss.replace("-", "_"))
 
     def prepare(self, dataset) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
 from fastgan.losses import adversarial, penalty
 from fastgan.models import r3gan
 from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.recipes.augmented import Augmented
 from fastgan.sizes import nominal
-from fastgan.training.augment import Augment
+from fastgan.training.augment import Augment, Policy
 from fastgan.training.options import Batch, Count, Decay, Depth, NonNegative, Share
 from fastgan.training.recipe import Preset
 
@@ -41,7 +42,7 @@ class R3GANConfig(RecipeConfig):
     """Adam's decay rate of the mean squared gradient; that of the mean gradient is 0."""
     gamma: tuple[NonNegative, NonNegative] = (1.0, 0.1)
     """Weight of the penalties R1 (on real images) and R2 (on generated ones)."""
-    augment: Literal["none", "ada", "ada-full", "diffaugment"] = "none"
+    augment: Policy = "none"
     """Augmentation of what the discriminator sees, for small data sets."""
     augment_p: Share = 0.3
     """Probability of each of ada's augmentations after the burn-in; it begins at 0 and is not adapted."""
@@ -59,7 +60,7 @@ class R3GANConfig(RecipeConfig):
     """Dimensions of the latent."""
 
 
-class R3GAN(Recipe):
+class R3GAN(Augmented):
     name = "r3gan"
     Config = R3GANConfig
     presets: ClassVar = {
@@ -100,9 +101,8 @@ class R3GAN(Recipe):
             blocks=config.blocks,
             num_classes=data["num_classes"] if config.conditional else 0,
         )
+        self.augment = Augment(config.augment)
         self.adversaries(r3gan.Generator(sizes), r3gan.Discriminator(sizes), betas=(0.0, config.beta2[0]))
-        self.augment = self.networks["augment"] = Augment(config.augment)
-        self.latent_shape = (config.latent,)
         self.gamma = config.gamma[0]
 
     def scheduled(self, start: float, end: float, images: int) -> float:

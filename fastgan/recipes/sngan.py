@@ -62,7 +62,6 @@ class SNGAN(Recipe):
             sizes |= {"num_classes": data["num_classes"], "attention": 16 if nominal(data["resolution"]) >= 16 else 0}
         built = family.Config(**sizes)
         self.adversaries(family.Generator(built), family.Discriminator(built), lr=config.lr, betas=(0.0, 0.9))
-        self.latent_shape = (config.latent,)
 
     def updates(self, step: int) -> list[Update]:
         return [*[Update("discriminator", self.d_step)] * self.config.d_steps, Update("generator", self.g_step, False)]

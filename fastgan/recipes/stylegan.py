@@ -24,8 +24,9 @@ from fastgan.losses.adversarial import logistic
 from fastgan.models import stylegan2
 from fastgan.ops import no_weight_gradients
 from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.recipes.augmented import Augmented
 from fastgan.sizes import nominal, sides
-from fastgan.training.augment import Augment
+from fastgan.training.augment import Augment, Policy
 from fastgan.training.options import Batch, Count, Decay, Depth, Natural, NonNegative
 from fastgan.training.recipe import lazy_adam
 
@@ -42,7 +43,7 @@ class StyleGANConfig(RecipeConfig):
     """Weight of R1, gamma / 2 |grad D|^2. Default: 0.0002 pixels / batch, the batch of all processes."""
     r1_interval: Count = 16
     """Steps from one update of R1 to the next."""
-    augment: Literal["none", "ada", "ada-full", "diffaugment"] = "ada"
+    augment: Policy = "ada"
     """Augmentation of what the discriminator sees, for small data sets; ada adapts its strength to overfitting."""
     conditional: bool = False
     """Generate by class: give both networks the data set's labels."""
@@ -73,7 +74,7 @@ class Memory(nn.Module):
         self.register_buffer("r1", torch.zeros(()))
 
 
-class StyleGAN(Recipe):
+class StyleGAN(Augmented):
     """Base of the two; a recipe says what its generator is, how latents become styles, and adds regularisers.
 
     Raises ValueError for a batch that cannot be divided into groups.
@@ -111,7 +112,6 @@ class StyleGAN(Recipe):
             "generator": self.generator_optimizer(**adam),
             "discriminator": lazy_adam(self.discriminator.parameters(), interval=config.r1_interval, **adam),
         }
-        self.latent_shape = (config.latent,)
 
     def build_generator(self, sizes: dict[str, Any]) -> nn.Module:
         """The generator; `sizes` are the fields of its config that both recipes set alike."""
@@ -123,7 +123,7 @@ class StyleGAN(Recipe):
     @property
     def running(self) -> list[torch.Tensor]:
         means = [b for name, b in self.generator.named_buffers() if name.endswith(("w_avg", "magnitude_ema"))]
-        return [*means, self.memory.path_length, self.memory.r1, *self.augment.running]
+        return [*means, self.memory.path_length, self.memory.r1, *super().running]
 
     @property
     def gamma(self) -> float:
@@ -133,13 +133,9 @@ class StyleGAN(Recipe):
         return 0.0002 * math.prod(sides(self.data["resolution"])) / (self.config.batch_size * self.processes)
 
     def updates(self, step: int) -> list[Update]:
-        self.augment.adjust(step)
+        discriminator, generator = super().updates(step)
         lazy = [Update("discriminator", self.r1_step)] if self.gamma and step % self.config.r1_interval == 0 else []
-        return [
-            *lazy,
-            Update("discriminator", self.d_step, fresh=not lazy),
-            Update("generator", self.g_step, fresh=False),
-        ]
+        return [*lazy, discriminator._replace(fresh=not lazy), generator]
 
     def classes(self, labels: torch.Tensor | None) -> torch.Tensor | None:
         """int64 [N] -> class vectors, float32 [N, classes]; None where the networks know no classes."""
@@ -191,16 +187,3 @@ class StyleGAN(Recipe):
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         fake_logits = self.judge(self.synthesize(self.styles(batch), batch), batch)
         return {"loss": logistic.g_loss(None, fake_logits).mean()}
-
-    def generate(
-        self,
-        networks: dict[str, nn.Module],
-        latents: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        truncation: float = 1.0,
-    ) -> torch.Tensor:
-        """Images around [-1, 1], [N, C, H, W]; StyleGAN2's noise is one fixed pattern, so that a seed is a picture."""
-        generator = networks["generator"]
-        device = next(generator.parameters()).device
-        c = None if labels is None else self.classes(labels.to(device))
-        return generator(latents.to(device), c, truncation_psi=truncation, noise_mode="const")

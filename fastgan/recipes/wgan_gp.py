@@ -65,7 +65,6 @@ class WGANGP(Recipe):
         super().__init__(config, data)
         sizes = resnet.Config(data["resolution"], data["channels"], config.latent, config.width)
         self.adversaries(resnet.Generator(sizes), resnet.Discriminator(sizes), lr=config.lr, betas=(0.0, 0.9))
-        self.latent_shape = (config.latent,)
 
     def updates(self, step: int) -> list[Update]:
         critic = [Update("discriminator", self.d_step)] * self.config.critic_steps

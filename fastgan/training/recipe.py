@@ -109,7 +109,7 @@ class Recipe:
         config, data: the options, and the dict that `describe` made.
         networks, optimizers: by name.
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
-        latent_shape: shape of one sample's latent.
+        latent_shape: shape of one sample's latent: the option `latent` where there is one, else 64.
         processes: how many processes share each update; the engine sets it.
         dataset: the data set that a `Trainer` was given; None where it is loaded by name.
         run_defaults: options of a run (`fastgan.training.run_options`) that this recipe changes, the data set among them.
@@ -151,7 +151,7 @@ class Recipe:
         self.config, self.data = config, data
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.latent_shape: tuple[int, ...] = (64,)
+        self.latent_shape: tuple[int, ...] = (getattr(config, "latent", 64),)
         self.told: set[str] = set()  # warnings of `evaluate`, which a run gives once
 
     def __repr__(self) -> str:
@@ -225,11 +225,9 @@ class Recipe:
 
         Raises ValueError where the recipe's generator has no truncation and one other than 1 is asked for.
         """
-        if truncation != 1.0:
-            raise ValueError(f"{self.name} has no truncation: its generator has no mean latent to move towards")
-        generator = networks["generator"]
-        device = next(generator.parameters()).device
-        return generator(*[t.to(device) for t in (latents, labels) if t is not None])
+        from fastgan.models.draw import draw
+
+        return draw(self.name, networks["generator"], latents, labels, truncation)
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor | list[str]:
         """One sample per seed, of the recipe's medium: images or signals in [-1, 1], [N, C, ...], or texts. A recipe

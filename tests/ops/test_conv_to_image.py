@@ -7,6 +7,8 @@ from cpu_levels import LEVELS
 from device import kernels
 from tolerances import assert_close
 
+from fastgan.ops import conv2d, conv_transpose2d
+
 compiled = pytest.mark.skipif("cpp" not in kernels("conv_to_image"), reason="no CPU kernel under test")
 # x; channels, kernel; padding, output_padding: odd and prime sizes, one pixel, several strips of rows, taps left and right of all
 CASES = [
@@ -86,6 +88,24 @@ def test_gradcheck_of_both_orders(case):
 def test_opcheck(layout):
     x, weight, *rest = operands(CASES[0], layout=layout)
     torch.library.opcheck(torch.ops.fastgan.conv_to_image, (x.requires_grad_(), weight.requires_grad_(), *rest))
+
+
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_images_of_any_channels(channels):
+    """What a network calls, whatever computes it: a generator's last layer, and the gradient by images of a first one."""
+    x = torch.randn(2, 16, 12, 20, dtype=torch.float32, requires_grad=True)
+    weight = torch.randn(16, channels, 4, 4, requires_grad=True)
+    y = conv_transpose2d(x, weight, stride=2, padding=1)
+    expected = F.conv_transpose2d(x, weight, stride=2, padding=1)
+    assert_close(y, expected)
+    dy = torch.randn_like(y)
+    for found, other in zip(*(torch.autograd.grad(out, (x, weight), dy) for out in (y, expected)), strict=True):
+        assert_close(found, other, 1e-5)
+    images = torch.randn(2, channels, 24, 40, requires_grad=True)
+    features, same = (f(images, weight, stride=2, padding=1) for f in (conv2d, F.conv2d))
+    dy = torch.randn_like(same)
+    (found,), (other,) = (torch.autograd.grad(out, images, dy) for out in (features, same))
+    assert_close(found, other)
 
 
 @compiled

@@ -1,18 +1,14 @@
 """Augmentation of what the discriminator sees: real and generated images alike, with gradients of any order.
 
-    self.augment = Augment(config.augment)                       # in a recipe's __init__
-    self.networks["augment"] = self.augment                      # its strength p is in the checkpoint
-    def running(self): return self.augment.running               # a property: and the same on every process
-    self.augment.adjust(step)                                    # in updates(step)
-    logits = self.discriminator(self.augment(images, batch))     # in both steps; R1 is taken in `images`
-    self.augment.observe(real_logits, batch)                     # in the discriminator's main step
-    logs |= self.augment.logs()
+`fastgan.recipes.augmented.Augmented` is the recipe that has one.
 
 An augmentation that is undone in distribution does not leak into the generator as long as p stays below about 0.8 (Karras
 et al., "Training Generative Adversarial Networks with Limited Data", 2020, section 2 and appendix C).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import nn
@@ -22,9 +18,10 @@ from fastgan.training.augment.diffaugment import diffaugment
 from fastgan.training.augment.draws import Draws
 from fastgan.training.batch import Batch
 
-__all__ = ["POLICIES", "Augment"]
+__all__ = ["POLICIES", "Augment", "Policy"]
 
 _MAIN = (geometry.blit, geometry.geometric, pixels.color)
+Policy = Literal["none", "ada", "ada-full", "diffaugment"]
 POLICIES = {
     "none": (),
     "ada": _MAIN,
