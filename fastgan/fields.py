@@ -93,6 +93,12 @@ def hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+def about(cls: type) -> str:
+    """A dataclass's docstring as one line; empty where it is the signature that Python makes of one."""
+    text = " ".join((cls.__doc__ or "").split())
+    return "" if text.startswith(f"{cls.__name__}(") else text
+
+
 @functools.cache
 def docs(cls: type) -> dict[str, str]:
     """Docstring by field name of a dataclass, as one line; those whose source is not at hand are absent."""

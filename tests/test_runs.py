@@ -78,7 +78,7 @@ def tree():
         ({"steps": "3"}, "steps is '3', expected a whole number"),
         ({"steps": 0}, "steps is 0, expected at least 1"),
         ({"recipe": {"stepz": 3}}, "gan has no option 'recipe.stepz'"),
-        ({"recipe": {"steps": 3}, "steps": 4}, "are one option, given twice"),
+        ({"recipe": {"steps": 3}, "steps": 4}, "steps is given twice"),
         ({"preset": "x"}, "gan has no preset 'x'"),
         ({"config": "none.yaml"}, "none.yaml"),
         ({"out": "none", "resume": True}, "none holds no run"),

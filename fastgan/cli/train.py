@@ -22,7 +22,7 @@ def train(argv: list[str]) -> int:
         )
         return 0 if argv else 2
     need_extra()
-    from fastgan import runs
+    from fastgan import fields, runs
     from fastgan.recipes import RECIPES
     from fastgan.training import Interrupted, Trainer
 
@@ -31,7 +31,7 @@ def train(argv: list[str]) -> int:
     settings = runs.plan(name, config, preset)
     kind = settings.kind
     words = {"config": "A YAML file of options, such as the run.yaml of a run's folder; what stands here wins over it."}
-    about = kind.Config.__doc__ or ""
+    about = fields.about(kind.Config)
     if kind.presets:
         words["preset"] = (
             f"Values of options together: {', '.join(kind.presets)}. The file and what stands here win over it."

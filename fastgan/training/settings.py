@@ -73,15 +73,16 @@ class Settings:
         Raises ValueError that names an option that is unknown, given twice, of another type or out of its range.
         """
         known = spellings(self.kind)
-        made, given = self, {}
+        made, given = self, set()
         for name, value in _flat(values, known):
             if name not in known:
                 raise ValueError(
                     f"{where(name)}{self.kind.name} has no option {fields.clip(name)}{did_you_mean(name[:80], known)}"
                 )
             option = known[name]
-            if given.setdefault(option.name, name) != name:
-                raise ValueError(f"{where(name)}{given[option.name]} and {name} are one option, given twice")
+            if option.name in given:
+                raise ValueError(f"{where(name)}{option.name} is given twice")
+            given.add(option.name)
             try:
                 value = _number(value, option.hint)
                 check_range(option.bounds, value, option.name)
@@ -131,7 +132,7 @@ def options(kind: type[Recipe]) -> tuple[Option, ...]:
             title = ".".join(nest if own and nest else path[:-1])
             if part == "run":  # its fields come from two classes
                 title, owner = (kind.medium.name, kind.medium.Options) if field in of_medium else (part, RunOptions)
-            section = Section(title, " ".join((owner.__doc__ or "").split()))
+            section = Section(title, fields.about(owner))
             spelt = ".".join(path[own:])
             found.append(Option(spelt, path, section, hint, allowed(owner)[field], fields.docs(owner).get(field, "")))
     return tuple(found)

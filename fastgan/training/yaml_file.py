@@ -6,6 +6,8 @@ and no larger ones than it is itself. Plain words are what YAML 1.2 takes them f
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -102,7 +104,9 @@ def scalar(text: str) -> Any:
     """What a plain word of YAML stands for: None, a bool, a number or itself."""
     if text.lower() in NAMED:
         return NAMED[text.lower()]
-    if re.fullmatch(r"[-+]?[0-9][0-9_]*", text):
+    if len(text) < 40 and re.fullmatch(
+        r"[-+]?[0-9]+(_[0-9]+)*", text
+    ):  # a longer one is beyond any range, as a float too
         return int(text)
     if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
         return float(text)
@@ -124,7 +128,7 @@ def _lines(recipe: str, settings: Settings) -> Iterator[str]:
             continue
         if option.section != section:
             section = option.section
-            yield from ("", "", *_comment(f"{section.title}: {section.about}"))
+            yield from ("", "", *_comment(f"{section.title}: {section.about}".rstrip(": ")))
         yield from ("", *_comment(option.about))
         yield f"{option.name}: {_dump(settings[option])}"
 
@@ -144,5 +148,6 @@ _Dumper.add_representer(
 
 
 def _dump(value: Any) -> str:
+    value = json.loads(json.dumps(value, default=dataclasses.asdict))  # what config.json holds of it
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=2**31)
     return text.removesuffix("...\n").strip()

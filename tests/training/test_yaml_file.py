@@ -1,10 +1,12 @@
 """run.yaml: read whoever made it, written so that it reads back the same."""
 
+import enum
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -43,7 +45,8 @@ def test_what_is_read(tmp_path):
     [
         ("no", "no"), ("on", "on"), ("2026-11-28", "2026-11-28"), ("1:30", "1:30"), ("0x10", "0x10"), (".inf", ".inf"),
         ("nan", "nan"), ("1e", "1e"), ("-", "-"), (".", "."), ("1e-3", 1e-3), ("+1.5E+2", 150.0), (".5", 0.5), ("1.", 1.0),
-        ("-3", -3), ("010", 10), ("10_000", 10_000), ("True", True), ("NULL", None), ("~", None), ("", None),
+        ("9" * 400, float("inf")), ("9" * 50_000, float("inf")), ("1" * 50, 1.1111111111111111e49), ("1_", "1_"),
+        ("1_000_0", 10_000), ("-3", -3), ("010", 10), ("10_000", 10_000), ("True", True), ("NULL", None), ("~", None), ("", None),
     ],
 )  # fmt: skip
 def test_plain_words(text, value):
@@ -114,6 +117,36 @@ class Config(GANConfig):
     table: dict[str, list[int]] = field(default_factory=dict)
 
 
+@dataclass
+class Bare:
+    rate: float = 0.5
+
+
+@dataclass
+class Loose(GANConfig):
+    maybe: Net | None = None
+    several: tuple[Net, ...] = ()
+    bare: Bare = field(default_factory=Bare)
+
+
+class Hanging(GAN):
+    Config = Loose
+
+
+def test_dataclasses_where_there_may_be_none(tmp_path):
+    settings = Settings(
+        Hanging, Settings.of(Hanging).run, Loose(maybe=Net(5), several=(Net(1), Net(2)), bare=Bare(0.25))
+    )
+    write(tmp_path / "run.yaml", "gan", settings)
+    assert Settings.of(Hanging).updated(read(tmp_path / "run.yaml").values) == settings
+    text = (tmp_path / "run.yaml").read_text()
+    assert "maybe: {width: 5}" in text and "bare.rate: 0.25" in text and "# bare\n" in text and "Bare(" not in text
+
+
+class Kind(str, enum.Enum):
+    A = "a"
+
+
 class Mine(GAN):
     Config = Config
 
@@ -149,6 +182,13 @@ def test_any_text_comes_back(word, tmp_path):
     write(tmp_path / "run.yaml", "gan", made)
     file = read(tmp_path / "run.yaml")
     assert file.recipe == "gan" and Settings.of(Mine).updated(file.values) == made
+
+
+def test_a_value_is_what_config_json_holds(tmp_path):
+    settings = Settings(Mine, Settings.of(Mine).run, Config(name=Kind.A, pairs=(("x", np.float64(0.5)),)))
+    write(tmp_path / "run.yaml", "gan", settings)
+    values = read(tmp_path / "run.yaml").values
+    assert values["name"] == "a" and values["pairs"] == [["x", 0.5]]
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
