@@ -3,6 +3,7 @@
 width: Count = 32
 beta2: Decay = 0.99
 gamma: NonNegative | None = None
+loss: Annotated[str, Names(LOSSES, ("hinge", "rpgan"))] = "hinge"
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_type_hints
+
+from fastgan.fields import clip
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,21 @@ class Range:
         )
         high = f"{'below' if self.most in self.without else 'at most'} {self.most:,}" * (self.most < math.inf)
         return " and ".join(filter(None, (low, high)))
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """Names of a `fastgan.registry.Registry`: those `offered` of fastgan's own, and all that users registered."""
+
+    table: Any
+    offered: tuple[str, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        known = isinstance(value, str) and (value in self.offered or not self.table.owns(value))
+        return known and value in self.table
+
+    def __str__(self) -> str:
+        return " or ".join(map(repr, [*self.offered, *self.table.added()]))
 
 
 EXACT = 2**53  # whole numbers up to here are exact as floats too, as logs and reports hold them
@@ -56,8 +74,13 @@ def check_ranges(options: Any, within: str = "") -> None:
         check_range(allowed(type(options))[field.name], value, within + field.name)
 
 
-def check_range(bounds: Range, value: Any, name: str) -> None:
-    """ValueError where a number, or one of a tuple or list, is not within `bounds`, or not finite."""
+def check_range(bounds: Range | Names, value: Any, name: str) -> None:
+    """ValueError where a number, or one of a tuple or list, is not within `bounds`, or not finite; or where a name is not among
+    them."""
+    if isinstance(bounds, Names):
+        if value not in bounds:
+            raise ValueError(f"{name} is {clip(value)}, expected {bounds}")
+        return
     for number in value if isinstance(value, (tuple, list)) else [value]:
         if type(number) in (int, float) and number not in bounds:
             finite = "a finite number" * (number != number or abs(number) == math.inf)
@@ -65,7 +88,7 @@ def check_range(bounds: Range, value: Any, name: str) -> None:
 
 
 @functools.cache
-def allowed(cls: type) -> dict[str, Range]:
+def allowed(cls: type) -> dict[str, Range | Names]:
     """What the fields of a dataclass may be."""
     try:
         hints = get_type_hints(cls, include_extras=True)
@@ -74,10 +97,10 @@ def allowed(cls: type) -> dict[str, Range]:
     return {field.name: next(_ranges(hints.get(field.name)), Range()) for field in dataclasses.fields(cls)}
 
 
-def _ranges(hint: Any) -> Iterator[Range]:
+def _ranges(hint: Any) -> Iterator[Range | Names]:
     """All that occur in a type such as `tuple[Count, Count] | None`."""
     for part in get_args(hint):
-        if isinstance(part, Range):
+        if isinstance(part, Range | Names):
             yield part
         else:
             yield from _ranges(part)

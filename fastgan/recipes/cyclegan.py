@@ -6,18 +6,18 @@ The generators' pass makes everything once; the discriminators then learn from t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from fastgan.losses import adversarial
+from fastgan.losses import LOSSES
 from fastgan.models import cyclegan
 from fastgan.models.cycle import CycleGAN, Pool
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
-from fastgan.training.options import Count, Depth, Natural, NonNegative
+from fastgan.training.options import Count, Depth, Names, Natural, NonNegative
 from fastgan.training.recipe import Preset
 
 
@@ -31,8 +31,8 @@ class CycleGANConfig(TranslationConfig):
     """Residual blocks of the generators. Default: 9 where both sides have 256 pixels, else 6."""
     norm: Literal["instance", "batch", "none"] = "instance"
     """Normalisation of generators and discriminators."""
-    loss: Literal["least-squares", "non-saturating", "hinge"] = "least-squares"
-    """Adversarial loss."""
+    loss: Annotated[str, Names(LOSSES, ("least-squares", "non-saturating", "hinge"))] = "least-squares"
+    """Adversarial loss: least-squares, non-saturating, hinge, or one that you registered."""
     lambda_a: NonNegative = 10.0
     """Weight of the cycle A to B to A."""
     lambda_b: NonNegative = 10.0
@@ -95,7 +95,7 @@ class CycleGANRecipe(Translation):
             ba,
             a,
             b,
-            loss=getattr(adversarial, config.loss.replace("-", "_")),
+            loss=self.adversarial(),
             lambda_a=config.lambda_a,
             lambda_b=config.lambda_b,
             identity=config.identity,

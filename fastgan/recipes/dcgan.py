@@ -7,16 +7,16 @@ Real and fake images go through the discriminator in one pass; its logits serve 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 
-from fastgan.losses import adversarial, penalty
+from fastgan.losses import LOSSES, penalty
 from fastgan.models import dcgan
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.augmented import Augmented
 from fastgan.training.augment import Augment, Policy
-from fastgan.training.options import Batch, Count, Decay, NonNegative
+from fastgan.training.options import Batch, Count, Decay, Names, NonNegative
 from fastgan.training.recipe import Preset
 
 
@@ -30,8 +30,8 @@ class DCGANConfig(RecipeConfig):
     """Images per update and process."""
     ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
-    loss: Literal["rpgan", "ragan", "non-saturating", "least-squares", "hinge"] = "rpgan"
-    """Adversarial loss."""
+    loss: Annotated[str, Names(LOSSES, ("rpgan", "ragan", "non-saturating", "least-squares", "hinge"))] = "rpgan"
+    """Adversarial loss: rpgan, ragan, non-saturating, least-squares, hinge, or one that you registered."""
     gamma: NonNegative = 0.5
     """Weight of the penalties R1 (on real images) and R2 (on generated ones). 0: none, half the cost."""
     augment: Policy = "none"
@@ -88,7 +88,7 @@ class DCGAN(Augmented):
         betas = (config.beta1, config.beta2)
         self.augment = Augment(config.augment)
         self.adversaries(dcgan.Generator(sizes), dcgan.Discriminator(sizes), lr=config.lr, betas=betas)
-        self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+        self.loss = LOSSES.resolve(config.loss)
 
     @property
     def whole_batch(self) -> str:

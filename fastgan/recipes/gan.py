@@ -12,16 +12,16 @@ fake.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 
 from fastgan.data.source import images_once
-from fastgan.losses import adversarial
+from fastgan.losses import LOSSES
 from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
 from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative
+from fastgan.training.options import Batch, Count, Decay, Names, Natural, NonNegative
 from fastgan.training.recipe import Preset
 
 
@@ -35,8 +35,8 @@ class GANConfig(RecipeConfig):
     """Images per update and process."""
     ema_halflife: NonNegative = 20_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
-    loss: Literal["non-saturating", "minimax"] = "non-saturating"
-    """Adversarial loss; "minimax" is equation 1 of the article, as it stands."""
+    loss: Annotated[str, Names(LOSSES, ("non-saturating", "minimax"))] = "non-saturating"
+    """Adversarial loss: non-saturating, minimax (equation 1 of the article, as it stands), or one that you registered."""
     batch_loss: NonNegative = 1.0
     """Weight of the batch loss (feature matching over the minibatch). 0: adversarial loss alone."""
     stddev_group: Natural = 4
@@ -72,7 +72,7 @@ class GAN(Recipe):
             data["resolution"], data["channels"], config.latent, tuple(config.units), config.stddev_group
         )
         self.adversaries(mlp.Generator(sizes), mlp.Discriminator(sizes), lr=config.lr, betas=(config.beta1, 0.999))
-        self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+        self.loss = LOSSES.resolve(config.loss)
 
     def prepare(self, dataset) -> None:
         # Integers have few values: their sums stay exact in float64, and no float copy of the data set is made.

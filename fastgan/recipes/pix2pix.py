@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from fastgan.losses import adversarial, cycle
+from fastgan.losses import LOSSES, adversarial, cycle
 from fastgan.models import cyclegan, pix2pix
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
-from fastgan.training.options import Count, NonNegative
+from fastgan.training.options import Count, Names, NonNegative
 from fastgan.training.recipe import Preset
 
 
@@ -29,8 +29,8 @@ class Pix2PixConfig(TranslationConfig):
     """Length of the run, in generator updates."""
     norm: Literal["instance", "batch", "none"] = "batch"
     """Normalisation of generator and discriminator."""
-    loss: Literal["non-saturating", "least-squares", "hinge"] = "non-saturating"
-    """Adversarial loss."""
+    loss: Annotated[str, Names(LOSSES, ("non-saturating", "least-squares", "hinge"))] = "non-saturating"
+    """Adversarial loss: non-saturating, least-squares, hinge, or one that you registered."""
     weight: NonNegative = 100.0
     """Weight of the L1 distance to the true counterpart."""
     direction: Literal["AtoB", "BtoA"] = "AtoB"
@@ -72,7 +72,7 @@ class Pix2Pix(Translation):
         self.discriminator = cyclegan.Discriminator(judge)
         self.networks |= {"generator": self.generator, "discriminator": self.discriminator}
         self.optimizers = {"generator": self.adam(self.generator), "discriminator": self.adam(self.discriminator)}
-        self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+        self.loss = self.adversarial()
         # Mao et al.'s factor 1/2 is not in the papers' equations.
         self.scale = 2 if self.loss is adversarial.least_squares else 1
         self.generators = {config.direction: "generator"}

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from fastgan.losses import adversarial, penalty
+from fastgan.losses import LOSSES, penalty
 from fastgan.models import build
 from fastgan.models.text_discriminator import RELGAN_FILTERS
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
-from fastgan.training.options import Count, Natural, NonNegative, Positive
+from fastgan.training.options import Count, Names, Natural, NonNegative, Positive
 from fastgan.training.recipe import Preset
 
 # Inverse temperature at share t of the adversarial phase, from 1 (constant: from its maximum) to the maximum b.
@@ -47,8 +47,8 @@ class RelGANConfig(TextConfig):
     """How the inverse temperature grows over the adversarial phase."""
     inverse_temperature: Positive = 100.0
     """Its maximum; the paper uses 100 for quality and 1000 for diversity."""
-    loss: Literal["rpgan", "ragan", "non-saturating", "hinge"] = "rpgan"
-    """Adversarial loss; "rpgan" is the paper's RSGAN."""
+    loss: Annotated[str, Names(LOSSES, ("rpgan", "ragan", "non-saturating", "hinge"))] = "rpgan"
+    """Adversarial loss: rpgan (the paper's RSGAN), ragan, non-saturating, hinge, or one that you registered."""
     discriminator: Literal["cnn", "lstm"] = "cnn"
     """The paper's multi-representation CNN, or one LSTM with derivatives of every order."""
     representations: Count = 64
@@ -106,7 +106,7 @@ class RelGAN(TextRecipe):
             "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=config.discriminator_lr),
             "generator": torch.optim.Adam(self.generator.parameters(), lr=config.lr),
         }
-        self.loss = getattr(adversarial, config.loss.replace("-", "_"))
+        self.loss = LOSSES.resolve(config.loss)
         self.inverse_temperature = 1.0
 
     def updates(self, step: int) -> list[Update]:

@@ -12,6 +12,8 @@ from torch import nn
 
 from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
+from fastgan.losses import LOSSES
+from fastgan.losses.adversarial import Adversarial
 from fastgan.metrics import suite
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import METRICS, evaluate, offered
@@ -184,6 +186,15 @@ class Translation(Recipe):
                 except ValueError:  # no such split, or nothing matches
                     continue
         raise ValueError(f"{name}: no images to evaluate on")
+
+    def adversarial(self) -> Adversarial:
+        """The loss of the options. Raises ValueError for one that compares with real images, which no generator here is shown."""
+        loss = LOSSES.resolve(self.config.loss)
+        if loss.relativistic:
+            raise ValueError(
+                f"{self.name}: loss is {self.config.loss!r}, which compares with real images where the generators learn"
+            )
+        return loss
 
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:
         parameters = [p for network in networks for p in network.parameters()]

@@ -4,6 +4,7 @@ from fastgan.options import Batch as Batch
 from fastgan.options import Count as Count
 from fastgan.options import Decay as Decay
 from fastgan.options import Depth as Depth
+from fastgan.options import Names as Names
 from fastgan.options import Natural as Natural
 from fastgan.options import NonNegative as NonNegative
 from fastgan.options import Positive as Positive

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastgan import fields
 from fastgan.names import did_you_mean
-from fastgan.options import Range, allowed, check_range
+from fastgan.options import Names, Range, allowed, check_range
 from fastgan.training.recipe import Recipe, RecipeConfig
 from fastgan.training.run import RunOptions, run_options
 
@@ -33,13 +33,13 @@ class Section:
 
 @dataclass(frozen=True)
 class Option:
-    """path: its fields, from `Settings` on. bounds: of its numbers."""
+    """path: its fields, from `Settings` on. bounds: of its numbers, or its names."""
 
     name: str
     path: tuple[str, ...]
     section: Section
     hint: Any
-    bounds: Range
+    bounds: Range | Names
     about: str
 
 
