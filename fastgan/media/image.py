@@ -91,7 +91,7 @@ class Image(Medium):
         return item.contiguous(memory_format=layout) if item.dim() == 4 else item
 
     @classmethod
-    def check(cls, samples) -> bool:
+    def check(cls, samples, facts: Mapping[str, Any]) -> bool:
         return isinstance(samples, torch.Tensor) and samples.dim() == 4
 
     @classmethod

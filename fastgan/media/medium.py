@@ -67,8 +67,9 @@ class Medium:
         return item.to(device, non_blocking=True)
 
     @classmethod
-    def check(cls, samples) -> bool:
-        """Whether `samples` are of this kind: asked before anything is written."""
+    def check(cls, samples, facts: Mapping[str, Any]) -> bool:
+        """Whether `samples` are of this kind: asked before anything is written. ValueError where the `facts` lack what `save`
+        needs."""
         return isinstance(samples, torch.Tensor)
 
     @classmethod

@@ -89,8 +89,8 @@ class Signal(Medium):
         return item.float() if item.is_floating_point() else item
 
     @classmethod
-    def check(cls, samples) -> bool:
-        return isinstance(samples, torch.Tensor) and samples.dim() == 3
+    def check(cls, samples, facts: Mapping[str, Any]) -> bool:
+        return _rate(facts) > 0 and isinstance(samples, torch.Tensor) and samples.dim() == 3
 
     @classmethod
     def save(cls, samples: torch.Tensor, path: Path, facts: Mapping[str, Any] | None = None) -> Path:

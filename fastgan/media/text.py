@@ -40,7 +40,7 @@ class Text(Medium):
         return facts | {"vocabulary": None if dataset.vocabulary is None else dataset.vocabulary.to_dict()}
 
     @classmethod
-    def check(cls, samples) -> bool:
+    def check(cls, samples, facts: Mapping[str, Any]) -> bool:
         return isinstance(samples, list) and all(isinstance(text, str) for text in samples)
 
     @classmethod

@@ -34,6 +34,7 @@ from fastgan.training.run import (
     check_options,
     claim,
     data_options,
+    facts_of,
     find_folder,
     left_out,
     restarted,
@@ -92,12 +93,13 @@ class Trainer:
         self.folder = Path(self.world.agree(str(folder)))
         self._lock = RunLock(self.folder)
         self._writer = ckpt.Writer(self.folder / "checkpoints", self.run.keep)
-        options = data_options(recipe, self.run)
+        options, name = data_options(recipe, self.run), self.run.data
+        name = name if isinstance(name, str) else " | ".join(name)
         self.dataset = recipe.load_data(self.run.data, self.config, **options) if dataset is None else dataset
         torch.manual_seed(derive_seed(self.run.seed, "weights"))
         # cuDNN's fastest algorithms are not the same in every run; the contract is bit-for-bit resume.
         torch.backends.cudnn.deterministic = True
-        self.recipe = recipe(self.config, recipe.describe(self.dataset))
+        self.recipe = recipe(self.config, facts_of(recipe, self.dataset, name))
         self.recipe.dataset = dataset
         self.recipe.processes = self.world.size
         pieces.check(self.recipe, self.run.grad_accum)

@@ -105,7 +105,8 @@ class Recipe:
     Attributes:
         name: for messages, reports and folders; the class's own name unless given.
         medium: the kind of its samples, from `fastgan.media`.
-        Facts: a TypedDict of what `describe` says; config.json is checked against it. None: the medium's.
+        Facts: a TypedDict of what `describe` says; config.json is checked against it. Unless given, the medium's, or, where the
+            recipe replaces `describe`, the name alone.
         config, data: the options, and the dict that `describe` made.
         networks, optimizers: by name.
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
@@ -144,6 +145,8 @@ class Recipe:
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         cls.name = cls.__dict__.get("name") or cls.__name__
+        if "describe" in cls.__dict__ and "Facts" not in cls.__dict__:
+            cls.Facts = Medium.Facts
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         if getattr(config, "conditional", False) and not data.get("num_classes"):
@@ -302,7 +305,7 @@ def draw(recipe: Recipe, networks: dict[str, nn.Module], seeds: list[int], chunk
         samples = list(itertools.chain.from_iterable(parts))
     else:
         samples = torch.cat([part.float().cpu() for part in parts])
-    if not recipe.medium.check(samples):
+    if not recipe.medium.check(samples, recipe.data):
         what = list(samples.shape) if isinstance(samples, torch.Tensor) else f"a list of {type(samples[0]).__name__}"
         raise ValueError(
             f"{recipe.name}: its samples are {what}, and of {recipe.medium.unit} {recipe.medium.expected} was expected; the "

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -101,6 +101,25 @@ def run_options(recipe: type[Recipe]) -> type[RunOptions]:
 def data_options(recipe: type[Recipe], run: RunOptions) -> dict[str, Any]:
     """The options of the recipe's medium, as `load_data` takes them."""
     return {field.name: getattr(run, field.name) for field in dataclasses.fields(recipe.medium.Options)}
+
+
+def facts_of(recipe: type[Recipe], dataset: Any, name: str) -> dict[str, Any]:
+    """What the recipe needs to know of its data, by the `name` that they were asked for unless they say another.
+
+    Raises ValueError for what config.json could not keep, or what is not as the recipe's `Facts` say.
+    """
+    where, facts = f"{recipe.name}: describe()", recipe.describe(dataset)
+    if not isinstance(facts, Mapping):
+        raise ValueError(f"{where} gave {fields.clip(facts)}, expected a dict of facts by name")
+    facts = {"name": name, **facts}
+    try:
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: {error}; expected numbers, strings, lists and dicts, as config.json keeps it"
+        ) from error
+    fields.record(recipe.Facts or recipe.medium.Facts, facts, where)
+    return facts
 
 
 def adapt(recipe: type[Recipe], run: RunOptions) -> RunOptions:

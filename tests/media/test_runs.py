@@ -10,7 +10,7 @@ from torch import nn
 from fastgan.losses import adversarial
 from fastgan.media import Signal
 from fastgan.metrics import register
-from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.recipes import Recipe, RecipeConfig, load_run
 from fastgan.training import Trainer, run_options
 from fastgan.training.log import read_metrics
 
@@ -98,6 +98,20 @@ class Facts:
         return torch.zeros(2, 16), 0
 
 
+def describing(facts):
+    return type("Described", (Plain,), {"describe": classmethod(lambda cls, dataset: facts)})
+
+
+OWN = {"rate": 100, "channels": 2, "length": 16, "colour": ["blue", 1]}
+
+
+def test_a_recipe_with_facts_of_its_own(tmp_path):
+    recipe = describing(OWN)
+    folder = Trainer(recipe, RecipeConfig(steps=1, batch_size=2), options(tmp_path / "run"), dataset=Items()).train()
+    assert load_run(folder, recipe=recipe)[0].data == {"name": "Items", **OWN}
+    assert "<title>Described on Items</title>" in (folder / "report.html").read_text()
+
+
 class Broken(Plain):
     def __init__(self, config, data):
         raise ValueError("broken: no network fits")
@@ -112,6 +126,14 @@ class NoSample(Plain):
     ("recipe", "data", "error"),
     [
         (Plain, Facts, "sampling rate is None"),
+        (describing(None), Items, r"Described: describe\(\) gave None, expected a dict"),
+        (
+            describing(OWN | {"mean": torch.zeros(2)}),
+            Items,
+            "Tensor is not JSON serializable; expected numbers, strings",
+        ),
+        (describing(OWN | {"name": 5}), Items, r"Described: describe\(\): name is 5, expected text"),
+        (describing({"channels": 2, "length": 16}), Items, "sampling rate is None"),
         (Broken, Items, "no network fits"),
         (NoSample, Items, "no sample was drawn"),
     ],
