@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastgan.data.pixels import WHITE, bits_of
-from fastgan.sizes import resolution_of
+from fastgan.sizes import Resolution, resolution_of, sides
 
 
 def shown(names: Iterable[str], most: int = 5) -> str:
@@ -38,6 +38,14 @@ def checked_labels(
     if class_names and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
         raise ValueError(f"{name}: labels {int(labels.min())}..{int(labels.max())}, expected 0..{len(class_names) - 1}")
     return labels.to(torch.int64)
+
+
+def about_pixels(resolution: Resolution, channels: int, bits: int) -> str:
+    """What is not said of square images, grey or RGB, in 8 bits; empty for these."""
+    height, width = sides(resolution)
+    size = f" of {height}x{width} pixels" if height != width else ""
+    kind = {1: "", 2: "grey with alpha", 3: "", 4: "RGBA"}.get(channels, f"{channels} channels")
+    return size + "".join(f", {what}" for what in (kind, "16 bits" if bits == 16 else "") if what)
 
 
 class ImageDataset(torch.utils.data.Dataset):
@@ -100,14 +108,8 @@ class ImageDataset(torch.utils.data.Dataset):
     @property
     def about(self) -> str:
         """What a run says of its data: how many images, which classes, and where the classes come from."""
-        return f"{len(self)} images{self.unusual}, {about_classes(self.class_names, self.class_source)}"
-
-    @property
-    def unusual(self) -> str:
-        """What is not said of square images, grey or RGB, in 8 bits; empty for these."""
-        size = f" of {self.height}x{self.width} pixels" if self.height != self.width else ""
-        kind = {1: "", 2: "grey with alpha", 3: "", 4: "RGBA"}.get(self.channels, f"{self.channels} channels")
-        return size + "".join(f", {what}" for what in (kind, "16 bits" if self.bits == 16 else "") if what)
+        unusual = about_pixels(self.resolution, self.channels, self.bits)
+        return f"{len(self)} images{unusual}, {about_classes(self.class_names, self.class_source)}"
 
     @property
     def streams(self) -> tuple[int, ...]:

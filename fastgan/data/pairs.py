@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastgan.data.catalog import check_options, load
-from fastgan.data.dataset import ImageDataset, take
+from fastgan.data.dataset import ImageDataset, about_pixels, take
 from fastgan.data.files import Source, open_source, read_images
 from fastgan.data.pictures import in_memory
 from fastgan.data.registered import load_registered, refuse
@@ -61,7 +61,7 @@ class PairDataset(torch.utils.data.Dataset):
     def about(self) -> str:
         """What a run says of its data."""
         images = f"{len(self.a)} pairs of images" if self.paired else f"{len(self.a)} and {len(self.b)} images"
-        return images + self.a.unusual
+        return images + about_pixels(self.resolution, self.channels, self.bits)
 
     @property
     def streams(self) -> tuple[int, ...]:

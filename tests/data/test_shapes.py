@@ -293,7 +293,8 @@ def test_pairs_of_rectangles(tmp_path):
     pair = load_pair(tmp_path / "both", crop="none", channels=4)
     assert pair.resolution == (6, 10) and pair.about == "3 pairs of images of 6x10 pixels, RGBA"
     assert np.array_equal(last(pair.a.images), [image[:, :10] for image in wide])
-    assert PairDataset(pair.a, pair.b, paired=True, crop=(5, 8)).resolution == (5, 8)
+    cut = PairDataset(pair.a, pair.b, paired=True, crop=(5, 8))
+    assert cut.resolution == (5, 8) and cut.about == "3 pairs of images of 5x8 pixels, RGBA"
     assert PairDataset(pair.a, pair.b, paired=True, crop=(5, 5)).resolution == 5
     with pytest.raises(ValueError, match=r"crop is \(7, 8\), expected 1\.\.\(6, 10\)"):
         PairDataset(pair.a, pair.b, paired=True, crop=(7, 8))
