@@ -199,6 +199,37 @@ def test_cache_that_cannot_be_written(tmp_path):
     assert found.statistics.count == 9
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """The same pictures one by one, as bytes or as floats; `fingerprint` is what stands for them."""
+
+    def __init__(self, dataset, floats=False, fingerprint=None):
+        self.dataset, self.floats, self.fingerprint = dataset, floats, fingerprint
+
+    def __iter__(self):
+        for i, image in enumerate(self.dataset.images):
+            yield (image / 127.5 - 1 if self.floats else image), i
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_a_stream_takes_one_pass_and_nothing_is_kept_of_a_nameless_one(tmp_path, floats):
+    data = pictures(150)
+    right = images.dataset_features(Pixels(), data, tmp_path / "a")
+    with pytest.warns(UserWarning, match="features of Stream are not kept for the next time: nothing tells whether"):
+        found = images.dataset_features(Pixels(), Stream(data, floats), tmp_path / "b")
+    assert torch.equal(found.rows, right.rows) and found.statistics.count == 150
+    assert torch.equal(found.statistics.covariance, right.statistics.covariance)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_stream_is_known_by_its_fingerprint(tmp_path):
+    data, first, again, other = pictures(30), Pixels(), Pixels(), Pixels()
+    right = images.dataset_features(first, Stream(data, fingerprint="files of today"), tmp_path)
+    found = images.dataset_features(again, Stream(data, fingerprint="files of today"), tmp_path)
+    images.dataset_features(other, Stream(data, fingerprint="files of tomorrow"), tmp_path)
+    assert (first.calls > 0, again.calls, other.calls > 0) == (True, 0, True)
+    assert torch.equal(found.rows, right.rows)
+
+
 class Evil:
     """Pickled, it makes a file when it is read."""
 

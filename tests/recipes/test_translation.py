@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import fastgan.recipes as recipes
-from fastgan.data import PairDataset
+from fastgan.data import PairDataset, to_float
 from fastgan.recipes.translation_eval import evaluate, nearest
 from fastgan.training import RunConfig, Trainer
 
@@ -149,6 +149,13 @@ def test_evaluation_by_hand():
 def test_nearest():
     x = torch.tensor([[0.0], [9.0]]).view(2, 1, 1, 1)
     assert nearest(x, torch.tensor([1.0, 8.0, 30.0]).view(3, 1, 1, 1)).flatten().tolist() == [1.0, 8.0]
+
+
+def test_nearest_among_more_than_are_made_floats_at_a_time(monkeypatch):
+    monkeypatch.setattr("fastgan.recipes.translation_eval._KNOWN", 7)
+    known = torch.randint(0, 256, (40, 3, 4, 4), dtype=torch.uint8)
+    order = torch.randperm(40)
+    assert torch.equal(nearest(to_float(known[order]) + 0.001, known), to_float(known[order]))
 
 
 def test_evaluate_a_run(tmp_path):
