@@ -98,8 +98,10 @@ def run(
     from fastgan.training import Trainer
 
     given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
-    settings = plan(recipe, config, preset).updated(given)
-    trust(*([given["data"]] if isinstance(given.get("data"), str) else given.get("data", ())))
+    planned = plan(recipe, config, preset)
+    settings = planned.updated(given)
+    if (data := settings.run.data) is not planned.run.data:  # the caller's own words, not the file's
+        trust(*([data] if isinstance(data, str) else data))
     if settings.run.resume:
         check_resumed(config, preset)
         settings = saved(settings).updated(given)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fastgan
+from fastgan.data import DATA
 from fastgan.recipes.gan import GAN
 from fastgan.training import CheckpointError, load_checkpoint
 from fastgan.training.recipe import Preset
@@ -65,6 +66,23 @@ def test_the_file_and_resuming(place):
     assert again.saved.config == first.saved.config
     older = fastgan.Run("a/checkpoints/step-00000001", "cpu")
     assert older.folder == Path("a") and torch.equal(older.sample([1]), again.sample([1]))
+
+
+def test_code_that_the_caller_names(place):
+    (place / "mydata.py").write_text("import fastgan.data\ndef load(): return fastgan.data.load('pictures.npz')\n")
+    (place / "told.py").write_text(
+        "class Told:\n    def __init__(*_): open('told', 'w').close()\n    write = show = close = print\n"
+    )
+    for given in ({"data": "./mydata.py:load"}, {"run": {"data": "./mydata.py:load"}}):
+        assert fastgan.run("gan", **SMALL, **given).saved.data["resolution"] == 16
+        DATA._typed.clear()
+    (place / "some.yaml").write_text("recipe: gan\ndata: ./mydata.py:load\n")
+    with pytest.raises((ValueError, OSError), match="mydata"):
+        fastgan.run(config="some.yaml", **SMALL)
+    (place / "some.yaml").write_text("recipe: gan\ndata: pictures.npz\nrun: {log: ['./told.py:Told']}\n")
+    with pytest.warns(UserWarning, match=r"some\.yaml: .*told\.py:Told: code to import"):
+        fastgan.run(config="some.yaml", **SMALL)
+    assert not (place / "told").exists()
 
 
 def tree():

@@ -56,7 +56,9 @@ def parse_settings(settings, words: dict[str, str], argv: list[str], program: st
     from fastgan.training.settings import options, spellings
 
     known = spellings(settings.kind)
-    speak_of({name: name for name in words} | {spelling: option.name for spelling, option in known.items()})
+    # A recipe that speaks of its seed does not mean the run's.
+    both = {".".join(option.path[1:]) for option in known.values() if option.name == ".".join(option.path)}
+    speak_of({name: name for name in words} | {name: option.name for name, option in known.items() if name not in both})
     # tyro knows each option by its name alone, and says no to a nested one with "--model.no-deep".
     spelt = {flag(spelling): flag(option.name) for spelling, option in known.items()}
     for spelling, option in known.items():

@@ -36,7 +36,8 @@ class OptionsFile(NamedTuple):
     lines: dict[str, int]
 
     def where(self, name: str) -> str:
-        return f"{self.path}:{self.lines[name]}: "
+        """What an error about an option says first; without a line where it is spelt otherwise."""
+        return f"{self.path}:{self.lines[name]}: " if name in self.lines else f"{self.path}: "
 
 
 def read(path: str | Path) -> OptionsFile:

@@ -113,6 +113,7 @@ def test_errors_spell_what_is_nested(place, capsys):
     for message, spelt in {
         "recipe.flip=False": "--recipe.no-flip",
         "recipe.lr is 3": "--lr is 3",
+        "seed is 3, and run.seed is 4": "seed is 3, and --seed is 4",  # whose it is, is not known
         "model.deep=True": "--model.deep",
         "collider.py:3: model.py is 3": "collider.py:3: model.py is 3",
     }.items():

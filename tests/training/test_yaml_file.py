@@ -36,6 +36,7 @@ def test_what_is_read(tmp_path):
         "steps": 1e4, "batch-size": 1000, "lr": 1e-3, "data": ["a", "b c"], "flip": True, "split": None,
         "model": {"width": 3, "block": {"rank": 4}},
     }  # fmt: skip
+    assert read(given(tmp_path, "\ufefflr: 1\r\nsteps: 2\r\n")).values == {"lr": 1, "steps": 2}
     for empty in ("", "# nothing\n", "---\n"):
         assert read(given(tmp_path, empty))[1:] == (None, {}, {})
 
