@@ -26,10 +26,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import scipy.signal  # noqa: F401 - what resampling imports, outside of a case's time
 from PIL import Image
 
 import fastgan.data
 from fastgan.data.text import load_text
+from fastgan.data.wav import write_wav
 
 SECONDS, MEMORY = 10, 512 << 20
 FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")
@@ -40,6 +42,8 @@ def load(path: Path) -> None:
     """Reads the data set at `path` in the ways in which it may be given on a command line."""
     if path.suffix == ".txt":
         load_text(path)
+    elif path.stem == "signals":
+        fastgan.data.load_signals(path, length=64, rate=8000, channels=1)
     else:
         fastgan.data.load(path, resolution=8)
         fastgan.data.load(path, labels=False, crop="stretch", resolution=(8, 6), channels=4, bits=16)
@@ -47,7 +51,7 @@ def load(path: Path) -> None:
 
 def cases(rng: random.Random, folder: Path) -> Iterator[Path]:
     """An endless row of data sets, each in a folder of its own below `folder`."""
-    makers = (_folder, _zip, _npz, _npz_header, _npy, _manifest, _idx, _text, _special)
+    makers = (_folder, _zip, _npz, _npz_header, _npy, _manifest, _idx, _text, _signals, _special)
     for number in range(1 << 62):
         place = folder / str(number)
         place.mkdir()
@@ -207,6 +211,34 @@ def _text(rng: random.Random, place: Path) -> Path:
     )
     (place / "x.txt").write_bytes(content)
     return place / "x.txt"
+
+
+def _signals(rng: random.Random, place: Path) -> Path:
+    kind = rng.choice(("npy", "npz", "wav", "folder", "folder", "zip"))
+    path = place / ("signals" if kind == "folder" else f"signals.{kind}")
+    samples = np.frombuffer(rng.randbytes(4 * 2 * 100), np.int16).reshape(rng.choice(((4, 100), (2, 2, 100), (400,))))
+    if kind[:2] == "np":
+        file = io.BytesIO()
+        arrays = {"signals": samples, "rate": 8000, "labels": np.arange(len(samples)) % 3}
+        np.save(file, samples) if kind == "npy" else np.savez(file, **arrays)
+        path.write_bytes(_damaged(rng, file.getvalue()))
+        return path
+    recordings = {}
+    for i in range(rng.randrange(1, 5)):
+        write_wav(place / "one", samples.reshape(rng.choice((1, 2, 4)), -1) / 32768, rng.choice((8000, 8000, 11025, 1)))
+        content = (place / "one").read_bytes()
+        recordings[f"{i % 2}/{i}.wav"] = _damaged(rng, content) if rng.random() < 0.7 else content
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in recordings.items():
+                archive.writestr(name, content)
+    elif kind == "wav":
+        path.write_bytes(recordings["0/0.wav"])
+    else:
+        for name, content in recordings.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    return path
 
 
 def _special(rng: random.Random, place: Path) -> Path:
