@@ -173,7 +173,10 @@ def left_out(folder: Path, run: RunOptions) -> list[str]:
 
 
 def resume_command(name: str, folder: Path, run: RunOptions, processes: int) -> str:
-    """The shell command that continues a run of the recipe `name`, from any folder. It says what is code: config.json may not."""
+    """The shell command that continues a run of the recipe `name`, from any folder. It says what is code: config.json may not.
+    For a class that only this process has, the call."""
+    if name.startswith("__main__:") or "<locals>" in name:  # of a notebook or a function: no other process finds it
+        return f"fastgan.run({re.split('[.:]', name)[-1]}, out={str(folder)!r}, resume=True)"
     many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', processes)} -m "
     words = [name, "--out", str(folder), "--resume"]
     data = [run.data] if isinstance(run.data, str) else run.data

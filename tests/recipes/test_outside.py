@@ -11,6 +11,7 @@ import torch
 from packages import install
 from saved_runs import IMAGES, write_run
 
+import fastgan
 from fastgan import recipes, user_code
 from fastgan.cli import main
 from fastgan.recipes import RECIPES, Recipe, RecipeConfig
@@ -252,3 +253,25 @@ def test_a_run_folder_chooses_no_code(name, here, capsys):
         assert main([*command, str(folder), "--device", "cpu"]) == 1
     assert main(["train", "gan", "--out", str(folder), "--resume", "--device", "cpu"]) == 1
     assert not (here / "ran").exists() and "hostile" not in sys.modules
+
+
+def test_a_class_of_a_notebook(here, monkeypatch):
+    """Defined in __main__, which has no file."""
+    notebook = {"__name__": "__main__"}
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(here))
+        exec(compile(SOURCE, "<cell>", "exec"), notebook)
+        for name in ("Mine", "Config"):
+            patch.setattr(sys.modules["__main__"], name, notebook[name], raising=False)
+        mine = notebook["Mine"]
+        run = RunConfig(data="pictures.npz", out="run", device="cpu", samples=4)
+        trainer = Trainer(mine, mine.Config(steps=1), run)
+        assert trainer.resume_command == "fastgan.run(Mine, out='run', resume=True)"
+        trainer.train()
+        assert json.loads((here / "run" / "config.json").read_text())["recipe"] == "__main__:Mine"
+        with pytest.raises(ValueError, match="recipe '__main__:Mine' is code to import"):
+            recipes.load_run("run")
+        assert type(recipes.load_run("run", recipe=mine)[0]) is mine
+        again = fastgan.run(mine, out="run", resume=True, steps=2)
+        assert load_checkpoint(again.folder).state["step"] == 2
