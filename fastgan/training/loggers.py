@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from fastgan.data.wav import decode
 from fastgan.files import complete
 from fastgan.training.sinks import Sink
 
@@ -35,13 +36,17 @@ class TensorBoard(Sink):
             self._board.add_scalar(name, value, step)
 
     def show(self, step: int, path: Path) -> None:
-        if path.suffix == ".txt":
-            self._board.add_text("samples", path.read_text(encoding="utf-8").replace("\n", "  \n"), step)
-            return
         import numpy as np
         from PIL import Image
 
-        self._board.add_image("samples", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+        for name, file in _files(path).items():
+            if file.suffix == ".txt":
+                self._board.add_text(name, _markdown(file), step)
+            elif file.suffix == ".wav":
+                sound, rate = decode(file.read_bytes(), file.suffix)
+                self._board.add_audio(name, sound.mean(0), step, rate)
+            else:
+                self._board.add_image(name, np.asarray(Image.open(file).convert("RGB")), step, dataformats="HWC")
 
     def close(self) -> None:
         try:
@@ -50,12 +55,23 @@ class TensorBoard(Sink):
             threading.excepthook = self._hook
 
 
+def _files(path: Path) -> dict[str, Path]:
+    """What there is to show, by name: the samples, and what their medium has put beside them."""
+    others = {"spectrogram": path.with_suffix(".spectrogram.png"), "sound": path.with_suffix(".wav")}
+    return {"samples": path} | {name: file for name, file in others.items() if file.is_file()}
+
+
+def _markdown(path: Path) -> str:
+    """Its lines, as lines."""
+    return path.read_text(encoding="utf-8").replace("\n", "  \n")
+
+
 def _identity(path: Path) -> str:
     """What a logger knows the run by, kept in the run's folder: resumed, it goes on under the same."""
     if not path.exists():
         with complete(path) as temporary:
-            temporary.write_text(uuid.uuid4().hex[:8])
-    return path.read_text().strip()
+            temporary.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
 
 
 class WandB(Sink):
@@ -86,14 +102,13 @@ class WandB(Sink):
         self._run.log({"step": step, **values})
 
     def show(self, step: int, path: Path) -> None:
-        if path.suffix == ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            shown = {"samples": self._wandb.Table(columns=["text"], data=[[line] for line in lines])}
-        else:
-            shown = {"samples": self._wandb.Image(str(path))}
-        if (sound := path.with_suffix(".wav")).exists():
-            shown["sound"] = self._wandb.Audio(str(sound))
-        self._run.log({"step": step, **shown})
+        self._run.log({"step": step, **{name: self._media(file) for name, file in _files(path).items()}})
+
+    def _media(self, file: Path):
+        if file.suffix == ".txt":
+            lines = file.read_text(encoding="utf-8").splitlines()
+            return self._wandb.Table(columns=["text"], data=[[line] for line in lines])
+        return self._wandb.Audio(str(file)) if file.suffix == ".wav" else self._wandb.Image(str(file))
 
     def close(self) -> None:
         self._run.finish(exit_code=int(self._step < self._steps))
@@ -116,14 +131,12 @@ class Trackio(Sink):
         self._run.log(values, step=step)
 
     def show(self, step: int, path: Path) -> None:
-        if path.suffix == ".txt":
-            text = path.read_text(encoding="utf-8").replace("\n", "  \n")
-            shown = {"samples": self._trackio.Markdown(text)}
-        else:
-            shown = {"samples": self._trackio.Image(str(path))}
-        if (sound := path.with_suffix(".wav")).exists():
-            shown["sound"] = self._trackio.Audio(str(sound))
-        self._run.log(shown, step=step)
+        self._run.log({name: self._media(file) for name, file in _files(path).items()}, step=step)
+
+    def _media(self, file: Path):
+        if file.suffix == ".txt":
+            return self._trackio.Markdown(_markdown(file))
+        return self._trackio.Audio(str(file)) if file.suffix == ".wav" else self._trackio.Image(str(file))
 
     def close(self) -> None:
         self._run.finish()
