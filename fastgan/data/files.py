@@ -30,7 +30,7 @@ from fastgan.data.zips import blocks, open_zip
 from fastgan.sizes import Resolution, sides
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-MEMBER_LIMIT = 1 << 30  # bytes of one image file: a larger one is no image but a bomb
+_MEMBER_LIMIT = 1 << 30  # bytes of one image file: a larger one is no image but a bomb
 _LINK_LIMIT = 64  # visits of one folder through links: ten folders of two links each would ask for 1,024
 _SHOWN = 5  # files named in the warning; ImageDataset.skipped has all
 _KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
@@ -219,7 +219,7 @@ def read_images(
 
     def one(row: int) -> str | None:
         try:
-            images[row] = decode(source.read(source.keys[row], MEMBER_LIMIT), resolution, crop, channels, part, bits)
+            images[row] = decode(source.read(source.keys[row], _MEMBER_LIMIT), resolution, crop, channels, part, bits)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
@@ -287,7 +287,7 @@ def _resolution(source: Source, asked: Resolution | None, crop: str, part: str) 
 
     def size(key: str) -> tuple[int, int] | None:
         try:
-            return natural_size(source.read(key, MEMBER_LIMIT), crop, part)
+            return natural_size(source.read(key, _MEMBER_LIMIT), crop, part)
         except Exception:
             return None  # the decode names it, with the reason
 
