@@ -6,7 +6,7 @@ from fastgan._allocator import tune_cpu_allocator
 
 __version__ = "0.1.0"
 
-_LAZY_MODULES = ("data", "losses", "metrics", "models", "nn", "ops", "patch", "recipes", "training")
+_LAZY_MODULES = ("data", "losses", "media", "metrics", "models", "nn", "ops", "patch", "recipes", "training")
 _LAZY_NAMES = {name: "fastgan.patch" for name in ("accelerate", "patch_ops", "patched", "unpatch", "PatchReport")}
 _LAZY_NAMES |= {name: "fastgan.runs" for name in ("Run", "run")}
 
