@@ -2,6 +2,7 @@
 
 import enum
 import os
+import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,26 @@ def test_what_is_refused(text, message, tmp_path):
         read(path)
     said = str(raised.value)
     assert said.startswith(str(path)) and message in said and len(said) < 500 and time.monotonic() - began < 30
+
+
+def test_any_bytes(tmp_path):
+    """Damaged or hostile: options, or a ValueError that names the file."""
+    settings = Settings.of(GAN)
+    write(tmp_path / "run.yaml", "gan", settings)
+    whole = b"\n".join(line for line in (tmp_path / "run.yaml").read_bytes().splitlines() if line[:1] != b"#")
+    draw = random.Random(0)
+    for _ in range(200):
+        content = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            at = draw.randrange(len(content))
+            content[at : at + draw.randint(0, 3)] = draw.choice(
+                [b"", b"[", b"{", b"!!x ", b"&a ", b"*a", b": ", b"\n", b"\xff", b"-", b"'", b"9" * 9]
+            )
+        try:
+            file = read(given(tmp_path, bytes(content)))
+            settings.updated(file.values, file.where)
+        except ValueError as error:
+            assert str(error).startswith(str(tmp_path / "given.yaml")) and len(str(error)) < 500
 
 
 def test_no_file(tmp_path):
