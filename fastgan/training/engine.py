@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from fastgan.training.distributed import World, join, listening
 from fastgan.training.ema import EMA
 from fastgan.training.errors import FORESEEN, Interrupted, TrainingError, explain
 from fastgan.training.lock import RunLock
-from fastgan.training.log import Meter, save_samples
+from fastgan.training.log import Meter, measure, save_samples
 from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig, draw
 from fastgan.training.run import (
     RunOptions,
@@ -86,9 +85,8 @@ class Trainer:
         self.config, values = self.world.agree((config, vars(run)))
         self.run = run_options(recipe)(**values)
         check_options(recipe, self.config, self.run)
-        self.run.log = (*self.run.log, *(sink for sink in sinks if isinstance(sink, str)))
-        given = [sink for sink in sinks if not isinstance(sink, str)]
-        self._sinks = Sinks(*((self.run.log, given) if self.world.main else ((), ())))
+        self.run.log += tuple(sink for sink in sinks if isinstance(sink, str))
+        self._sinks = Sinks(*((self.run.log, sinks) if self.world.main else ((), ())))
         folder = find_folder(recipe.name, self.run) if self.world.main else ""
         self.folder = Path(self.world.agree(str(folder)))
         self._lock = RunLock(self.folder)
@@ -307,17 +305,12 @@ class Trainer:
                 print(excerpt, flush=True)
 
     def _evaluate(self) -> None:
-        networks, run, columns = self.ema.networks, self.run, {}
-        with warnings.catch_warnings(), shard.whole(networks.values()):
+        def say(message) -> None:
             if self.world.main:
-                warnings.showwarning = lambda message, *where, **more: print(f"step {self.step}: {message}", flush=True)
-            try:
-                columns = self.recipe.evaluate(networks, dataclasses.asdict(run), run.metrics_samples)
-            except (ValueError, OSError, ImportError) as error:  # the run is worth more than its figures
-                warnings.warn(f"not measured ({error})", stacklevel=2)
-        if self.world.main:
-            found = {f"{name}/{label}": v for label, values in columns.items() for name, v in values.items()}
-            self._sinks.write(self.step, found)
+                print(f"step {self.step}: {message}", flush=True)
+
+        with shard.whole(self.ema.networks.values()):
+            self._sinks.write(self.step, measure(self.recipe, self.ema.networks, self.run, say))
 
     def _check_place(self) -> None:
         """Files are written by name: into another folder, once the run's has gone."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fastgan.media import Image, Medium, Text
 from fastgan.media import save_grid as save_grid
 from fastgan.options import EXACT
+from fastgan.training.recipe import Recipe
+from fastgan.training.run import RunOptions
 
 SAID = 5  # lines that `read_metrics` names, of those it leaves out
 
@@ -46,6 +51,20 @@ class Meter:
         }
         self._began, self._step, self._waited = now, step, waited
         return {name: value for name, value in row.items() if value is not None}
+
+
+def measure(
+    recipe: Recipe, networks: dict[str, nn.Module], run: RunOptions, say: Callable[[Any], None]
+) -> dict[str, float]:
+    """What `recipe.evaluate` finds during a run, as "figure/column". What cannot be measured is said; the run is worth more."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where, **more: say(message)
+        try:
+            columns = recipe.evaluate(networks, dataclasses.asdict(run), run.metrics_samples)
+        except (ValueError, OSError, ImportError) as error:
+            say(f"not measured ({error})")
+            return {}
+    return {f"{name}/{column}": value for column, values in columns.items() for name, value in values.items()}
 
 
 def memory_mib(device: torch.device) -> float | None:

@@ -207,18 +207,19 @@ class Sinks:
 
     Args:
         names: those to be made when the run begins.
-        given: sinks that exist.
+        given: sinks that exist; names among them are in `names` too.
 
     Raises what `find` raises; TypeError for a given one that is no sink.
     """
 
-    def __init__(self, names: Sequence[str], given: Sequence[Sink]):
-        for i, sink in enumerate(given):
+    def __init__(self, names: Sequence[str], given: Sequence[Sink | str]):
+        self._given = [sink for sink in given if not isinstance(sink, str)]
+        for sink in self._given:
             methods = [getattr(sink, name, None) for name in ("write", "show", "close")]
             if isinstance(sink, type) or not all(map(callable, methods)):
                 what = f"the class {sink.__name__}" if isinstance(sink, type) else f"a {type(sink).__name__}"
-                raise TypeError(f"sinks[{i}] is {what}, expected an object with write, show and close")
-        self._factories, self._given = find(names), given
+                raise TypeError(f"sinks[{given.index(sink)}] is {what}, expected an object with write, show and close")
+        self._factories = find(names)
         self._sinks: list[tuple[str, Sink]] = []
         self._said: set[int] = set()
 
