@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from recipes.test_sizes import SMALL
 
 from fastgan import recipes
@@ -86,6 +87,26 @@ def test_samples(name):
     strip = {"cyclegan": 8, "pix2pix": 3}.get(name, 1)
     with torch.no_grad():
         assert recipe.sample(networks, [0, 1]).shape == (2, 4, height, strip * width)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_random_parts_of_pairs(name, tmp_path):
+    """Loaded 286/256 as large along each side, and cut anywhere: the same part of both where they are pairs."""
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        for i in range(2):
+            Image.new("RGB", (64, 32), (90 * i, 0, 0)).save(tmp_path / side / f"{i}.png")
+    kind = recipes.get(name)
+    data = kind.load_data(str(tmp_path), kind.Config(), resolution=(32, 64))
+    assert data.resolution == (32, 64) and data.a.images.shape[1:] == (3, 36, 72)
+    recipe = build(name, (32, 64), 1)
+    places = torch.arange(36 * 72.0).view(1, 1, 36, 72).expand(8, -1, -1, -1)
+    a, b = recipe.cut(Batch((places, places), World(0, 1, torch.device("cpu")), 0, 0, 0, 1))
+    assert torch.equal(a, b) == recipe.paired
+    corners = a[:, 0, 0, 0].long()
+    assert torch.equal(a - corners[:, None, None, None], places[:, :, :32, :64])
+    assert (corners // 72).unique().numel() > 1 and (corners // 72).max() <= 4
+    assert (corners % 72).unique().numel() > 1 and (corners % 72).max() <= 8
 
 
 @pytest.mark.parametrize(
