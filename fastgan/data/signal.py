@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -48,12 +49,12 @@ class SignalDataset(torch.utils.data.Dataset):
     ) -> None:
         if signals.dtype != torch.float32 or signals.ndim != 3 or 0 in signals.shape:
             raise ValueError(f"{name}: signals is {signals.dtype} {list(signals.shape)}, expected float32 [N, C, T]")
-        if not isinstance(rate, int) or rate < 1:
+        if not isinstance(rate, Integral) or rate < 1:
             raise ValueError(f"{name}: rate is {rate!r}, expected a whole number of samples a second")
         largest = max(abs(float(end)) for end in signals.aminmax())
         if not largest <= 1:
             raise ValueError(f"{name}: signals reach {largest:.4g}, expected -1 to 1: divide them by their full scale")
-        self.signals, self.rate, self.name = signals, rate, name
+        self.signals, self.rate, self.name = signals, int(rate), name
         self.labels = checked_labels(labels, class_names, len(signals), name, "signal")
         self.channels, self.length = signals.shape[1:]
         self.class_names, self.num_classes = list(class_names), len(class_names)

@@ -117,10 +117,16 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Write float [C, T] in [-1, 1] as 16-bit PCM, what is beyond it clipped."""
+    """Write float [C, T] in [-1, 1] as 16-bit PCM, what is beyond it clipped. Raises ValueError for what a WAV file, whose
+    numbers have 32 bits, cannot hold."""
+    channels, length = samples.shape
+    if channels > 32767 or rate * channels * 2 >= 1 << 32 or length * channels * 2 >= (1 << 32) - 64:
+        raise ValueError(
+            f"{path}: {length} samples at {rate} a second in {channels} channels are too many for a WAV file"
+        )
     scaled = np.clip(np.rint(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(len(scaled))
+        file.setnchannels(channels)
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(scaled.T.tobytes())

@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -137,12 +138,12 @@ class Signal(Medium):
 
 def _rate(facts: Mapping[str, Any] | None) -> int:
     rate = (facts or {}).get("rate")
-    if not isinstance(rate, int) or rate < 1:
+    if not isinstance(rate, Integral) or rate < 1:
         raise ValueError(
             f"the signals' sampling rate is {rate!r}: the data set's attribute `rate`, or the recipe's `describe`, must say it, "
             "as a whole number of samples a second"
         )
-    return rate
+    return int(rate)
 
 
 def _clipped(samples: torch.Tensor) -> np.ndarray:

@@ -69,6 +69,17 @@ def test_what_is_written_is_read_again(tmp_path):
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
 
+def test_what_a_wav_file_cannot_hold(tmp_path):
+    for samples, rate in (
+        (np.zeros((1, 4)), 2**40),
+        (np.zeros((40_000, 1)), 8000),
+        (np.broadcast_to(np.float32(0), (2, 2**30)), 8000),
+    ):
+        with pytest.raises(ValueError, match=r"a\.wav: .* too many for a WAV file"):
+            write_wav(tmp_path / "a.wav", samples, rate)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_size_that_a_pipe_left_open():
     assert decode(wav(STEREO, size=0xFFFFFFFF), ".wav")[0].shape == STEREO.shape
 
@@ -349,7 +360,7 @@ def test_other_formats_through_soundfile(tmp_path, monkeypatch):
 
 
 def test_the_stream_of_batches_resumes():
-    data = SignalDataset(torch.rand(10, 1, 4), 8000, torch.arange(10), name="x")
+    data = SignalDataset(torch.rand(10, 1, 4), np.int64(8000), torch.arange(10), name="x")
     whole = Loader(data, 3, seed=5)
     first = [next(whole) for _ in range(8)]
     later = Loader(data, 3, seed=5, start=9)
