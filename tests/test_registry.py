@@ -37,6 +37,23 @@ def test_our_own():
         table.resolve("pahth")
 
 
+def test_ours_are_found_without_a_look_at_packages():
+    source = (
+        "from importlib import metadata\n"
+        "found = metadata.entry_points\n"
+        "def look(group):\n"
+        "    assert not group.startswith('fastgan'), 'packages were looked at'\n"
+        "    return found(group=group)\n"
+        "metadata.entry_points = look\n"
+        "import fastgan, fastgan.data, fastgan.metrics.images\n"
+        "from fastgan import losses, models, recipes\n"
+        "recipes.get('gan'), models.network_class('mlp.generator'), losses.LOSSES.resolve('hinge')\n"
+        "fastgan.data.load('emoji'), fastgan.metrics.suite.rows(['fd', 'kid'])\n"
+        "recipes.get('gan').Config(loss='minimax')\n"
+    )
+    subprocess.run([sys.executable, "-c", source], check=True)
+
+
 def test_registered_by_a_program():
     table = shapes()
 

@@ -23,6 +23,8 @@ def _load_generator(path: Path, device, recipe: str | None):
             f"{path}: no such file or folder; expected a run, as fastgan train makes it, or a .safetensors"
         )
     if path.suffix == ".safetensors" and not path.is_dir():
+        if recipe is not None:
+            raise UsageError(f"--recipe {recipe} is for a run's folder: {path} says itself which network it holds")
         return convert.load(path, device)
     if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():
         raise UsageError(f"{path} is not a run: fastgan convert {path} {path.with_suffix('.safetensors')} comes first")

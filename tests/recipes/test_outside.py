@@ -176,6 +176,12 @@ def write_config_of(recipe, folder):
     write_config(folder, recipe, RunConfig())
 
 
+def test_a_file_of_weights_has_no_recipe(here, capsys):
+    (here / "weights.safetensors").write_bytes(b"")
+    assert main(["sample", "weights.safetensors", "--recipe", "./mine.py:Mine"]) == 1
+    assert "--recipe ./mine.py:Mine is for a run's folder" in capsys.readouterr().err and "mine" not in sys.modules
+
+
 def test_a_registered_name(here):
     mine = RECIPES.register("mine", recipes.get("./mine.py:Mine"))
     write_run(here / "run", "mine", options=({}, IMAGES), steps=(1,))
