@@ -106,7 +106,12 @@ def data(argv: list[str]) -> int:
 
         added = fastgan.data.DATA.added()
         ours = [name for name in fastgan.data.names() if name not in added]
-        print("images:", *ours, "and any folder, zip, npz or npy of images by its path", sep="\n  ")
+        print(
+            "images:",
+            *ours,
+            "and any folder, zip, npz or npy of images, shards (.tar) or hf:FOLDER by its path",
+            sep="\n  ",
+        )
         print("text:", *TEXT_NAMES, "and any text file with a sentence per line by its path", sep="\n  ")
         print("signals:", "any folder or zip of recordings, recording, npz or npy by its path", sep="\n  ")
         if added:

@@ -89,6 +89,10 @@ class Loader:
             self.state = None
             self._reader = IndexReader(dataset, batch_size, **options, start=start)
         self.resume = self._reader.resume
+        if stream and states is not None and len(states) != world_size:
+            self.resume += (
+                f". {len(states)} processes read it before, and {world_size} do now: they begin its next epoch"
+            )
         self._held: tuple[Batch, list] = ((), [])
         self._ahead: deque[Future] = deque()
         self._depth = 2 * workers
@@ -132,6 +136,11 @@ class Loader:
 
     def _assemble(self, plan: Future) -> tuple[Batch, list]:
         return self._reader.assemble(plan.result())
+
+    @property
+    def skipped(self) -> int:
+        """How many items were unreadable so far."""
+        return len(getattr(self.dataset, "skipped", ()))
 
     def close(self) -> None:
         """Stop the worker threads; batches that were assembled ahead are dropped."""

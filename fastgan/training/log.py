@@ -39,13 +39,14 @@ class Meter:
         self._began = time.perf_counter()
 
     def row(self, step: int) -> dict[str, float]:
-        """Speed and waiting since the last row, memory and seconds of training so far."""
+        """Speed and waiting since the last row; unreadable items, memory and seconds of training so far."""
         now, waited = time.perf_counter(), self.loader.wait_seconds
         passed = now - self._began
         self._seconds += passed
         row = {
             f"speed/{self.unit}_per_second": (step - self._step) * self.per_step / passed,
             "speed/data_wait_share": (waited - self._waited) / passed,
+            "data/skipped": self.loader.skipped or None,
             "memory/peak_mib": memory_mib(self.device),
             "seconds": self._seconds,
         }

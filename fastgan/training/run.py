@@ -35,7 +35,8 @@ class RunOptions:
 
     data: str | tuple[str, str] = "emoji"
     """Data set: a name from `fastgan data list`, or the path of a folder or file as the recipe's kind of samples has them: a
-    folder, zip, npz or npy of images, a text file with a sentence per line; two of them for translation."""
+    folder, zip, npz or npy of images, shards (.tar), hf:FOLDER, a text file with a sentence per line; two of them for
+    translation."""
     out: str | None = None
     """Run folder. Default: runs/RECIPE-DATA, with a number added if it exists."""
     resume: bool = False
@@ -59,7 +60,7 @@ class RunOptions:
     timeout: Annotated[float, Range(0, 10**9, without=(0,))] = 600.0
     """Seconds without an answer after which another process counts as dead."""
     workers: Annotated[int, Range(1, 1024)] = 1
-    """Threads that assemble batches ahead of training."""
+    """Threads that assemble batches ahead of training, and decode the pictures of streams."""
     log: tuple[str, ...] = ("jsonl", "tensorboard")
     """Where the run is logged: jsonl (metrics.jsonl, always written, named or not), tensorboard, wandb, trackio, a sink of a
     package, or MODULE:CLASS."""

@@ -125,6 +125,7 @@ def test_another_number_of_ranks_begins_the_next_epoch():
     for loader in loaders:
         numbers(loader, 3)
     one = Loader(Stateful(40), 4, states=[loader.state for loader in loaders])
+    assert "2 processes read it before, and 1 do now: they begin its next epoch" in one.resume
     assert numbers(one, 1) == numbers(Loader(Stateful(40), 4, states=[{"epoch": 1}]), 1)
 
 

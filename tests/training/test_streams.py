@@ -6,11 +6,14 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import IterableDataset, TensorDataset
 
+from fastgan.data import load
 from fastgan.recipes.gan import GAN
 from fastgan.training import CheckpointError, RunConfig, Trainer, TrainingError, load_checkpoint
 from fastgan.training.checkpoint import Checkpoint
+from fastgan.training.log import read_metrics
 from fastgan.training.state import streams
 
 CONFIG = GAN.Config(steps=12, batch_size=8, units=(16, 8), latent=4)
@@ -140,6 +143,19 @@ def test_statistics_take_one_pass(tiny):
     for other in made[1:]:
         for name, tensor in made[0].items():
             torch.testing.assert_close(other[name], tensor, rtol=0, atol=1e-6 if other is made[3] else 0)
+
+
+def test_unreadable_pictures_are_counted_in_the_log(tmp_path):
+    class Encoded(IterableDataset):
+        def __iter__(self):
+            for i in range(40):
+                file = io.BytesIO()
+                Image.new("L", (8, 8), i).save(file, "PNG")
+                yield {"image": file.getvalue()[: 30 if i % 20 == 19 else None]}
+
+    with pytest.warns(UserWarning, match="skipped 1 unreadable so far"):
+        folder = Trainer(GAN, CONFIG, run(tmp_path / "run"), dataset=load(Encoded(), channels=1)).train()
+    assert read_metrics(folder / "metrics.jsonl")[-1]["data/skipped"] >= 2
 
 
 @pytest.mark.parametrize(
