@@ -31,12 +31,12 @@ def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
     return path
 
 
-def write_shards(folder: Path, count: int, shards: int, side: int = 16, form: str = "PNG", first: int = 0) -> Path:
+def write_shards(folder: Path, count: int, shards: int, side: int = 16, form: str = "PNG") -> Path:
     """`count` pictures in `shards` files 000000.tar, ...; the class of picture i is i % 10."""
     ending = form.lower().replace("jpeg", "jpg")
     for shard in range(shards):
         members = []
         for i in range(shard * count // shards, (shard + 1) * count // shards):
             members += [(f"{i:06d}.{ending}", encoded(i, side, form)), (f"{i:06d}.cls", str(i % 10).encode())]
-        write_tar(folder / f"{first + shard:06d}.tar", members)
+        write_tar(folder / f"{shard:06d}.tar", members)
     return folder
