@@ -1,5 +1,6 @@
 """Everything that logs a run: who is told what and when, whose faults end a run, and what a resumed run says again."""
 
+import io
 import json
 import os
 import signal
@@ -319,6 +320,23 @@ def test_plain_lines(capsys):
     console.write(10, {"kid/a": 2.0})
     console.close()
     assert capsys.readouterr().out == "step 10/10  generator 0.500  100 images/s  ETA 0:00\nstep 10: fd_x 1.000\n"
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(10, 0, "images", ("fd_",))
+    console.write(10, row(10, 0.5))
+    console.write(10, {"fd_x/a": 1.0})
+    print("[a] line")
+    console.close()
+    assert sys.stdout is terminal
+    assert all(text in terminal.getvalue() for text in ("10/10", "generator 0.500", "step 10: fd_x 1.000", "[a] line"))
 
 
 def test_a_bar_in_a_notebook(monkeypatch):
