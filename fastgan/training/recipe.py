@@ -93,7 +93,11 @@ class Update(NamedTuple):
 
 class Preset(NamedTuple):
     """Values of options under a name (`--preset`): those of a paper, for example. `about` is a line for the help; `options` are
-    the recipe's and the run's by their names, as `fastgan.run` takes them."""
+    the recipe's and the run's by their names, as `fastgan.run` takes them.
+
+    Those of fastgan's recipes name the section or table of the paper, and were written without the papers at hand: whoever wants
+    to reproduce a published figure compares them with the text first.
+    """
 
     about: str
     options: Mapping[str, Any]
