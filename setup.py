@@ -1,7 +1,8 @@
-"""Builds the compiled kernels: fastgan._C (CPU), fastgan._C_cuda (where nvcc is found) and fastgan._text (pybind11).
+"""Builds the compiled kernels: fastgan._C (CPU), fastgan._C_cuda (for the GPUs of this machine) and fastgan._text (pybind11).
 
 Without a C++ compiler the package installs with its pure-PyTorch references; FASTGAN_REQUIRE_EXT=1 makes that an error.
-FASTGAN_CUDA=auto|0|1 decides about CUDA; TORCH_CUDA_ARCH_LIST is respected. No GPU is needed to build.
+CUDA kernels need nvcc. FASTGAN_CUDA=auto (the default) builds them for the GPUs that are here, or for TORCH_CUDA_ARCH_LIST where
+that is set; FASTGAN_CUDA=1 without either builds them for every GPU since Ampere (wheels); FASTGAN_CUDA=0 leaves them out.
 """
 
 import os
@@ -30,6 +31,8 @@ CXX = [
 ]
 # GCC 12 warns about its own half-precision intrinsics.
 CXX += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+# Vectors pass between functions of one file and one instruction set alone.
+CXX += ["-Wno-psabi"]
 
 
 # torch takes the folder above `nvcc` for the toolkit; where that is a wrapper, the libraries are elsewhere.
@@ -50,6 +53,18 @@ def missing_compiler():
     return None if any(map(shutil.which, compilers)) else f"no C++ compiler (no {' or '.join(compilers)} on PATH)"
 
 
+def cuda_archs(wanted):
+    """What to compile CUDA kernels for: what was asked for, else the GPUs that are here, else all if `wanted` is "1"."""
+    import torch
+
+    if archs := os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return archs
+    here = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    return ";".join(f"{major}.{minor}" for major, minor in sorted(here)) or (
+        DEFAULT_CUDA_ARCHS if wanted == "1" else ""
+    )
+
+
 def cuda_choice():
     """(build CUDA kernels?, why)"""
     wanted = os.environ.get("FASTGAN_CUDA", "auto")
@@ -67,8 +82,11 @@ def cuda_choice():
         reason = "nvcc not found (install the CUDA toolkit or set CUDA_HOME)"
     elif torch.version.cuda is None:
         reason = f"torch {torch.__version__} of the build environment is a CPU build"
+    elif archs := cuda_archs(wanted):
+        os.environ["TORCH_CUDA_ARCH_LIST"] = archs
+        return True, f"nvcc in {CUDA_HOME}, torch {torch.__version__}, archs {archs}"
     else:
-        return True, f"nvcc in {CUDA_HOME}, torch {torch.__version__}"
+        return False, "no GPU here; FASTGAN_CUDA=1 or TORCH_CUDA_ARCH_LIST=9.0 builds them all the same"
     if wanted == "1":
         sys.exit(f"fastgan build: FASTGAN_CUDA=1, but {reason}")
     return False, reason
@@ -92,8 +110,7 @@ def extensions():
     ]
     say(f"CPU kernels: yes ({len(found[0].sources) - 1} files; portable, AVX2 and AVX-512 in one library)")
     if cuda:
-        archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS)
-        why += f", archs {archs}"
+        archs = os.environ["TORCH_CUDA_ARCH_LIST"]
         found.append(
             CUDAExtension(
                 "fastgan._C_cuda",
@@ -102,7 +119,13 @@ def extensions():
                 depends=headers,
                 extra_compile_args={
                     "cxx": [*CXX, *STABLE_ABI, "-DFASTGAN_MODULE=PyInit__C_cuda"],
-                    "nvcc": ["-O3", "-std=c++20", "-DUSE_CUDA", *STABLE_ABI, f'-DFASTGAN_ARCHS="{archs}"'],
+                    "nvcc": [
+                        "-O3",
+                        "-std=c++20",
+                        "-DUSE_CUDA",
+                        *STABLE_ABI,
+                        f'-DFASTGAN_ARCHS="{archs}"',
+                    ],
                 },
                 py_limited_api=True,
             )

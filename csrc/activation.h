@@ -1,5 +1,6 @@
-// The activations of bias_act, host and device. A derivative is written in s, what the backward is given:
-// the output u = act(t) (before gain) for every activation but swish, whose output does not determine its input: s = t.
+// The activations of bias_act and norm_act, host and device. A derivative is written in s, what the backward is given: the output
+// u = act(t) (before gain), or the input t of an activation whose output does not determine it (kSavesInput, in Python
+// `saves_input` of fastgan/ops/bias_act.py).
 //
 //   activation   act(t)                        act'(t) in s               s
 //   linear       t                             1                          u
@@ -18,6 +19,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
+#include <optional>
 #include <type_traits>
 
 #if defined(__CUDACC__)
@@ -29,6 +32,9 @@
 namespace fastgan {
 
 enum class Activation { linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish };
+
+template <Activation A>
+constexpr bool kSavesInput = A == Activation::swish;
 
 constexpr double kSeluScale = 1.0507009873554805;
 constexpr double kSeluAlpha = 1.6732632423543772;
@@ -145,15 +151,13 @@ FASTGAN_HD T times_derivative(T v, T s, T alpha) {
   else return v * derivative<A>(s, alpha);
 }
 
-// body.template operator()<A>() for the activation named `name`; false if there is none.
-template <class Body>
-bool with_activation(const char* name, Body&& body) {
-#define FASTGAN_CASE(A) \
-  if (!std::strcmp(name, #A)) return body.template operator()<Activation::A>(), true;
-  FASTGAN_CASE(linear) FASTGAN_CASE(relu) FASTGAN_CASE(lrelu) FASTGAN_CASE(tanh) FASTGAN_CASE(sigmoid)
-  FASTGAN_CASE(elu) FASTGAN_CASE(selu) FASTGAN_CASE(softplus) FASTGAN_CASE(swish)
-#undef FASTGAN_CASE
-  return false;
+constexpr const char* kActivationNames[] = {"linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"};
+constexpr int kActivations = std::size(kActivationNames);
+
+inline std::optional<Activation> activation_named(const char* name) {
+  for (int i = 0; i < kActivations; ++i)
+    if (!std::strcmp(name, kActivationNames[i])) return static_cast<Activation>(i);
+  return std::nullopt;
 }
 
 }  // namespace fastgan

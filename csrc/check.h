@@ -8,6 +8,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <type_traits>
+
 #define FASTGAN_CHECK(condition, ...) STD_TORCH_CHECK(condition, "fastgan: ", __VA_ARGS__)
 
 namespace fastgan {
@@ -39,6 +41,18 @@ inline Tensor in_layout_of(const Tensor& x, const Tensor& like) {
 // x itself if its elements fill one block of memory (in any order of dimensions), else a copy in the layout that
 // torch.empty_like(x) gives, which is also the layout of the result.
 inline Tensor dense(const Tensor& x) { return x.is_contiguous() ? x : in_layout_of(x, torch::stable::empty_like(x)); }
+
+// What sums of S, and filters beside tensors of S, are kept in.
+template <class S>
+using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
+template <class S>
+constexpr auto accumulate_dtype =
+    std::is_same_v<S, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
+
+inline torch::headeronly::ScalarType accumulate_dtype_of(const Tensor& x) {
+  using torch::headeronly::ScalarType;
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
 
 template <class scalar_t>
 const scalar_t* pointer(const Tensor& t) { return static_cast<const scalar_t*>(t.const_data_ptr()); }

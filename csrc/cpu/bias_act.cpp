@@ -1,8 +1,10 @@
 // bias_act on the CPU. A dense tensor in any order of dimensions is [outer, channels, inner] with inner = stride(dim), so NCHW,
 // channels_last and linear layers are one case. Bias gradients are summed in the order of units.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -20,16 +22,13 @@
 namespace fastgan {
 namespace {
 
-Units units_of(const Tensor& x, bool by_channel, int64_t dim) {
+BiasUnits units_of(const Tensor& x, bool by_channel, int64_t dim) {
   const int64_t channels = by_channel ? x.size(dim) : 1;
-  return Units(x.numel(), channels, by_channel ? x.stride(dim) : 1);
+  return BiasUnits(x.numel(), channels, by_channel ? x.stride(dim) : 1);
 }
 
-template <class S>
-using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
 template <class S, class T>
-std::vector<T> bias_vector(const std::optional<Tensor>& b, const Units& units) {
+std::vector<T> bias_vector(const std::optional<Tensor>& b, const BiasUnits& units) {
   std::vector<T> bias(units.vector_bias() ? units.piece : units.channels, T(0));
   if (b) {
     const Tensor values = torch::stable::contiguous(*b);
@@ -54,35 +53,33 @@ void check_arguments(const Tensor& x, const std::optional<Tensor>& b, int64_t di
                 "b must be a vector of x.shape[dim] elements of the dtype of x");
 }
 
-int64_t grain(const Units& units) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, units.unit)); }
+int64_t grain(const BiasUnits& units) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, units.unit)); }
 
 Tensor bias_act(Tensor x, std::optional<Tensor> b, int64_t dim, std::string act, double alpha, double gain, double clamp) {
   check_arguments(x, b, dim);
+  const auto activation = activation_named(act.c_str());
+  FASTGAN_CHECK(activation, "unknown activation '", act, "'");
   x = dense(x);
   Tensor y = new_output_like(x);
   if (x.numel() == 0) return y;
-  const Units units = units_of(x, b.has_value(), dim);
+  const BiasUnits units = units_of(x, b.has_value(), dim);
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
     const auto bias = bias_vector<scalar_t, T>(b, units);
     const scalar_t* from = pointer<scalar_t>(x);
     scalar_t* to = mutable_pointer<scalar_t>(y);
     const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
-    const bool known = with_activation(act.c_str(), [&]<Activation A>() {
-      torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
-        for (int64_t u = first; u < last; ++u) {
-          const int64_t at = units.begin(u), n = units.size(u);
-          if (units.vector_bias()) FASTGAN_AT_LEVEL(forward_range<A, true, scalar_t, T>(from + at, bias.data(), 0, to + at, n, units, a, g, c));
-          else FASTGAN_AT_LEVEL(forward_range<A, false, scalar_t, T>(from + at, bias.data(), units.channel(u), to + at, n, units, a, g, c));
-        }
-      });
+    torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
+      for (int64_t u = first; u < last; ++u) {
+        const int64_t at = units.begin(u);
+        FASTGAN_AT_LEVEL(forward_unit<scalar_t, T>(*activation, from + at, bias.data(), units.channel(u), to + at, units.size(u), units, a, g, c));
+      }
     });
-    FASTGAN_CHECK(known, "unknown activation '", act, "'");
   });
   return y;
 }
 
-// dy: gradient of the output; saved: the output (swish: the input), or none for an unclamped linear. -> (dx, db or an empty tensor)
+// dy: gradient of the output; saved: the output (kSavesInput: the input), or none for an unclamped linear. -> (dx, db or an empty tensor)
 std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> saved, std::optional<Tensor> b, int64_t dim,
                                              std::string act, double alpha, double gain, double clamp, bool bias_grad) {
   check_arguments(dy, b, dim);
@@ -92,12 +89,14 @@ std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> sa
     saved = dense(*saved);
     dy = in_layout_of(dy, *saved);
   }
-  FASTGAN_CHECK(saved || (act == "linear" && clamp < 0), "only an unclamped linear needs no saved tensor");
+  const auto activation = activation_named(act.c_str());
+  FASTGAN_CHECK(activation, "unknown activation '", act, "'");
+  FASTGAN_CHECK(saved || (*activation == Activation::linear && clamp < 0), "only an unclamped linear needs no saved tensor");
   dy = dense(dy);
   Tensor dx = new_output_like(dy);
   Tensor db = torch::stable::new_zeros(dy, {bias_grad ? dy.size(dim) : 0});
   if (dy.numel() == 0) return {dx, db};
-  const Units units = units_of(dy, b.has_value() || bias_grad, dim);
+  const BiasUnits units = units_of(dy, b.has_value() || bias_grad, dim);
   FASTGAN_DISPATCH(dy.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
     const auto bias = bias_vector<scalar_t, T>(b, units);
@@ -106,18 +105,13 @@ std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> sa
     scalar_t* to = mutable_pointer<scalar_t>(dx);
     const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
     std::vector<T> sums(bias_grad ? units.count * units.sums_per_unit() : 0, T(0));
-    const bool known = with_activation(act.c_str(), [&]<Activation A>() {
-      torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
-        for (int64_t u = first; u < last; ++u) {
-          const int64_t at = units.begin(u), n = units.size(u);
-          const scalar_t* s = with ? with + at : nullptr;
-          T* sum = bias_grad ? &sums[u * units.sums_per_unit()] : nullptr;
-          if (units.vector_bias()) FASTGAN_AT_LEVEL(backward_range<A, true, scalar_t, T>(from + at, s, bias.data(), 0, to + at, sum, n, units, a, g, c));
-          else FASTGAN_AT_LEVEL(backward_range<A, false, scalar_t, T>(from + at, s, bias.data(), units.channel(u), to + at, sum, n, units, a, g, c));
-        }
-      });
+    torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
+      for (int64_t u = first; u < last; ++u) {
+        const int64_t at = units.begin(u);
+        FASTGAN_AT_LEVEL(backward_unit<scalar_t, T>(*activation, from + at, with ? with + at : nullptr, bias.data(), units.channel(u), to + at,
+                                                    bias_grad ? &sums[u * units.sums_per_unit()] : nullptr, units.size(u), units, a, g, c));
+      }
     });
-    FASTGAN_CHECK(known, "unknown activation '", act, "'");
     std::vector<double> total(bias_grad ? units.channels : 0, 0.0);
     for (size_t i = 0; i < sums.size(); ++i) total[units.channel_of_sum(i)] += sums[i];
     for (size_t i = 0; i < total.size(); ++i) mutable_pointer<scalar_t>(db)[i] = static_cast<scalar_t>(static_cast<T>(total[i]));

@@ -1,101 +1,149 @@
-// Loops of bias_act on blocks of a dense tensor. Included once per instruction set by each_level.h.
+// Loops of bias_act on a dense tensor. Included once per instruction set by each_level.h.
 //
-// A block is `n` consecutive elements. Its bias is one number (channel outside the block: NCHW) or a vector of n numbers
-// (channel inside: channels_last, linear layers). 16-bit types pass through float buffers of kBlock elements, so that one
-// float loop serves three types.
+// A range is `n` elements in pieces (bias_act_units.h). The bias of a piece is one number (channel outside of it: NCHW) or a vector
+// of numbers (channel inside: channels_last, linear layers). 16-bit types pass through float buffers, so that one loop serves
+// three types; a loop is chosen by its activation once per range.
 
-constexpr int64_t kBlock = 512;
+#include "cpu/convert.h"
+
+constexpr int64_t kChunk = 512;  // elements that are converted, and whose gradients are summed, while they are in the L1 cache
 
 // y = clip(gain act(x + b)): one read, one write, 2 to 20 flops per element: bandwidth-bound for every activation in float32.
 template <Activation A, bool kVectorBias, class T>
-inline void forward_block(const T* x, const T* bias, T* y, int64_t n, T alpha, T gain, T clamp) {
-  const T b0 = bias[0];
+void forward(const T* x, const T* bias, int64_t channel, T* y, int64_t n, const BiasUnits& units, T alpha, T gain, T clamp) {
+  for (int64_t start = 0; start < n; start += units.piece) {
+    const int64_t size = std::min(units.piece, n - start);
+    const T *from = x + start, *b = bias + channel;
+    const T b0 = b[0];
+    T* to = y + start;
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    T v = gain * activate<A>(x[i] + (kVectorBias ? bias[i] : b0), alpha);
-    v = v < -clamp ? -clamp : v;
-    y[i] = v > clamp ? clamp : v;
+    for (int64_t i = 0; i < size; ++i) {
+      T v = gain * activate<A>(from[i] + (kVectorBias ? b[i] : b0), alpha);
+      v = v < -clamp ? -clamp : v;
+      to[i] = v > clamp ? clamp : v;
+    }
+    if (!kVectorBias && ++channel == units.channels) channel = 0;
   }
 }
 
-// dx = dy gain act'(s), dy counting as 0 where |y| >= clamp. `saved` is y, or x for swish, or null for an unclamped linear.
+// dx = dy gain act'(s), dy counting as 0 where |y| >= clamp. `saved` is y, or x where kSavesInput.
 template <Activation A, bool kVectorBias, class T>
-inline void backward_block(const T* dy, const T* saved, const T* bias, T* dx, int64_t n, T alpha, T gain, T clamp) {
-  const T b0 = bias[0], inverse = T(1) / gain;
+void backward(const T* dy, const T* saved, const T* bias, int64_t channel, T* dx, int64_t n, const BiasUnits& units, T alpha, T gain,
+              T clamp) {
+  const T inverse = T(1) / gain;
+  for (int64_t start = 0; start < n; start += units.piece) {
+    const int64_t size = std::min(units.piece, n - start);
+    const T *from = dy + start, *with = saved + start, *b = bias + channel;
+    const T b0 = b[0];
+    T* to = dx + start;
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const T t = A == Activation::swish ? saved[i] + (kVectorBias ? bias[i] : b0) : saved[i] * inverse;
-    const T y = A == Activation::swish ? gain * activate<A>(t, alpha) : saved[i];
-    const T d = (y < T(0) ? -y : y) >= clamp ? T(0) : dy[i] * gain;
-    dx[i] = times_derivative<A>(d, t, alpha);
+    for (int64_t i = 0; i < size; ++i) {
+      const T t = kSavesInput<A> ? with[i] + (kVectorBias ? b[i] : b0) : with[i] * inverse;
+      const T y = kSavesInput<A> ? gain * activate<A>(t, alpha) : with[i];
+      const T d = (y < T(0) ? -y : y) >= clamp ? T(0) : from[i] * gain;
+      to[i] = times_derivative<A>(d, t, alpha);
+    }
+    if (!kVectorBias && ++channel == units.channels) channel = 0;
   }
+}
+
+template <bool kVectorBias, class T>
+auto forward_loop(Activation act) {
+  static constexpr auto loops = []<int... A>(std::integer_sequence<int, A...>) {
+    return std::array{forward<static_cast<Activation>(A), kVectorBias, T>...};
+  }(std::make_integer_sequence<int, kActivations>());
+  return loops[static_cast<int>(act)];
+}
+
+template <bool kVectorBias, class T>
+auto backward_loop(Activation act) {
+  static constexpr auto loops = []<int... A>(std::integer_sequence<int, A...>) {
+    return std::array{backward<static_cast<Activation>(A), kVectorBias, T>...};
+  }(std::make_integer_sequence<int, kActivations>());
+  return loops[static_cast<int>(act)];
 }
 
 template <class T>
-inline void scale_block(const T* dy, T* dx, int64_t n, T gain) {
+inline void scale(const T* dy, T* dx, int64_t n, T gain) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) dx[i] = dy[i] * gain;
 }
 
 template <class T>
-inline double sum_block(const T* v, int64_t n) {
+inline double sum(const T* v, int64_t n) {
   T total = 0;
 #pragma omp simd reduction(+ : total)
   for (int64_t i = 0; i < n; ++i) total += v[i];
   return total;
 }
 
-#include "cpu/convert.h"
+// Of [at, at + size) in a range: the number of the piece it begins in, and where in it.
+struct Chunk {
+  int64_t at, size, piece, within;
+};
 
-// One unit: n elements, whose pieces meet the same bias vector, or each the bias of the next channel.
-template <Activation A, bool kVectorBias, class S, class T>
-void forward_range(const S* x, const T* bias, int64_t channel, S* y, int64_t n, const Units& units, T alpha, T gain, T clamp) {
-  for (int64_t start = 0; start < n; start += units.piece) {
-    const int64_t size = std::min(units.piece, n - start);
-    const T* b = bias + channel;
-    if constexpr (std::is_same_v<S, T>) {
-      forward_block<A, kVectorBias>(x + start, b, y + start, size, alpha, gain, clamp);
-    } else {
-      T buffer[kBlock];
-      for (int64_t i = 0; i < size; i += kBlock) {
-        const int64_t m = std::min(kBlock, size - i);
-        widen(x + start + i, buffer, m);
-        forward_block<A, kVectorBias>(buffer, b + (kVectorBias ? i : 0), buffer, m, alpha, gain, clamp);
-        narrow(buffer, y + start + i, m);
-      }
-    }
-    if (!kVectorBias && ++channel == units.channels) channel = 0;
+// body(chunk): whole pieces, as many as are kChunk elements (at most `most`), or a part of a longer one.
+template <class Body>
+inline void for_chunks(int64_t n, int64_t piece, int64_t most, const Body& body) {
+  const int64_t pieces = std::clamp<int64_t>(kChunk / piece, 1, most), whole = pieces * piece;
+  for (int64_t start = 0, p = 0; start < n; start += whole, p += pieces) {
+    const int64_t size = std::min(whole, n - start), step = pieces > 1 ? whole : kChunk;
+    for (int64_t i = 0; i < size; i += step) body(Chunk{start + i, std::min(step, size - i), p, i});
   }
 }
 
-// The same for the backward; `sums` (null: not wanted) receives the bias gradient: a number per piece, or per element of a piece.
-template <Activation A, bool kVectorBias, class S, class T>
-void backward_range(const S* dy, const S* saved, const T* bias, int64_t channel, S* dx, T* sums, int64_t n, const Units& units,
-                    T alpha, T gain, T clamp) {
-  constexpr bool kDirect = std::is_same_v<S, T>;
-  T dy_buffer[kBlock], saved_buffer[kBlock];
-  for (int64_t start = 0; start < n; start += units.piece) {
-    const int64_t size = std::min(units.piece, n - start);
-    double total = 0;
-    for (int64_t i = 0; i < size; i += kBlock) {
-      const int64_t at = start + i, m = std::min(kBlock, size - i);
-      const T *from, *with;
-      T* to;
-      if constexpr (kDirect) {
-        from = dy + at, with = saved ? saved + at : nullptr, to = dx + at;
-      } else {
-        widen(dy + at, dy_buffer, m);
-        if (saved) widen(saved + at, saved_buffer, m);
-        from = to = dy_buffer, with = saved_buffer;
-      }
-      if (saved) backward_block<A, kVectorBias>(from, with, bias + channel + (kVectorBias ? i : 0), to, m, alpha, gain, clamp);
-      else scale_block(from, to, m, gain);
-      if (sums && !kVectorBias) total += sum_block(to, m);
-      if (sums && kVectorBias)
-        for (int64_t j = 0; j < m; ++j) sums[i + j] += to[j];
-      if constexpr (!kDirect) narrow(to, dx + at, m);
-    }
-    if (sums && !kVectorBias) *sums++ = static_cast<T>(total);
-    if (!kVectorBias && ++channel == units.channels) channel = 0;
+// One unit. channel: that of its first piece.
+template <class S, class T>
+void forward_unit(Activation act, const S* x, const T* bias, int64_t channel, S* y, int64_t n, const BiasUnits& units, T alpha, T gain,
+                  T clamp) {
+  const bool vector = units.vector_bias();
+  const auto loop = vector ? forward_loop<true, T>(act) : forward_loop<false, T>(act);
+  if constexpr (std::is_same_v<S, T>) {
+    loop(x, bias, channel, y, n, units, alpha, gain, clamp);
+  } else {
+    T buffer[kChunk];
+    for_chunks(n, units.piece, vector ? 1 : kChunk, [&](const Chunk& c) {
+      widen(x + c.at, buffer, c.size);
+      if (vector) loop(buffer, bias + c.within, 0, buffer, c.size, units, alpha, gain, clamp);
+      else loop(buffer, bias, (channel + c.piece) % units.channels, buffer, c.size, units, alpha, gain, clamp);
+      narrow(buffer, y + c.at, c.size);
+    });
   }
+}
+
+// The same for the backward; saved is null for an unclamped linear. `sums` (null: not wanted) receives the bias gradient: a number
+// per piece, or per element of a piece.
+template <class S, class T>
+void backward_unit(Activation act, const S* dy, const S* saved, const T* bias, int64_t channel, S* dx, T* sums, int64_t n,
+                   const BiasUnits& units, T alpha, T gain, T clamp) {
+  constexpr bool kDirect = std::is_same_v<S, T>;
+  const bool vector = units.vector_bias();
+  const auto loop = vector ? backward_loop<true, T>(act) : backward_loop<false, T>(act);
+  T dy_buffer[kDirect ? 1 : kChunk], saved_buffer[kDirect ? 1 : kChunk];
+  double total = 0;
+  for_chunks(n, units.piece, vector ? 1 : kChunk, [&](const Chunk& c) {
+    const T *from, *with = nullptr;
+    T* to;
+    if constexpr (kDirect) {
+      from = dy + c.at, to = dx + c.at;
+      if (saved) with = saved + c.at;
+    } else {
+      widen(dy + c.at, dy_buffer, c.size);
+      if (saved) widen(saved + c.at, saved_buffer, c.size);
+      from = to = dy_buffer, with = saved_buffer;
+    }
+    if (!saved) scale(from, to, c.size, gain);
+    else if (vector) loop(from, with, bias + c.within, 0, to, c.size, units, alpha, gain, clamp);
+    else loop(from, with, bias, (channel + c.piece) % units.channels, to, c.size, units, alpha, gain, clamp);
+    if (sums && vector) {
+      for (int64_t j = 0; j < c.size; ++j) sums[c.within + j] += to[j];
+    } else if (sums) {
+      for (int64_t i = 0, p = c.piece; i < c.size; i += units.piece, ++p) {
+        if (c.within == 0) total = 0;
+        total += sum(to + i, std::min(units.piece, c.size - i));
+        sums[p] = static_cast<T>(total);
+      }
+    }
+    if constexpr (!kDirect) narrow(to, dx + c.at, c.size);
+  });
 }

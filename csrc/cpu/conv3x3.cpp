@@ -12,10 +12,10 @@
 #include <utility>
 
 #include "check.h"
+#include "cpu/buffer.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
 #include "cpu/reference.h"
-#include "cpu/scratch.h"
 
 namespace fastgan {
 constexpr int64_t kPanel = 32;  // channels per block of the products

@@ -2,6 +2,7 @@
 
 #include "cpu/finite.h"
 #include "cpu/vectors.h"
+#include "cpu/transpose.h"
 
 // A product of kRows x 2 vectors stays in registers.
 #if defined(FASTGAN_AVX512)

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/buffer.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
 #include "cpu/reference.h"
-#include "cpu/scratch.h"
 
 namespace fastgan {
 constexpr int kMostChannels = 4, kMostTaps = 2;  // of outputs; of a parity along x

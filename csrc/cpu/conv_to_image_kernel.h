@@ -1,6 +1,7 @@
 // Loops of conv_to_image. Included once per instruction set by each_level.h.
 
 #include "cpu/vectors.h"
+#include "cpu/transpose.h"
 
 // Else GCC reads it anew for each product that it goes into: 24 reads where 8 do, and reads are what the loop waits for.
 template <class V>

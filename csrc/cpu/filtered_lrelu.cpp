@@ -25,9 +25,6 @@ constexpr int64_t kMostTaps = 32;
 constexpr int64_t kLeastUnits = 8;   // bands are cut until there are that many units
 constexpr int64_t kLeastBand = 16;   // rows of y: each band computes the filters' halo anew
 
-template <class S>
-using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
 template <class T>
 filtered::Fir<T> slide(const Tensor& f, bool flip) {
   const Tensor dense = torch::stable::contiguous(f);
@@ -40,17 +37,13 @@ filtered::Fir<T> slide(const Tensor& f, bool flip) {
 
 void check_arguments(const Tensor& x, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down) {
   FASTGAN_CHECK(x.dim() == 4, "x must have 4 dimensions");
-  const bool wide = x.scalar_type() == torch::headeronly::ScalarType::Double;
   for (const Tensor* f : {&fu, &fd}) {
     FASTGAN_CHECK((f->dim() == 1 || f->dim() == 2) && f->numel() > 0, "a filter must have 1 or 2 dimensions");
     FASTGAN_CHECK(f->size(0) <= kMostTaps && f->size(f->dim() - 1) <= kMostTaps, "a filter has more than ", kMostTaps, " taps");
-    FASTGAN_CHECK(f->scalar_type() == (wide ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float),
-                  "filters must be float32, or float64 for a float64 x");
+    FASTGAN_CHECK(f->scalar_type() == accumulate_dtype_of(x), "filters must be float32, or float64 for a float64 x");
   }
   for (int64_t factor : {up, down}) FASTGAN_CHECK(factor == 1 || factor == 2 || factor == 4, "up and down must be 1, 2 or 4");
 }
-
-bool channels_last(const Tensor& x) { return x.size(1) > 1 && x.stride(1) == 1 && x.stride(3) > 1; }
 
 Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down,
            const filtered::Sizes& sizes, double gain, double slope, double clamp, bool flip, Tensor* mask, bool read_mask,

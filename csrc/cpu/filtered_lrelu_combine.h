@@ -12,8 +12,8 @@ struct Act {
 };
 
 template <Pass kPass, class T>
-inline typename Lanes<T>::vector activate(typename Lanes<T>::vector t, const Act<T>& act, int64_t row, int64_t i) {
-  using V = typename Lanes<T>::vector;
+inline vector_t<T> activate(vector_t<T> t, const Act<T>& act, int64_t row, int64_t i) {
+  using V = vector_t<T>;
   if constexpr (kPass == Pass::plain) {
     return t;
   } else if constexpr (kPass == Pass::masked) {
@@ -35,14 +35,14 @@ inline typename Lanes<T>::vector activate(typename Lanes<T>::vector t, const Act
 template <int kRows, int kVectors, Pass kPass, class T>
 inline __attribute__((always_inline)) void block(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t i,
                                                  const Act<T>& act, int64_t bit) {
-  using V = typename Lanes<T>::vector;
+  using V = vector_t<T>;
   V sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < n; ++k, taps += kRows) {
     const T* from = in[k] + i;
     asm("" : "+r"(from));  // one base with constant offsets; GCC 12 would keep an index per vector, and spill them
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const V x = load(from + v * kLanes<T>);
+      const V x = load<V>(from + v * kLanes<T>);
 #pragma GCC unroll 4
       for (int j = 0; j < kRows; ++j) sum[j][v] += taps[j] * x;
     }
@@ -59,9 +59,11 @@ inline __attribute__((always_inline)) void block(const T* const* in, const T* ta
   }
 }
 
-// body<n>(i): n vectors from element i on, for [first, first + count), a whole number of vectors, in equal blocks of at most kMost.
-template <int kMost, class T, class Body>
+// body<n>(i): n vectors from element i on, for [first, first + count), a whole number of vectors, in equal blocks of at most kLargest.
+// Of float64, which gradient checks use alone, 2 at most: each size is code of its own to compile.
+template <int kLargest, class T, class Body>
 inline __attribute__((always_inline)) void in_blocks(int64_t first, int64_t count, const Body& body) {
+  constexpr int kMost = sizeof(T) == 8 ? 2 : kLargest;
   int64_t left = count / kLanes<T>, i = first;
   for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
     const int64_t size = blocks == 1 ? left : (left + blocks - 1) / blocks;  // a division takes as long as 20 multiply-adds
@@ -94,14 +96,14 @@ __attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_
 template <int kVectors, class T>
 inline __attribute__((always_inline)) void block_two(const T* const* in, const T* taps, int64_t n, int64_t apart, T* first_out,
                                                      T* second_out, int64_t i) {
-  using V = typename Lanes<T>::vector;
+  using V = vector_t<T>;
   V sum[2][kVectors] = {};
   const auto add = [&]<bool first, bool second>(int64_t k) __attribute__((always_inline)) {
     const T* from = in[k] + i;
     asm("" : "+r"(from));
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const V x = load(from + v * kLanes<T>);
+      const V x = load<V>(from + v * kLanes<T>);
       if (first) sum[0][v] += taps[k] * x;
       if (second) sum[1][v] += taps[k - apart] * x;
     }
@@ -157,13 +159,13 @@ struct Windows {
 // cut out of two. A load that straddles two cache lines takes 2.5 to 4 cycles (Zen 4), a cut one, beside the multiply-adds.
 template <int kRows, int kVectors, class T>
 inline __attribute__((always_inline)) void block_across(const Windows<T>& windows, const T* row, const T* taps, T* const* out, int64_t i) {
-  using V = typename Lanes<T>::vector;
+  using V = vector_t<T>;
   V sum[kRows][kVectors] = {};
   for (int64_t p = 0; p < windows.count; ++p) {
     const T* from = row + windows.places[p] + i;
     V window[kVectors + 1];
 #pragma GCC unroll 8
-    for (int v = 0; v <= kVectors; ++v) window[v] = load(from + v * kLanes<T>);
+    for (int v = 0; v <= kVectors; ++v) window[v] = load<V>(from + v * kLanes<T>);
     const int64_t size = windows.sizes[p], apart = windows.count * kRows;
     const T* tap = taps + p * kRows;
     const auto add = [&]<int by>() __attribute__((always_inline)) {

@@ -10,9 +10,9 @@
 #endif
 
 #include "check.h"
-#include "cpu/grad_penalty_units.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
+#include "cpu/units.h"
 
 #define FASTGAN_KERNEL "cpu/grad_penalty_kernel.h"
 #include "cpu/each_level.h"
@@ -28,9 +28,6 @@ Kind kind_of(const std::string& name) {
   FASTGAN_CHECK(name == "one-sided", "kind '", name, "' is none of r1, wgan-gp, one-sided");
   return Kind::one_sided;
 }
-
-template <class S>
-using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
 double penalty(Kind kind, double sumsq, double target) {
   if (kind == Kind::r1) return sumsq;
@@ -54,11 +51,11 @@ Tensor rows_of(const Tensor& x) {
   return whole_rows ? y : torch::stable::contiguous(y);
 }
 
-RowUnits units_of(const Tensor& x) { return RowUnits(x.size(0), x.size(0) ? x.numel() / x.size(0) : 0); }
+Units units_of(const Tensor& x) { return Units(x.size(0), x.size(0) ? x.numel() / x.size(0) : 0); }
 
 template <class F>
-void for_each_unit(const RowUnits& units, const F& body) {
-  const int64_t grain = std::max<int64_t>(1, 2 * RowUnits::kUnit / std::max<int64_t>(1, units.unit));
+void for_each_unit(const Units& units, const F& body) {
+  const int64_t grain = std::max<int64_t>(1, 2 * Units::kMost / std::max<int64_t>(1, units.unit));
   torch::stable::parallel_for(0, units.count, grain, [&](int64_t first, int64_t last) {
     for (int64_t u = first; u < last; ++u) body(u);
   });
@@ -69,12 +66,10 @@ std::tuple<Tensor, Tensor> grad_penalty(Tensor grad, std::string kind_name, doub
   FASTGAN_CHECK(grad.dim() >= 1, "grad has no dimensions");
   const Kind kind = kind_of(kind_name);
   grad = rows_of(grad);
-  const RowUnits units = units_of(grad);
+  const Units units = units_of(grad);
   const int64_t rows = grad.size(0);
-  using torch::headeronly::ScalarType;
-  const ScalarType sums_type = grad.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  Tensor value = torch::stable::new_empty(grad, {rows}, sums_type);
-  Tensor sumsq = torch::stable::new_empty(grad, {rows}, sums_type);
+  Tensor value = torch::stable::new_empty(grad, {rows}, accumulate_dtype_of(grad));
+  Tensor sumsq = torch::stable::empty_like(value);
   FASTGAN_DISPATCH(grad.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
     const scalar_t* from = pointer<scalar_t>(grad);
@@ -103,10 +98,10 @@ Tensor grad_penalty_backward(Tensor dp, Tensor grad, Tensor sumsq, std::string k
   dp = torch::stable::contiguous(dp);
   sumsq = torch::stable::contiguous(sumsq);
   Tensor dg = new_output_like(g);
-  const RowUnits units = units_of(g);
+  const Units units = units_of(g);
   FASTGAN_DISPATCH(g.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    FASTGAN_CHECK((dp.scalar_type() == torch::headeronly::ScalarType::Double) == (std::is_same_v<T, double>),
+    FASTGAN_CHECK(dp.scalar_type() == accumulate_dtype<scalar_t>,
                   "dp must be float64 for a float64 gradient, else float32");
     const scalar_t* from = pointer<scalar_t>(g);
     scalar_t* to = mutable_pointer<scalar_t>(dg);

@@ -32,7 +32,7 @@ Tensor gumbel_softmax(Tensor logits, double temperature, Tensor seed) {
   const uint64_t key = static_cast<uint64_t>(*pointer<int64_t>(seed));
   const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
   FASTGAN_DISPATCH(logits.scalar_type(), [&] {
-    using T = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+    using T = accumulate_t<scalar_t>;
     const scalar_t* from = pointer<scalar_t>(logits);
     scalar_t* to = mutable_pointer<scalar_t>(y);
     const int64_t grain = std::max<int64_t>(1, 4096 / columns);

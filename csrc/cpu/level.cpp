@@ -1,7 +1,5 @@
 #include "cpu/level.h"
 
-#include <cstdlib>
-#include <cstring>
 #include <string>
 
 #include "check.h"
@@ -22,14 +20,7 @@ CpuLevel best_here() {
   return CpuLevel::portable;
 }
 
-CpuLevel at_load() {
-  const char* wanted = std::getenv("FASTGAN_CPU_LEVEL");
-  for (int i = 0; wanted && i < static_cast<int>(best_here()); ++i)
-    if (!std::strcmp(wanted, kNames[i])) return static_cast<CpuLevel>(i);
-  return best_here();
-}
-
-CpuLevel chosen = at_load();
+CpuLevel chosen = best_here();
 
 // "" only asks; a name switches every kernel of the process (tests and benches compare levels in one run).
 std::string cpu_level_op(std::string wanted) {

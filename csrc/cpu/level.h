@@ -1,5 +1,5 @@
-// Which instruction set the CPU kernels run with: chosen once when the library is loaded, the best that this machine has
-// (FASTGAN_CPU_LEVEL=portable|avx2|avx512 asks for a lower one).
+// Which instruction set the CPU kernels run with: the best that this machine has, or the one that FASTGAN_CPU_LEVEL
+// (fastgan/ops/_library.py) or a test asks for.
 #pragma once
 
 namespace fastgan {

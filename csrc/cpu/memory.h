@@ -71,6 +71,9 @@ inline Tensor new_output_like(const Tensor& x) {
 // Whether the channels of a pixel of x [N, C, H, W] lie side by side.
 inline bool in_pixels(const Tensor& x) { return x.stride(1) == 1 && x.size(1) > 1; }
 
+// The same, but not of [N, C, 1, 1], which is contiguous as well.
+inline bool channels_last(const Tensor& x) { return x.size(1) > 1 && x.stride(1) == 1 && x.stride(3) > 1; }
+
 // [n, c, height, width], contiguous or channels_last.
 inline Tensor new_images(const Tensor& like, int64_t n, int64_t c, int64_t height, int64_t width, bool last) {
   if (!last) return new_output(like, {n, c, height, width});

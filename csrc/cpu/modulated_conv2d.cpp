@@ -14,16 +14,11 @@
 namespace fastgan {
 namespace {
 
-template <class S>
-using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
 // weight [O, I, kh, kw] -> sum over the taps of weight^2 [O, I], float32 (float64 for float64)
 Tensor modulated_conv2d_squares(Tensor weight) {
   FASTGAN_CHECK(weight.dim() == 4, "weight has ", weight.dim(), " dimensions, expected 4");
   weight = torch::stable::contiguous(weight);
-  using torch::headeronly::ScalarType;
-  const ScalarType type = weight.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  Tensor q = torch::stable::new_empty(weight, {weight.size(0), weight.size(1)}, type);
+  Tensor q = torch::stable::new_empty(weight, {weight.size(0), weight.size(1)}, accumulate_dtype_of(weight));
   const int64_t rows = q.numel(), taps = weight.size(2) * weight.size(3);
   FASTGAN_DISPATCH(weight.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,9 +25,6 @@ namespace fastgan {
 namespace {
 
 constexpr int64_t kTwoPlanes = 512 << 10;  // bytes that stay in an L2 cache from their first visit to their second
-
-template <class S>
-using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
 // A dense [N, C, ...]: in planes, every plane is `pixels` consecutive elements; else every sample is [pixels, channels].
 struct Shape {
@@ -86,14 +84,15 @@ void for_each(int64_t count, int64_t elements, const Body& body) {
 
 template <class S, class T>
 struct Work {
+  Activation act;
   Shape shape;
   PixelUnits units;
   std::vector<T> weight, bias, scale;  // [C], [C], [N, C]
   T *mean, *rstd;                      // [N, C]
   T alpha;
 
-  Work(const Tensor& x, const std::optional<Tensor>& w, const std::optional<Tensor>& b, Tensor& mean, Tensor& rstd, double alpha)
-      : shape(x), units(shape.samples, shape.channels, shape.pixels), weight(channel_vector<S, T>(w, shape.channels, T(1))),
+  Work(Activation act, const Tensor& x, const std::optional<Tensor>& w, const std::optional<Tensor>& b, Tensor& mean, Tensor& rstd, double alpha)
+      : act(act), shape(x), units(shape.samples, shape.channels, shape.pixels), weight(channel_vector<S, T>(w, shape.channels, T(1))),
         bias(channel_vector<S, T>(b, shape.channels, T(0))), scale(shape.planes_count()), mean(mutable_pointer<T>(mean)),
         rstd(mutable_pointer<T>(rstd)), alpha(alpha) {}
 
@@ -109,7 +108,7 @@ struct Work {
   }
 };
 
-template <Activation A, class S, class T>
+template <class S, class T>
 void forward_planes(Work<S, T>& w, const S* x, const S* residual, S* y, double eps) {
   const int64_t n = w.shape.pixels;
   const bool together = 2 * n * sizeof(S) <= kTwoPlanes;
@@ -121,8 +120,7 @@ void forward_planes(Work<S, T>& w, const S* x, const S* residual, S* y, double e
       w.set(p, moments, eps);
       const Statistics<T> s = w.of_plane(p);
       const S* next = together && p + 1 < last ? x + w.shape.plane(p + 1) : nullptr;
-      if (residual) moments = FASTGAN_AT_LEVEL(forward_plane<A, true, S, T>(x + at, residual + at, y + at, n, s, w.alpha, next));
-      else moments = FASTGAN_AT_LEVEL(forward_plane<A, false, S, T>(x + at, nullptr, y + at, n, s, w.alpha, next));
+      moments = FASTGAN_AT_LEVEL(forward_plane<S, T>(w.act, x + at, residual ? residual + at : nullptr, y + at, n, s, w.alpha, next));
     }
   });
 }
@@ -133,18 +131,18 @@ void moments_of_all_pixels(Work<S, T>& w, const S* x, double eps) {
   std::vector<Moments> moments(units.count * units.channels);
   for_each(units.count, units.unit, [&](int64_t u) {
     std::vector<T> lanes(2 * units.piece);
-    const S* from = x + units.sample(u) * w.shape.sample_stride + units.begin(u);
+    const S* from = x + units.row(u) * w.shape.sample_stride + units.within(u);
     FASTGAN_AT_LEVEL(moments_of_pixels<S, T>(from, units.size(u), units.channels, units.piece, lanes.data(), &moments[u * units.channels]));
   });
-  for_each(w.shape.planes_count(), units.per_sample, [&](int64_t p) {
+  for_each(w.shape.planes_count(), units.per_row, [&](int64_t p) {
     Moments all;
     const int64_t sample = p / units.channels, c = p % units.channels;
-    for (int64_t u = sample * units.per_sample; u < (sample + 1) * units.per_sample; ++u) all.add(moments[u * units.channels + c]);
+    for (int64_t u = sample * units.per_row; u < (sample + 1) * units.per_row; ++u) all.add(moments[u * units.channels + c]);
     w.set(p, all, eps);
   });
 }
 
-template <Activation A, class S, class T>
+template <class S, class T>
 void forward_pixels(Work<S, T>& w, const S* x, const S* residual, S* y, double eps) {
   const PixelUnits& units = w.units;
   const int64_t piece = units.piece, channels = units.channels, samples = w.shape.samples;
@@ -152,34 +150,25 @@ void forward_pixels(Work<S, T>& w, const S* x, const S* residual, S* y, double e
   const std::vector<T> mean = pieces(w.mean, samples, channels, piece), scale = pieces(w.scale.data(), samples, channels, piece),
                        bias = pieces(w.bias.data(), 1, channels, piece);
   for_each(units.count, units.unit, [&](int64_t u) {
-    const int64_t n = units.size(u), at = units.sample(u) * w.shape.sample_stride + units.begin(u), row = units.sample(u) * piece;
+    const int64_t n = units.size(u), at = units.row(u) * w.shape.sample_stride + units.within(u), row = units.row(u) * piece;
     const Statistics<T> s{&mean[row], nullptr, nullptr, bias.data(), &scale[row]};
-    if (residual) FASTGAN_AT_LEVEL(forward_range<A, true, true, S, T>(x + at, residual + at, y + at, n, piece, s, w.alpha));
-    else FASTGAN_AT_LEVEL(forward_range<A, true, false, S, T>(x + at, nullptr, y + at, n, piece, s, w.alpha));
+    FASTGAN_AT_LEVEL(forward_range<S, T>(w.act, x + at, residual ? residual + at : nullptr, y + at, n, piece, s, w.alpha));
   });
 }
 
-// mean g of a plane; NaN under an infinite weight, as the differences of dx then are.
-template <class T>
-T mean_of(double sum, int64_t n, T weight) { return static_cast<T>(sum / n) + 0 * weight; }
-
 // sum_g, sum_gx: [N, C]
-template <Activation A, class S, class T>
+template <class S, class T>
 void backward_planes(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T* sum_gx) {
   const int64_t n = w.shape.pixels;
   for_each(w.shape.planes_count(), n, [&](int64_t p) {
     const int64_t at = w.shape.plane(p);
     w.set_scale(p);
-    Statistics<T> s = w.of_plane(p);
-    const auto [g, gx] = FASTGAN_AT_LEVEL(sums_of_plane<A, S, T>(dy + at, x + at, n, s, w.alpha));
+    const auto [g, gx] = FASTGAN_AT_LEVEL(backward_plane<S, T>(w.act, dy + at, x + at, dx + at, n, w.of_plane(p), w.alpha));
     sum_g[p] = static_cast<T>(g), sum_gx[p] = static_cast<T>(gx);
-    const T mean_g = mean_of(g, n, *s.weight), mean_gx = static_cast<T>(gx / n);
-    s.mean_g = &mean_g, s.mean_gx = &mean_gx;
-    FASTGAN_AT_LEVEL(backward_range<A, false, S, T>(dy + at, x + at, dx + at, n, n, s, w.alpha));
   });
 }
 
-template <Activation A, class S, class T>
+template <class S, class T>
 void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T* sum_gx) {
   const PixelUnits& units = w.units;
   const int64_t piece = units.piece, channels = units.channels, samples = w.shape.samples, all = w.shape.planes_count();
@@ -188,21 +177,21 @@ void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
                        scale = pieces(w.scale.data(), samples, channels, piece),
                        weight = pieces(w.weight.data(), 1, channels, piece), bias = pieces(w.bias.data(), 1, channels, piece);
   const auto statistics = [&](int64_t u) {
-    const int64_t row = units.sample(u) * piece;
+    const int64_t row = units.row(u) * piece;
     return Statistics<T>{&mean[row], &rstd[row], weight.data(), bias.data(), &scale[row]};
   };
   std::vector<double> sums(units.count * 2 * channels);
   for_each(units.count, units.unit, [&](int64_t u) {
     std::vector<T> lanes(2 * piece);
-    const int64_t at = units.sample(u) * w.shape.sample_stride + units.begin(u);
-    FASTGAN_AT_LEVEL(sums_of_pixels<A, S, T>(dy + at, x + at, units.size(u), channels, piece, statistics(u), w.alpha, lanes.data(),
+    const int64_t at = units.row(u) * w.shape.sample_stride + units.within(u);
+    FASTGAN_AT_LEVEL(sums_of_pixels<S, T>(w.act, dy + at, x + at, units.size(u), channels, piece, statistics(u), w.alpha, lanes.data(),
                                             &sums[u * 2 * channels]));
   });
   std::vector<T> mean_g(all), mean_gx(all);
-  for_each(all, units.per_sample, [&](int64_t p) {
+  for_each(all, units.per_row, [&](int64_t p) {
     double g = 0, gx = 0;
     const int64_t sample = p / channels, c = p % channels;
-    for (int64_t u = sample * units.per_sample; u < (sample + 1) * units.per_sample; ++u) {
+    for (int64_t u = sample * units.per_row; u < (sample + 1) * units.per_row; ++u) {
       g += sums[u * 2 * channels + c];
       gx += sums[(u * 2 + 1) * channels + c];
     }
@@ -211,10 +200,10 @@ void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
   });
   const std::vector<T> g = pieces(mean_g.data(), samples, channels, piece), gx = pieces(mean_gx.data(), samples, channels, piece);
   for_each(units.count, units.unit, [&](int64_t u) {
-    const int64_t at = units.sample(u) * w.shape.sample_stride + units.begin(u);
+    const int64_t at = units.row(u) * w.shape.sample_stride + units.within(u);
     Statistics<T> s = statistics(u);
-    s.mean_g = &g[units.sample(u) * piece], s.mean_gx = &gx[units.sample(u) * piece];
-    FASTGAN_AT_LEVEL(backward_range<A, true, S, T>(dy + at, x + at, dx + at, units.size(u), piece, s, w.alpha));
+    s.mean_g = &g[units.row(u) * piece], s.mean_gx = &gx[units.row(u) * piece];
+    FASTGAN_AT_LEVEL(backward_range<S, T>(w.act, dy + at, x + at, dx + at, units.size(u), piece, s, w.alpha));
   });
 }
 
@@ -225,19 +214,16 @@ void check_arguments(const Tensor& x, const std::optional<Tensor>& weight, const
                   "weight and bias must be vectors of x.shape[1] elements of the dtype of x");
 }
 
-torch::headeronly::ScalarType statistics_type(const Tensor& x) {
-  using torch::headeronly::ScalarType;
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 // -> (y, mean [N, C], rstd [N, C])
 std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> weight, std::optional<Tensor> bias,
                                             std::optional<Tensor> residual, std::string act, double alpha, double eps) {
   check_arguments(input, weight, bias);
   if (residual) check_same_size(input, *residual, "residual");
+  const auto activation = activation_named(act.c_str());
+  FASTGAN_CHECK(activation, "unknown activation '", act, "'");
   const Tensor x = planes_or_pixels(input);
   Tensor y = new_output_like(x);
-  Tensor mean = torch::stable::new_empty(x, {x.size(0), x.size(1)}, statistics_type(x));
+  Tensor mean = torch::stable::new_empty(x, {x.size(0), x.size(1)}, accumulate_dtype_of(x));
   Tensor rstd = torch::stable::empty_like(mean);
   if (x.numel() == 0) {
     for (Tensor* t : {&mean, &rstd}) torch::stable::fill_(*t, std::numeric_limits<double>::quiet_NaN());
@@ -246,15 +232,12 @@ std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> 
   if (residual) residual = in_layout_of(*residual, x);
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    Work<scalar_t, T> work(x, weight, bias, mean, rstd, alpha);
+    Work<scalar_t, T> work(*activation, x, weight, bias, mean, rstd, alpha);
     const scalar_t* from = pointer<scalar_t>(x);
     const scalar_t* with = residual ? pointer<scalar_t>(*residual) : nullptr;
     scalar_t* to = mutable_pointer<scalar_t>(y);
-    const bool known = with_activation(act.c_str(), [&]<Activation A>() {
-      if (work.shape.planes) forward_planes<A, scalar_t, T>(work, from, with, to, eps);
-      else forward_pixels<A, scalar_t, T>(work, from, with, to, eps);
-    });
-    FASTGAN_CHECK(known, "unknown activation '", act, "'");
+    if (work.shape.planes) forward_planes<scalar_t, T>(work, from, with, to, eps);
+    else forward_pixels<scalar_t, T>(work, from, with, to, eps);
   });
   return {in_layout_of(y, torch::stable::empty_like(input)), mean, rstd};
 }
@@ -265,8 +248,10 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward(Tensor dy, Tensor input, st
   check_arguments(input, weight, bias);
   check_same_size(input, dy, "dy");
   for (const Tensor* t : {&mean, &rstd})
-    FASTGAN_CHECK(t->dim() == 2 && t->size(0) == input.size(0) && t->size(1) == input.size(1) && t->scalar_type() == statistics_type(input),
+    FASTGAN_CHECK(t->dim() == 2 && t->size(0) == input.size(0) && t->size(1) == input.size(1) && t->scalar_type() == accumulate_dtype_of(input),
                   "mean and rstd must be [N, C] in float32 (float64 for a float64 x)");
+  const auto activation = activation_named(act.c_str());
+  FASTGAN_CHECK(activation, "unknown activation '", act, "'");
   const Tensor x = planes_or_pixels(input);
   dy = in_layout_of(dy, x);
   mean = torch::stable::contiguous(mean);
@@ -275,15 +260,12 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward(Tensor dy, Tensor input, st
   if (x.numel() == 0) return {dx, torch::stable::fill_(sum_g, 0), torch::stable::fill_(sum_gx, 0)};
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    Work<scalar_t, T> work(x, weight, bias, mean, rstd, alpha);
+    Work<scalar_t, T> work(*activation, x, weight, bias, mean, rstd, alpha);
     const scalar_t *upstream = pointer<scalar_t>(dy), *from = pointer<scalar_t>(x);
     scalar_t* to = mutable_pointer<scalar_t>(dx);
     T *g = mutable_pointer<T>(sum_g), *gx = mutable_pointer<T>(sum_gx);
-    const bool known = with_activation(act.c_str(), [&]<Activation A>() {
-      if (work.shape.planes) backward_planes<A, scalar_t, T>(work, upstream, from, to, g, gx);
-      else backward_pixels<A, scalar_t, T>(work, upstream, from, to, g, gx);
-    });
-    FASTGAN_CHECK(known, "unknown activation '", act, "'");
+    if (work.shape.planes) backward_planes<scalar_t, T>(work, upstream, from, to, g, gx);
+    else backward_pixels<scalar_t, T>(work, upstream, from, to, g, gx);
   });
   return {in_layout_of(dx, torch::stable::empty_like(input)), sum_g, sum_gx};
 }

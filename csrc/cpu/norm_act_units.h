@@ -1,10 +1,7 @@
-// What norm_act's loops are given, and how a channels_last tensor is cut into units of work: by the shape only, never by the
-// number of threads, so that sums taken unit by unit are the same at any thread count. No torch header: the tests execute it for
-// tensors beyond 2^31 elements without their memory.
+// What norm_act's loops are given, and how it cuts a channels_last tensor.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
+#include "cpu/units.h"
 
 namespace fastgan {
 
@@ -26,21 +23,28 @@ template <class T>
 struct Statistics {
   const T *mean, *rstd, *weight, *bias, *scale;
   const T *mean_g = nullptr, *mean_gx = nullptr;
+
+  Statistics from(int64_t i) const {  // of the elements from the i-th on
+    const auto at = [i](const T* values) { return values ? values + i : nullptr; };
+    return {at(mean), at(rstd), at(weight), at(bias), at(scale), at(mean_g), at(mean_gx)};
+  }
 };
 
+// mean g of a plane; NaN under an infinite weight, as the differences of dx then are.
+template <class T>
+inline T mean_of(double sum, int64_t n, T weight) { return static_cast<T>(sum / n) + 0 * weight; }
+
 // Samples [pixels, channels]: a unit is whole pixels of one sample.
-struct PixelUnits {
-  static constexpr int64_t kUnit = 16384;  // elements: 64 KiB of float32, read twice out of an L2 cache
-  int64_t channels, length;                // length: elements of a sample
-  int64_t piece;                           // whole pixels; at least 256 elements, so that few channels still fill vectors
-  int64_t unit, per_sample, count;
+struct PixelUnits : Units {
+  int64_t channels;
+  int64_t piece;  // whole pixels; at least 256 elements, so that few channels still fill vectors
 
   PixelUnits(int64_t samples, int64_t channels, int64_t pixels)
-      : channels(channels), length(pixels * channels), piece(channels * std::max<int64_t>(1, 256 / channels)),
-        unit(piece * std::max<int64_t>(32, kUnit / piece)), per_sample((length + unit - 1) / unit), count(samples * per_sample) {}
-  int64_t sample(int64_t u) const { return u / per_sample; }
-  int64_t begin(int64_t u) const { return u % per_sample * unit; }  // within its sample
-  int64_t size(int64_t u) const { return std::min(unit, length - begin(u)); }
+      : PixelUnits(samples, channels, pixels, channels * std::max<int64_t>(1, 256 / channels)) {}
+
+ private:
+  PixelUnits(int64_t samples, int64_t channels, int64_t pixels, int64_t piece)
+      : Units(samples, pixels * channels, piece * std::max<int64_t>(32, kMost / piece)), channels(channels), piece(piece) {}
 };
 
 }  // namespace fastgan

@@ -25,11 +25,6 @@ namespace {
 constexpr int64_t kGrain = 32768;       // outputs that are worth a thread
 constexpr int64_t kPixelChannels = 32;  // from so many channels on, a channels_last pixel is filtered as a row of its own
 
-template <class S>
-using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
-bool channels_last(const Tensor& x) { return x.size(1) > 1 && x.stride(1) == 1 && x.stride(3) > 1; }
-
 // x itself where the columns of a row are consecutive, else a copy that keeps the layout.
 Tensor with_dense_rows(const Tensor& x, bool last) {
   if (x.size(3) <= 1 || x.stride(3) == (last ? x.size(1) : 1)) return x;
@@ -92,8 +87,7 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
   bool finite = true;
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    FASTGAN_CHECK(f.scalar_type() == (std::is_same_v<T, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float),
-                  "f must be float32, or float64 for a float64 x");
+    FASTGAN_CHECK(f.scalar_type() == accumulate_dtype<scalar_t>, "f must be float32, or float64 for a float64 x");
     std::vector<T> h = correlation_weights<T>(f, flip_filter, gain);
     finite = all_finite(h) && (!fy || all_finite(correlation_weights<T>(*fy, flip_filter, 1)));
     if (!finite) return;
@@ -121,9 +115,7 @@ Tensor upfirdn2d_filter_backward(Tensor x, Tensor dy, std::vector<int64_t> taps,
   FASTGAN_CHECK(dy.dim() == 4 && dy.size(0) == x.size(0) && dy.size(1) == x.size(1) && dy.size(2) == ay.out && dy.size(3) == ax.out,
                 "dy does not have the shape of the output");
   FASTGAN_CHECK(dy.scalar_type() == x.scalar_type(), "dy and x must have one dtype");
-  const auto dtype = x.scalar_type() == torch::headeronly::ScalarType::Double ? torch::headeronly::ScalarType::Double
-                                                                              : torch::headeronly::ScalarType::Float;
-  Tensor df = torch::stable::new_empty(x, {ay.taps, ax.taps}, dtype);
+  Tensor df = torch::stable::new_empty(x, {ay.taps, ax.taps}, accumulate_dtype_of(x));
   x = with_dense_rows(x, last);
   dy = dense_like(dy, last);
   bool finite = true;

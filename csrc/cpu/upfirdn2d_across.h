@@ -31,14 +31,13 @@ void across(T* __restrict to, const T* const* row, const T* const* weights, int6
 template <int kTaps, class T>
 void across_pixels(T* __restrict to, const T* const* row, const T* const* weights, int64_t n) {
   constexpr int kWide = std::max<int>(kBytes, 4 * sizeof(T));  // one column or more
-  constexpr int kLanes = kWide / sizeof(T), kColumns = kLanes / 3, kNumbers = 3 * kColumns;
-  typedef T V __attribute__((vector_size(kWide)));
-  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> I __attribute__((vector_size(kWide)));
-  I place[2];  // of the outputs among both phases' numbers: column, phase, channel
-  for (int k = 0; k < 2 * kLanes; ++k) place[k / kLanes][k % kLanes] = k < 2 * kNumbers ? k / 6 * 3 + k % 3 + k / 3 % 2 * kLanes : 0;
+  constexpr int kSize = kWide / sizeof(T), kColumns = kSize / 3, kNumbers = 3 * kColumns;
+  using V = typename Vector<T, kWide>::type;
+  typename Vector<T, kWide>::integers place[2];  // of the outputs among both phases' numbers: column, phase, channel
+  for (int k = 0; k < 2 * kSize; ++k) place[k / kSize][k % kSize] = k < 2 * kNumbers ? k / 6 * 3 + k % 3 + k / 3 % 2 * kSize : 0;
   const T *r0 = row[0], *r1 = row[1];
   int64_t i = 0;
-  for (; 6 * i + 2 * kLanes <= 6 * n; i += kColumns) {  // what is too much, the next ones overwrite
+  for (; 6 * i + 2 * kSize <= 6 * n; i += kColumns) {  // what is too much, the next ones overwrite
     V sum[2] = {}, x;
     for (int j = 0; j < kTaps; ++j) {
       std::memcpy(&x, r0 + 3 * (i + j), sizeof x), sum[0] += weights[0][j] * x;
@@ -46,7 +45,7 @@ void across_pixels(T* __restrict to, const T* const* row, const T* const* weight
     }
     for (int half = 0; half < 2; ++half) {
       const V y = shuffle(sum[0], sum[1], place[half]);
-      std::memcpy(to + 6 * i + half * kLanes, &y, sizeof y);
+      std::memcpy(to + 6 * i + half * kSize, &y, sizeof y);
     }
   }
   for (; i < n; ++i)

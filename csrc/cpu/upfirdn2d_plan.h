@@ -15,6 +15,12 @@
 
 namespace fastgan {
 
+// Of one output: its phase, and the samples inside of the image, [first, last), among those from `start` on that meet a tap.
+struct Reach {
+  int64_t phase, start, first, last;
+  int64_t count() const { return std::max<int64_t>(0, last - first); }
+};
+
 struct Axis {
   int64_t in, out, taps, up;
   int64_t phases, step;
@@ -39,6 +45,10 @@ struct Axis {
     }
   }
   int64_t start(int64_t o) const { return phases == 1 ? first[0] + o * step : first[o % phases] + o / phases * step; }
+  Reach reach(int64_t o) const {
+    const int64_t phase = phases == 1 ? 0 : o % phases, from = start(o);
+    return {phase, from, std::max<int64_t>(from, 0), std::min(from + count[phase], in)};
+  }
   int64_t outputs(int64_t q) const { return q < out ? (out - q + phases - 1) / phases : 0; }
 };
 

@@ -1,14 +1,26 @@
-// Vectors of numbers, and the transposition of a matrix in their registers. Included inside a namespace, once per instruction set: no
-// include guard.
+// Vectors of numbers, the widest that the instruction set has. Included inside a namespace, once per instruction set: no include
+// guard.
 
-#include "cpu/vector_bytes.h"
+#if defined(FASTGAN_AVX512)
+constexpr int kBytes = 64;
+#elif defined(FASTGAN_AVX2)
+constexpr int kBytes = 32;
+#else
+constexpr int kBytes = 16;
+#endif
 
 template <class T>
+constexpr int kLanes = kBytes / sizeof(T);
+
+template <class T, int kSize = kBytes>
 struct Vector {
-  typedef T type __attribute__((vector_size(kBytes)));
+  typedef T type __attribute__((vector_size(kSize)));
+  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> integers __attribute__((vector_size(kSize)));
 };
 template <class T>
 using vector_t = typename Vector<T>::type;
+template <class T>
+using integers_t = typename Vector<T>::integers;
 
 // V: a vector, or one number where the channels that are left do not fill one.
 template <class V, class T>
@@ -19,6 +31,8 @@ inline V load(const T* from) {
 }
 template <class V, class T>
 inline void store(T* to, V v) { std::memcpy(to, &v, sizeof v); }
+template <class T>
+inline vector_t<T> splat(T value) { return value - vector_t<T>{}; }
 
 // The numbers of a, and of b after them, at `places`. clang shuffles by constants alone.
 template <class V, class I>
@@ -33,34 +47,40 @@ inline __attribute__((always_inline)) V shuffle(V a, V b, I places) {
 #endif
 }
 
-// to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns, in squares of 8x8 that are turned in registers: a
-// square's diagonal blocks of 1, 2 and 4 numbers stay, the others change places.
+#if defined(FASTGAN_AVX512)
+// Elements by .. by + lanes - 1 of the two vectors.
+template <int by, class T>
+inline vector_t<T> shifted(vector_t<T> low, vector_t<T> high) {
+  if constexpr (std::is_same_v<T, float>)
+    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), by));
+  else
+    return _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(high), _mm512_castpd_si512(low), by));
+}
+#endif
+
+// a > b ? a : b and a < b ? a : b: b where one is NaN. GCC 12 makes compares and blends of the operators, not these.
 template <class T>
-void transpose(const T* from, int64_t from_row, T* to, int64_t to_row, int64_t rows, int64_t columns) {
-  typedef T V __attribute__((vector_size(8 * sizeof(T))));
-  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> M __attribute__((vector_size(8 * sizeof(T))));
-  const auto square = [&](int64_t i, int64_t j) {
-    V a[8];
-    for (int k = 0; k < 8; ++k) a[k] = load<V>(from + (i + k) * from_row + j);
-    const auto exchange = [&](int step, M upper, M lower) {
-#pragma GCC unroll 8
-      for (int k = 0; k < 8; ++k)
-        if (!(k & step)) {
-          const V first = a[k], second = a[k + step];
-          a[k] = shuffle(first, second, upper), a[k + step] = shuffle(first, second, lower);
-        }
-    };
-    exchange(1, M{0, 8, 2, 10, 4, 12, 6, 14}, M{1, 9, 3, 11, 5, 13, 7, 15});
-    exchange(2, M{0, 1, 8, 9, 4, 5, 12, 13}, M{2, 3, 10, 11, 6, 7, 14, 15});
-    exchange(4, M{0, 1, 2, 3, 8, 9, 10, 11}, M{4, 5, 6, 7, 12, 13, 14, 15});
-    for (int k = 0; k < 8; ++k) store(to + (j + k) * to_row + i, a[k]);
-  };
-  // Of 16x16, so that both sides use whole cache lines while these are near.
-  const int64_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
-  for (int64_t top = 0; top < whole_rows; top += 16)
-    for (int64_t left = 0; left < whole_columns; left += 16)
-      for (int64_t i = top; i < std::min(top + 16, whole_rows); i += 8)
-        for (int64_t j = left; j < std::min(left + 16, whole_columns); j += 8) square(i, j);
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j) to[j * to_row + i] = from[i * from_row + j];
+inline vector_t<T> larger(vector_t<T> a, vector_t<T> b) {
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<T, float>) return _mm512_max_ps(a, b);
+  else return _mm512_max_pd(a, b);
+#elif defined(FASTGAN_AVX2)
+  if constexpr (std::is_same_v<T, float>) return _mm256_max_ps(a, b);
+  else return _mm256_max_pd(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+template <class T>
+inline vector_t<T> smaller(vector_t<T> a, vector_t<T> b) {
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<T, float>) return _mm512_min_ps(a, b);
+  else return _mm512_min_pd(a, b);
+#elif defined(FASTGAN_AVX2)
+  if constexpr (std::is_same_v<T, float>) return _mm256_min_ps(a, b);
+  else return _mm256_min_pd(a, b);
+#else
+  return a < b ? a : b;
+#endif
 }

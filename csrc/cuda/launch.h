@@ -26,14 +26,6 @@
 
 namespace fastgan {
 
-template <class S>
-using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
-
-// The dtype of filters and sums beside tensors of S.
-template <class S>
-constexpr auto accumulate_dtype =
-    std::is_same_v<S, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
-
 template <class T>
 __host__ __device__ constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
 

@@ -319,7 +319,7 @@ def test_index_arithmetic_beyond_2_to_the_31(tmp_path):
     source.write_text("""
 #include <cstdio>
 #include "cpu/bias_act_units.h"
-bool last_sum_is_wrong(const fastgan::Units& units, int64_t u) {
+bool last_sum_is_wrong(const fastgan::BiasUnits& units, int64_t u) {
   const int64_t sums = units.sums_per_unit(), last = units.vector_bias() ? units.piece : sums;
   return units.channel_of_sum(u * sums + last - 1) != (units.channel(u) + last - 1) % units.channels;
 }
@@ -328,7 +328,7 @@ int main() {
                               {2, (1ll << 31) + 5, 1}, {(1ll << 22) + 1, 4, 513}, {5, 1000003, 601},
                               {1ll << 28, 5, 16}};
   for (const auto& [outer, channels, inner] : cases) {
-    const fastgan::Units units(outer * channels * inner, channels, inner);
+    const fastgan::BiasUnits units(outer * channels * inner, channels, inner);
     int64_t next = 0;
     for (int64_t u = 0; u < units.count; ++u) {
       const int64_t at = units.begin(u), n = units.size(u);

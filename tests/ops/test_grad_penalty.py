@@ -267,12 +267,12 @@ def test_index_arithmetic_beyond_2_to_the_31(tmp_path):
     source = tmp_path / "units.cpp"
     source.write_text("""
 #include <cstdio>
-#include "cpu/grad_penalty_units.h"
+#include "cpu/units.h"
 int main() {
   const int64_t cases[][2] = {{1, 3ll << 31},
                               {3, (1ll << 31) + 11}, {(1ll << 22) + 1, 2053}, {1 << 20, 1 << 13}, {5, 1}};
   for (const auto& [rows, length] : cases) {
-    const fastgan::RowUnits units(rows, length);
+    const fastgan::Units units(rows, length);
     int64_t next = 0;
     for (int64_t u = 0; u < units.count; ++u) {
       const int64_t at = units.begin(u), n = units.size(u);
@@ -283,7 +283,7 @@ int main() {
     if (next != rows * length) return std::printf("ends at %lld", (long long)next), 1;
   }
   for (const auto& [rows, length] : {std::pair{0ll, 5ll}, {5ll, 0ll}})
-    if (fastgan::RowUnits(rows, length).count != 0) return std::printf("units of nothing"), 1;
+    if (fastgan::Units(rows, length).count != 0) return std::printf("units of nothing"), 1;
 }
 """)
     subprocess.run(["g++", "-std=c++20", "-O2", f"-I{ROOT / 'csrc'}", source, "-o", tmp_path / "units"], check=True)

@@ -273,8 +273,8 @@ int main() {
     const fastgan::PixelUnits units(samples, channels, pixels);
     int64_t next = 0;
     for (int64_t u = 0; u < units.count; ++u) {
-      const int64_t at = units.sample(u) * units.length + units.begin(u), n = units.size(u);
-      if (at != next || n <= 0 || n % channels || (n % units.piece && at + n != (units.sample(u) + 1) * units.length))
+      const int64_t at = units.begin(u), n = units.size(u);
+      if (at != next || n <= 0 || n % channels || (n % units.piece && at + n != (units.row(u) + 1) * units.length))
         return std::printf("unit %lld of %lld channels", (long long)u, (long long)channels), 1;
       next = at + n;
     }
