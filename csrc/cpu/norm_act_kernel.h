@@ -40,7 +40,7 @@ inline __attribute__((always_inline)) void for_blocks(int64_t n, int64_t piece, 
 template <class S, class T>
 void forward_range(Activation act, const S* x, const S* residual, S* y, int64_t n, int64_t piece, const Statistics<T>& s, T alpha) {
   Block<S, T> from, with, to;
-  const Forward<T> loop(act, true, residual);
+  const auto loop = forward_loop<T>(act, true, residual);
   for_blocks(n, piece, [&](int64_t at, int64_t m, int64_t i) {
     const T *v = from.read(x + at, m), *r = residual ? with.read(residual + at, m) : nullptr;
     loop(v, r, to.target(y + at), m, s.from(i), alpha);
@@ -53,7 +53,7 @@ void forward_range(Activation act, const S* x, const S* residual, S* y, int64_t 
 template <class S, class T>
 Moments forward_plane(Activation act, const S* x, const S* residual, S* y, int64_t n, const Statistics<T>& s, T alpha, const S* next) {
   Block<S, T> block, from, with, to;
-  const Forward<T> loop(act, false, residual);
+  const auto loop = forward_loop<T>(act, false, residual);
   Moments all;
   for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) {
     if (next) add_block(all, block, next + at, m);
@@ -68,7 +68,7 @@ Moments forward_plane(Activation act, const S* x, const S* residual, S* y, int64
 template <class S, class T>
 std::pair<double, double> backward_plane(Activation act, const S* dy, const S* x, S* dx, int64_t n, Statistics<T> s, T alpha) {
   Block<S, T> gradient, from, to;
-  Backward<T> loop(act, false);
+  const Backward<T> loop(act, false);
   std::pair<double, double> sums{0, 0};
   for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) {
     const auto [g, gx] = loop.sums(gradient.read(dy + at, m), from.read(x + at, m), m, s, alpha);
@@ -90,7 +90,7 @@ template <class S, class T>
 void sums_of_pixels(Activation act, const S* dy, const S* x, int64_t n, int64_t channels, int64_t piece, const Statistics<T>& s, T alpha,
                     T* lanes, double* sums) {
   Block<S, T> gradient, from;
-  Backward<T> loop(act, true);
+  const Backward<T> loop(act, true);
   T *by_g = lanes, *by_gx = lanes + piece;
   std::fill(lanes, lanes + 2 * piece, T(0));
   for_blocks(n, piece, [&](int64_t at, int64_t m, int64_t i) {
@@ -106,7 +106,7 @@ void sums_of_pixels(Activation act, const S* dy, const S* x, int64_t n, int64_t 
 template <class S, class T>
 void backward_range(Activation act, const S* dy, const S* x, S* dx, int64_t n, int64_t piece, const Statistics<T>& s, T alpha) {
   Block<S, T> gradient, from, to;
-  Backward<T> loop(act, true);
+  const Backward<T> loop(act, true);
   for_blocks(n, piece, [&](int64_t at, int64_t m, int64_t i) {
     loop.map(gradient.read(dy + at, m), from.read(x + at, m), to.target(dx + at), m, s.from(i), alpha);
     to.write(dx + at, m);

@@ -244,7 +244,7 @@ def _load_path(
     """What lies at ``path``, and the resolution that it is to have; None leaves it."""
     suffix = "folder" if path.is_dir() else path.suffix.lower()
     if suffix not in ("folder", ".npz", ".npy", ".zip") or not (path.is_dir() or path.is_file()):
-        raise ValueError(f"{path}: expected a folder, a .zip, an .npz or .npy, or shards (.tar)")
+        raise ValueError(f"{path}: expected a folder, a .zip or an .npz, or an .npy, or shards (.tar)")
     idx = path.is_dir() and is_idx_folder(path)
     if suffix in ("folder", ".zip") and not idx:
         source = open_source(path, split)
