@@ -238,6 +238,8 @@ def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
         return dx, convolution_backward(dy, x, w, form, False, True)[1] if by_w else None
     if choose(x, w, form) is WINOGRAD:
         return WINOGRAD.gradients(dy, _channels_last(x, w), w, form, by_x, by_w)
+    # torch's own gradient in float64 refuses a weight to one channel whose strides are those of channels_last.
+    w = w.contiguous() if w.dtype == torch.float64 and len(w) == 1 else w
     return aten.convolution_backward(dy, x, w, None, *form, [by_x, by_w, False])[:2]
 
 

@@ -51,7 +51,8 @@ class Wrong(Exception):
 
 
 def in_float64(arguments):
-    return {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    # Contiguous: torch's own float64 gradient refuses a weight to one channel that is not.
+    return {k: v.double().contiguous() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
 
 
 def compare(what, found, expected, dtype):
@@ -88,10 +89,21 @@ def right_call(call, draw):
         gy = torch.randn(y.shape, generator=draw.generator, dtype=torch.float64).to(y.dtype)
         found = torch.autograd.grad(y, [arguments[n] for n in names], gy)
         wanted = torch.autograd.grad(expected, [wide[n] for n in names], gy.double(), allow_unused=True)
+        if any(kinked(call, wide, names, gy.double(), wanted, 1 + turn) for turn in (-1e-6, 1e-6)):
+            return
         for name, a, b in zip(names, found, wanted, strict=True):
             if a.dtype != arguments[name].dtype:
                 raise Wrong(f"the gradient by {name} is {a.dtype}")
             compare(f"the gradient by {name}", a, torch.zeros_like(wide[name]) if b is None else b, draw.dtype)
+
+
+def kinked(call, wide, names, gy, wanted, scale) -> bool:
+    """Whether inputs that differ by a rounding have other gradients: on a kink, such as a clamp's, several are right."""
+    moved = wide | {n: (wide[n].detach() * scale).requires_grad_() for n in names}
+    y = call.definition(**moved)
+    found = torch.autograd.grad(y, [moved[n] for n in names], gy, allow_unused=True)
+    pairs = [(a, b) for a, b in zip(found, wanted, strict=True) if a is not None and b is not None]
+    return any((a - b).abs().max() > 1e-3 * b.abs().max().clamp(min=1) for a, b in pairs if a.numel())
 
 
 def wrong_call(op, call, draw):

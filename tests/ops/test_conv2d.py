@@ -266,3 +266,12 @@ def test_sizes_that_torch_refuses_are_refused_by_name():
         conv2d(X, torch.zeros(2, 4, 9, 3))
     with pytest.raises(ValueError, match="conv_transpose2d: output_padding=2; expected less than stride=2"):
         conv_transpose2d(X, torch.zeros(4, 2, 3, 3), stride=2, output_padding=2)
+
+
+def test_float64_weight_to_one_channel_in_channels_last():
+    x = torch.randn(1, 32, 13, 4, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = torch.empty_strided((1, 32, 3, 3), (96, 1, 96, 32), dtype=torch.float64).normal_().requires_grad_()
+    found = torch.autograd.grad(conv2d(x, w, stride=2, padding=1).square().sum(), (x, w))
+    plain = w.detach().contiguous().requires_grad_()
+    expected = torch.autograd.grad(F.conv2d(x, plain, stride=2, padding=1).square().sum(), (x, plain))
+    torch.testing.assert_close(found, expected)
