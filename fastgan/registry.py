@@ -127,18 +127,25 @@ class Registry(Mapping[str, Entry]):
         return f"unknown {self.kind} {clip(name, 200)}{did_you_mean(name[:80], self)}; known: {', '.join(self)}{more}"
 
     def name_of(self, target: Any, elsewhere: bool = False) -> str:
-        """The name by which `resolve` finds the class or function `target` again: the registered one, or that of its code.
+        """The name by which `resolve` finds the class or function `target` again: the registered one, or that of its code. A class
+        that was made in a function, where nobody finds it, goes by the registered one that it derives from, if there is one.
 
         elsewhere: in another process, which does not know what this program has registered.
         """
+        for kind in target.__mro__ if "<locals>" in target.__qualname__ and isinstance(target, type) else [target]:
+            if found := self._registered(kind, elsewhere):
+                return found
+        return user_code.name_of(target)
+
+    def _registered(self, target: Any, elsewhere: bool) -> str | None:
+        own = f"{target.__module__}:{target.__qualname__}"
         for name, entry in self.items():
             if elsewhere and name in self._given:
                 continue
-            own = f"{target.__module__}:{target.__qualname__}"
             points = entry.target if isinstance(entry.target, Packaged) else ()
             if entry.target is target or entry.target == own or [p.value for p in points] == [own]:
                 return name
-        return user_code.name_of(target)
+        return None
 
     def _packaged(self) -> dict[str, Entry]:
         found: dict[str, Packaged] = {}

@@ -226,7 +226,7 @@ def convolution(x, w, bias, form):
     """aten::convolution(x, w, bias, *form); nothing of it is recorded for autograd."""
     algorithm = choose(x, w, form)
     if algorithm is None:
-        return aten.convolution(x, w, bias, *form)
+        return aten.convolution(x, _readable(w, form), bias, *form)
     return algorithm.convolve(_channels_last(x, w), w, bias, form)
 
 
@@ -238,9 +238,14 @@ def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
         return dx, convolution_backward(dy, x, w, form, False, True)[1] if by_w else None
     if choose(x, w, form) is WINOGRAD:
         return WINOGRAD.gradients(dy, _channels_last(x, w), w, form, by_x, by_w)
-    # torch's own gradient in float64 refuses a weight to one channel whose strides are those of channels_last.
-    w = w.contiguous() if w.dtype == torch.float64 and len(w) == 1 else w
-    return aten.convolution_backward(dy, x, w, None, *form, [by_x, by_w, False])[:2]
+    return aten.convolution_backward(dy, x, _readable(w, form), None, *form, [by_x, by_w, False])[:2]
+
+
+def _readable(w, form):
+    """w in strides that torch reads rightly. On the CPU it misreads those of a transposed, grouped weight's sides of 1, with wrong
+    numbers, and its gradient in float64 refuses a weight to one channel in channels_last."""
+    misread = form.transposed and form.groups > 1 and 1 in w.shape
+    return w.contiguous() if misread or (w.dtype == torch.float64 and len(w) == 1) else w
 
 
 @functools.cache

@@ -148,7 +148,8 @@ class Recipe:
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        cls.name = cls.__dict__.get("name") or cls.__name__
+        inherited = cls.name if "<locals>" in cls.__qualname__ else ""  # found again by what it derives from alone
+        cls.name = cls.__dict__.get("name") or inherited or cls.__name__
         if "describe" in cls.__dict__ and "Facts" not in cls.__dict__:
             cls.Facts = Medium.Facts
 

@@ -275,3 +275,18 @@ def test_float64_weight_to_one_channel_in_channels_last():
     plain = w.detach().contiguous().requires_grad_()
     expected = torch.autograd.grad(F.conv2d(x, plain, stride=2, padding=1).square().sum(), (x, plain))
     torch.testing.assert_close(found, expected)
+
+
+def test_grouped_transposed_weight_with_a_side_of_1_and_odd_strides():
+    """Where torch's own is wrong by more than the numbers are large."""
+    x = torch.randn(1, 64, 7, 13).contiguous(memory_format=torch.channels_last).requires_grad_()
+    w = torch.empty_strided((64, 32, 1, 3), (96, 1, 6144, 32)).normal_().requires_grad_()
+    found = conv_transpose2d(x, w, padding=1, groups=2)
+    wide = [t.detach().double().contiguous().requires_grad_() for t in (x, w)]
+    expected = F.conv_transpose2d(*wide, padding=1, groups=2)
+    assert_close(found, expected)
+    gy = torch.randn(found.shape)
+    for a, b in zip(
+        torch.autograd.grad(found, (x, w), gy), torch.autograd.grad(expected, wide, gy.double()), strict=True
+    ):
+        assert_close(a, b)

@@ -152,7 +152,7 @@ def test_layers_of_a_users_network_are_found(layer, pictures, tmp_path, monkeypa
             self.generator.down.insert(1, layer)
 
     updates(Mixing, STATEFUL, pictures, tmp_path / "whole", 1, monkeypatch)
-    with pytest.raises(ValueError, match=r"--grad-accum 2: Mixing .* in its generator .* smaller --batch-size"):
+    with pytest.raises(ValueError, match=r"--grad-accum 2: gan .* in its generator .* smaller --batch-size"):
         updates(Mixing, STATEFUL, pictures, tmp_path / "parts", 2, monkeypatch)
 
 

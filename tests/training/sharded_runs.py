@@ -42,8 +42,6 @@ def train(data: str, out: Path, name: str, **run) -> Trainer:
                 self.optimizers[key] = torch.optim.SGD(optimizer.param_groups[0]["params"], lr=1e-3, momentum=0.5)
 
     class Measured(recipe):
-        name = recipe.name
-
         def evaluate(self, networks, run, count):
             """A figure of samples that are made one by one, by one process more than by the other."""
             mine = [self.sample(networks, [seed]) for seed in share(torch.arange(count)).tolist()]
