@@ -127,8 +127,8 @@ class Registry(Mapping[str, Entry]):
         return f"unknown {self.kind} {clip(name, 200)}{did_you_mean(name[:80], self)}; known: {', '.join(self)}{more}"
 
     def name_of(self, target: Any, elsewhere: bool = False) -> str:
-        """The name by which `resolve` finds the class or function `target` again: the registered one, or that of its code. A class
-        that was made in a function, where nobody finds it, goes by the registered one that it derives from, if there is one.
+        """The name by which `resolve` finds the class or function `target` again: the registered one, or that of its code. A
+        class that was made in a function, where nobody finds it, goes by the registered one that it derives from, if any.
 
         elsewhere: in another process, which does not know what this program has registered.
         """
