@@ -19,7 +19,7 @@ def test_nothing_else_reads_private_names_of_torch():
     root = Path(fastgan.__file__).parent
     names = re.compile(
         r"torch\.(_C|_foreach|_functorch|_inductor|_subclasses|_higher)|_has_any_global_hook|torch.* import _[A-Z]|"
-        r"\btorch\._[a-z]+_|"
+        r"torch\.ops\.\w+\._|\btorch\._[a-z]+_|"
         r"torch\._dynamo\.(?!config\.trace_autograd_ops is missing)"
     )
     found = [
@@ -103,6 +103,12 @@ def test_softmax_backward(there, monkeypatch):
     torch.testing.assert_close(private.softmax_backward(dy, y), expected)
     detached = y.detach().requires_grad_()
     assert torch.autograd.gradcheck(private.softmax_backward, (dy, detached))
+
+
+def test_turned_product():
+    assert private.has_turned_product()
+    x, w = torch.randn(5, 7), torch.randn(7, 3)
+    torch.testing.assert_close(private.turned_product(x, w.t()), x @ w)
 
 
 @pytest.mark.parametrize("there", [True, False])

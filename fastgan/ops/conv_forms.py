@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from fastgan._torch_private import has_turned_product, turned_product
 from fastgan.ops import _library, conv3x3, conv_to_image  # noqa: F401 - these define torch.ops.fastgan.*
 
 aten = torch.ops.aten
@@ -186,7 +187,7 @@ class Rows(Spread):
 
     def serves(self, w, form):
         large = w.shape[0] >= self.inputs and w.numel() >= self.weights and w.shape[1] > FOLD.channels
-        return large and _in_pixels(w) and w.shape[2:] != (1, 1) and super().serves(w, form) and _has_linear()
+        return large and _in_pixels(w) and w.shape[2:] != (1, 1) and super().serves(w, form) and has_turned_product()
 
     def takes(self, x, w, form):
         pixels = x.shape[2] * x.shape[3]
@@ -197,7 +198,7 @@ class Rows(Spread):
     def spread(self, x, w, form, size):
         pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
         taps = w.permute(0, 2, 3, 1).reshape(len(w), -1)
-        table = torch.ops.mkldnn._linear_pointwise(pixels, taps.t(), *LINEAR).view(-1, w.shape[1])
+        table = turned_product(pixels, taps.t()).view(-1, w.shape[1])
         rows, begins = _places(len(x), x.shape[2:], w.shape[2:], form.stride, form.padding, tuple(size))
         y = F.embedding_bag(rows, table, begins, mode="sum")
         return y.view(len(x), *size, w.shape[1]).permute(0, 3, 1, 2)
@@ -252,20 +253,6 @@ def _readable(w, form):
 def is_fast(op: str) -> bool:
     # The portable builds take 1.4 to 1.8 times as long as oneDNN (conv3x3) or the fold (conv_to_image), the AVX2 builds 0.6 to 1.
     return _library.availability(op, "cpp").loaded and torch.ops.fastgan.cpu_level("") != "portable"
-
-
-LINEAR = (None, "none", [], "")  # no bias, nothing after it
-
-
-@functools.cache
-def _has_linear() -> bool:
-    """Whether torch's oneDNN multiplies by a matrix that lies turned in memory: torch.mm (MKL) takes 2.1 times as long on AMD's
-    processors. What the compiler calls for nn.Linear is the one way to it, and no public one: so it is tried first."""
-    x, w = torch.ones(1, 2, device="cpu"), torch.ones(2, 3, device="cpu")
-    try:
-        return torch.ops.mkldnn._linear_pointwise(x, w.t(), *LINEAR).sum().item() == 6
-    except (AttributeError, RuntimeError, TypeError):
-        return False
 
 
 def _transposed_size(x, w, form) -> list[int]:

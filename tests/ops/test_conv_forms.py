@@ -13,7 +13,9 @@ from fastgan.ops import conv2d, conv_forms, conv_transpose2d
 CPU = DEVICE.type == "cpu"
 kernels_are_fast = conv_forms.is_fast("conv3x3") and conv_forms.is_fast("conv_to_image")
 fast = pytest.mark.skipif(not CPU or not kernels_are_fast, reason="no AVX2 or AVX-512 kernels under test")
-linear = pytest.mark.skipif(not CPU or not conv_forms._has_linear(), reason="no linear layer of oneDNN under test")
+linear = pytest.mark.skipif(
+    not CPU or not conv_forms.has_turned_product(), reason="no linear layer of oneDNN under test"
+)
 
 # What conv_forms computes in a form of its own: function, x, weight, options, and the call that shows it
 THREE, COLUMNS, FOLD, IMAGE = "fastgan::conv3x3", "aten::convolution", "aten::col2im", "fastgan::conv_to_image"
@@ -144,7 +146,7 @@ def test_rows_need_real_numbers_and_that_torch_has_the_product(monkeypatch):
     with FakeTensorMode() as mode:
         y = conv_transpose2d(torch.empty(1, 256, 4, 4), mode.from_tensor(weight), stride=2, padding=1)
     assert y.shape == (1, 128, 8, 8)
-    monkeypatch.setattr(conv_forms, "_has_linear", lambda: False)
+    monkeypatch.setattr(conv_forms, "has_turned_product", lambda: False)
     with Calls() as calls:
         conv_transpose2d(torch.randn(1, 256, 4, 4), weight, stride=2, padding=1)
     assert ROWS not in [name for name, _ in calls.seen]

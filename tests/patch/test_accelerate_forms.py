@@ -87,7 +87,7 @@ def test_last_layer_of_a_generator(options, layout):
     assert_close(recorded, net(x))
 
 
-@pytest.mark.skipif(not conv_forms._has_linear(), reason="torch without oneDNN's linear layer")
+@pytest.mark.skipif(not conv_forms.has_turned_product(), reason="torch without oneDNN's linear layer")
 def test_small_images_by_rows():
     def layer():
         return nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False)
