@@ -136,7 +136,7 @@ def test_presets():
     class Broken(Colliding):
         presets = {"bad": Preset("", {"lr": 3})}  # noqa: RUF012
 
-    with pytest.raises(ValueError, match="preset bad: Broken has no option 'lr'"):
+    with pytest.raises(ValueError, match="preset bad: colliding has no option 'lr'"):
         Settings.of(Broken, "bad")
 
 
