@@ -13,8 +13,8 @@ import torch
 
 
 def is_autocast(device_type: str) -> bool:
-    """Whether autocast is active for such a device; False for one that has none (meta)."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    """Whether autocast is active for such a device; "meta" has none. (torch < 2.13 cannot trace `is_autocast_available`.)"""
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
 def autocast_like(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
