@@ -1,4 +1,5 @@
-"""Comparison of a network with a golden model: names, outputs, and gradients of gradients."""
+"""Comparison of a network with a golden model: names, outputs, and gradients of gradients. Recorded in float32 throughout, so
+on a GPU, where the highest resolutions run in float16 by default, float32 is asked for."""
 
 import torch
 from device import seeded
@@ -37,7 +38,7 @@ def check_calls(model, meta, arrays, c) -> None:
             identity = model.synthesis.input.transform.clone()
             model.synthesis.input.transform.copy_(arrays["in/transform"])
         with torch.no_grad():
-            close(model(z, c, **call["kwargs"]), arrays[call["out"]])
+            close(model(z, c, force_fp32=True, **call["kwargs"]), arrays[call["out"]])
         if call["out"] == "out/psi1_transform":
             model.synthesis.input.transform.copy_(identity)
     buffers = dict(model.named_buffers())
@@ -71,7 +72,7 @@ def check_path_length(
     if dtype == torch.float64:  # the recorded w itself, with our mapping's derivative
         ws = ws + (arrays["out/ws_psi1"] - ws).detach()
     ws = ws * (1 + size * torch.randn(ws.shape, generator=seeded(seed)))
-    images = model.synthesis(ws, **synthesis)
+    images = model.synthesis(ws, force_fp32=True, **synthesis)
     (g,) = torch.autograd.grad((images * arrays["in/pl_noise"]).sum(), ws, create_graph=True)
     close(g, arrays["out/pl_grads"], NORMS)
     lengths = g.square().sum(2).mean(1).sqrt()

@@ -209,9 +209,9 @@ def check_sizes(family: str, config, square: str = "") -> None:
 
 def layout(config, like: torch.Tensor, half: bool) -> dict:
     """What `Tensor.to` is told of a layer's input: the type of `like`, a parameter; of a layer of high resolution (`half`)
-    float16 on CUDA alone, or bfloat16 everywhere, then channels last if the config says so."""
+    float16 on CUDA alone, or bfloat16 everywhere, then channels last if the config says so. A float64 network stays float64."""
     dtype = like.dtype
-    if half and (config.precision != "float16" or like.device.type == "cuda"):
+    if half and dtype != torch.float64 and (config.precision != "float16" or like.device.type == "cuda"):
         dtype = getattr(torch, config.precision)
     last = config.channels_last and dtype != like.dtype
     return dict(dtype=dtype, memory_format=torch.channels_last) if last else dict(dtype=dtype)

@@ -17,7 +17,12 @@ def _form(padding: int, transposed: bool) -> tuple:
 
 
 def _reference(x, weight, bias, padding, transposed):
-    return aten.convolution(x, weight, bias, *_form(padding, transposed))
+    y = aten.convolution(x, weight, bias, *_form(padding, transposed))
+    return y.contiguous(memory_format=_layout(x))  # cuDNN makes planes of float64
+
+
+def _layout(x):
+    return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
 
 
 def _weight_reference(dy, x, padding):
@@ -28,8 +33,7 @@ def _weight_reference(dy, x, padding):
 def _fake(x, weight, bias, padding, transposed):
     border = 2 - padding if transposed else padding
     y = x.new_empty(x.shape[0], weight.shape[1 if transposed else 0], *(s + 2 * border - 2 for s in x.shape[2:]))
-    last = x.stride(1) == 1 and x.shape[1] > 1
-    return y.contiguous(memory_format=torch.channels_last) if last else y
+    return y.contiguous(memory_format=_layout(x))
 
 
 def _setup(ctx, inputs, output):

@@ -129,7 +129,7 @@ class _Points:
         n, c = image.shape[:2]
         flat = image.reshape(n, c, -1)
         found = [
-            flat.gather(2, i.expand(-1, c, -1)).unflatten(2, k.shape[2:])
+            flat.gather(2, i.expand(-1, c, -1)).reshape(n, c, *k.shape[2:])
             for i, k in zip(self.index, self.inside, strict=True)
         ]
         return [p.where(k, 0) for p, k in zip(found, self.inside, strict=True)]
@@ -140,7 +140,7 @@ class _Points:
         image = values[0].new_zeros(n, c, h * w)
         for p, i, k in zip(values, self.index, self.inside, strict=True):
             image = image.scatter_add(2, i.expand(-1, c, -1), p.where(k, 0).flatten(2))
-        return image.unflatten(2, (h, w))
+        return image.reshape(n, c, h, w)
 
     def along_x(self, p00, p10, p01, p11):
         return (p10 - p00) * (1 - self.v) + (p11 - p01) * self.v

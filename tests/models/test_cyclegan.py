@@ -134,7 +134,7 @@ def test_patch_size_is_70():
     logits = network(x)
     assert logits.shape == (1, 1, 30, 30)
     (gradient,) = torch.autograd.grad(logits[0, 0, 15, 15], x)
-    rows = gradient.abs().sum((0, 1, 3)).nonzero()
+    rows = (gradient.abs().amax((0, 1, 3)) > 1e-5 * gradient.abs().max()).nonzero()  # cuDNN's zeros are rounded sums
     assert rows.max() - rows.min() + 1 == 70
 
 

@@ -49,9 +49,9 @@ def test_golden_discriminator(name):
     for call in meta["calls"]:
         n = len(arrays[call["out"]])
         with torch.no_grad():
-            close(model(img[:n], None if c is None else c[:n]), arrays[call["out"]])
+            close(model(img[:n], None if c is None else c[:n], force_fp32=True), arrays[call["out"]])
     x = img[:4].clone().requires_grad_()
-    logits = model(x, None if c is None else c[:4])
+    logits = model(x, None if c is None else c[:4], force_fp32=True)
     (g,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     close(g, arrays["out/r1_image_grad"], 1e-4)
     penalty = g.square().sum((1, 2, 3))
@@ -169,7 +169,13 @@ def test_bfloat16_at_the_highest_resolutions(channels_last):
 
 
 def test_float16_stays_float32_on_the_cpu():
-    g, z = generator(num_fp16_res=4), torch.randn(2, 6)
+    with torch.device("cpu"):
+        g, z = generator(num_fp16_res=4), torch.randn(2, 6)
+    assert torch.equal(g(z, noise_mode="const"), g(z, noise_mode="const", force_fp32=True))
+
+
+def test_float64_stays_float64_whatever_the_precision():
+    g, z = generator(num_fp16_res=4, precision="bfloat16").double(), torch.randn(2, 6, dtype=torch.float64)
     assert torch.equal(g(z, noise_mode="const"), g(z, noise_mode="const", force_fp32=True))
 
 

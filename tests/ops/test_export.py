@@ -51,8 +51,8 @@ def test_torchs_onnx_export_as_it_stands(name):
     network, x = models.build(name, **options).eval().requires_grad_(False), torch.randn(shape)
     model = torch.onnx.export(network, (x,), verbose=False).model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (actual,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    assert_close(torch.from_numpy(actual), network(x), 1e-4)
+    (actual,) = session.run(None, {session.get_inputs()[0].name: x.cpu().numpy()})
+    assert_close(torch.from_numpy(actual), network(x).cpu(), 1e-4)
 
 
 def test_every_op_has_a_decomposition():

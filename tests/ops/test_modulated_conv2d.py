@@ -99,7 +99,8 @@ def test_every_form_that_is_chosen_gives_the_same_numbers(recorded, size, k, lay
     styles = torch.randn(2, 8, dtype=torch.float64, requires_grad=recorded)
     y, expected = (modulated_conv2d(x, weight, styles, padding=k // 2, impl=i) for i in ("auto", "reference"))
     assert_close(y, expected)
-    assert y.is_contiguous(memory_format=layout)
+    if DEVICE.type == "cpu":  # cuDNN convolves float64 in planes alone
+        assert y.is_contiguous(memory_format=layout)
     if recorded:
         inputs = (x, weight, styles)
         with no_weight_gradients():  # must not reach the styles
