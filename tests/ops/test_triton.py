@@ -5,6 +5,8 @@ of them by hand: TRITON_INTERPRET=1 pytest tests/ops/test_bias_act.py -k triton
 """
 
 import importlib
+import itertools
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +27,7 @@ CHOSEN = {
     " or triton and gradcheck and shape2",
     "test_gumbel_softmax.py": "triton and not argmax",
     "test_triton_norm_act.py": "triton",
+    "test_not_finite_pointwise.py": "norm_act or gumbel",
 }
 
 
@@ -121,13 +124,30 @@ def test_a_launcher_called_directly_reads_no_memory_that_is_not_its_tensors(name
 
 
 def test_64_bit_offsets_only_when_needed():
-    from fastgan.ops.triton.launch import Tiles
+    from fastgan.ops.triton.launch import TILE, Tiles
 
-    assert not Tiles.of(1, 2**31 - 2048).wide and Tiles.of(1, 2**31 + 1).wide
+    assert not Tiles.of(1, 2**31 - TILE).wide and Tiles.of(1, 2**31 + 1).wide
     assert not Tiles.of(2**19, 4095).wide and Tiles.of(2**19, 4097).wide
-    assert not Tiles.of(2**31 - 1024, 1).wide and Tiles.of(2**31 + 1, 1).wide
+    assert not Tiles.of(2**31 - 2**27, 1).wide and Tiles.of(2**31 + 1, 1).wide
     for rows, columns in ((1, 5 << 31), ((1 << 31) + 5, 3), (7, 1 << 29), (1 << 22, 513), (5, 7)):
         tiles = Tiles.of(rows, columns)
         assert (tiles.row_tiles - 1) * tiles.tile_rows < rows <= tiles.row_tiles * tiles.tile_rows
         assert (tiles.column_tiles - 1) * tiles.tile_columns < columns <= tiles.column_tiles * tiles.tile_columns
-        assert tiles.programs < 2**31
+        columns_of_programs, *rows_of_programs = tiles.grid
+        assert columns_of_programs == tiles.column_tiles < 2**31
+        assert tiles.row_tiles <= math.prod(rows_of_programs) < tiles.row_tiles + 65535 >= max(rows_of_programs)
+
+
+@pytest.mark.parametrize("reads", [1, 2])
+def test_norm_act_is_cut_into_tiles_that_hold_it(reads):
+    from fastgan.ops.triton.norm_act import MOST, Plan
+
+    for shape, last in itertools.product(
+        ((1, 1, 1), (3, 70, 64), (2, 512, 4096), (1, 3, 2**18), (70000, 2, 4)), (False, True)
+    ):
+        x = torch.empty(shape, device="meta")
+        plan = Plan.of(x.mT.contiguous().mT if last else x, reads)
+        assert plan.tile_p * plan.tile_c <= MOST and 1 <= plan.warps <= 16
+        assert plan.part % plan.tile_p == 0 and plan.part * plan.parts >= plan.pixels
+        blocks, parts = plan.grid
+        assert blocks * plan.tile_c >= plan.planes and parts == plan.parts <= (1 if plan.whole else 64)

@@ -34,7 +34,17 @@ def test_parity(act, dtype, affine):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (2, 3, 7), (3, 1, 64, 33), (1, 70, 3, 3), (1, 2, 90, 91), (2, 3, 2, 3, 2)]
+    "shape",
+    [
+        (1, 1, 1),
+        (2, 3, 7),
+        (3, 1, 64, 33),
+        (1, 70, 3, 3),
+        (5, 70, 8, 8),
+        (1, 2, 90, 91),
+        (1, 2, 100, 101),
+        (2, 3, 2, 3, 2),
+    ],
 )
 @pytest.mark.parametrize("layout", ["planes", "pixels", "batch inside"])
 def test_shapes_and_layouts(shape, layout):

@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 NUMBERS = {"alpha": "fp32", "gain": "fp32", "clamp": "fp32", "target": "fp32", "eps": "fp32", "temperature": "fp32"}
-INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "parts",
-            "stride_n", "stride_c", "stride_p")  # fmt: skip
+INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "parts")
 WIDE_POINTERS = ("sums", "partial", "penalty", "sumsq", "dp", "means", "squares", "mean", "rstd", "mean_out", "rstd_out",
                  "sums_g", "sums_gx", "sum_g_out", "sum_gx_out")  # fmt: skip
 BIAS_ROWS = {
@@ -21,12 +20,12 @@ BIAS_ROWS = {
     "CLAMP": True,
     "BY_ROW": True,
     "TILE_R": 1,
-    "TILE_C": 2048,
+    "TILE_C": 4096,
     "WIDE": False,
 }
-BIAS_COLUMNS = {**BIAS_ROWS, "BY_ROW": False, "TILE_R": 8, "TILE_C": 256}
-NORM = {"ACT": "relu", "SAVES_INPUT": False, "TILE_P": 2048, "TILE_C": 1, "WIDE": False, "stride_p": 1}
-NORM_LAST = {**NORM, "TILE_P": 32, "TILE_C": 64, "stride_c": 1, "stride_p": None}
+BIAS_COLUMNS = {**BIAS_ROWS, "BY_ROW": False, "TILE_R": 16, "TILE_C": 256}
+NORM = {"ACT": "relu", "SAVES_INPUT": False, "TILE_P": 4096, "TILE_C": 1, "FULL": True, "LAST": False, "WIDE": False}
+NORM_LAST = {**NORM, "TILE_P": 64, "TILE_C": 64, "LAST": True}
 # name: (module, kernel, element type, constants, 128-bit instructions that must be there)
 BOTH = ("LDG.E.128", "STG.E.128")
 CASES = {
@@ -40,11 +39,16 @@ CASES = {
     "bias_act backward channels_last": ("bias_act", "backward_kernel", "fp16", BIAS_COLUMNS, BOTH),
     "grad_penalty": ("grad_penalty", "forward_kernel", "fp32",
                      {"KIND": "wgan-gp", "WHOLE": False, "TILE": 2048, "WIDE": False}, BOTH[:1]),
-    "grad_penalty finish": ("grad_penalty", "finish_kernel", "fp32", {"KIND": "wgan-gp", "PARTS": 64}, ()),
+    "grad_penalty finish": ("grad_penalty", "finish_kernel", "fp32", {"KIND": "wgan-gp", "PARTS": 64, "num_warps": 1}, ()),
     "grad_penalty backward": ("grad_penalty", "backward_kernel", "fp32",
                               {"KIND": "wgan-gp", "TILE": 2048, "WIDE": False}, BOTH),
     "gumbel_softmax": ("gumbel_softmax", "forward_kernel", "fp32", {"DOUBLE": False, "TILE": 2048}, BOTH),
     "gumbel_softmax fp16": ("gumbel_softmax", "forward_kernel", "fp16", {"DOUBLE": False, "TILE": 2048}, ()),
+    "norm_act whole": ("norm_act", "whole_forward_kernel", "fp32", NORM, BOTH),
+    "norm_act whole bf16": ("norm_act", "whole_forward_kernel", "bf16", {**NORM, "num_warps": 4}, BOTH),
+    "norm_act whole channels_last": ("norm_act", "whole_forward_kernel", "fp32", NORM_LAST, BOTH),
+    "norm_act whole 8x8": ("norm_act", "whole_forward_kernel", "fp32", {**NORM, "TILE_P": 64, "TILE_C": 64}, BOTH),
+    "norm_act whole backward": ("norm_act", "whole_backward_kernel", "fp32", {**NORM, "num_warps": 16}, BOTH),
     "norm_act statistics": ("norm_act", "statistics_kernel", "fp32", NORM, BOTH[:1]),
     "norm_act": ("norm_act", "forward_kernel", "fp32", {**NORM, "PARTS": 16}, BOTH),
     "norm_act channels_last": ("norm_act", "forward_kernel", "fp32", {**NORM_LAST, "PARTS": 16}, BOTH),
@@ -61,7 +65,8 @@ def machine_code(case: str, arch: int) -> tuple[str, str]:
 
     module, name, element, constants, _ = CASES[case]
     kernel = getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)
-    constants = {k: v for k, v in constants.items() if v is not None and k in kernel.arg_names}
+    warps = constants.get("num_warps", 8)
+    constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
     signature = {}
     for argument in kernel.arg_names:
         if argument in constants:
@@ -76,7 +81,6 @@ def machine_code(case: str, arch: int) -> tuple[str, str]:
             signature[argument] = "*fp32" if argument in WIDE_POINTERS else f"*{element}"
     aligned = [i for i, a in enumerate(kernel.arg_names) if signature[a][0] in "*i" and a != "parts"]
     source = ASTSource(kernel, signature, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
-    warps = 1 if name == "finish_kernel" else 8
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.TemporaryDirectory() as folder:

@@ -20,21 +20,22 @@ from fastgan.ops.triton.math import activate, times_derivative, wide
 
 @triton.jit
 def _tile(rows, columns, TILE_R: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr):
-    """(row indices, column indices, offsets, mask) of this program's tile."""
-    column_tiles = tl.cdiv(columns, TILE_C)
-    pid = tl.program_id(0)
-    row, column = pid // column_tiles, pid % column_tiles
+    """(row tile, row indices, column indices, offsets, mask) of this program. No division: axis 0 of the grid counts
+    tiles of columns, axes 1 and 2 those of rows."""
+    row = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    column = tl.program_id(0)
     if WIDE:
         row, column = row.to(tl.int64), column.to(tl.int64)
     r = row * TILE_R + tl.arange(0, TILE_R)
     c = column * TILE_C + tl.arange(0, TILE_C)
-    return r, c, r[:, None] * columns + c[None, :], (r < rows)[:, None] & (c < columns)[None, :]
+    return row, r, c, r[:, None] * columns + c[None, :], (r < rows)[:, None] & (c < columns)[None, :]
 
 
 @triton.jit
-def _bias(b, r, c, rows, columns, channels, BY_ROW: tl.constexpr):
-    if BY_ROW:
-        return tl.load(b + r % channels, mask=r < rows, other=0)[:, None]
+def _bias(b, r, c, rows, columns, channels, BY_ROW: tl.constexpr, WIDE: tl.constexpr):
+    if BY_ROW:  # an unsigned remainder takes half the instructions
+        channel = r % channels if WIDE else r.to(tl.uint32) % tl.cast(channels, tl.uint32)
+        return tl.load(b + channel, mask=r < rows, other=0)[:, None]
     else:
         return tl.load(b + c, mask=c < columns, other=0)[None, :]
 
@@ -45,16 +46,16 @@ def forward_kernel(
     ACT: tl.constexpr, CLAMP: tl.constexpr, BY_ROW: tl.constexpr,
     TILE_R: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    r, c, offsets, mask = _tile(rows, columns, TILE_R, TILE_C, WIDE)
+    _, r, c, offsets, mask = _tile(rows, columns, TILE_R, TILE_C, WIDE)
     loaded = tl.load(x + offsets, mask=mask)
     t = loaded if loaded.dtype == tl.float64 else loaded.to(tl.float32)
     if b is not None:
-        t += _bias(b, r, c, rows, columns, channels, BY_ROW).to(t.dtype)
+        t += _bias(b, r, c, rows, columns, channels, BY_ROW, WIDE).to(t.dtype)
     v = wide(gain, gain_low, t) * activate(t, wide(alpha, alpha_low, t), ACT)
     if CLAMP:
         limit = wide(clamp, clamp_low, t)
-        v = tl.where(v < -limit, -limit, v)
-        v = tl.where(v > limit, limit, v)
+        v = tl.maximum(v, -limit, propagate_nan=tl.PropagateNan.ALL)
+        v = tl.minimum(v, limit, propagate_nan=tl.PropagateNan.ALL)
     tl.store(y + offsets, v.to(loaded.dtype), mask=mask)
 
 
@@ -66,7 +67,7 @@ def backward_kernel(
 ):  # fmt: skip
     """dx = dy gain act'(s), dy counting as 0 where |y| has reached the clamp. sums: of dx over each tile's rows [rows,
     column tiles] or columns [row tiles, columns]."""
-    r, c, offsets, mask = _tile(rows, columns, TILE_R, TILE_C, WIDE)
+    row, r, c, offsets, mask = _tile(rows, columns, TILE_R, TILE_C, WIDE)
     loaded = tl.load(dy + offsets, mask=mask, other=0)
     d = loaded if loaded.dtype == tl.float64 else loaded.to(tl.float32)
     slope = wide(gain, gain_low, d)
@@ -77,7 +78,7 @@ def backward_kernel(
         a = wide(alpha, alpha_low, d)
         if SAVES_INPUT:
             if b is not None:
-                s += _bias(b, r, c, rows, columns, channels, BY_ROW).to(d.dtype)
+                s += _bias(b, r, c, rows, columns, channels, BY_ROW, WIDE).to(d.dtype)
             if CLAMP:
                 y = slope * activate(s, a, ACT)
         else:
@@ -91,11 +92,9 @@ def backward_kernel(
     if sums is not None:
         d = tl.where(mask, d, 0)
         if BY_ROW:
-            column_tiles = tl.cdiv(columns, TILE_C)
-            tl.store(sums + r * column_tiles + tl.program_id(0) % column_tiles, tl.sum(d, 1), mask=r < rows)
+            tl.store(sums + r * tl.num_programs(0) + tl.program_id(0), tl.sum(d, 1), mask=r < rows)
         else:
-            row_tile = tl.program_id(0) // tl.cdiv(columns, TILE_C)
-            tl.store(sums + row_tile * columns + c, tl.sum(d, 0), mask=c < columns)
+            tl.store(sums + row * columns + c, tl.sum(d, 0), mask=(c < columns) & (row * TILE_R < rows))
 
 
 def matrix(x: torch.Tensor, by_channel: bool, dim: int) -> tuple[bool, int, Tiles]:
@@ -106,7 +105,7 @@ def matrix(x: torch.Tensor, by_channel: bool, dim: int) -> tuple[bool, int, Tile
     return (
         not by_column,
         channels,
-        Tiles.of(x.numel() // channels, channels) if by_column else Tiles.of(x.numel() // inner, inner),
+        Tiles.of(x.numel() // channels, channels, 256) if by_column else Tiles.of(x.numel() // inner, inner),
     )
 
 
@@ -132,7 +131,7 @@ def bias_act(x, b, dim, act, alpha, gain, clamp):
     numbers = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
     b = None if b is None else b.contiguous()
     with torch.cuda.device_of(x):
-        forward_kernel[(tiles.programs,)](
+        forward_kernel[tiles.grid](
             x, b, y, tiles.rows, tiles.columns, channels, *numbers, **_options(act, clamp, by_row, tiles)
         )
     return y
@@ -153,9 +152,7 @@ def bias_act_backward(dy, saved, b, dim, act, alpha, gain, clamp, bias_grad):
     numbers = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
     options = {**_options(act, clamp, by_row, tiles), "SAVES_INPUT": ACTIVATIONS[act].saves_input}
     with torch.cuda.device_of(dy):
-        backward_kernel[(tiles.programs,)](
-            dy, saved, b, dx, sums, tiles.rows, tiles.columns, channels, *numbers, **options
-        )
+        backward_kernel[tiles.grid](dy, saved, b, dx, sums, tiles.rows, tiles.columns, channels, *numbers, **options)
     if sums is None:
         return dx, dy.new_empty(0)
     return dx, (sums.view(-1, channels, tiles.column_tiles).sum((0, 2)) if by_row else sums.sum(0)).to(dx.dtype)

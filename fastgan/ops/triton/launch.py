@@ -6,7 +6,9 @@ import numpy as np
 import torch
 import triton
 
-TILE = 2048  # elements of a tile: two 16-byte loads of float32 per thread of 8 warps
+TILE = (
+    4096  # elements of a tile: 16 per thread of 8 warps, so that index arithmetic is a small part of the instructions
+)
 WARPS = 8
 
 
@@ -33,7 +35,7 @@ def two_floats(value: float) -> tuple[float, float]:
 
 
 class Tiles(NamedTuple):
-    """A matrix [rows, columns] cut into tiles of tile_rows x tile_columns; programs are numbered row by row of tiles."""
+    """A matrix [rows, columns] cut into tiles of tile_rows x tile_columns, one for each program."""
 
     rows: int
     columns: int
@@ -41,8 +43,8 @@ class Tiles(NamedTuple):
     tile_columns: int
 
     @staticmethod
-    def of(rows: int, columns: int) -> "Tiles":
-        tile_columns = min(TILE, triton.next_power_of_2(columns))
+    def of(rows: int, columns: int, most_columns: int = TILE) -> "Tiles":
+        tile_columns = min(most_columns, triton.next_power_of_2(columns))
         return Tiles(rows, columns, min(TILE // tile_columns, triton.next_power_of_2(rows)), tile_columns)
 
     @property
@@ -54,11 +56,14 @@ class Tiles(NamedTuple):
         return triton.cdiv(self.columns, self.tile_columns)
 
     @property
-    def programs(self) -> int:
-        return self.row_tiles * self.column_tiles
+    def grid(self) -> tuple[int, int, int]:
+        """Tiles of columns along axis 0; those of rows, of which there may be a few too many, along axes 1 and 2, which
+        CUDA limits to 65535."""
+        slabs = triton.cdiv(self.row_tiles, 65535)
+        return self.column_tiles, triton.cdiv(self.row_tiles, slabs), slabs
 
     @property
     def wide(self) -> bool:
-        """Whether an offset, masked lanes of the last tiles included, exceeds 32 bits."""
-        last_row = self.row_tiles * self.tile_rows - 1
-        return last_row * self.columns + self.column_tiles * self.tile_columns - 1 > 2**31 - 1
+        """Whether an offset, masked lanes included, exceeds 32 bits."""
+        columns, rows, slabs = self.grid
+        return (rows * slabs * self.tile_rows - 1) * self.columns + columns * self.tile_columns - 1 > 2**31 - 1

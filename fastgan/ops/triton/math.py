@@ -55,7 +55,7 @@ def sigmoid(t):
 def activate(t, alpha, ACT: tl.constexpr):
     """act(t)"""
     if ACT == "relu":
-        return tl.where(t <= 0, 0, t)
+        return tl.maximum(t, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACT == "lrelu":
         return tl.where(t > 0, t, t * alpha)
     elif ACT == "tanh":

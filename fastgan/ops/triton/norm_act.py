@@ -1,9 +1,10 @@
 """norm_act in Triton: y = act(weight (x - mean) rstd + bias) + residual, with statistics per sample and channel.
 
-Two launches each way: the first takes partial statistics of parts of a plane, the second joins them (in a fixed order,
-by Chan, Golub & LeVeque 1979, so no cancellation) and maps. Bytes per element in float32 if the second reading comes
-from cache (H100: 50 MB): forward 8, 12 with a residual, backward 12; if not, 4 and 8 more. For 1x64x256x256: 34 MB, 11
-us at 3 TB/s. Not measured: no GPU was at hand. NCHW and channels_last are read as they lie.
+A plane that fits the registers of a block is read once, many small ones by one program. Larger planes take two launches each
+way: the first takes partial statistics of parts of a plane, the second joins them (in a fixed order, by Chan, Golub &
+LeVeque 1979, so no cancellation) and maps. Bytes per element in float32: forward 8, 12 with a residual, backward 12; of large
+planes 4 and 8 more where the second reading does not come from cache (H100: 50 MB). NCHW and channels_last are read as they
+lie.
 """
 
 from typing import NamedTuple
@@ -14,104 +15,55 @@ import triton.language as tl
 
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
-from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, two_floats
+from fastgan.ops.triton.launch import check_tensors, in_layout_of, two_floats
 from fastgan.ops.triton.math import activate, times_derivative, wide
 
-TILE = 2048
+TILE = 4096
+MOST = 16384  # elements of the largest tile: 32 in each thread of 16 warps
+SECTOR = 32  # bytes that memory moves at least
 PROGRAMS = 1024  # wanted in flight: about 8 per multiprocessor of the largest GPUs
 MOST_PARTS = 64
 
 
 @triton.jit
-def _place(channels, pixels, part, parts, TILE_C: tl.constexpr):
-    """(sample, channel indices, first pixel, end) of this program."""
-    blocks = tl.cdiv(channels, TILE_C)
+def _planes(channels, planes, pixels, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr):
+    """(planes of this program, their channels, which of them there are, offsets of their first pixels, distance of pixels).
+    LAST: channels are innermost, and a program's planes are channels of one sample."""
     pid = tl.program_id(0)
-    index = pid % parts
-    first = index * part
-    return (
-        (pid // parts // blocks).to(tl.int64),
-        pid // parts % blocks * TILE_C + tl.arange(0, TILE_C),
-        index,
-        first,
-        tl.minimum(first + part, pixels),
-    )
-
-
-@triton.jit
-def _offsets(start, last, c, channels, stride_c, stride_p, TILE_P: tl.constexpr, WIDE: tl.constexpr):
-    p = start + tl.arange(0, TILE_P)
-    mask = (p < last)[:, None] & (c < channels)[None, :]
     if WIDE:
-        p, c = p.to(tl.int64), c.to(tl.int64)
-    return p[:, None] * stride_p + c[None, :] * stride_c, mask
+        pid = pid.to(tl.int64)
+    if LAST:
+        blocks = tl.cdiv(channels, TILE_C)
+        n = pid // blocks
+        channel = pid % blocks * TILE_C + tl.arange(0, TILE_C)
+        return n * channels + channel, channel, channel < channels, n * pixels * channels + channel, channels
+    else:
+        plane = pid * TILE_C + tl.arange(0, TILE_C)
+        # an unsigned remainder takes half the instructions
+        channel = plane % channels if WIDE else plane.to(tl.uint32) % tl.cast(channels, tl.uint32)
+        return plane, channel, plane < planes, plane * pixels, 1
 
 
 @triton.jit
-def _xhat_and_t(x, mean, rstd, weight, bias, c, channels):
-    """(xhat, weight xhat + bias) of a tile [pixels, channels]."""
-    xhat = (x - mean[None, :]) * rstd[None, :]
-    t = xhat
+def _offsets(start, last, first, step, there, TILE_P: tl.constexpr, WIDE: tl.constexpr):
+    """(offsets, mask) [TILE_P, TILE_C] of the pixels from start on"""
+    p = start + tl.arange(0, TILE_P)
+    mask = (p < last)[:, None] & there[None, :]
+    if WIDE:
+        p = p.to(tl.int64)
+    return p[:, None] * step + first[None, :], mask
+
+
+@triton.jit
+def _affine(weight, bias, channel, there, T: tl.constexpr):
+    """Of each plane; 1 and 0 where there is none."""
+    w = tl.full(channel.shape, 1, T)
+    b = tl.zeros(channel.shape, T)
     if weight is not None:
-        t *= tl.load(weight + c, mask=c < channels, other=0).to(x.dtype)[None, :]
+        w = tl.load(weight + channel, mask=there, other=0).to(T)
     if bias is not None:
-        t += tl.load(bias + c, mask=c < channels, other=0).to(x.dtype)[None, :]
-    return xhat, t
-
-
-@triton.jit
-def statistics_kernel(
-    x, means, squares, channels, planes, pixels, stride_n, stride_c, stride_p, part, parts,
-    TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """means, squares [parts, planes]: mean and sum of squared deviations of each part of each plane."""
-    n, c, index, first, last = _place(channels, pixels, part, parts, TILE_C)
-    mean = tl.zeros([TILE_C], means.dtype.element_ty)
-    square = tl.zeros([TILE_C], means.dtype.element_ty)
-    for start in range(first, last, TILE_P):
-        offsets, mask = _offsets(start, last, c, channels, stride_c, stride_p, TILE_P, WIDE)
-        v = tl.load(x + n * stride_n + offsets, mask=mask, other=0).to(mean.dtype)
-        size = tl.minimum(last - start, TILE_P).to(mean.dtype)
-        before = (start - first).to(mean.dtype)
-        tile_mean = tl.sum(v, 0) / size
-        d = tl.where(mask, v - tile_mean[None, :], 0)
-        delta = tile_mean - mean
-        mean += delta * (size / (before + size))
-        square += tl.sum(d * d, 0) + delta * delta * (before * (size / (before + size)))
-    at = index * planes + n * channels + c
-    tl.store(means + at, mean, mask=c < channels)
-    tl.store(squares + at, square, mask=c < channels)
-
-
-@triton.jit
-def forward_kernel(
-    x, weight, bias, residual, means, squares, y, mean_out, rstd_out,
-    channels, planes, pixels, stride_n, stride_c, stride_p, part, parts, alpha, alpha_low, eps, eps_low,
-    ACT: tl.constexpr, PARTS: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    n, c, index, first, last = _place(channels, pixels, part, parts, TILE_C)
-    i = tl.arange(0, PARTS)
-    at = i[:, None] * planes + (n * channels + c)[None, :]
-    some = (i < parts)[:, None] & (c < channels)[None, :]
-    part_means = tl.load(means + at, mask=some, other=0)
-    T: tl.constexpr = part_means.dtype
-    sizes = tl.where(i < parts, tl.minimum(pixels - i * part, part), 0).to(T)[:, None]
-    total = tl.cast(pixels, T)
-    mean = tl.sum(part_means * (sizes / total), 0)
-    d = part_means - mean[None, :]
-    var = (tl.sum(tl.load(squares + at, mask=some, other=0), 0) + tl.sum(sizes * d * d, 0)) / total
-    rstd = 1 / tl.sqrt(var + wide(eps, eps_low, var))
-    if index == 0:
-        tl.store(mean_out + n * channels + c, mean, mask=c < channels)
-        tl.store(rstd_out + n * channels + c, rstd, mask=c < channels)
-    for start in range(first, last, TILE_P):
-        offsets, mask = _offsets(start, last, c, channels, stride_c, stride_p, TILE_P, WIDE)
-        loaded = tl.load(x + n * stride_n + offsets, mask=mask, other=0)
-        t = _xhat_and_t(loaded.to(T), mean, rstd, weight, bias, c, channels)[1]
-        v = activate(t, wide(alpha, alpha_low, t), ACT)
-        if residual is not None:
-            v += tl.load(residual + n * stride_n + offsets, mask=mask, other=0).to(T)
-        tl.store(y + n * stride_n + offsets, v.to(loaded.dtype), mask=mask)
+        b = tl.load(bias + channel, mask=there, other=0).to(T)
+    return w, b
 
 
 @triton.jit
@@ -123,104 +75,261 @@ def _gradient(dy, t, alpha, alpha_low, ACT: tl.constexpr, SAVES_INPUT: tl.conste
 
 
 @triton.jit
+def _input_gradient(g, xhat, sum_g, sum_gx, rstd, w, pixels):
+    """dx of a tile [pixels, channels]"""
+    scale = rstd * w
+    sum_g += 0 * scale  # NaN under an infinite weight, as the differences would be
+    total = tl.cast(pixels, g.dtype)
+    return scale[None, :] * (g - (sum_g / total)[None, :] - xhat * (sum_gx / total)[None, :])
+
+
+@triton.jit
+def whole_forward_kernel(
+    x, weight, bias, residual, y, mean_out, rstd_out, channels, planes, pixels, alpha, alpha_low, eps, eps_low,
+    ACT: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr,
+    FULL: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Planes of at most TILE_P pixels. FULL: of as many, a constant, so that no pixel is masked."""
+    if FULL:
+        pixels = TILE_P
+    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    offsets, mask = _offsets(0, pixels, first, step, there, TILE_P, WIDE)
+    if FULL:
+        mask = there[None, :]
+    loaded = tl.load(x + offsets, mask=mask, other=0)
+    T: tl.constexpr = mean_out.dtype.element_ty
+    w, b = _affine(weight, bias, channel, there, T)
+    v = loaded.to(T)
+    total = tl.cast(pixels, T)
+    mean = tl.sum(v, 0) / total
+    d = v - mean[None, :]
+    if not FULL:
+        d = tl.where(mask, d, 0)
+    var = tl.sum(d * d, 0) / total
+    rstd = 1 / tl.sqrt(var + wide(eps, eps_low, var))
+    t = (v - mean[None, :]) * (rstd * w)[None, :] + b[None, :]
+    u = activate(t, wide(alpha, alpha_low, t), ACT)
+    if residual is not None:
+        u += tl.load(residual + offsets, mask=mask, other=0).to(T)
+    tl.store(y + offsets, u.to(loaded.dtype), mask=mask)
+    tl.store(mean_out + plane, mean, mask=there)
+    tl.store(rstd_out + plane, rstd, mask=there)
+
+
+@triton.jit
+def whole_backward_kernel(
+    dy, x, weight, bias, mean, rstd, dx, sum_g_out, sum_gx_out, channels, planes, pixels, alpha, alpha_low,
+    ACT: tl.constexpr, SAVES_INPUT: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr,
+    FULL: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """dx = weight rstd (g - mean g - xhat mean(g xhat)) with g = dy act'(t)"""
+    if FULL:
+        pixels = TILE_P
+    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    offsets, mask = _offsets(0, pixels, first, step, there, TILE_P, WIDE)
+    if FULL:
+        mask = there[None, :]
+    loaded = tl.load(x + offsets, mask=mask, other=0)
+    upstream = tl.load(dy + offsets, mask=mask, other=0)
+    m = tl.load(mean + plane, mask=there, other=0)
+    r = tl.load(rstd + plane, mask=there, other=0)
+    w, b = _affine(weight, bias, channel, there, m.dtype)
+    xhat = (loaded.to(m.dtype) - m[None, :]) * r[None, :]
+    t = xhat * w[None, :] + b[None, :]
+    g = _gradient(upstream.to(m.dtype), t, alpha, alpha_low, ACT, SAVES_INPUT)
+    gx = g * xhat
+    if not FULL:
+        sum_g, sum_gx = tl.sum(tl.where(mask, g, 0), 0), tl.sum(tl.where(mask, gx, 0), 0)
+    else:
+        sum_g, sum_gx = tl.sum(g, 0), tl.sum(gx, 0)
+    tl.store(sum_g_out + plane, sum_g, mask=there)
+    tl.store(sum_gx_out + plane, sum_gx, mask=there)
+    d = _input_gradient(g, xhat, sum_g, sum_gx, r, w, pixels)
+    tl.store(dx + offsets, d.to(loaded.dtype), mask=mask)
+
+
+@triton.jit
+def statistics_kernel(
+    x, means, squares, channels, planes, pixels, part,
+    TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """means, squares [parts, planes]: mean and sum of squared deviations of each part of each plane."""
+    plane, _, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    begin = tl.program_id(1) * part
+    last = tl.minimum(begin + part, pixels)
+    mean = tl.zeros([TILE_C], means.dtype.element_ty)
+    square = tl.zeros([TILE_C], means.dtype.element_ty)
+    for start in range(begin, last, TILE_P):
+        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        v = tl.load(x + offsets, mask=mask, other=0).to(mean.dtype)
+        size = tl.minimum(last - start, TILE_P).to(mean.dtype)
+        before = (start - begin).to(mean.dtype)
+        tile_mean = tl.sum(v, 0) / size
+        d = tl.where(mask, v - tile_mean[None, :], 0)
+        delta = tile_mean - mean
+        mean += delta * (size / (before + size))
+        square += tl.sum(d * d, 0) + delta * delta * (before * (size / (before + size)))
+    at = tl.program_id(1) * planes + plane
+    tl.store(means + at, mean, mask=there)
+    tl.store(squares + at, square, mask=there)
+
+
+@triton.jit
+def forward_kernel(
+    x, weight, bias, residual, means, squares, y, mean_out, rstd_out,
+    channels, planes, pixels, part, alpha, alpha_low, eps, eps_low,
+    ACT: tl.constexpr, PARTS: tl.constexpr,
+    TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    begin = tl.program_id(1) * part
+    last = tl.minimum(begin + part, pixels)
+    T: tl.constexpr = mean_out.dtype.element_ty
+    w, b = _affine(weight, bias, channel, there, T)
+    i = tl.arange(0, PARTS)
+    at = i[:, None] * planes + plane[None, :]
+    some = (i < tl.num_programs(1))[:, None] & there[None, :]
+    part_means = tl.load(means + at, mask=some, other=0)
+    sizes = tl.where(i < tl.num_programs(1), tl.minimum(pixels - i * part, part), 0).to(T)[:, None]
+    total = tl.cast(pixels, T)
+    mean = tl.sum(part_means * (sizes / total), 0)
+    d = part_means - mean[None, :]
+    var = (tl.sum(tl.load(squares + at, mask=some, other=0), 0) + tl.sum(sizes * d * d, 0)) / total
+    rstd = 1 / tl.sqrt(var + wide(eps, eps_low, var))
+    if tl.program_id(1) == 0:
+        tl.store(mean_out + plane, mean, mask=there)
+        tl.store(rstd_out + plane, rstd, mask=there)
+    for start in range(begin, last, TILE_P):
+        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        loaded = tl.load(x + offsets, mask=mask, other=0)
+        t = (loaded.to(T) - mean[None, :]) * (rstd * w)[None, :] + b[None, :]
+        v = activate(t, wide(alpha, alpha_low, t), ACT)
+        if residual is not None:
+            v += tl.load(residual + offsets, mask=mask, other=0).to(T)
+        tl.store(y + offsets, v.to(loaded.dtype), mask=mask)
+
+
+@triton.jit
 def sums_kernel(
-    dy, x, weight, bias, mean, rstd, sums_g, sums_gx,
-    channels, planes, pixels, stride_n, stride_c, stride_p, part, parts, alpha, alpha_low,
-    ACT: tl.constexpr, SAVES_INPUT: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
+    dy, x, weight, bias, mean, rstd, sums_g, sums_gx, channels, planes, pixels, part, alpha, alpha_low,
+    ACT: tl.constexpr, SAVES_INPUT: tl.constexpr,
+    TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """sums_g, sums_gx [parts, planes]: of g = dy act'(t) and of g xhat."""
-    n, c, index, first, last = _place(channels, pixels, part, parts, TILE_C)
-    m = tl.load(mean + n * channels + c, mask=c < channels, other=0)
-    r = tl.load(rstd + n * channels + c, mask=c < channels, other=0)
+    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    begin = tl.program_id(1) * part
+    last = tl.minimum(begin + part, pixels)
+    m = tl.load(mean + plane, mask=there, other=0)
+    r = tl.load(rstd + plane, mask=there, other=0)
+    w, b = _affine(weight, bias, channel, there, m.dtype)
     total_g = tl.zeros([TILE_C], m.dtype)
     total_gx = tl.zeros([TILE_C], m.dtype)
-    for start in range(first, last, TILE_P):
-        offsets, mask = _offsets(start, last, c, channels, stride_c, stride_p, TILE_P, WIDE)
-        v = tl.load(x + n * stride_n + offsets, mask=mask, other=0).to(m.dtype)
-        xhat, t = _xhat_and_t(v, m, r, weight, bias, c, channels)
-        upstream = tl.load(dy + n * stride_n + offsets, mask=mask, other=0).to(m.dtype)
+    for start in range(begin, last, TILE_P):
+        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        v = tl.load(x + offsets, mask=mask, other=0).to(m.dtype)
+        xhat = (v - m[None, :]) * r[None, :]
+        t = xhat * w[None, :] + b[None, :]
+        upstream = tl.load(dy + offsets, mask=mask, other=0).to(m.dtype)
         g = _gradient(upstream, t, alpha, alpha_low, ACT, SAVES_INPUT)
         total_g += tl.sum(tl.where(mask, g, 0), 0)
         total_gx += tl.sum(tl.where(mask, g * xhat, 0), 0)
-    at = index * planes + n * channels + c
-    tl.store(sums_g + at, total_g, mask=c < channels)
-    tl.store(sums_gx + at, total_gx, mask=c < channels)
+    at = tl.program_id(1) * planes + plane
+    tl.store(sums_g + at, total_g, mask=there)
+    tl.store(sums_gx + at, total_gx, mask=there)
 
 
 @triton.jit
 def backward_kernel(
     dy, x, weight, bias, mean, rstd, sums_g, sums_gx, dx, sum_g_out, sum_gx_out,
-    channels, planes, pixels, stride_n, stride_c, stride_p, part, parts, alpha, alpha_low,
+    channels, planes, pixels, part, alpha, alpha_low,
     ACT: tl.constexpr, SAVES_INPUT: tl.constexpr, PARTS: tl.constexpr,
-    TILE_P: tl.constexpr, TILE_C: tl.constexpr, WIDE: tl.constexpr,
+    TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """dx = weight rstd (g - mean g - xhat mean(g xhat))"""
-    n, c, index, first, last = _place(channels, pixels, part, parts, TILE_C)
+    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    begin = tl.program_id(1) * part
+    last = tl.minimum(begin + part, pixels)
     i = tl.arange(0, PARTS)
-    at = i[:, None] * planes + (n * channels + c)[None, :]
-    some = (i < parts)[:, None] & (c < channels)[None, :]
+    at = i[:, None] * planes + plane[None, :]
+    some = (i < tl.num_programs(1))[:, None] & there[None, :]
     sum_g = tl.sum(tl.load(sums_g + at, mask=some, other=0), 0)
     sum_gx = tl.sum(tl.load(sums_gx + at, mask=some, other=0), 0)
-    if index == 0:
-        tl.store(sum_g_out + n * channels + c, sum_g, mask=c < channels)
-        tl.store(sum_gx_out + n * channels + c, sum_gx, mask=c < channels)
-    m = tl.load(mean + n * channels + c, mask=c < channels, other=0)
-    r = tl.load(rstd + n * channels + c, mask=c < channels, other=0)
-    scale = r
-    if weight is not None:
-        scale *= tl.load(weight + c, mask=c < channels, other=0).to(m.dtype)
-    total = tl.cast(pixels, m.dtype)
-    mean_g, mean_gx = sum_g / total, sum_gx / total
-    for start in range(first, last, TILE_P):
-        offsets, mask = _offsets(start, last, c, channels, stride_c, stride_p, TILE_P, WIDE)
-        loaded = tl.load(x + n * stride_n + offsets, mask=mask, other=0)
-        xhat, t = _xhat_and_t(loaded.to(m.dtype), m, r, weight, bias, c, channels)
-        upstream = tl.load(dy + n * stride_n + offsets, mask=mask, other=0).to(m.dtype)
+    if tl.program_id(1) == 0:
+        tl.store(sum_g_out + plane, sum_g, mask=there)
+        tl.store(sum_gx_out + plane, sum_gx, mask=there)
+    m = tl.load(mean + plane, mask=there, other=0)
+    r = tl.load(rstd + plane, mask=there, other=0)
+    w, b = _affine(weight, bias, channel, there, m.dtype)
+    for start in range(begin, last, TILE_P):
+        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        loaded = tl.load(x + offsets, mask=mask, other=0)
+        xhat = (loaded.to(m.dtype) - m[None, :]) * r[None, :]
+        t = xhat * w[None, :] + b[None, :]
+        upstream = tl.load(dy + offsets, mask=mask, other=0).to(m.dtype)
         g = _gradient(upstream, t, alpha, alpha_low, ACT, SAVES_INPUT)
-        d = scale[None, :] * (g - mean_g[None, :] - xhat * mean_gx[None, :])
-        tl.store(dx + n * stride_n + offsets, d.to(loaded.dtype), mask=mask)
+        d = _input_gradient(g, xhat, sum_g, sum_gx, r, w, pixels)
+        tl.store(dx + offsets, d.to(loaded.dtype), mask=mask)
 
 
 class Plan(NamedTuple):
-    """How a dense x [N, C, ...], planes or channels innermost, is cut into programs."""
+    """How a dense x [N, C, ...] is cut into programs, `reads` tensors of its size being read."""
 
     channels: int
     planes: int
     pixels: int
-    stride_n: int
-    stride_c: int
-    stride_p: int
     part: int  # pixels of a program, a multiple of the tile's
-    parts: int
     tile_p: int
     tile_c: int
+    last: bool  # whether channels are innermost
+    warps: int
 
     @staticmethod
-    def of(x: torch.Tensor) -> "Plan":
+    def of(x: torch.Tensor, reads: int) -> "Plan":
         samples, channels = x.shape[:2]
-        pixels = x.numel() // (samples * channels)
-        by_pixel = channels > 1 and x.stride(1) == 1 and pixels > 1
-        tile_c = min(64, triton.next_power_of_2(channels)) if by_pixel else 1
-        tile_p = min(TILE // tile_c, triton.next_power_of_2(pixels))
-        programs = samples * triton.cdiv(channels, tile_c)
+        planes = samples * channels
+        pixels = x.numel() // planes
+        last = channels > 1 and x.stride(1) == 1 and pixels > 1
+        most = MOST // reads // max(1, x.itemsize // 4)
+        tile_p = triton.next_power_of_2(pixels)
+        tile_c = min(triton.next_power_of_2(channels if last else planes), max(1, TILE // tile_p))
+        if last:
+            run = triton.next_power_of_2(channels) if channels * x.itemsize < SECTOR else SECTOR // x.itemsize
+            tile_c = min(64, max(tile_c, run))
+        if tile_p * tile_c > most:
+            tile_c = min(64, triton.next_power_of_2(channels)) if last else 1
+            tile_p = min(TILE // tile_c, tile_p)
+        programs = samples * triton.cdiv(channels, tile_c) if last else triton.cdiv(planes, tile_c)
         parts = max(1, min(triton.cdiv(pixels, tile_p), PROGRAMS // programs, MOST_PARTS))
         part = triton.cdiv(triton.cdiv(pixels, parts), tile_p) * tile_p
-        strides = (channels * pixels, 1, channels) if by_pixel else (channels * pixels, pixels, 1)
-        parts = triton.cdiv(pixels, part)
-        return Plan(channels, samples * channels, pixels, *strides, part, parts, tile_p, tile_c)
+        thread = 64 // x.itemsize // reads  # elements of a tensor: 64 bytes of all
+        warps = min(16, max(1, tile_p * tile_c // thread // 32))
+        return Plan(channels, planes, pixels, part, tile_p, tile_c, last, warps)
 
     @property
-    def programs(self) -> int:
-        return self.planes // self.channels * triton.cdiv(self.channels, self.tile_c) * self.parts
+    def whole(self) -> bool:
+        return self.pixels <= self.tile_p
 
     @property
-    def numbers(self) -> tuple[int, ...]:
-        return self[:8]
+    def parts(self) -> int:
+        return triton.cdiv(self.pixels, self.part)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        if self.last:
+            return self.planes // self.channels * triton.cdiv(self.channels, self.tile_c), self.parts
+        return triton.cdiv(self.planes, self.tile_c), self.parts
 
     @property
     def options(self) -> dict:
-        wide = (self.channels + self.tile_c) * (self.pixels + self.part) > 2**31 - 1  # of one sample
-        return {"TILE_P": self.tile_p, "TILE_C": self.tile_c, "WIDE": wide, "num_warps": WARPS}
+        blocks, parts = self.grid
+        wide = (blocks * self.tile_c + self.channels) * (self.part * parts) > 2**31 - 1
+        options = {
+            "TILE_P": self.tile_p,
+            "TILE_C": self.tile_c,
+            "LAST": self.last,
+            "WIDE": wide,
+            "num_warps": self.warps,
+        }
+        return {**options, "FULL": self.pixels == self.tile_p} if self.whole else options
 
 
 def _plane_or_pixel_order(x: torch.Tensor) -> torch.Tensor:
@@ -239,15 +348,22 @@ def norm_act(x, weight, bias, residual, act, alpha, eps):
         return result, mean.fill_(float("nan")), rstd.fill_(float("nan"))  # as the mean of no pixels
     y = _plane_or_pixel_order(x)
     x, residual = in_layout_of(x, y), None if residual is None else in_layout_of(residual, y)
-    plan = Plan.of(y)
-    means, squares = mean.new_empty((2, plan.parts, plan.planes))
+    plan = Plan.of(y, 1)
+    size = plan.channels, plan.planes, plan.pixels
     weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
+    numbers = (*two_floats(alpha), *two_floats(eps))
     with torch.cuda.device_of(x):
-        statistics_kernel[(plan.programs,)](x, means, squares, *plan.numbers, **plan.options)
-        forward_kernel[(plan.programs,)](
-            x, weight, bias, residual, means, squares, y, mean, rstd, *plan.numbers, *two_floats(alpha),
-            *two_floats(eps), ACT=act, PARTS=triton.next_power_of_2(plan.parts), **plan.options,
-        )  # fmt: skip
+        if plan.whole:
+            whole_forward_kernel[plan.grid](
+                x, weight, bias, residual, y, mean, rstd, *size, *numbers, ACT=act, **plan.options
+            )
+        else:
+            means, squares = mean.new_empty((2, plan.parts, plan.planes))
+            statistics_kernel[plan.grid](x, means, squares, *size, plan.part, **plan.options)
+            forward_kernel[plan.grid](
+                x, weight, bias, residual, means, squares, y, mean, rstd, *size, plan.part, *numbers,
+                ACT=act, PARTS=triton.next_power_of_2(plan.parts), **plan.options,
+            )  # fmt: skip
     return y if y.stride() == result.stride() else result.copy_(y), mean, rstd
 
 
@@ -261,17 +377,20 @@ def norm_act_backward(dy, x, weight, bias, mean, rstd, act, alpha, eps):
         return result, sum_g.zero_(), sum_gx.zero_()
     dx = _plane_or_pixel_order(x)
     dy, x, mean, rstd = in_layout_of(dy, dx), in_layout_of(x, dx), mean.contiguous(), rstd.contiguous()
-    plan = Plan.of(dx)
-    sums_g, sums_gx = mean.new_empty((2, plan.parts, plan.planes))
+    plan = Plan.of(dx, 2)
+    size = plan.channels, plan.planes, plan.pixels
     weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
-    activation = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input}
+    given = dy, x, weight, bias, mean, rstd
+    options = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input, **plan.options}
     with torch.cuda.device_of(x):
-        sums_kernel[(plan.programs,)](
-            dy, x, weight, bias, mean, rstd, sums_g, sums_gx, *plan.numbers, *two_floats(alpha), **activation,
-            **plan.options,
-        )  # fmt: skip
-        backward_kernel[(plan.programs,)](
-            dy, x, weight, bias, mean, rstd, sums_g, sums_gx, dx, sum_g, sum_gx, *plan.numbers, *two_floats(alpha),
-            **activation, PARTS=triton.next_power_of_2(plan.parts), **plan.options,
-        )  # fmt: skip
+        if plan.whole:
+            whole_backward_kernel[plan.grid](*given, dx, sum_g, sum_gx, *size, *two_floats(alpha), **options)
+        else:
+            sums_g, sums_gx = mean.new_empty((2, plan.parts, plan.planes))
+            numbers = (*size, plan.part, *two_floats(alpha))
+            sums_kernel[plan.grid](*given, sums_g, sums_gx, *numbers, **options)
+            backward_kernel[plan.grid](
+                *given, sums_g, sums_gx, dx, sum_g, sum_gx, *numbers,
+                PARTS=triton.next_power_of_2(plan.parts), **options,
+            )  # fmt: skip
     return dx if dx.stride() == result.stride() else result.copy_(dx), sum_g, sum_gx
