@@ -79,7 +79,9 @@ def _between(
 ) -> torch.Tensor:
     if mix is None:
         mix = torch.rand(len(real), dtype=real.dtype, device=real.device, generator=generator)
-    return torch.lerp(fake.detach(), real.detach(), mix.to(real.dtype).reshape([-1] + [1] * (real.dim() - 1)))
+    dtype = torch.promote_types(real.dtype, fake.dtype)  # under autocast the generator's images have 16 bits
+    mix = mix.to(dtype).reshape([-1] + [1] * (real.dim() - 1))
+    return torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), mix)
 
 
 def r1(real_logits: torch.Tensor, real: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -239,7 +241,7 @@ def lecam(
     Args:
         real_logits, fake_logits: [N, ...], the same shape; a patch discriminator's map is averaged.
         real_mean, fake_mean: a_R and a_F, scalar tensors: moving averages of the logits, kept by the caller, as by
-            `real_mean.lerp_(real_logits.detach().mean(), 0.01)`.
+            `real_mean.lerp_(real_logits.detach().float().mean(), 0.01)`.
 
     Returns: [N]. Raises: TypeError, ValueError for wrong tensors.
     """

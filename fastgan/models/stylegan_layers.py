@@ -106,13 +106,15 @@ class Mapping(nn.Module):
         for i in range(self.num_layers):
             w = getattr(self, f"fc{i}")(w)
         if update_emas and self.w_avg_beta is not None:
-            self.w_avg.copy_(torch.lerp(w.detach().mean(0), self.w_avg, self.w_avg_beta))
+            mean = w.detach().to(self.w_avg.dtype).mean(0)  # under autocast w has 16 bits
+            self.w_avg.copy_(torch.lerp(mean, self.w_avg, self.w_avg_beta))
         if self.num_ws is not None:
             w = w[:, None].repeat(1, self.num_ws, 1)
         if truncation_psi == 1:
             return w
         if self.w_avg_beta is None:
             raise ValueError("mapping: truncation_psi needs the running mean of w, which this network does not keep")
+        w = w.to(self.w_avg.dtype)
         near = torch.lerp(self.w_avg, w[:, :truncation_cutoff], truncation_psi)
         return near if truncation_cutoff is None else torch.cat([near, w[:, truncation_cutoff:]], 1)
 

@@ -103,6 +103,12 @@ class CycleGANRecipe(Translation):
             joint=config.norm != "batch",
         )
 
+    @property
+    def dynamic(self) -> str:
+        return (
+            "its pools of earlier images are asked image by image on the host; use --pool 0" if self.config.pool else ""
+        )
+
     def updates(self, step: int) -> list[Update]:
         super().updates(step)
         return [Update("generator", self.g_step), Update("discriminator", self.d_step, fresh=False)]

@@ -105,6 +105,11 @@ class R3GAN(Augmented):
         self.adversaries(r3gan.Generator(sizes), r3gan.Discriminator(sizes), betas=(0.0, config.beta2[0]))
         self.gamma = config.gamma[0]
 
+    @property
+    def dynamic(self) -> str:
+        moving = [n for n in ("gamma", "beta2") if len(set(getattr(self.config, n))) > 1]
+        return f"{' and '.join(moving)} change with every step of the burn-in; give one value twice" if moving else ""
+
     def scheduled(self, start: float, end: float, images: int) -> float:
         """Between `start` and `end`, once `images` have been seen."""
         return end + (start - end) * (1 + math.cos(math.pi * min(images / self.config.burn_in, 1.0))) / 2

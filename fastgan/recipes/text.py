@@ -53,6 +53,7 @@ class TextRecipe(Recipe):
     run_defaults: ClassVar = {"data": "tang-quatrains", "samples": 16, "sample_every": 50, "metrics_every": 50}
     metrics = evaluate_text.METRICS
     headline = ("nll-test", "nll-oracle", "bleu-2", "bleu-3", "self-bleu-2")
+    dynamic = "its sentences are drawn in loops that no graph was made of yet"
     whole_generator = "it is called token by token and not through forward"
 
     def __init__(self, config: TextConfig, data: dict):

@@ -162,13 +162,13 @@ class Translation(Recipe):
         larger = batch.items[0].shape[2:]
         if larger == (height, width):
             return batch.items[0], batch.items[1]
-        draws = batch.rand(2, 2)
-        places = (draws * draws.new_tensor([larger[0] - height + 1, larger[1] - width + 1])).long()
-        cut = []
+        draws, cut = batch.rand(2, 2), []
         for side, images in enumerate(batch.items[:2]):
-            corners = places[:, 0 if self.paired else side].tolist()
-            parts = [im[:, y : y + height, x : x + width] for im, (y, x) in zip(images, corners, strict=True)]
-            cut.append(torch.stack(parts))
+            u, v = draws[:, 0 if self.paired else side].unbind(1)
+            y = (u * (larger[0] - height + 1)).long()[:, None, None] + torch.arange(height, device=u.device)[:, None]
+            x = (v * (larger[1] - width + 1)).long()[:, None, None] + torch.arange(width, device=v.device)
+            place = (y * larger[1] + x).flatten(1)[:, None].expand(-1, images.shape[1], -1)
+            cut.append(images.flatten(2).gather(2, place).unflatten(2, (height, width)))
         return cut[0], cut[1]
 
     def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:

@@ -57,7 +57,7 @@ class Batch:
         self._world = world
         # Image j of this piece is number (j * pieces + piece) * world.size + world.rank of the update.
         self._key = torch.tensor([seed, update, piece * world.size + world.rank, pieces * world.size])
-        self._piece = torch.tensor([piece], device=self.real.device)
+        self._piece = torch.full((1,), piece, device=self.real.device)  # unlike torch.tensor, without waiting for a GPU
         self._all = Batch(whole, world, seed, update, 0, 1) if pieces > 1 else None
         self._draws = 0
         self.keeps: dict[str, torch.Tensor] = {}
@@ -78,7 +78,14 @@ class Batch:
 
     def _next(self, shape: tuple[int, ...], normal: bool) -> torch.Tensor:
         self._draws += 1
-        return _draw(self._key, self._draws - 1, self.size, shape, normal).to(self.real.device)
+        drawn = self.draw(self._draws - 1, shape, normal)
+        if not self.real.is_cuda:
+            return drawn
+        return drawn.pin_memory().to(self.real.device, non_blocking=True)  # from other memory a copy waits for the GPU
+
+    def draw(self, index: int, shape: tuple[int, ...], normal: bool) -> torch.Tensor:
+        """float32 [size, *shape] on the CPU: what the draw number `index` of this update gives, however often it is asked."""
+        return _draw(self._key, index, self.size, shape, normal)
 
     def randn(self, *shape: int) -> torch.Tensor:
         """float32 [size, *shape], standard normal; a new draw with each call."""

@@ -211,7 +211,8 @@ def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[
                 tensors[f"{prefix}{index}/{key}"] = value
             else:
                 numbers[f"{index}/{key}"] = value
-    return tensors, {"numbers": numbers, "groups": saved["param_groups"]}
+    groups = [{name: v for name, v in group.items() if name not in _HOW} for group in saved["param_groups"]]
+    return tensors, {"numbers": numbers, "groups": groups}
 
 
 class _OptimizerState(TypedDict):
@@ -223,6 +224,8 @@ class _OptimizerState(TypedDict):
 
 _OPTION = int | float | bool | None | tuple[float, float]
 _OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
+# How a step is computed, not what it is: the run that goes on decides.
+_HOW = {"foreach", "fused", "capturable"}
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rest: dict) -> None:
@@ -246,6 +249,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.
             odd = next((index for index, entries in state.items() if not entries.keys() >= _OF_ADAM), None)
             if odd is not None:
                 raise BadFile(f"parameter {odd} lacks one of {', '.join(sorted(_OF_ADAM))}")
+        for group, own in zip(groups, optimizer.param_groups, strict=True):
+            group |= {name: own[name] for name in _HOW & own.keys()}
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the optimiser's state does not fit: {shorten(error)}") from error

@@ -188,6 +188,20 @@ def find_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def choose_speed(deterministic: bool | None, device: torch.device) -> str:
+    """Let cuDNN repeat itself bit for bit, or choose its fastest algorithms by timing them; None: the former on the CPU.
+    Returns a line that says what was chosen on a GPU, and which products TF32 rounds, as torch's flags have it; else ""."""
+    exact = device.type == "cpu" if deterministic is None else deterministic
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = exact, not exact
+    if device.type == "cpu":
+        return ""
+    rounded = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
+    types = ", ".join(f"{what} in {'TF32' if yes else 'float32'}" for what, yes in rounded.items())
+    if exact:
+        return f"deterministic: the same run gives the same weights; {types}"
+    return f"fast: cuDNN's algorithms are chosen by timing, so runs differ in rounding (--deterministic: not); {types}"
+
+
 def join(device: str = "auto", timeout: float = 600.0) -> World:
     """The world that torchrun's environment describes (RANK, WORLD_SIZE, LOCAL_RANK), or this process alone.
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from fastgan._torch_private import lerp_
+from fastgan._torch_private import copy_, lerp_
 from fastgan.training.shard import local
 
 
@@ -49,5 +49,5 @@ class EMA:
             old, new = ([local(p) for p in network.parameters()] for network in (averaged, source))
             if old:
                 lerp_(old, new, 1 - keep)
-            for b, value in zip(averaged.buffers(), source.buffers(), strict=True):
-                b.copy_(value)
+            if buffers := list(averaged.buffers()):
+                copy_(buffers, list(source.buffers()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,13 @@ import torch
 from fastgan.data import Loader
 from fastgan.data.source import about
 from fastgan.training import checkpoint as ckpt
-from fastgan.training import pieces, shard, state, yaml_file
+from fastgan.training import graphs, pieces, shard, state, yaml_file
 from fastgan.training.batch import derive_seed
 from fastgan.training.batch_norm import synchronise
-from fastgan.training.distributed import World, join, listening
+from fastgan.training.distributed import World, choose_speed, join, listening
 from fastgan.training.ema import EMA
 from fastgan.training.errors import FORESEEN, Interrupted, TrainingError, explain
+from fastgan.training.feed import Feed
 from fastgan.training.lock import RunLock
 from fastgan.training.log import Meter, measure, save_samples
 from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig, draw
@@ -45,6 +47,11 @@ from fastgan.training.settings import Settings
 from fastgan.training.signals import StopSignal, number_of
 from fastgan.training.sinks import Sink, Sinks
 from fastgan.training.update import Updater
+
+
+def reads_freely(device: torch.device) -> bool:
+    """Whether reading a value waits for nothing; of a GPU it waits for all that was asked before."""
+    return device.type == "cpu"
 
 
 class Trainer:
@@ -95,12 +102,13 @@ class Trainer:
         name = name if isinstance(name, str) else " | ".join(name)
         self.dataset = recipe.load_data(self.run.data, self.config, **options) if dataset is None else dataset
         torch.manual_seed(derive_seed(self.run.seed, "weights"))
-        # cuDNN's fastest algorithms are not the same in every run; the contract is bit-for-bit resume.
-        torch.backends.cudnn.deterministic = True
+        self._speed = choose_speed(self.run.deterministic, self.world.device)
         self.recipe = recipe(self.config, facts_of(recipe, self.dataset, name))
         self.recipe.dataset = dataset
         self.recipe.processes = self.world.size
         pieces.check(self.recipe, self.run.grad_accum)
+        if self.run.graphs:
+            graphs.check(self.recipe, self.run, self.world)
         self._layout = torch.channels_last if self.run.channels_last else torch.contiguous_format
         if self.run.shard_generator:
             shard.check(self.recipe, self.run)
@@ -155,7 +163,7 @@ class Trainer:
         try:
             if self.world.main:
                 data = f"{self.recipe.data.get('name')}: {about(self.dataset)}"
-                lines = f"{self.recipe.name}: {self.folder}", data, self._loader.resume
+                lines = f"{self.recipe.name}: {self.folder}", data, self._loader.resume, self._speed
                 print(*filter(None, lines), sep="\n", flush=True)
                 self._sinks.open(self.folder, self.step, self.recipe)
             with listening():
@@ -203,6 +211,8 @@ class Trainer:
         share = dict(rank=world.rank, world_size=world.size, seed=self.run.seed, workers=self.run.workers)
         places = state.streams(loaded) if found else None
         self._loader = Loader(self.dataset, self.config.batch_size, start=self.images, states=places, **share)
+        move = functools.partial(recipe.medium.to_device, device=world.device, layout=self._layout)
+        self._feed = Feed(self._loader, move, world.device)
         if world.main:
             self._claim(seen)
         self.folder = Path(world.agree(str(self.folder)))
@@ -231,36 +241,37 @@ class Trainer:
         stop = False
         while self.step < self.config.steps and not stop:
             values, stop = self._train_step()
-            if self.world.main and self._due(run.log_every):
+            if self.world.main and self._due(run.log_every, self.step):
                 row = {name: float(value) for name, value in values.items()} | meter.row(self.step)
                 self.seconds = row["seconds"]
                 self._sinks.write(self.step, row)
-            if stop or self._due(run.checkpoint_every):
+            if stop or self._due(run.checkpoint_every, self.step):
                 self._save()
-            if self._due(run.sample_every):
+            if self._due(run.sample_every, self.step):
                 self._show(self._draw())
-            if run.metrics_every and self._due(run.metrics_every):
+            if run.metrics_every and self._due(run.metrics_every, self.step):
                 self._evaluate()
         self._writer.wait()
 
-    def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.config.steps
+    def _due(self, every: int, step: int) -> bool:
+        return step % every == 0 or step == self.config.steps
 
     def _train_step(self) -> tuple[dict[str, torch.Tensor], bool]:
         """All updates of one step and the moving average; returns the logged values and whether to stop."""
         logs, stop, items, carried = {}, False, None, {}
-        # Reading a value waits for a GPU; on the CPU it is free, and a bad update is caught before it is made.
-        often = min(self.run.log_every, self.run.checkpoint_every)
-        look = self.world.device.type == "cpu" or (self.step + 1) % often == 0
+        # What is logged or saved was looked at; where that is free a bad update is caught before it is made.
+        often = self.run.log_every, self.run.checkpoint_every
+        due = reads_freely(self.world.device) or any(self._due(every, self.step + 1) for every in often)
         for update in self.recipe.updates(self.step):
             if update.fresh or items is None:
-                to_device, device = self.recipe.medium.to_device, self.world.device
-                items = tuple(to_device(item, device, self._layout) for item in self._next_batch())
-                self.images, carried = self._loader.consumed, {}
-            values, votes = self._updater(update, items, self.update, self._signal.number > 0, look, carried)
+                items, carried = self._next_batch(), {}
+                self.images = self._feed.consumed
+            asked = self._signal.number > 0
+            look = due or (asked and self.world.size == 1)
+            values, ends = self._updater(update, items, self.update, asked, look, carried)
             self.update += 1
             logs |= values
-            stop = stop or (look and float(votes) > 0)
+            stop = stop or ends
         self.step += 1
         images = self.config.batch_size * self.world.size
         self.ema.halflife = self.recipe.ema_halflife(self.step * images)
@@ -269,7 +280,7 @@ class Trainer:
 
     def _next_batch(self) -> tuple[torch.Tensor, ...]:
         try:
-            return next(self._loader)
+            return next(self._feed)
         except Exception as error:  # whatever the data set raised in the loader's thread
             why = f"{type(error).__name__}: {error}"
             raise TrainingError(f"step {self.step + 1}: no batch of data ({why}). {self._safe()}") from error
@@ -279,7 +290,7 @@ class Trainer:
             return
         self._saved = self.step
         # Each process has a place of its own in a stream; an indexed source is where `images` says.
-        streams = self.world.collect(self._loader.state) if self._loader.state else []
+        streams = self.world.collect(self._feed.state) if self._feed.state else []
         if not self._takes_part:
             return
         tensors, rest = state.pack(self.recipe, self.ema, self._updater.scalers)

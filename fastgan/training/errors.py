@@ -6,12 +6,13 @@ import errno
 
 from fastgan.training.compiled import CannotCompile
 from fastgan.training.distributed import PeerLost
+from fastgan.training.graphs import CannotCapture
 from fastgan.training.recipe import RecipeConfig
 from fastgan.training.sinks import SinkFailed
 from fastgan.training.update import NotFinite
 
 # What a run meets that is no mistake in its code.
-FORESEEN = (NotFinite, PeerLost, SinkFailed, CannotCompile, OSError)
+FORESEEN = (NotFinite, PeerLost, SinkFailed, CannotCompile, CannotCapture, OSError)
 
 
 class TrainingError(RuntimeError):
@@ -30,6 +31,8 @@ def explain(error: Exception, step: int, config: RecipeConfig) -> tuple[str, str
     """What one of `FORESEEN` in training step `step` means, and what to add to the command that resumes."""
     if isinstance(error, CannotCompile):
         return f"--compile: {error}", " --no-compile"
+    if isinstance(error, CannotCapture):
+        return f"--graphs: step {step}: {error}", " --no-graphs"
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{'the disk is full' if full else f'step {step}: the run cannot be written'} ({error})", ""

@@ -33,6 +33,9 @@ What the engine expects
 - With `--grad-accum` a loss sees a piece of the batch at a time, each from the same state of buffers and generators; of
   `running` buffers the mean remains. An update that needs all images is `whole`; where pieces would change what a recipe
   does (draws of a layer from the global generators among them), `whole_batch` says why, and the run is refused.
+- With `--graphs` the host runs a step a few times only: a number that changes from step to step and enters a loss is a tensor
+  in a buffer, or a plain attribute of the recipe, of which each value is a graph of its own. Learning rates may change freely.
+  `dynamic` says why a recipe's steps cannot be captured.
 - A buffer that every process moves by its own part of the batch (the path length's mean, LeCam's means) is listed in
   `running`: the engine averages it over the processes, with the gradients.
 - A network in `averaged` may be split over processes (`--shard-generator`): outside `prepare` it is used through
@@ -124,6 +127,7 @@ class Recipe:
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
         whole_batch: why `--grad-accum` must not cut a batch, beyond what `fastgan.training.pieces` sees in the networks (batch
             normalisation, dropout, minibatch standard deviation); empty where it may.
+        dynamic: why `--graphs` cannot capture its steps, as the host decides or reads something in them; empty where it can.
         sample_options: what of `fastgan sample` its samples bear, beside seeds.
         pairs: whether `load_data` takes two names, as `--data A B` gives them.
 
@@ -144,6 +148,7 @@ class Recipe:
     headline: tuple[str, ...] = ("fd_",)
     whole_generator: str = ""
     whole_batch: str = ""
+    dynamic: str = ""
     sample_options: tuple[str, ...] = ("separate", "interpolate")
 
     def __init_subclass__(cls, **options):

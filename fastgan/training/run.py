@@ -52,6 +52,12 @@ class RunOptions:
     all images at once (batch normalisation, dropout, statistics of the batch)."""
     compile: bool = False
     """Compile whole updates, penalties included, in a minute or so. For convolutions on a CPU eager is as fast."""
+    graphs: bool = False
+    """On CUDA: replay each update, penalties and optimiser included, as a CUDA graph once it was made twice. The same numbers;
+    much faster where the host is slower than the GPU. Refused with a reason where a recipe's steps cannot be."""
+    deterministic: bool | None = None
+    """The same run gives the same weights, bit for bit. Default: on the CPU yes; on CUDA no, as cuDNN's fastest algorithms are
+    not the same in every run."""
     channels_last: bool = False
     """Keep images and convolutions in channels_last order: 2 to 8% faster on a CPU for DCGAN's discriminator."""
     shard_generator: bool = False

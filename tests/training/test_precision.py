@@ -51,6 +51,22 @@ def test_near_float32(pictures, tmp_path, precision, dtype):
         assert all(p.dtype == torch.float32 for p in network.parameters())
 
 
+@pytest.mark.parametrize("name", ["wgan-gp", "stylegan2", "stylegan3"])
+def test_running_means_and_mixtures_stay_wide(name, pictures, tmp_path):
+    """What mixes numbers of the network, which have 16 bits under autocast, with numbers that keep theirs."""
+    recipe = recipes.get(name)
+    sizes = {k: v for k, v in {**SIZES, "layers": 4, "critic_steps": 1}.items() if hasattr(recipe.Config, k)}
+    run = RunConfig(
+        data=pictures, out=str(tmp_path), resolution=32, samples=1, log_every=1, device="cpu", precision="bf16"
+    )
+    trainer = Trainer(recipe, recipe.Config(steps=2, **sizes), run)
+    found = rows(trainer)
+    assert all(math.isfinite(row["generator/loss"]) and math.isfinite(row["discriminator/gradient"]) for row in found)
+    if name != "wgan-gp":
+        mean = trainer.recipe.generator.mapping.w_avg
+        assert mean.dtype == torch.float32 and mean.abs().max() > 0
+
+
 def test_a_step_that_overflows_is_left_out_and_halves_the_scale(pictures, tmp_path):
     run = trainer(pictures, tmp_path, "fp16", 12, type("Loud", (Loud,), {"factor": 300.0}))
     discriminator = run.recipe.networks["discriminator"]

@@ -12,6 +12,7 @@ import math
 import torch
 
 from fastgan.ops import grid_sample, setup_filter, upfirdn2d
+from fastgan.training.augment.constants import constant, placed
 from fastgan.training.augment.draws import Draws
 
 # Low-pass filter of the symlet with 6 vanishing moments (Daubechies, "Ten Lectures on Wavelets", 1992, table 6.3).
@@ -46,8 +47,8 @@ def extend(images: torch.Tensor, margin: int) -> torch.Tensor:
     # Indices from Python: torch 2.14's Inductor fails on the remainder of an arange ("sympy expression is NaN").
     for axis in (2, 3):
         last = images.shape[axis] - 1
-        places = [last - abs(i % max(2 * last, 1) - last) for i in range(-margin, last + margin + 1)]
-        images = images.index_select(axis, torch.tensor(places, device=images.device))
+        places = tuple(last - abs(i % max(2 * last, 1) - last) for i in range(-margin, last + margin + 1))
+        images = images.index_select(axis, constant(places, images, torch.int64))
     return images
 
 
@@ -63,7 +64,7 @@ def blit(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tensor:
     turns = torch.where(gates[:, 1], (u[:, 1] * 4).long(), 0)
     if h != w:
         turns = torch.where(turns == 2, turns, 0)
-    most = 0.125 * u.new_tensor([w, h])
+    most = 0.125 * constant((w, h), u)
     shift = torch.where(gates[:, 2:], ((u[:, 2:] * 2 - 1) * most).round().long(), 0)
     return move(images, mirror, turns, shift)
 
@@ -96,7 +97,7 @@ def geometric(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tens
     z, u = draws.randn(4).to(dtype), draws.rand(2).to(dtype)
     s, a = (torch.where(gates[:, i], torch.exp2(0.2 * z[:, j]), 1.0) for i, j in ((0, 0), (2, 1)))
     first, second = (torch.where(gates[:, i], (2 * u[:, j] - 1) * math.pi, 0.0) for i, j in ((1, 0), (3, 1)))
-    size = images.new_tensor([images.shape[3], images.shape[2]])
+    size = constant((images.shape[3], images.shape[2]), images)
     shift = torch.where(gates[:, 4:], 0.125 * z[:, 2:] * size, 0.0)
     stretch = torch.stack([1 / (a * s), a / s], 1)
     inverse = _rotation(-first) @ (stretch[:, :, None] * _rotation(-second))
@@ -115,7 +116,7 @@ def warp(images: torch.Tensor, inverse: torch.Tensor, shift: torch.Tensor) -> to
     undoes the doubling exactly (the filter is orthogonal to its shifts by two).
     """
     h, w = images.shape[2:]
-    f = setup_filter(SYM6, device=images.device)
+    f = placed(setup_filter, SYM6, device=images.device)
     doubled = upfirdn2d(extend(images, _MARGIN), f, up=2, padding=[6, 5, 6, 5], gain=4)
     x, y = (
         (torch.arange(-_BEFORE, 2 * k - 1 + _AFTER, device=images.device, dtype=images.dtype) - _PHASE) / 2

@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from fastgan.training.augment.constants import constant, placed
 from fastgan.training.augment.draws import Draws
 from fastgan.training.augment.geometry import extend
 
@@ -64,7 +65,7 @@ def color_matrix(
     one = brightness.new_ones(3, 3)
     luma = one / 3
     chroma = torch.eye(3, dtype=one.dtype, device=one.device) - luma
-    cross = brightness.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
+    cross = constant(((0, -1, 1), (1, 0, -1), (-1, 1, 0)), brightness) / 3**0.5
     along, across = contrast * flip, contrast * saturation
     parts = (along, across * hue.cos(), across * hue.sin())
     matrix = sum(x[:, None, None] * m for x, m in zip(parts, (luma, chroma, cross), strict=True))
@@ -89,18 +90,22 @@ def filter_bank() -> torch.Tensor:
     return torch.stack([low, *reversed(bands)])
 
 
+def _filter_bank(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    return filter_bank().to(device, dtype)
+
+
 def frequencies(images: torch.Tensor, draws: Draws, p: torch.Tensor) -> torch.Tensor:
     """Each of four frequency bands is amplified with probability p by t, log2 t of N(0, 1), then all are scaled so that an
     image with the natural power spectrum keeps its energy."""
     gates = draws.rand(4) < p
     t = torch.exp2(draws.randn(4)).to(images.dtype)
-    power = images.new_tensor(_POWER)
+    power = constant(_POWER, images)
     gains = torch.ones_like(t)
     for band in range(4):
         factor = torch.ones_like(t)
         factor[:, band] = torch.where(gates[:, band], t[:, band], 1.0)
         gains = gains * factor / (power * factor.square()).sum(1, keepdim=True).sqrt()
-    filtered = filter_images(images, gains @ filter_bank().to(gains))
+    filtered = filter_images(images, gains @ placed(_filter_bank, gains.device, gains.dtype))
     return torch.where(gates.any(1)[:, None, None, None], filtered, images)
 
 
