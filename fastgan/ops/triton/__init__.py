@@ -1,7 +1,7 @@
 """Triton kernels for CUDA tensors. `load()` registers them without importing triton, which happens at the first launch.
 
 With TRITON_INTERPRET=1 in the environment when fastgan is imported, the same kernels run interpreted on CPU tensors as
-`impl="triton"`: that is how the tests execute them without a GPU. No GPU timing of them has been taken yet.
+`impl="triton"`: that is how the tests execute them without a GPU.
 """
 
 import importlib

@@ -1,9 +1,9 @@
 """gumbel_softmax in Triton: y = softmax((x + g) / temperature) of each row, the noise made in registers.
 
-A program takes a row, in two passes: the first keeps the maximum and the sum of exponentials, the second makes the same noise
-again and stores. Bytes per element in float32, if the second reading comes from cache (H100: 50 MB): 8; if not, 12. For 64x5000:
-2.6 MB, 0.9 us at 3 TB/s, less than a launch. Arithmetic: 10 rounds of Philox per four elements and two logarithms each, twice.
-Not measured: no GPU was at hand.
+A program takes a row. Up to MOST columns it holds the row in registers, as two tiles of powers of two, so that few lanes are
+idle. Of a longer row it keeps the maximum and the sum of exponentials, then makes the same noise again and stores. Bytes per
+element in float32: 8, of longer rows 12 where the second reading does not come from cache (H100: 50 MB). Arithmetic: 10 rounds
+of Philox per four elements and two logarithms each.
 """
 
 import torch
@@ -11,9 +11,10 @@ import triton
 import triton.language as tl
 
 from fastgan.ops.triton.launch import WARPS, check_tensors, two_floats
-from fastgan.ops.triton.math import wide
+from fastgan.ops.triton.math import log_normal, wide
 
 TILE = 2048
+MOST = 8192
 
 
 @triton.jit
@@ -35,14 +36,47 @@ def _words(block, row, low, high):
 
 
 @triton.jit
-def _noisy(logits, start, columns, row, low, high, temperature, temperature_low, T: tl.constexpr, TILE: tl.constexpr):
-    """(x + g) / temperature of columns start ... start + TILE, -inf beyond the last; and x's own type."""
+def _noisy(logits, start, columns, row, low, high, inverse, T: tl.constexpr, TILE: tl.constexpr):
+    """(x + g) / temperature of columns start ... start + TILE, -inf beyond the last."""
     at = start + tl.arange(0, TILE)
     x = tl.load(logits + at, mask=at < columns, other=0)
     words = _words(start // 4 + tl.arange(0, TILE // 4), row, low, high)
     u = ((words >> 9).to(T) + 0.5) * 1.1920928955078125e-07  # 2^-23
-    v = x.to(T) - tl.log(-tl.log(u))
-    return tl.where(at < columns, v / wide(temperature, temperature_low, v), float("-inf"))
+    v = x.to(T) - log_normal(-log_normal(u))
+    return tl.where(at < columns, v * inverse, float("-inf"))
+
+
+@triton.jit
+def _store(y, start, columns, value, TILE: tl.constexpr):
+    at = start + tl.arange(0, TILE)
+    tl.store(y + at, value.to(y.dtype.element_ty), mask=at < columns)
+
+
+@triton.jit
+def whole_kernel(
+    logits, y, seed, columns, temperature, temperature_low,
+    DOUBLE: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """Rows of at most HEAD + TAIL columns; no second tile where TAIL is 0."""
+    row = tl.program_id(0)
+    key = tl.load(seed)
+    low, high = key.to(tl.uint32), (key >> 32).to(tl.uint32)
+    T: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    logits += row.to(tl.int64) * columns
+    y += row.to(tl.int64) * columns
+    inverse = 1 / wide(temperature, temperature_low, tl.zeros([], T))
+    v = _noisy(logits, 0, columns, row, low, high, inverse, T, HEAD)
+    most = tl.max(v, 0)
+    if TAIL:
+        w = _noisy(logits, HEAD, columns, row, low, high, inverse, T, TAIL)
+        most = tl.maximum(most, tl.max(w, 0))
+        w = tl.exp(w - most)
+    v = tl.exp(v - most)
+    total = tl.sum(v, 0)
+    if TAIL:
+        total += tl.sum(w, 0)
+        _store(y, HEAD, columns, w * (1 / total), TAIL)
+    _store(y, 0, columns, v * (1 / total), HEAD)
 
 
 @triton.jit
@@ -55,17 +89,24 @@ def forward_kernel(
     T: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     logits += row.to(tl.int64) * columns
     y += row.to(tl.int64) * columns
+    inverse = 1 / wide(temperature, temperature_low, tl.zeros([], T))
     most = tl.full([], float("-inf"), T)
     total = tl.zeros([], T)
     for start in range(0, columns, TILE):
-        v = _noisy(logits, start, columns, row, low, high, temperature, temperature_low, T, TILE)
+        v = _noisy(logits, start, columns, row, low, high, inverse, T, TILE)
         larger = tl.maximum(most, tl.max(v, 0), propagate_nan=tl.PropagateNan.ALL)
         total = total * tl.exp(most - larger) + tl.sum(tl.exp(v - larger), 0)
         most = larger
     for start in range(0, columns, TILE):
-        v = _noisy(logits, start, columns, row, low, high, temperature, temperature_low, T, TILE)
-        at = start + tl.arange(0, TILE)
-        tl.store(y + at, (tl.exp(v - most) / total).to(y.dtype.element_ty), mask=at < columns)
+        v = _noisy(logits, start, columns, row, low, high, inverse, T, TILE)
+        _store(y, start, columns, tl.exp(v - most) * (1 / total), TILE)
+
+
+def _tiles(columns: int) -> tuple[int, int]:
+    """(HEAD, TAIL) for a row: one power of two, or two where that leaves fewer lanes idle."""
+    one = max(16, triton.next_power_of_2(columns))
+    tail = triton.next_power_of_2(max(16, columns - one // 2))
+    return (one, 0) if one < 64 or tail == one // 2 else (one // 2, tail)
 
 
 def gumbel_softmax(logits, temperature, seed):
@@ -75,9 +116,22 @@ def gumbel_softmax(logits, temperature, seed):
     if not y.numel():
         return y
     columns = logits.shape[-1]
+    rows = logits.numel() // columns
+    numbers = columns, *two_floats(temperature)
+    double = logits.dtype == torch.float64
     with torch.cuda.device_of(logits):
-        forward_kernel[(logits.numel() // columns,)](
-            logits, y, seed, columns, *two_floats(temperature), DOUBLE=logits.dtype == torch.float64,
-            TILE=min(TILE, max(16, triton.next_power_of_2(columns))), num_warps=WARPS,
-        )  # fmt: skip
+        if columns <= (MOST // 2 if double else MOST):
+            head, tail = _tiles(columns)
+            whole_kernel[(rows,)](
+                logits,
+                y,
+                seed,
+                *numbers,
+                DOUBLE=double,
+                HEAD=head,
+                TAIL=tail,
+                num_warps=min(WARPS, max(1, head // 512)),
+            )
+        else:
+            forward_kernel[(rows,)](logits, y, seed, *numbers, DOUBLE=double, TILE=TILE, num_warps=WARPS)
     return y
