@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastgan._default_device import on_cpu
 from fastgan.convert import infer, rosinality, unpickler
 from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network, checksum
@@ -186,6 +187,7 @@ def _plain(value: Any, left: list[int]) -> Any:
     raise UnknownNetwork(f"constructor argument {clip(value)} is not plain data")
 
 
+@on_cpu
 def convert(
     source: str | Path,
     out: str | Path,
@@ -233,9 +235,9 @@ def convert(
 
 def _average(generator: nn.Module) -> torch.Tensor:
     """The mean of w over 10,000 latents, drawn 400 at a time."""
-    random, parts = torch.Generator().manual_seed(0), []
+    random, parts = torch.Generator("cpu").manual_seed(0), []
     for _ in range(25):
-        z = torch.randn(400, generator.z_dim, generator=random)
+        z = torch.randn(400, generator.z_dim, generator=random, device="cpu")
         parts.append(generator.mapping(z, None)[:, 0].mean(0))
     return torch.stack(parts).mean(0)
 
@@ -260,7 +262,7 @@ class Converted:
 
     def labels(self, seeds: list[int]) -> torch.Tensor | None:
         """int64 [N], a class per seed, in turn; None for a network without classes."""
-        return torch.tensor([seed % self.classes for seed in seeds]) if self.classes else None
+        return torch.tensor([seed % self.classes for seed in seeds], device="cpu") if self.classes else None
 
     def generate(
         self,
@@ -277,6 +279,7 @@ class Converted:
         return self.generate(networks, self.latents(seeds), self.labels(seeds))
 
 
+@on_cpu
 def load(
     path: str | Path, device: str | torch.device = "cpu", *, say: Callable[[str], None] = _say
 ) -> tuple[Converted, dict[str, nn.Module]]:

@@ -35,7 +35,7 @@ def generator(state: State, latent_average: torch.Tensor | None = None) -> dict[
     """
     out: dict[str, torch.Tensor] = {}
     keeps_noise = any(name.startswith("noises.") for name in state)
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator("cpu").manual_seed(0)
     for i in range(1, count(state, r"style\.(\d+)\.")):
         for part in ("weight", "bias"):
             out[f"mapping.fc{i - 1}.{part}"] = state[f"style.{i}.{part}"]
@@ -53,7 +53,7 @@ def generator(state: State, latent_average: torch.Tensor | None = None) -> dict[
         if keeps_noise:
             out[f"{target}.noise_const"] = state[f"noises.noise_{noise}"].squeeze()
         else:
-            out[f"{target}.noise_const"] = torch.randn(resolution, resolution, generator=random)
+            out[f"{target}.noise_const"] = torch.randn(resolution, resolution, generator=random, device="cpu")
         _filters(out, [target])
 
     def to_rgb(source: str, target: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fastgan import user_code
+from fastgan._default_device import on_cpu
 from fastgan.data import huggingface
 from fastgan.data.archive import check_target, load_npy, load_npz, save_npz
 from fastgan.data.dataset import ImageDataset
@@ -35,6 +36,7 @@ def names() -> list[str]:
     return ours + DATA.added()
 
 
+@on_cpu
 def load(
     name_or_path: str | Path,
     *,

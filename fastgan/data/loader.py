@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastgan._default_device import on_cpu
 from fastgan.data.source import Batch, IndexReader, State, StreamReader, is_stream, of_rank
 
 _MOST_LEFT_OUT = 1000  # items in a row that a stream may leave out before it counts as unreadable
@@ -109,6 +110,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         return self
 
+    @on_cpu
     def __next__(self) -> Batch:
         began = time.perf_counter()
         (batch, states), size, empty = self._held, self.batch_size, 0

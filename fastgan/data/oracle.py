@@ -22,10 +22,10 @@ class Oracle(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
         self.output = nn.Linear(hidden, vocabulary)
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator("cpu").manual_seed(seed)
         with torch.no_grad():
             for p in self.parameters():
-                p.copy_(torch.randn(p.shape, generator=random))
+                p.copy_(torch.randn(p.shape, generator=random, device="cpu"))
         # One bias in the original cell; two drawn from N(0, 1) would add up to N(0, 2).
         nn.init.zeros_(self.lstm.bias_hh_l0)
         self.requires_grad_(False)

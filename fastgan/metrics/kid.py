@@ -23,13 +23,13 @@ def kernel_distance(a: torch.Tensor, b: torch.Tensor, subsets: int = 100, size: 
     if subsets < 1 or size < 2:
         raise ValueError(f"subsets is {subsets} and size {size}, expected at least 1 and 2")
     check_rows(2, a=a, b=b)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     a, b = a.double(), b.double()
 
     def draw(x):
-        return x[torch.randperm(len(x), generator=generator)[:size].to(x.device)]
+        return x[torch.randperm(len(x), generator=generator, device="cpu")[:size].to(x.device)]
 
-    values = torch.tensor([_unbiased(draw(a), draw(b)) for _ in range(subsets)], dtype=torch.float64)
+    values = torch.tensor([_unbiased(draw(a), draw(b)) for _ in range(subsets)], dtype=torch.float64, device="cpu")
     return float(values.mean()), float(values.std(correction=0))
 
 

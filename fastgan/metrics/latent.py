@@ -180,9 +180,9 @@ def _all(parts: list[torch.Tensor]) -> torch.Tensor:
 def _draws(generator: nn.Module, count: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """This process's share of the draws: latents in W of two ends, and uniform numbers [N, 4], a batch at a time."""
     device = next(generator.parameters()).device
-    source = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, 2, generator.z_dim, generator=source)
-    u = torch.rand(count, 4, generator=source)
+    source = torch.Generator("cpu").manual_seed(seed)
+    z = torch.randn(count, 2, generator.z_dim, generator=source, device="cpu")
+    u = torch.rand(count, 4, generator=source, device="cpu")
     classes = getattr(generator, "c_dim", 0)
     c = F.one_hot(torch.arange(count) % classes, classes).float() if classes else torch.empty(count, 0)
     for latents, uniform, label in zip(*(share(t).split(_BATCH) for t in (z, u, c)), strict=True):

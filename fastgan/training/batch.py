@@ -21,10 +21,10 @@ def derive_seed(*parts: int | str) -> int:
 def _draw(key: torch.Tensor, index: int, size: int, shape: list[int], normal: bool) -> torch.Tensor:
     # An op, so that a compiled step draws anew with each call: seed, update and place are in a tensor, not in the graph.
     seed, update, place, places = key.tolist()
-    generator = torch.Generator().manual_seed(derive_seed(seed, update, index))
+    generator = torch.Generator("cpu").manual_seed(derive_seed(seed, update, index))
     function = torch.randn if normal else torch.rand
     # For all processes, and sliced: the same numbers on every device and for every world size.
-    return function(places * size, *shape, generator=generator)[place::places].clone()
+    return function(places * size, *shape, generator=generator, device="cpu")[place::places].clone()
 
 
 @_draw.register_fake
@@ -56,7 +56,7 @@ class Batch:
         self.size = len(self.items[0])
         self._world = world
         # Image j of this piece is number (j * pieces + piece) * world.size + world.rank of the update.
-        self._key = torch.tensor([seed, update, piece * world.size + world.rank, pieces * world.size])
+        self._key = torch.tensor([seed, update, piece * world.size + world.rank, pieces * world.size], device="cpu")
         self._piece = torch.full((1,), piece, device=self.real.device)  # unlike torch.tensor, without waiting for a GPU
         self._all = Batch(whole, world, seed, update, 0, 1) if pieces > 1 else None
         self._draws = 0

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from fastgan._default_device import on_cpu
 from fastgan.data import Loader
 from fastgan.data.source import about
 from fastgan.training import checkpoint as ckpt
@@ -74,6 +75,7 @@ class Trainer:
     ImportError for a package that a sink needs; TypeError for an object that is no sink.
     """
 
+    @on_cpu
     def __init__(
         self,
         recipe: type[Recipe],
@@ -135,6 +137,7 @@ class Trainer:
         name = RECIPES.name_of(type(self.recipe), elsewhere=True)
         return resume_command(name, self.folder, self.run, self.world.size)
 
+    @on_cpu
     def train(self) -> Path:
         """Run to `config.steps`; returns the run folder.
 

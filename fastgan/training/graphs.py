@@ -126,7 +126,7 @@ class _Draws:
         if not self._drawn:
             return
         # New each time: the copy of the last update may not have begun yet.
-        numbers = torch.empty(self._memory.shape, pin_memory=self._memory.is_cuda)
+        numbers = torch.empty(self._memory.shape, device="cpu", pin_memory=self._memory.is_cuda)
         for i, (place, (shape, normal)) in enumerate(zip(self._places, self._drawn, strict=True)):
             numbers[place] = batch.draw(i, shape, normal).flatten()
         self._memory.copy_(numbers, non_blocking=True)

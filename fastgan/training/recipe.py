@@ -58,6 +58,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from fastgan._default_device import on_cpu
 from fastgan.fields import brief
 from fastgan.media import Image, Medium
 from fastgan.options import Batch, Count, NonNegative
@@ -219,13 +220,14 @@ class Recipe:
 
     def latents(self, seeds: list[int]) -> torch.Tensor:
         """float32 [N, *latent_shape]: row i depends on seeds[i] alone."""
-        draws = [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        seeded = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
+        draws = [torch.randn(self.latent_shape, generator=g, device="cpu") for g in seeded]
         return torch.stack(draws)
 
     def labels(self, seeds: list[int]) -> torch.Tensor | None:
         """int64 [N] for class-conditional networks: a class per seed, in turn. None where there are no classes."""
         classes = self.data.get("num_classes", 0) if getattr(self.config, "conditional", False) else 0
-        return torch.tensor([seed % classes for seed in seeds]) if classes else None
+        return torch.tensor([seed % classes for seed in seeds], device="cpu") if classes else None
 
     def generate(
         self,
@@ -247,6 +249,7 @@ class Recipe:
         without latents replaces this one."""
         return self.generate(networks, self.latents(seeds), self.labels(seeds))
 
+    @on_cpu
     def evaluate(
         self,
         networks: dict[str, nn.Module],
@@ -304,6 +307,7 @@ class Recipe:
         return {"samples": functools.cache(samples), "data": functools.cache(data), **made}
 
 
+@on_cpu
 def draw(recipe: Recipe, networks: dict[str, nn.Module], seeds: list[int], chunk: int = 64) -> torch.Tensor | list[str]:
     """Samples of `seeds` without gradients, `chunk` at a time: float [N, C, ...] on the CPU, or texts.
 
