@@ -133,7 +133,8 @@ def sample(argv: list[str]) -> int:
                 parts = sampling.pictures(recipe, networks, seeds, label, truncation)
                 samples = sampling.grid(parts, len(seeds)) if issubclass(recipe.medium, Image) else torch.cat([*parts])
             path = options.out or folder / f"{name}seeds-{options.seeds}"
-            print(save_samples(samples, path, recipe.medium, recipe.data))
+            facts = recipe.data | {"sample_columns": recipe.sample_columns}
+            print(save_samples(samples, path, recipe.medium, facts))
     return 0
 
 

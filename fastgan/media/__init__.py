@@ -17,4 +17,4 @@ def medium_of(path: Path) -> type[Medium]:
     """The kind of the samples that a file made by `Medium.save` holds, by what it looks like."""
     if path.with_suffix(".wav").is_file():
         return Signal
-    return Text if path.suffix == ".txt" else Image
+    return {".txt": Text, ".png": Image}.get(path.suffix, Medium)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -16,6 +17,8 @@ from fastgan.files import PICTURES, complete, named
 from fastgan.media.medium import Medium, figure, first
 from fastgan.options import Count, Side
 from fastgan.sizes import Resolution, resolution_of
+
+_LAYOUT = "fastgan:columns"  # key of a PNG's text
 
 
 class Image(Medium):
@@ -96,8 +99,9 @@ class Image(Medium):
 
     @classmethod
     def save(cls, samples: torch.Tensor, path: Path, facts: Mapping[str, Any] | None = None) -> Path:
-        """A grid; the suffix decides the format (`save_grid`)."""
-        return save_grid(samples, path)
+        """A grid; the suffix decides the format (`save_grid`). Where a sample is a strip of several images,
+        `sample_columns` in the facts names them."""
+        return save_grid(samples, path, labels=(facts or {}).get("sample_columns", ()))
 
     @classmethod
     def save_one(cls, sample: torch.Tensor, path: Path, facts: Mapping[str, Any] | None = None) -> Path:
@@ -116,7 +120,31 @@ class Image(Medium):
 
     @classmethod
     def html(cls, path: Path) -> str:
-        return figure(embedded(path), path)
+        """The picture, under the names of its columns where the PNG says them."""
+        return figure(_headed(path) or embedded(path), path)
+
+
+def _headed(path: Path) -> str:
+    """The picture under a row of headings, as `save_grid` has kept them; empty where it has none. Widths are shares, so the
+    headings stay above their columns at any size."""
+    import PIL.Image
+
+    with PIL.Image.open(path) as picture:
+        layout = picture.info.get(_LAYOUT)
+    try:
+        kept = json.loads(layout or "{}")
+        across, cell, pad, labels = (kept[name] for name in ("across", "cell", "pad", "labels"))
+        strip = f"{pad:d}fr repeat({len(labels)}, minmax(0, {cell / len(labels):g}fr)) "
+        heads = [
+            f'<b style="grid-column:{2 + i + n * (len(labels) + 1)}" title="{html.escape(name)}">{html.escape(name)}</b>'
+            for n in range(across)
+            for i, name in enumerate(labels)
+        ]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # another program's PNG
+        return ""
+    columns = f"display:inline-grid;grid-template-columns:{strip * across}{pad:d}fr"
+    picture = embedded(path).replace("<img", '<img style="grid-column:1/-1;width:100%"', 1)
+    return f'<div class="strips" style="{columns}">{"".join(heads)}{picture}</div>'
 
 
 def save_array(pixels: torch.Tensor, path: Path) -> None:
@@ -134,7 +162,12 @@ def embedded(path: Path) -> str:
 
 
 def save_grid(
-    images: torch.Tensor, path: Path, columns: int | None = None, scale: int | None = None, pad: int = 2
+    images: torch.Tensor,
+    path: Path,
+    columns: int | None = None,
+    scale: int | None = None,
+    pad: int = 2,
+    labels: Sequence[str] = (),
 ) -> Path:
     """Write images in [-1, 1], float [N, C, H, W], or uint8 or uint16 ones, as one picture, `columns` wide.
 
@@ -144,8 +177,12 @@ def save_grid(
     (PNG, WebP, TIFF), and 16 bits of grey by PNG and TIFF; with scale=1, pad=0 one image is thus written as it is. The suffix
     decides the format, of those in `PICTURES`; a path without one gets .png. The file appears under its name only when it
     is complete. Returns the path.
+
+    labels: of the parts, of equal width, that each image consists of. A PNG keeps them, and where they are, as text beside
+    the pixels.
     """
     import PIL.Image
+    import PIL.PngImagePlugin
 
     from fastgan.data import to_uint8
     from fastgan.data.pixels import viewable
@@ -158,7 +195,9 @@ def save_grid(
     if pad or not (alpha or deep):
         pixels = viewable(pixels)
     count, channels, height, width = pixels.shape
-    columns = columns or max(1, min(count, math.ceil(math.sqrt(count * height / width))))
+    square = math.sqrt(count * height / width)
+    # Strips are read line by line: rather one fewer in a line.
+    columns = columns or max(1, min(count, round(square) if labels else math.ceil(square)))
     rows = math.ceil(count / columns)
     scale = scale or max(1, -(-64 // max(height, width)))
     shape = rows * (height + pad) + pad, columns * (width + pad) + pad, channels
@@ -169,6 +208,11 @@ def save_grid(
     picture = PIL.Image.fromarray(sheet.squeeze(2).numpy())
     if scale != 1:
         picture = picture.resize((picture.width * scale, picture.height * scale), PIL.Image.Resampling.NEAREST)
+    if labels and form == "PNG":
+        kept = PIL.PngImagePlugin.PngInfo()
+        layout = {"across": columns, "cell": width, "pad": pad, "labels": list(labels)}
+        kept.add_text(_LAYOUT, json.dumps(layout))
+        options = options | {"pnginfo": kept}
     with complete(path) as temporary:
         picture.save(temporary, format=form, **options)
     return path

@@ -23,11 +23,13 @@ class Medium:
             them by name.
         Facts: TypedDict of what `describe` says.
         expected: what `Recipe.sample` returns, in words.
+        side_by_side: whether report.html opens with the first and the last samples next to each other.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
     expected: ClassVar[str] = "a tensor"
+    side_by_side: ClassVar[bool] = False
 
     @dataclass
     class Options:
@@ -90,8 +92,10 @@ class Medium:
 
     @classmethod
     def html(cls, path: Path) -> str:
-        """A <figure> that holds a file which `save` returned, for report.html."""
-        raise NotImplementedError(f"{cls.__name__}.html")
+        """A <figure> that shows a file which `save` returned, for report.html; it should hold all it needs. By default a link
+        to the file."""
+        where = html.escape(f"{path.parent.name}/{path.name}")  # report.html lies above the folder of samples
+        return figure(f'<a href="{where}">{html.escape(path.name)}</a>', path)
 
 
 def first(dataset) -> torch.Tensor | None:

@@ -15,6 +15,7 @@ class Text(Medium):
     """Sentences. What a token is, is the recipe's to say: its options go to `load`."""
 
     name, unit, expected = "text", "sentences", "a list of strings"
+    side_by_side = True
 
     class Facts(TypedDict):
         """What a recipe needs to know of a corpus; `vocabulary` as `Vocabulary.to_dict` gives it."""
@@ -62,4 +63,6 @@ class Text(Medium):
 
     @classmethod
     def html(cls, path: Path) -> str:
-        return figure(f"<pre>{html.escape(path.read_text(encoding='utf-8', errors='replace'))}</pre>", path)
+        """A numbered list: the same number is the same seed at every step."""
+        lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+        return figure(f"<ol>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ol>", path)

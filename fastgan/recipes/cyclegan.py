@@ -71,6 +71,7 @@ class CycleGANRecipe(Translation):
     averaged = ("generator_ab", "generator_ba", "examples")
     least, step = 16, 4
     paired = False
+    sample_columns = ("A", "A→B", "A→B→A", "A→A", "B", "B→A", "B→A→B", "B→B")
     generators = {"AtoB": "generator_ab", "BtoA": "generator_ba"}  # noqa: RUF012 - read only
 
     def __init__(self, config: CycleGANConfig, data: dict):

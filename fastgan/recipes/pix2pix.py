@@ -76,6 +76,8 @@ class Pix2Pix(Translation):
         # Mao et al.'s factor 1/2 is not in the papers' equations.
         self.scale = 2 if self.loss is adversarial.least_squares else 1
         self.generators = {config.direction: "generator"}
+        source, target = config.direction.split("to")
+        self.sample_columns = f"input {source}", f"{source}→{target}", f"true {target}"
 
     def updates(self, step: int) -> list[Update]:
         super().updates(step)

@@ -314,7 +314,8 @@ class Trainer:
         if self.world.main:
             self._check_place()
             medium, path = self.recipe.medium, self.folder / "samples" / f"step-{self.step:08d}"
-            self._sinks.show(self.step, save_samples(samples, path, medium, self.recipe.data))
+            facts = self.recipe.data | {"sample_columns": self.recipe.sample_columns}
+            self._sinks.show(self.step, save_samples(samples, path, medium, facts))
             if excerpt := medium.excerpt(samples):
                 print(excerpt, flush=True)
 

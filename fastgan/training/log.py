@@ -104,10 +104,12 @@ def read_metrics(path: Path, say: Callable[[str], None] | None = None) -> list[d
 def _row(value: Any) -> dict:
     if not isinstance(value, dict) or type(value.get("step")) is not int or not 0 <= value["step"] <= EXACT:
         raise ValueError("expected an object with a step")
-    row = {name: number for name, number in value.items() if number is not None}
-    if any(type(v) not in (int, float) or (type(v) is int and abs(v) > EXACT) for v in row.values()):
-        raise ValueError("expected numbers")
-    return row
+    if None in value.values():
+        value = {name: number for name, number in value.items() if number is not None}
+    for number in value.values():
+        if type(number) is not float and (type(number) is not int or abs(number) > EXACT):
+            raise ValueError("expected numbers")
+    return value
 
 
 def save_samples(

@@ -130,6 +130,7 @@ class Recipe:
             normalisation, dropout, minibatch standard deviation); empty where it may.
         dynamic: why `--graphs` cannot capture its steps, as the host decides or reads something in them; empty where it can.
         sample_options: what of `fastgan sample` its samples bear, beside seeds.
+        sample_columns: names of the images that stand side by side in one sample, where `sample` makes strips of several.
         pairs: whether `load_data` takes two names, as `--data A B` gives them.
 
     Raises ValueError for a `conditional` config where the data have no classes.
@@ -151,6 +152,7 @@ class Recipe:
     whole_batch: str = ""
     dynamic: str = ""
     sample_options: tuple[str, ...] = ("separate", "interpolate")
+    sample_columns: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)

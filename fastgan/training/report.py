@@ -1,64 +1,29 @@
-"""report.html of a run: curves as inline SVG, samples as data URIs; one file that needs nothing else."""
+"""report.html of a run: one file that needs nothing else. Its page, style and scripts lie in templates/; what they show is
+collected here."""
 
 from __future__ import annotations
 
-import html
 import itertools
 import json
 import math
 import re
+import statistics
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
 
 from fastgan.files import complete
-from fastgan.media import COLOURS, Medium, medium_of
+from fastgan.media import Medium, medium_of
+from fastgan.training.curves import Chart, Line, charts
 from fastgan.training.log import read_metrics
 
-WIDTH, HEIGHT, LEFT, BOTTOM, POINTS, SHOWN = 460, 220, 58, 24, 400, 8
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:980px;padding:0 1rem;color:#111}
-h2{margin-top:2rem}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0;vertical-align:top}
-figure{display:inline-block;margin:0 1rem 1rem 0}figcaption{color:#555}img{max-width:100%;image-rendering:pixelated}
-pre{background:#f4f4f5;padding:.6rem}"""
-
-
-def curve(title: str, series: dict[str, list[tuple[float, float]]]) -> str:
-    """An SVG line chart. Long series are reduced to `POINTS` means; a point that is not finite breaks no line."""
-    thinned = {name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in series.items()}
-    xs = [x for points in thinned.values() for x, _ in points]
-    ys = [y for points in thinned.values() for _, y in points]
-    if not xs:
-        return ""
-    x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
-    if y1 == y0:
-        y0, y1 = y0 - 0.5, y1 + 0.5
-
-    def place(x: float, y: float) -> str:
-        px = LEFT + (x - x0) / ((x1 - x0) or 1) * (WIDTH - LEFT - 8)
-        return f"{px:.1f},{8 + (y1 - y) / (y1 - y0) * (HEIGHT - BOTTOM - 8):.1f}"
-
-    parts = [
-        f'<figure><svg width="{WIDTH}" height="{HEIGHT}" font-size="11" role="img"><title>{html.escape(title)}</title>'
-    ]
-    for i in range(5):
-        value = y0 + (y1 - y0) * i / 4
-        y = float(place(x0, value).split(",")[1])
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - 8}" stroke="#e4e4e7"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:.3g}</text>')
-    for x, anchor in ((x0, "start"), (x1, "end")):
-        at = place(x, y0).split(",")[0]
-        parts.append(f'<text x="{at}" y="{HEIGHT - 6}" text-anchor="{anchor}" fill="#555">{x:g}</text>')
-    for colour, points in zip(COLOURS * (1 + len(thinned) // len(COLOURS)), thinned.values(), strict=False):
-        line = " ".join(place(x, y) for x, y in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-    keys = ", ".join(
-        f'<span style="color:{COLOURS[i % len(COLOURS)]}">{html.escape(name)}</span>' for i, name in enumerate(thinned)
-    )
-    return "".join(parts) + f"</svg><figcaption>{html.escape(title)}: {keys}</figcaption></figure>"
-
-
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    size = -(-len(points) // POINTS) or 1
-    groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+TEMPLATES = Path(__file__).with_name("templates")
+MOST_SAMPLES, MOST_BYTES = 100, 16 << 20  # of the steps whose samples the file holds
+TILES = 4  # figures that stand on top
+ENTRIES = 8  # of a list among the settings
 
 
 def sample_files(folder: Path) -> list[Path]:
@@ -69,9 +34,95 @@ def sample_files(folder: Path) -> list[Path]:
     return [next(group) for _, group in itertools.groupby(files, key=lambda path: path.stem)]
 
 
-def _table(values: dict) -> str:
-    rows = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in values.items())
-    return f"<table>{rows}</table>"
+class Sample(NamedTuple):
+    """What a step's samples look like."""
+
+    step: int
+    html: Markup
+
+
+def samples(files: list[Path], medium: type[Medium] | None) -> list[Sample]:
+    """Of some of `files`, evenly spaced, the first and the last among them: as many as `MOST_BYTES` hold."""
+
+    def sample(path: Path) -> Sample:
+        return Sample(int(path.stem.removeprefix("step-")), Markup((medium or medium_of(path)).html(path)))
+
+    if len(files) < 2:
+        return [sample(path) for path in files]
+    last = sample(files[-1])
+    count = min(len(files), max(2, min(MOST_SAMPLES, MOST_BYTES // len(last.html))))
+    return [sample(files[round(i * (len(files) - 1) / (count - 1))]) for i in range(count - 1)] + [last]
+
+
+class Tile(NamedTuple):
+    """A figure on top."""
+
+    name: str
+    value: str
+    note: str = ""
+    line: str = ""  # path of a sparkline
+
+
+def _cost(rows: list[dict[str, Any]], machine: dict[str, Chart]) -> Iterable[Tile]:
+    if seconds := [row["seconds"] for row in rows if "seconds" in row]:
+        hours, rest = divmod(int(seconds[-1]), 3600)
+        yield Tile("training time", f"{hours}:{rest // 60:02d}:{rest % 60:02d}", "h:mm:ss")
+    if "speed" in machine:
+        line, *_ = machine["speed"].lines.values()
+        yield Tile("speed", number(statistics.median(line.values)), f"{machine['speed'].unit}, median")
+    if "memory" in machine:
+        line, *_ = machine["memory"].lines.values()
+        yield Tile("memory", number(max(line.values)), "MiB, peak")
+
+
+def _figures(found: list[Chart], headline: Iterable[str]) -> Iterable[Tile]:
+    """The last values, of those first whose names begin with one of `headline`."""
+    first: dict[str, tuple[str, Line]] = {}
+    columns = set()
+    for figure, column, line in _measured(found):
+        first.setdefault(figure, (column, line))
+        columns.add(column)
+    for name in sorted(first, key=lambda name: not name.startswith(tuple(headline)))[:TILES]:
+        column, line = first[name]
+        where = f"{column}, " if len(columns) > 1 else ""
+        yield Tile(name, number(line.values[-1]), f"{where}step {line.steps[-1]:,}", line.sparkline())
+
+
+def _measured(found: list[Chart]) -> Iterable[tuple[str, str, Line]]:
+    """Figure, column and line of what was measured: a chart is a figure and its lines are columns, or figures of one family."""
+    for chart in found:
+        for name, line in chart.lines.items():
+            yield (name, "value", line) if name.startswith(chart.title) else (chart.title, name, line)
+
+
+def _table(found: list[Chart]) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Columns, and the last values by figure and column."""
+    columns: dict[str, None] = {}
+    rows: dict[str, dict[str, str]] = {}
+    for figure, column, line in _measured(found):
+        columns[column] = None
+        rows.setdefault(figure, {})[column] = number(line.values[-1])
+    return list(columns), rows
+
+
+def number(value: float) -> str:
+    """Four digits, or all of a whole number."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def setting(value: Any) -> str:
+    """A value as options are written; long ones by their beginning or their length."""
+    if isinstance(value, dict):
+        return f"{len(value)} entries"
+    if isinstance(value, list | tuple):
+        more = f" and {len(value) - ENTRIES} more" if len(value) > ENTRIES else ""
+        return ", ".join(map(setting, value[:ENTRIES])) + more
+    if value is None:
+        return "-"
+    text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def write_report(folder: Path, medium: type[Medium] | None = None) -> Path:
@@ -80,38 +131,38 @@ def write_report(folder: Path, medium: type[Medium] | None = None) -> Path:
     medium: of the samples. None: as their files look.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    metrics, left_out = folder / "metrics.jsonl", []
-    rows = read_metrics(metrics, left_out.append) if metrics.is_file() else []
-    charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != "step":
-                group, _, quantity = name.rpartition("/")
-                # Losses share one chart; what else one network reports shares another; so does a family of figures.
-                if quantity == "loss":
-                    title, series = "loss", group
-                elif quantity == "value":  # bleu-2, bleu-3, ... in one chart
-                    title, series = group.rpartition("-")[0] or group, group
-                else:
-                    title, series = group, quantity
-                charts.setdefault(title, {}).setdefault(series, []).append((row["step"], value))
-    shown = sample_files(folder / "samples")
-    if len(shown) > SHOWN:
-        shown = [shown[round(i * (len(shown) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
-    figures = [(medium or medium_of(path)).html(path) for path in reversed(shown)]
-    recipe = config["recipe"].rpartition(":")[2]  # of MODULE:CLASS
-    title = html.escape(f"{recipe} on {config['data']['name']}")
-    body = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>",
-        f"<h1>{title}</h1>",
-        f"<p>{rows[-1]['step'] if rows else 0} of {config['config']['steps']} steps.</p>",
-        "".join(f"<p>{html.escape(sentence)}</p>" for sentence in left_out),
-        "<h2>Samples</h2>" + "".join(figures),
-        "<h2>Curves</h2>" + "".join(curve(name, series) for name, series in charts.items()),
-        "<h2>Configuration</h2>" + _table({**config["config"], **config["run"]}),
-    ]
+    metrics, notes = folder / "metrics.jsonl", []
+    rows = read_metrics(metrics, notes.append) if metrics.is_file() else []
+    found = charts(rows)
+    figures = [chart for chart in found if chart.kind == "figures"]
+    machine = {chart.title: chart for chart in found if chart.kind == "machine"}
+    files = sample_files(folder / "samples")
+    shown = samples(files, medium)
+    page = {
+        "title": f"{config['recipe'].rpartition(':')[2]} on {config['data']['name']}",  # of MODULE:CLASS
+        "step": max([row["step"] for row in rows] + [sample.step for sample in shown], default=0),
+        "steps": config["config"]["steps"],
+        "notes": notes,
+        "tiles": [*_figures(figures, config.get("headline", ())), *_cost(rows, machine)],
+        "settings": {"Data": config["data"], "Recipe": config["config"], "Run": config["run"]},
+        "samples": shown,
+        "sampled": len(files),
+        "side_by_side": bool(shown) and (medium or medium_of(files[-1])).side_by_side,
+        "table": _table(figures),
+        "charts": [chart.data() for chart in found],
+        "log_every": config["run"].get("log_every"),
+    }
     path = folder / "report.html"
     with complete(path) as temporary:
         # A path may hold bytes that are no text in any encoding.
-        temporary.write_text("\n".join(body), encoding="utf-8", errors="xmlcharrefreplace")
+        temporary.write_text(_template().render(page), encoding="utf-8", errors="xmlcharrefreplace")
     return path
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"setting": setting}
+    environment.globals["inline"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    return environment.get_template("report.html")

@@ -300,6 +300,7 @@ def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
         "config": dataclasses.asdict(recipe.config),
         "run": dataclasses.asdict(dataclasses.replace(run, out=str(folder), resume=False)),
         "data": recipe.data,
+        "headline": recipe.headline,  # for whoever shows the run and has no recipe
     }
     saved["sha256"] = _digest(saved)
     with complete(folder / "config.json") as temporary:

@@ -141,21 +141,32 @@ def _bar():
 
 
 class Report(Sink):
-    """report.html, written anew whenever there is something to see, and at the end."""
+    """report.html, written anew whenever there is something to see, and at the end. Of a long run's log it takes seconds: at most
+    a `SHARE` of the time goes into it."""
+
+    SHARE = 0.05
 
     def __init__(self, folder: Path, medium: type[Medium]):
         self.folder, self.medium = folder, medium
         self._place = os.stat(folder)
+        self._due = 0.0
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if _measured(values):
-            self._write()
+            self._write_if_due()
 
     def show(self, step: int, path: Path) -> None:
-        self._write()
+        self._write_if_due()
 
     def close(self) -> None:
         self._write()
+
+    def _write_if_due(self) -> None:
+        began = time.perf_counter()
+        if began >= self._due:
+            self._write()
+            ended = time.perf_counter()
+            self._due = ended + (ended - began) / self.SHARE
 
     def _write(self) -> None:
         if os.path.samestat(self._place, os.stat(self.folder)):  # else it has gone, and another one may be there

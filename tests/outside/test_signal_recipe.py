@@ -78,7 +78,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(outside, run):
 def test_the_report(run):
     report = (run / "report.html").read_text()
     assert report.count("data:audio/wav;base64,") == 3 and report.count("data:image/png;base64,") == 6
-    assert "<title>Chirps on chirps</title>" in report and "signals_per_second" in report
+    assert "<title>Chirps on chirps</title>" in report and '"unit": "signals/s"' in report
     # As somebody does who has the folder alone, and not the recipe.
     assert write_report(run).read_text() == report
 

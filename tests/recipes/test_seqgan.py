@@ -145,9 +145,9 @@ def test_a_run_shows_sentences_and_figures_over_time(corpus, tmp_path, capsys):
     report = (folder / "report.html").read_text()
     assert main(["sample", str(folder), "--seeds", "3,1"]) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [texts[-1][3], texts[-1][1]]
-    assert all("\n".join(map(html.escape, shown)) in report for shown in texts)
+    assert all("".join(f"<li>{html.escape(line)}</li>" for line in shown) in report for shown in texts)
     for family in ("nll", "bleu", "self-bleu", "distinct"):
-        assert f"<title>{family}</title>" in report
+        assert f'"title": "{family}"' in report
 
 
 def test_a_text_run_samples_and_measures_often_by_default():
