@@ -8,6 +8,8 @@
 // So float32 is near both limits and 16 bits is bound by arithmetic. Not run on a GPU yet: these are estimates.
 #include <limits>
 
+#include "cuda/filtered_lrelu.h"
+
 #include "cuda/fir.h"
 
 namespace fastgan {
@@ -16,19 +18,9 @@ namespace {
 using fir::kThreads;
 using fir::Window;
 
-enum class Pass { forward, forward_and_mask, masked };
-
-// One axis: t[m] meets x from (m - before) / up on, y[o] meets t from o down - shift on.
-struct Axis {
-  int64_t x, t, y, up_taps, down_taps, up, down, before, shift;
-
-  Window up_window() const { return Window(up_taps, up, 1, lead() * up + before); }
-  // Samples of t are read four at a time, from a tile whose first column is a multiple of 4.
-  Window down_window(bool align) const { return Window(down_taps, 1, down, -skip(), align); }
-  int64_t lead() const { return -floor_div(before, up); }
-  int64_t skip() const { return -shift - floor_div<int64_t>(-shift, 4) * 4; }
-  int t_tile(int outputs) const { return ceil_div<int64_t>(outputs * down + down_taps - 1 + skip(), 4) * 4; }
-};
+using filtered::Act;
+using filtered::Axis;
+using filtered::Pass;
 
 // What the kernel knows of an axis.
 struct Side {
@@ -36,9 +28,12 @@ struct Side {
   int x, t, y, lead, shift, tile, tiles, t_tile, x_tile;
 
   Side() = default;
-  Side(const Axis& a, int tile, bool align)
-      : up(a.up_window()), down(a.down_window(align)), x(a.x), t(a.t), y(a.y), lead(a.lead()), shift(a.shift), tile(tile),
-        tiles(ceil_div(y, tile)), t_tile(a.t_tile(tile)), x_tile(up.samples(t_tile)) {}
+  // align: samples of t are read four at a time, from a tile whose first column is a multiple of 4.
+  Side(const Axis& a, int tile, bool align) : x(a.x), t(a.t), y(a.y), lead(-floor_div(a.before, a.up)), shift(a.shift), tile(tile), tiles(ceil_div(y, tile)) {
+    const int skip = -shift - floor_div(-shift, 4) * 4;
+    up = Window(a.up_taps, a.up, 1, lead * a.up + a.before), down = Window(a.down_taps, 1, a.down, -skip, align);
+    t_tile = ceil_div<int64_t>(tile * a.down + a.down_taps - 1 + skip, 4) * 4, x_tile = up.samples(t_tile);
+  }
 };
 
 struct Plan {
@@ -67,11 +62,6 @@ struct Plan {
   }
   template <class T>
   size_t bytes(Pass pass) const { return end * sizeof(T) + (pass == Pass::forward ? 0 : v.t_tile * chunks); }
-};
-
-template <class T>
-struct Act {
-  T positive, negative, clamp;  // factors of t; clamp NaN: none, every comparison with it is false
 };
 
 // Four bits of each of the two rows of the mask, for each row and chunk of 4 columns of the tile of t, and the words in memory.
@@ -225,13 +215,19 @@ void check_arguments(const Tensor& x, const Tensor& fu, const Tensor& fd, int64_
 template <Pass kPass>
 Tensor run(Tensor x, std::optional<Tensor> b, Tensor fu, Tensor fd, const Axis& ax, const Axis& ay, double gain, double slope, double clamp,
            bool flip, uint32_t* mask) {
-  const bool last = x.size(1) > 1 && x.stride(1) == 1 && x.stride(3) > 1;
-  if (x.size(3) > 1 && x.stride(3) != 1) x = torch::stable::contiguous(x);
   fu = torch::stable::contiguous(fu), fd = torch::stable::contiguous(fd);
   if (b) b = torch::stable::contiguous(*b);
-  Tensor y = torch::stable::new_empty(x, {x.size(0), x.size(1), ay.y, ax.y});
-  if (y.numel() > 0) {
-    const OnDeviceOf device(x);
+  const bool last = x.size(1) > 1 && x.stride(1) == 1 && x.stride(3) > 1;
+  Tensor y = torch::stable::new_empty(x, last ? std::vector<int64_t>{x.size(0), ay.y, ax.y, x.size(1)}
+                                              : std::vector<int64_t>{x.size(0), x.size(1), ay.y, ax.y});
+  if (last) y = torch::stable::transpose(torch::stable::transpose(y, 2, 3), 1, 2);
+  if (y.numel() == 0) return y;
+  const OnDeviceOf device(x);
+  if (filtered::stream(kPass, x, b ? &*b : nullptr, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip)) return y;
+  Tensor in_last = y;
+  if (last) y = torch::stable::new_empty(x, {x.size(0), x.size(1), ay.y, ax.y});
+  {
+    if (x.size(3) > 1 && x.stride(3) != 1) x = torch::stable::contiguous(x);
     FASTGAN_DISPATCH(x.scalar_type(), [&] {
       using T = accumulate_t<scalar_t>;
       Plan plan = choose_plan<T>(ax, ay, fu.dim() == 1, fd.dim() == 1, kPass);
@@ -245,10 +241,7 @@ Tensor run(Tensor x, std::optional<Tensor> b, Tensor fu, Tensor fd, const Axis& 
              mutable_pointer<scalar_t>(y), mask, act, plan);
     });
   }
-  if (!last) return y;
-  Tensor in_last = torch::stable::new_empty(y, {x.size(0), ay.y, ax.y, x.size(1)});
-  in_last = torch::stable::transpose(torch::stable::transpose(in_last, 2, 3), 1, 2);
-  torch::stable::copy_(in_last, y);
+  if (last) torch::stable::copy_(in_last, y);
   return in_last;
 }
 

@@ -48,7 +48,7 @@ struct alignas(N * sizeof(S) < 16 ? N * sizeof(S) : 16) Pack {
   S at[N];
 };
 
-// N consecutive elements, in accesses of 128 bits where N elements are that many; `from` is aligned to it.
+// N consecutive elements, in accesses of 128 bits where N elements are that many, or one of 64; `from` is aligned to it.
 template <class S, int N>
 __device__ __forceinline__ Pack<S, N> load(const S* from) {
   Pack<S, N> pack;
@@ -57,6 +57,9 @@ __device__ __forceinline__ Pack<S, N> load(const S* from) {
     FASTGAN_UNROLL
     for (size_t i = 0; i < N * sizeof(S) / 16; ++i) bits[i] = reinterpret_cast<const uint4*>(from)[i];
     memcpy(&pack, bits, sizeof(pack));
+  } else if constexpr (N > 1 && N * sizeof(S) == 8) {
+    const uint2 bits = *reinterpret_cast<const uint2*>(from);
+    memcpy(&pack, &bits, sizeof(pack));
   } else {
     FASTGAN_UNROLL
     for (int i = 0; i < N; ++i) pack.at[i] = from[i];
@@ -71,6 +74,10 @@ __device__ __forceinline__ void store(S* to, const Pack<S, N>& pack) {
     memcpy(bits, &pack, sizeof(pack));
     FASTGAN_UNROLL
     for (size_t i = 0; i < N * sizeof(S) / 16; ++i) reinterpret_cast<uint4*>(to)[i] = bits[i];
+  } else if constexpr (N > 1 && N * sizeof(S) == 8) {
+    uint2 bits;
+    memcpy(&bits, &pack, sizeof(bits));
+    *reinterpret_cast<uint2*>(to) = bits;
   } else {
     FASTGAN_UNROLL
     for (int i = 0; i < N; ++i) to[i] = pack.at[i];

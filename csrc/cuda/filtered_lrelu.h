@@ -1,0 +1,24 @@
+// What the two forms of filtered_lrelu on a GPU share: the three passes and the numbers of an axis.
+#pragma once
+
+#include "cuda/launch.h"
+
+namespace fastgan::filtered {
+
+enum class Pass { forward, forward_and_mask, masked };
+
+// One axis: t[m] meets x from (m - before) / up on, y[o] meets t from o down - shift on.
+struct Axis {
+  int64_t x, t, y, up_taps, down_taps, up, down, before, shift;
+};
+
+template <class T>
+struct Act {
+  T positive, negative, clamp;  // factors of t; clamp NaN: none, every comparison with it is false
+};
+
+// Runs the streaming kernel (filtered_lrelu_stream.cu) where there is one for these factors and filters; else false.
+bool stream(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax,
+            const Axis& ay, double gain, double slope, double clamp, bool flip);
+
+}  // namespace fastgan::filtered
