@@ -35,12 +35,12 @@ struct Side {
 
 struct Plan {
   Side h, v;
-  int64_t channels, strips, x_sample, x_channel, x_row, x_column, y_sample, y_channel, y_row, y_column;
-  int block_strips, columns, batches, steps;  // strips of a block, threads of a strip
-  int packs, x_pitch, groups, y_pitch, mask_words, mask_pitch;
+  stream::Grid grid;
+  int batches, steps;
+  int x_pitch, groups, y_pitch, mask_words, mask_pitch;
   int y_at, marks_at, strip_size;  // shared memory of a strip, in floats
   stream::Share load, store, marks;
-  bool flip, wide_x, wide_y, last;
+  bool flip, wide_x, wide_y;
 };
 
 // Four threads' marks, `n` bits low in each byte, side by side.
@@ -81,30 +81,24 @@ __device__ __forceinline__ float limited(float value, float limit) {
 template <Pass kPass, class S, class K>
 __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
     stream_kernel(const S* x, const S* bias, const float* fu, const float* fd, S* y, uint32_t* mask, const Act<float> act, const Plan p) {
-  const int thread = threadIdx.x, inner = p.last ? p.block_strips : p.columns, outer = thread / inner, rest = thread - outer * inner;
-  const int strip = p.last ? rest : outer, c = p.last ? outer : rest;
-  const int64_t id = int64_t(blockIdx.x) * p.block_strips + strip;
-  const bool live = strip < p.block_strips && c < p.columns && id < p.strips;
-
-  const int64_t place = id / p.channels, channel = id - place * p.channels, row_of_tiles = place / p.h.tiles;
-  const int64_t sample = live ? row_of_tiles / p.v.tiles : 0;
-  const int ox = (place - row_of_tiles * p.h.tiles) * p.h.tile, oy = (row_of_tiles - sample * p.v.tiles) * p.v.tile;
+  const stream::Strip strip(p.grid, p.h.tiles, p.v.tiles);
+  const int c = strip.thread, ox = strip.tile_x * p.h.tile, oy = strip.tile_y * p.v.tile;
   const int end_y = smaller(oy + p.v.tile, p.v.y);
   const int x0 = p.h.first(ox, K::up, K::down), y0 = p.v.first(oy, K::up, K::down);
   const int tx0 = p.h.first_t(x0, K::up), ty0 = p.v.first_t(y0, K::up) - K::up * (K::window - 1);  // of thread 0, of step 0
   const int delay = (ty0 + p.v.shift) & (K::down - 1);
   const int out0 = (ty0 + p.v.shift - delay) / K::down - (K::open - 1);  // the output that step 0 finishes
 
-  float* const xs = reinterpret_cast<float*>(shared_memory()) + (live ? strip : 0) * p.strip_size;
+  float* const xs = reinterpret_cast<float*>(shared_memory()) + strip.index * p.strip_size;
   float* const ys = xs + p.y_at;
   // Masked: [2][batch_t][mask_pitch] pairs of words. Forward with a mask: [2][batch_t][mask_pitch] bytes, one of each thread.
   uint32_t* const read = reinterpret_cast<uint32_t*>(xs + p.marks_at);
   uint8_t* const made = reinterpret_cast<uint8_t*>(xs + p.marks_at);
-  uint32_t* const words = mask + (live ? sample * p.channels + channel : 0) * p.v.t * 2 * p.mask_words;
+  uint32_t* const words = mask + (strip.sample * p.grid.channels + strip.channel) * p.v.t * 2 * p.mask_words;
   const int start = p.wide_x ? floor_div(x0, kPack<S>) * kPack<S> : x0;
-  const stream::Rows<S> rows{x + (live ? sample * p.x_sample + channel * p.x_channel : 0), p.x_row, p.x_column, p.v.x, p.h.x, start, p.packs,
-                             p.x_pitch, bias && live ? static_cast<float>(bias[channel]) : 0.f};
-  S* const to = y + (live ? sample * p.y_sample + channel * p.y_channel : 0);
+  const stream::Rows<S> rows{strip.of(x, p.grid.x), p.grid.x.row, p.grid.x.column, p.v.x, p.h.x, start, p.x_pitch, 0,
+                             bias ? static_cast<float>(bias[strip.channel]) : 0.f};
+  S* const to = strip.of(y, p.grid.y);
 
   const auto load_batch = [&](int batch) {
     const int half = batch & 1;
@@ -112,10 +106,9 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
     if (p.wide_x) rows.template load<kPack<S>>(y0 + batch * K::batch_in, K::batch_in, at, p.load, c);
     else rows.template load<1>(y0 + batch * K::batch_in, K::batch_in, at, p.load, c);
     if constexpr (kPass == Pass::masked) {
-      p.marks.each(c, K::batch_t, p.mask_pitch, [&](int row, int word) {
-        store(read + 2 * ((half * K::batch_t + row) * p.mask_pitch + word),
-              read_mask(words, p.mask_words, p.v.t, p.h.t, ty0 + batch * K::batch_t + row, tx0 + 32 * word));
-      });
+      for (stream::Item item(p.marks, c); item.row < K::batch_t; item.next(p.marks))
+        store(read + 2 * ((half * K::batch_t + item.row) * p.mask_pitch + item.item),
+              read_mask(words, p.mask_words, p.v.t, p.h.t, ty0 + batch * K::batch_t + item.row, tx0 + 32 * item.item));
     }
   };
 
@@ -211,10 +204,10 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
   };
   const auto store_batch = [&](int batch) {
     const int half = batch & 1;
-    p.store.each(c, K::batch_out, p.groups, [&](int row, int group) {
-      const int o = out0 + batch * K::batch_out + row, left = p.h.y - ox - 4 * group;
-      if (o < oy || o >= end_y || left <= 0) return;
-      const float* const from = ys + (half * K::batch_out + row) * p.y_pitch + kFront + 4 * K::down * group;
+    for (stream::Item item(p.store, c); item.row < K::batch_out; item.next(p.store)) {
+      const int o = out0 + batch * K::batch_out + item.row, column = ox + 4 * item.item, left = p.h.y - column;
+      if (o < oy || o >= end_y || left <= 0) continue;
+      const float* const from = ys + (half * K::batch_out + item.row) * p.y_pitch + kFront + 4 * K::down * item.item;
       constexpr int kReads = (3 * K::down + K::down_taps + 3) / 4;
       float in[4 * kReads], sum[4] = {};
       FASTGAN_UNROLL
@@ -227,7 +220,7 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
       for (int k = 0; k < K::down_taps; ++k)
         FASTGAN_UNROLL
         for (int n = 0; n < 4; ++n) sum[n] += hd[k] * in[K::down * n + k];
-      S* const at = to + o * p.y_row + (ox + 4 * group) * p.y_column;
+      S* const at = to + o * p.grid.y.row + column * p.grid.y.column;
       Pack<S, 4> pack;
       FASTGAN_UNROLL
       for (int n = 0; n < 4; ++n) pack.at[n] = static_cast<S>(sum[n]);
@@ -236,19 +229,19 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
       } else {
         FASTGAN_UNROLL
         for (int n = 0; n < 4; ++n)
-          if (n < left) at[n * p.y_column] = pack.at[n];
+          if (n < left) at[n * p.grid.y.column] = pack.at[n];
       }
-    });
+    }
   };
   // A strip owns the mask up to where the next one starts; the last one owns the rest.
   const int end_tx = ox + p.h.tile < p.h.y ? (ox + p.h.tile) * K::down : p.h.t, end_ty = oy + p.v.tile < p.v.y ? (oy + p.v.tile) * K::down : p.v.t;
   const auto store_marks = [&](int batch) {
     constexpr int kBytes = 32 / K::up;
     const int half = batch & 1, early = ox * K::down - tx0;  // elements of thread 0 that are before the first word
-    p.marks.each(c, K::batch_t, ceil_div(end_tx - ox * K::down, 32), [&](int row, int word) {
-      const int m = ty0 + batch * K::batch_t + row, left = end_tx - ox * K::down - 32 * word;
-      if (m < oy * K::down || m >= end_ty) return;
-      const uint8_t* const from = made + (half * K::batch_t + row) * p.mask_pitch + kBytes * word;
+    for (stream::Item item(p.marks, c); item.row < K::batch_t; item.next(p.marks)) {
+      const int m = ty0 + batch * K::batch_t + item.row, left = end_tx - ox * K::down - 32 * item.item;
+      if (m < oy * K::down || m >= end_ty || left <= 0) continue;
+      const uint8_t* const from = made + (half * K::batch_t + item.row) * p.mask_pitch + kBytes * item.item;
       uint64_t bits[2] = {};
       FASTGAN_UNROLL
       for (int i = 0; i < kBytes / 4; ++i) {
@@ -259,18 +252,18 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
       }
       const uint64_t next = from[kBytes];
       bits[0] |= (next & ((1 << K::up) - 1)) << 32, bits[1] |= next >> K::up << 32;
-      const int64_t at = int64_t(2 * m) * p.mask_words + ox * K::down / 32 + word;
+      const int64_t at = int64_t(2 * m) * p.mask_words + ox * K::down / 32 + item.item;
       FASTGAN_UNROLL
       for (int kind = 0; kind < 2; ++kind)
         words[at + kind * p.mask_words] = static_cast<uint32_t>(bits[kind] >> early) & (left < 32 ? (1u << left) - 1 : ~0u);
-    });
+    }
   };
 
-  if (live) load_batch(0);
+  if (strip.live) load_batch(0);
   __syncthreads();
   for (int batch = 0; batch < p.batches; ++batch) {
     const int half = batch & 1;
-    if (live) {
+    if (strip.live) {
       if (batch + 1 < p.batches) load_batch(batch + 1);
       FASTGAN_UNROLL
       for (int s = 0; s < K::steps; ++s) {
@@ -287,7 +280,7 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
       }
     }
     __syncthreads();
-    if (live) {
+    if (strip.live) {
       store_batch(batch);
       if constexpr (kPass == Pass::forward_and_mask) store_marks(batch);
     }
@@ -300,19 +293,16 @@ Plan make_plan(Pass pass, const Tensor& x, const Tensor& y, const Axis& ax, cons
   Plan p;
   p.h = Side(ax), p.v = Side(ay), p.h.tile = columns, p.v.tile = rows;
   p.h.tiles = ceil_div(p.h.y, p.h.tile), p.v.tiles = ceil_div(p.v.y, p.v.tile);
-  p.channels = x.size(1), p.strips = x.size(0) * x.size(1) * p.h.tiles * p.v.tiles;
-  p.x_sample = x.stride(0), p.x_channel = x.stride(1), p.x_row = x.stride(2), p.x_column = x.stride(3);
-  p.y_sample = y.stride(0), p.y_channel = y.stride(1), p.y_row = y.stride(2), p.y_column = y.stride(3);
-  p.last = y.size(1) > 1 && y.stride(1) == 1 && y.stride(3) > 1;
-  p.wide_x = x.stride(3) == 1 && stream::whole_packs<S>(x), p.wide_y = !p.last && y.size(3) % 4 == 0;
+  p.grid = stream::Grid(x, y);
+  p.wide_x = stream::whole_packs<S>(x), p.wide_y = !p.grid.last && y.size(3) % 4 == 0;
 
   const int s0 = p.h.first(0, K::up, K::down), most = K::down * (columns - 1) + K::down_taps - 1 + K::down - 1;
-  p.columns = -floor_div(p.h.before + p.h.shift - most, K::up) - s0 + 1;
-  p.packs = p.wide_x ? ceil_div(kN - 1 + p.columns + K::window - 1, kN) : p.columns + K::window - 1;
-  p.x_pitch = stream::up4(p.wide_x ? p.packs * kN : p.packs);
+  const int threads = -floor_div(p.h.before + p.h.shift - most, K::up) - s0 + 1;
+  const int packs = p.wide_x ? ceil_div(kN - 1 + threads + K::window - 1, kN) : threads + K::window - 1;
+  p.x_pitch = stream::up4(p.wide_x ? packs * kN : packs);
   p.groups = ceil_div(columns, 4);
-  p.y_pitch = stream::up4(kFront + larger(4 * K::down * p.groups + K::down_taps, p.columns * K::up));
-  p.load = stream::Share(p.packs, p.columns), p.store = stream::Share(p.groups, p.columns);
+  p.y_pitch = stream::up4(kFront + larger(4 * K::down * p.groups + K::down_taps, threads * K::up));
+  p.load = stream::Share(packs, threads), p.store = stream::Share(p.groups, threads);
 
   const int ty0 = p.v.first_t(p.v.first(0, K::up, K::down), K::up) - K::up * (K::window - 1), delay = (ty0 + p.v.shift) & (K::down - 1);
   const int out0 = (ty0 + p.v.shift - delay) / K::down - (K::open - 1);
@@ -320,27 +310,26 @@ Plan make_plan(Pass pass, const Tensor& x, const Tensor& y, const Axis& ax, cons
   p.mask_words = ceil_div(p.h.t, 32), p.mask_pitch = 0;
   int mark_floats = 0;
   if (pass == Pass::masked) {
-    p.mask_pitch = ceil_div(p.columns * K::up, 32), mark_floats = 2 * K::batch_t * p.mask_pitch * 2;
-    p.marks = stream::Share(p.mask_pitch, p.columns);
+    p.mask_pitch = ceil_div(threads * K::up, 32), mark_floats = 2 * K::batch_t * p.mask_pitch * 2;
+    p.marks = stream::Share(p.mask_pitch, threads);
   } else if (pass == Pass::forward_and_mask) {
     const int words = ceil_div(K::down * columns + K::down_taps + K::down, 32);
-    p.mask_pitch = 16 * ceil_div(larger(words * 32 / K::up + 1, p.columns), 16), mark_floats = 2 * K::batch_t * p.mask_pitch / 4;
-    p.marks = stream::Share(words, p.columns);
+    p.mask_pitch = 16 * ceil_div(larger(words * 32 / K::up + 1, threads), 16), mark_floats = 2 * K::batch_t * p.mask_pitch / 4;
+    p.marks = stream::Share(words, threads);
     p.steps = larger(p.steps, ceil_div(p.v.t - (p.v.tiles - 1) * rows * K::down - ty0, K::step));
   }
   p.batches = ceil_div(p.steps, K::steps);
   p.y_at = 2 * K::batch_in * p.x_pitch, p.marks_at = p.y_at + 2 * K::batch_out * p.y_pitch;
-  // Neighbouring channels' rows begin in neighbouring packs of 4 banks.
-  p.strip_size = (p.marks_at + stream::up4(mark_floats)) / 32 * 32 + 36;
+  p.strip_size = stream::strip_size(p.marks_at + mark_floats);
+  p.grid.fill(threads, p.h.tiles * p.v.tiles, p.strip_size);
   return p;
 }
 
 template <Pass kPass, class S, class K>
 void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax, const Axis& ay,
          const Act<float>& act, bool flip) {
-  // With channels_last 8 neighbouring channels, 32 bytes of float32, are a block's.
-  const bool last = y.size(1) > 1 && y.stride(1) == 1 && y.stride(3) > 1;
-  const int most_threads = last ? stream::kMostThreads / 8 : stream::kMostThreads;
+  const bool last = stream::Grid(x, y).last;
+  const int most_threads = last ? stream::kMostThreads / stream::kChannels : stream::kMostThreads;
   const int unit = 32 / K::down;  // tiles along x start at a word of the mask
   const int most_columns = ((most_threads - 2) * K::up - K::down_taps - K::down) / K::down / unit * unit;
   const int tiles_x = ceil_div<int64_t>(ax.y, most_columns), columns = smaller<int>(most_columns, ceil_div<int64_t>(ceil_div<int64_t>(ax.y, tiles_x), unit) * unit);
@@ -350,43 +339,32 @@ void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, T
   const int tiles_y = smaller<int64_t>(ceil_div<int64_t>(int64_t{800} * 224, planes), ceil_div<int64_t>(ay.y, 32));
   Plan p = make_plan<S, K>(kPass, x, y, ax, ay, width, tiles_y == 1 ? stream::up4(ay.y) : stream::up4(ceil_div<int64_t>(ay.y, tiles_y)));
   p.flip = flip;
-  const auto fits = [&](int n) { return n * p.strip_size * sizeof(float) <= 72 * 1024; };
-  p.block_strips = last ? 8 : stream::strips_of_a_block(p.columns, p.strips);
-  while (p.block_strips > 1 && !fits(p.block_strips)) --p.block_strips;
-  launch("filtered_lrelu", x, dim3(ceil_div<int64_t>(p.strips, p.block_strips)), dim3(ceil_div(p.block_strips * p.columns, 32) * 32),
-         p.block_strips * p.strip_size * sizeof(float), stream_kernel<kPass, S, K>, pointer<S>(x), b ? pointer<S>(*b) : nullptr,
-         pointer<float>(fu), pointer<float>(fd), mutable_pointer<S>(y), mask, act, p);
+  launch("filtered_lrelu", x, p.grid.blocks(), p.grid.threads(), p.grid.shared_bytes(p.strip_size), stream_kernel<kPass, S, K>, pointer<S>(x),
+         b ? pointer<S>(*b) : nullptr, pointer<float>(fu), pointer<float>(fd), mutable_pointer<S>(y), mask, act, p);
 }
 
 }  // namespace
 
 bool stream(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax,
             const Axis& ay, double gain, double slope, double clamp, bool flip) {
-  using torch::headeronly::ScalarType;
   constexpr int64_t kMost = 1 << 26;
   for (const Axis* a : {&ax, &ay})
     for (int64_t n : {a->x, a->t, a->y, a->before, -a->before, a->shift, -a->shift})
       if (n >= kMost) return false;
-  if (fu.dim() != 1 || fd.dim() != 1 || x.scalar_type() == ScalarType::Double) return false;
+  if (fu.dim() != 1 || fd.dim() != 1) return false;
   const Act<float> act{static_cast<float>(gain), static_cast<float>(gain * slope),
                        clamp < 0 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(clamp)};
   const auto with = [&](auto shape) {
     using K = decltype(shape);
     if (ax.up != K::up || ax.down != K::down || fu.size(0) != K::up_taps || fd.size(0) != K::down_taps) return false;
-    const auto of = [&](auto element) {
+    return stream::with_type(x, [&](auto element) {
       using S = decltype(element);
       switch (pass) {
         case Pass::forward: return run<Pass::forward, S, K>(x, b, fu, fd, y, mask, ax, ay, act, flip);
         case Pass::forward_and_mask: return run<Pass::forward_and_mask, S, K>(x, b, fu, fd, y, mask, ax, ay, act, flip);
         case Pass::masked: return run<Pass::masked, S, K>(x, b, fu, fd, y, mask, ax, ay, act, flip);
       }
-    };
-    switch (x.scalar_type()) {
-      case ScalarType::Float: of(float()); break;
-      case ScalarType::Half: of(torch::headeronly::Half()); break;
-      default: of(torch::headeronly::BFloat16());
-    }
-    return true;
+    });
   };
   return with(Shape<2, 2, 12, 12>()) || with(Shape<4, 2, 24, 12>()) || with(Shape<2, 4, 12, 24>());
 }

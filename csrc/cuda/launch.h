@@ -48,18 +48,20 @@ struct alignas(N * sizeof(S) < 16 ? N * sizeof(S) : 16) Pack {
   S at[N];
 };
 
-// N consecutive elements, in accesses of 128 bits where N elements are that many, or one of 64; `from` is aligned to it.
+// The widest access that divides `bytes`.
+template <size_t bytes>
+using Word = std::conditional_t<bytes % 16 == 0, uint4, std::conditional_t<bytes % 8 == 0, uint2, uint1>>;
+
+// N consecutive elements in the widest accesses; `from` is aligned to one.
 template <class S, int N>
 __device__ __forceinline__ Pack<S, N> load(const S* from) {
   Pack<S, N> pack;
-  if constexpr (N * sizeof(S) % 16 == 0) {
-    uint4 bits[N * sizeof(S) / 16];
+  if constexpr (N > 1 && sizeof(pack) % 4 == 0) {
+    using W = Word<sizeof(pack)>;
+    W words[sizeof(pack) / sizeof(W)];
     FASTGAN_UNROLL
-    for (size_t i = 0; i < N * sizeof(S) / 16; ++i) bits[i] = reinterpret_cast<const uint4*>(from)[i];
-    memcpy(&pack, bits, sizeof(pack));
-  } else if constexpr (N > 1 && N * sizeof(S) == 8) {
-    const uint2 bits = *reinterpret_cast<const uint2*>(from);
-    memcpy(&pack, &bits, sizeof(pack));
+    for (size_t i = 0; i < sizeof(pack) / sizeof(W); ++i) words[i] = reinterpret_cast<const W*>(from)[i];
+    memcpy(&pack, words, sizeof(pack));
   } else {
     FASTGAN_UNROLL
     for (int i = 0; i < N; ++i) pack.at[i] = from[i];
@@ -69,15 +71,12 @@ __device__ __forceinline__ Pack<S, N> load(const S* from) {
 
 template <class S, int N>
 __device__ __forceinline__ void store(S* to, const Pack<S, N>& pack) {
-  if constexpr (N * sizeof(S) % 16 == 0) {
-    uint4 bits[N * sizeof(S) / 16];
-    memcpy(bits, &pack, sizeof(pack));
+  if constexpr (N > 1 && sizeof(pack) % 4 == 0) {
+    using W = Word<sizeof(pack)>;
+    W words[sizeof(pack) / sizeof(W)];
+    memcpy(words, &pack, sizeof(pack));
     FASTGAN_UNROLL
-    for (size_t i = 0; i < N * sizeof(S) / 16; ++i) reinterpret_cast<uint4*>(to)[i] = bits[i];
-  } else if constexpr (N > 1 && N * sizeof(S) == 8) {
-    uint2 bits;
-    memcpy(&bits, &pack, sizeof(bits));
-    *reinterpret_cast<uint2*>(to) = bits;
+    for (size_t i = 0; i < sizeof(pack) / sizeof(W); ++i) reinterpret_cast<W*>(to)[i] = words[i];
   } else {
     FASTGAN_UNROLL
     for (int i = 0; i < N; ++i) to[i] = pack.at[i];

@@ -1,11 +1,11 @@
 // FIR resampling that streams down an image: the part that upfirdn2d and filtered_lrelu share.
 //
-// A block takes some strips (columns of one plane, all rows that one output row after the other needs), a thread of it one column
-// of samples. Rows of x come in batches through shared memory; a thread filters along x from there and along y in registers, where
-// the last samples or the sums that are not finished yet wait: their places are compile-time constants, since a batch is as many
-// rows as a window. Factors and numbers of taps are compile-time constants; the phase, which the padding sets, is only an offset
-// into shared memory, or a row more of delay: no tap that does not exist is ever multiplied (a NaN reaches what it is part of).
-// With channels_last the strips of a block are neighbouring channels and the fastest index of its threads.
+// A block takes some strips (some columns of one plane, and the rows that some rows of outputs need), a thread of it one or two columns.
+// Rows of x come in batches through shared memory; a thread filters along x from there and along y in registers, where the last
+// samples, or the sums that are not finished yet, wait. Factors and numbers of taps are compile-time constants; the phase, which the
+// padding sets, is only an offset into shared memory or into the rows: no tap that does not exist is ever multiplied (a NaN reaches
+// what it is part of and nothing else). With channels_last the strips of a block are neighbouring channels, and the fastest index of
+// its threads.
 #pragma once
 
 #include <numeric>
@@ -15,64 +15,144 @@
 namespace fastgan::stream {
 
 constexpr int kMostThreads = 256;
+constexpr int kChannels = 8;  // strips of a block with channels_last: 32 bytes of float32
+constexpr size_t kMostShared = 72 * 1024;  // of a block: three on an SM with 227 KiB; less than the 99 KiB that every GPU has
 
 constexpr int up4(int n) { return (n + 3) / 4 * 4; }
 
-// Of `n` items of each of some rows: which ones a thread takes when `threads` share them.
+struct Strides {
+  int64_t sample, channel, row, column;
+
+  Strides() = default;
+  explicit Strides(const Tensor& t) : sample(t.stride(0)), channel(t.stride(1)), row(t.stride(2)), column(t.stride(3)) {}
+};
+
+// The strips of a call and how blocks take them. Channels are the fastest index of strips, then tiles along x.
+struct Grid {
+  int64_t channels, samples, strips;
+  int block_strips, columns;  // strips of a block, threads of a strip
+  Strides x, y;
+  bool last;  // channels_last
+
+  Grid() = default;
+  Grid(const Tensor& x, const Tensor& y)
+      : channels(x.size(1)), samples(x.size(0)), x(x), y(y), last(y.size(1) > 1 && y.stride(1) == 1 && y.stride(3) > 1) {}
+
+  // As many strips in a block as fill its warps best.
+  void fill(int threads, int64_t tiles, int strip_size) {
+    columns = threads, strips = channels * samples * tiles;
+    double most = 0;
+    for (int n = 1; n == 1 || (n * columns <= kMostThreads && n <= strips && shared_bytes(strip_size, n) <= kMostShared && (!last || n <= kChannels)); ++n) {
+      const double filled = last ? n : double(n * columns) / (ceil_div(n * columns, 32) * 32);
+      if (filled >= most) block_strips = n, most = filled;
+    }
+  }
+  static size_t shared_bytes(int strip_size, int n) { return n * strip_size * sizeof(float); }
+  size_t shared_bytes(int strip_size) const { return shared_bytes(strip_size, block_strips); }
+  dim3 threads() const { return dim3(ceil_div(block_strips * columns, 32) * 32); }
+  dim3 blocks() const { return dim3(static_cast<unsigned>(ceil_div<int64_t>(strips, block_strips))); }
+};
+
+// Floats of a strip in shared memory: neighbouring channels' rows begin in neighbouring packs of 4 banks.
+constexpr int strip_size(int floats) { return (floats + 27) / 32 * 32 + 4; }
+
+// The strip of this thread; where there is none (live is false) it is one that may be looked at.
+struct Strip {
+  int thread, index, tile_x, tile_y;  // thread of the strip, strip of the block
+  int64_t sample, channel;
+  bool live;
+
+  __device__ __forceinline__ Strip(const Grid& grid, int tiles_x, int tiles_y) {
+    const int inner = grid.last ? grid.block_strips : grid.columns, outer = threadIdx.x / inner, rest = threadIdx.x - outer * inner;
+    index = grid.last ? rest : outer, thread = grid.last ? outer : rest;
+    int64_t id = int64_t(blockIdx.x) * grid.block_strips + index;
+    live = index < grid.block_strips && thread < grid.columns && id < grid.strips;
+    if (!live) id = 0, index = 0;
+    const int64_t place = id / grid.channels, row_of_tiles = place / tiles_x;
+    channel = id - place * grid.channels, tile_x = place - row_of_tiles * tiles_x;
+    sample = row_of_tiles / tiles_y, tile_y = row_of_tiles - sample * tiles_y;
+  }
+  template <class S>
+  __device__ __forceinline__ S* of(S* image, const Strides& strides) const { return image + sample * strides.sample + channel * strides.channel; }
+};
+
+// `items` in each of some rows, which `threads` share: one after the other, without a division.
 struct Share {
-  int lanes, rows;  // items of a row at a time, rows at a time
+  int items, rows_on, items_on;  // from one item of a thread to its next
 
   Share() = default;
-  Share(int items, int threads) : lanes(smaller(items, threads)), rows(threads / lanes) {}
+  Share(int items, int threads) : items(items), rows_on(threads / items), items_on(threads % items) {}
+};
 
-  // take(row, item) for those of `thread`, of `rows_in_all` rows of `items`.
-  template <class Take>
-  __device__ __forceinline__ void each(int thread, int rows_in_all, int items, Take&& take) const {
-    const int row0 = thread / lanes, item0 = thread - row0 * lanes;
-    for (int row = row0; row < rows_in_all && row0 < rows; row += rows)
-      for (int item = item0; item < items; item += lanes) take(row, item);
+struct Item {
+  int row, item;
+
+  __device__ __forceinline__ Item(const Share& share, int thread) : row(thread / share.items), item(thread - row * share.items) {}
+  __device__ __forceinline__ void next(const Share& share) {
+    row += share.rows_on, item += share.items_on;
+    if (item >= share.items) item -= share.items, ++row;
   }
 };
 
-// Rows of a plane on their way to shared memory, zero outside of it; `packs` packs of N elements from column `first` on.
+// Rows of a plane on their way to shared memory, zero outside of it: packs of N elements from column `first` on, which comes to element
+// `odd` (0 or 1) of a row.
 template <class S>
 struct Rows {
   const S* plane;
   int64_t row_stride, column_stride;
-  int height, width, first, packs, pitch;
+  int height, width, first, pitch, odd;
   float bias;
 
   template <int N>
   __device__ __forceinline__ void load(int y0, int rows, float* to, const Share& share, int thread) const {
-    share.each(thread, rows, packs, [&](int row, int pack) {
-      const int y = y0 + row, x = first + pack * N;
-      Pack<float, N> values = {};
-      if (y >= 0 && y < height && x >= 0 && x < width) {
-        const Pack<S, N> read = fastgan::load<S, N>(plane + y * row_stride + (N == 1 ? x * column_stride : x));
-        FASTGAN_UNROLL
-        for (int i = 0; i < N; ++i) values.at[i] = static_cast<float>(read.at[i]) + bias;
+    constexpr int kAtOnce = N == 1 ? 8 : 4;  // loads in flight
+    Item item(share, thread);
+    while (item.row < rows) {
+      Pack<S, N> read[kAtOnce];
+      int at[kAtOnce];
+      bool inside[kAtOnce];
+      FASTGAN_UNROLL
+      for (int i = 0; i < kAtOnce; ++i, item.next(share)) {
+        const int y = y0 + item.row, x = first + item.item * N;
+        at[i] = item.row < rows ? item.row * pitch + item.item * N + odd : -1;
+        inside[i] = at[i] >= 0 && y >= 0 && y < height && x >= 0 && x < width;
+        if (inside[i]) read[i] = fastgan::load<S, N>(plane + y * row_stride + (N == 1 ? x * column_stride : x));
       }
-      store(to + row * pitch + pack * N, values);
-    });
+      FASTGAN_UNROLL
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (at[i] < 0) break;
+        Pack<float, N> values;
+        FASTGAN_UNROLL
+        for (int n = 0; n < N; ++n) values.at[n] = inside[i] ? static_cast<float>(read[i].at[n]) + bias : 0.f;
+        if (N > 1 && odd) {
+          to[at[i]] = values.at[0], to[at[i] + N - 1] = values.at[N - 1];
+          FASTGAN_UNROLL
+          for (int n = 1; n + 1 < N; n += 2) store(to + at[i] + n, Pack<float, 2>{{values.at[n], values.at[n + 1]}});
+        } else {
+          store(to + at[i], values);
+        }
+      }
+    }
   }
 };
 
-// Whether every row of a tensor [N, C, H, W] with consecutive columns is a whole number of aligned 128-bit packs.
+// Whether every row of a tensor [N, C, H, W] is a whole number of aligned 128-bit packs.
 template <class S>
 bool whole_packs(const Tensor& t) {
   const int64_t n = kPack<S>;
-  return aligned(t.const_data_ptr()) && t.size(3) % n == 0 && t.stride(2) % n == 0 && t.stride(1) % n == 0 && t.stride(0) % n == 0;
+  return t.stride(3) == 1 && aligned(t.const_data_ptr()) && t.size(3) % n == 0 && t.stride(2) % n == 0 && t.stride(1) % n == 0 && t.stride(0) % n == 0;
 }
 
-// Strips of `columns` threads in a block that fills its warps best.
-inline int strips_of_a_block(int columns, int64_t strips) {
-  int best = 1;
-  double most = 0;
-  for (int n = 1; n * columns <= kMostThreads && n <= strips; ++n) {
-    const double filled = double(n * columns) / (ceil_div(n * columns, 32) * 32);
-    if (filled >= most) best = n, most = filled;
+// run(element of the type of x); false for float64, which has no streaming kernel.
+template <class Run>
+bool with_type(const Tensor& x, Run&& run) {
+  using torch::headeronly::ScalarType;
+  switch (x.scalar_type()) {
+    case ScalarType::Float: run(float()); return true;
+    case ScalarType::Half: run(torch::headeronly::Half()); return true;
+    case ScalarType::BFloat16: run(torch::headeronly::BFloat16()); return true;
+    default: return false;
   }
-  return best;
 }
 
 }  // namespace fastgan::stream

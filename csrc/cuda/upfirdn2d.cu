@@ -8,6 +8,8 @@
 // Direct: everything else, in particular channels_last: a thread makes one 128-bit pack of channels of one pixel, reading
 // taps_x taps_y / up^2 packs, neighbours' reads from L1: 64 bytes per float32 element of a 4 x 4 blur, 2.3 ps at the 28 TB/s of an
 // H100's L1: at the floor of memory as well; more taps are slower in proportion. Not run on a GPU yet: these are estimates.
+#include "cuda/upfirdn2d.h"
+
 #include "cuda/fir.h"
 
 namespace fastgan {
@@ -16,18 +18,18 @@ namespace {
 using fir::kThreads;
 using fir::Window;
 
-// One axis of a call, in samples of x and outputs.
-struct Axis {
-  int64_t in, out, taps, up, down, before;
+using resampled::Axis;
 
-  int64_t lead() const { return -floor_div(before, up); }  // the first sample of output 0, which it meets with tap `shift`
-  Window window() const { return Window(taps, up, down, lead() * up + before); }
-  bool tiled() const {
-    const auto factor = [](int64_t n) { return n == 1 || n == 2 || n == 4; };
-    return factor(up) && factor(down) && taps <= fir::kMostTaps && in < fir::kMostSize && out < fir::kMostSize &&
-           before < fir::kMostSize && before > -fir::kMostSize;
-  }
-};
+// The first sample of output 0, which it meets with tap `shift` of the window.
+int64_t lead(const Axis& a) { return -floor_div(a.before, a.up); }
+
+Window window(const Axis& a) { return Window(a.taps, a.up, a.down, lead(a) * a.up + a.before); }
+
+bool tiled(const Axis& a) {
+  const auto factor = [](int64_t n) { return n == 1 || n == 2 || n == 4; };
+  return factor(a.up) && factor(a.down) && a.taps <= fir::kMostTaps && a.in < fir::kMostSize && a.out < fir::kMostSize &&
+         a.before < fir::kMostSize && a.before > -fir::kMostSize;
+}
 
 struct Tiles {
   Window wx, wy;
@@ -38,7 +40,7 @@ struct Tiles {
   bool separable, flip, wide_x, wide_y;
 
   Tiles(const Axis& ax, const Axis& ay, bool separable, int h, int w)
-      : wx(ax.window()), wy(ay.window()), lead_x(ax.lead()), lead_y(ay.lead()), height(ay.in), width(ax.in), out_h(ay.out),
+      : wx(window(ax)), wy(window(ay)), lead_x(lead(ax)), lead_y(lead(ay)), height(ay.in), width(ax.in), out_h(ay.out),
         out_w(ax.out), tile_h(h), tile_w(w), tiles_y(ceil_div(out_h, h)), tiles_x(ceil_div(out_w, w)), rows(wy.samples(h)),
         columns(wx.samples(w)), x_pitch(fir::odd(columns)), middle_pitch(fir::four_odd(w)), y_pitch(fir::four_odd(w)),
         second_table(4 * wx.steps * (separable ? 1 : wy.taps)), separable(separable) {
@@ -188,14 +190,16 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
   if (y.numel() == 0) return result();
   f = torch::stable::contiguous(f);
   if (fy) fy = torch::stable::contiguous(*fy);
+  Tensor strided = result();
   const OnDeviceOf device(x);
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
     FASTGAN_CHECK(f.scalar_type() == accumulate_dtype<scalar_t> && (!fy || fy->scalar_type() == f.scalar_type()),
                   "f must be float32, or float64 for a float64 x");
     const T *taps = pointer<T>(f), *taps_y = fy ? pointer<T>(*fy) : nullptr;
+    if (resampled::stream(x, f, fy ? &*fy : nullptr, strided, ax, ay, gain, flip_filter)) return;
     const bool rows = !last && (x.size(3) <= 1 || x.stride(3) == 1);
-    if (rows && ax.tiled() && ay.tiled() && ax.out * ay.out >= 32) {
+    if (rows && tiled(ax) && tiled(ay) && ax.out * ay.out >= 32) {
       Tiles tiles = choose_tiles<T>(ax, ay, fy.has_value());
       const int64_t blocks = x.size(0) * x.size(1) * tiles.tiles_y * tiles.tiles_x;
       if (blocks <= INT32_MAX) {
@@ -213,7 +217,7 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
     else if (packs) launch_direct<scalar_t, kN, int32_t>(x, taps, taps_y, y, gain, axes, last, flip_filter);
     else launch_direct<scalar_t, 1, int32_t>(x, taps, taps_y, y, gain, axes, last, flip_filter);
   });
-  return result();
+  return strided;
 }
 
 }  // namespace

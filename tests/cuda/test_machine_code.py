@@ -19,8 +19,10 @@ BOTH = ("LDG", "STG")
 # What each kernel must load and store in 128 bits. Kernels that only finish sums are not listed; scalar ones are <.., 1, ..>.
 WIDE = {
     "upfirdn2d": {"tile_kernel": BOTH, "direct_kernel": BOTH},
+    "upfirdn2d_stream": {"stream_kernel": ("LDG",)},
     "upfirdn2d_filter": {},
     "filtered_lrelu": {"filtered_lrelu_kernel": BOTH},
+    "filtered_lrelu_stream": {"stream_kernel": ("LDG",)},
     "modulated_conv2d": {"weight_kernel": BOTH, "sums_kernel": ("LDG",), "weight_gradient_kernel": BOTH},
 }
 SCALAR = re.compile(r"direct_kernelI.*Li1E[il]E")

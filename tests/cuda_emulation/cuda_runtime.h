@@ -40,6 +40,9 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
+struct __attribute__((may_alias)) uint1 {
+  unsigned x;
+};
 struct __attribute__((aligned(8), may_alias)) uint2 {
   unsigned x, y;
 };

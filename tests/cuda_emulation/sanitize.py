@@ -21,7 +21,7 @@ def cases():
     from fastgan.ops.modulated_conv2d import _backward_reference, _reference
 
     torch.manual_seed(0)
-    f12, f4, radial = torch.rand(12) / 6, torch.rand(4, 4) / 8, torch.rand(5, 6) / 15
+    f24, f12, f4, radial = torch.rand(24) / 6, torch.rand(12) / 6, torch.rand(4, 4) / 8, torch.rand(5, 6) / 15
 
     def with_gradients(f, *inputs):
         inputs = [t.detach().requires_grad_() for t in inputs]
@@ -34,18 +34,28 @@ def cases():
     def filtered_lrelu_case(x, fu, fd, b, **options):
         return lambda impl: with_gradients(lambda x: filtered_lrelu(x, fu, fd, b, clamp=0.5, **options, impl=impl), x)
 
-    yield "upfirdn2d tiled, whole packs", upfirdn2d_case(torch.randn(1, 2, 20, 40), f4, 1, 1, [2, 1, 2, 1])
-    yield "upfirdn2d tiled, separable", upfirdn2d_case(torch.randn(1, 1, 13, 37).half(), f12, 2, 1, [6, 5, 6, 5])
+    f5 = torch.rand(5, 5) / 12
+    yield "upfirdn2d tiled, whole packs", upfirdn2d_case(torch.randn(1, 2, 20, 40), f5, 1, 1, [2, 2, 2, 2])
+    yield "upfirdn2d tiled, separable", upfirdn2d_case(torch.randn(1, 1, 13, 37).half(), f5[0], 2, 1, [6, 5, 6, 5])
     yield "upfirdn2d tiled, float64", upfirdn2d_case(torch.randn(1, 1, 19, 21).double(), f12, 1, 4, 7)
-    yield "upfirdn2d direct", upfirdn2d_case(torch.randn(1, 2, 5, 7), f4, 3, 2, [2, -1, 0, 3])
     last = torch.randn(1, 8, 6, 5).bfloat16().contiguous(memory_format=torch.channels_last)
-    yield "upfirdn2d direct, packs of channels", upfirdn2d_case(last, f4, 2, 1, [2, 1, 2, 1])
+    yield "upfirdn2d streaming, whole packs", upfirdn2d_case(torch.randn(1, 2, 20, 40), f4, 1, 1, [2, 1, 2, 1])
+    yield "upfirdn2d streaming, separable", upfirdn2d_case(torch.randn(1, 1, 13, 37).half(), f12, 2, 1, [6, 5, 6, 5])
+    yield "upfirdn2d streaming, channels_last", upfirdn2d_case(last, f4, 1, 2, [1, 2, 2, 1])
+    yield "upfirdn2d direct", upfirdn2d_case(torch.randn(1, 2, 5, 7), f4, 3, 2, [2, -1, 0, 3])
+    yield "upfirdn2d direct, packs of channels", upfirdn2d_case(last, f5, 2, 1, [2, 2, 2, 2])
     x = torch.randn(1, 3, 9, 11)
     yield "upfirdn2d filter gradient", lambda impl: with_gradients(lambda f: upfirdn2d(x, f, 2, 3, 4, impl=impl), f4)
 
     b = torch.randn(1)
     x = torch.randn(1, 1, 20, 25)
     yield "filtered_lrelu up 2 down 2", filtered_lrelu_case(x, f12, f12, b, up=2, down=2, padding=[9, 8, 10, 9])
+    last = torch.randn(1, 3, 5, 6).contiguous(memory_format=torch.channels_last)
+    yield (
+        "filtered_lrelu up 4 down 2",
+        filtered_lrelu_case(last, f24, f12, b.expand(3), up=4, down=2, padding=[9, 8, 10, 9]),
+    )
+    yield "filtered_lrelu tiled", filtered_lrelu_case(x, f5[0], f12, b, up=2, down=2, padding=[9, 8, 10, 9])
     yield "filtered_lrelu up 4 down 1", filtered_lrelu_case(x[:, :, :7, :8], f12, None, b, up=4, padding=5)
     yield (
         "filtered_lrelu radial",
