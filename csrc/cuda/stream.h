@@ -105,7 +105,7 @@ struct Rows {
 
   template <int N>
   __device__ __forceinline__ void load(int y0, int rows, float* to, const Share& share, int thread) const {
-    constexpr int kAtOnce = N == 1 ? 8 : 4;  // loads in flight
+    constexpr int kAtOnce = N == 1 ? 4 : 8 / N;  // loads in flight
     Item item(share, thread);
     while (item.row < rows) {
       Pack<S, N> read[kAtOnce];
