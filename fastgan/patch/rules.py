@@ -186,16 +186,21 @@ def _plain(modules, x, residual=None):
     return x if residual is None else x + residual
 
 
+# Devices where a step is one under autocast too. On the CPU nothing was gained by it.
+AUTOCAST = {"cuda"}
+
+
+def fuses(act: Act, device: torch.device) -> bool:
+    """Whether `bias_act` and `norm_act` stand in for the modules under what autocast is active: their results have the type of
+    the input, as those of the modules have, but for softplus, which autocast computes in float32 on a GPU."""
+    return not torch.is_autocast_enabled(device.type) or (device.type in AUTOCAST and act.name != "softplus")
+
+
 def norm(modules, x, residual=None):
     module = modules[0]
     act = activation(modules[1]) if len(modules) > 1 else Act("linear", 0.0, None)
     batch = x.dim() == INSTANCE_NORMS[type(module)] and x.dtype in FLOATS
-    if (
-        not batch
-        or x[0:1, 0:1].numel() <= 1
-        or not has_kernel("norm_act", x.device)
-        or torch.is_autocast_enabled(x.device.type)
-    ):
+    if not batch or x[0:1, 0:1].numel() <= 1 or not has_kernel("norm_act", x.device) or not fuses(act, x.device):
         return _plain(modules, x, residual)
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
         return _plain(modules, x, residual)
@@ -208,7 +213,7 @@ def _activated(modules, x):
     if module.bias is None and recorded and type(module) is not nn.Conv2d:  # nothing may be written over
         return _plain(modules, x)
     kernel = x.dtype in FLOATS and has_kernel("bias_act", x.device)
-    if not kernel or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+    if not kernel or torch.compiler.is_compiling() or not fuses(activation(after), x.device):
         return _plain(modules, x)
     linear = type(module) in LINEAR_MAPS and module.bias is not None and not hooks(module)
     if linear and (recorded or x.device.type != "cpu"):

@@ -279,6 +279,6 @@ def test_recipes_say_what_is_dynamic(pictures, tmp_path, monkeypatch):
 
 
 def test_without_a_gpu_it_says_so(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"--graphs: .* graphs are made by CUDA, and this run is on cpu"):
+    with pytest.raises(ValueError, match=r"--graphs: .* graphs are made by CUDA, and this is on cpu"):
         train(DCGAN, TINY, pictures, tmp_path / "run", 1, graphs=True)
     assert not (tmp_path / "run").exists()
