@@ -198,8 +198,8 @@ def choose_speed(deterministic: bool | None, device: torch.device) -> str:
     rounded = {"convolutions": torch.backends.cudnn.allow_tf32, "products": torch.backends.cuda.matmul.allow_tf32}
     types = ", ".join(f"{what} in {'TF32' if yes else 'float32'}" for what, yes in rounded.items())
     if exact:
-        return f"deterministic: the same run gives the same weights; {types}"
-    return f"fast: cuDNN's algorithms are chosen by timing, so runs differ in rounding (--deterministic: not); {types}"
+        return f"deterministic: cuDNN takes algorithms that repeat themselves; {types}"
+    return f"fast: cuDNN's algorithms are chosen by timing, so runs differ in rounding (else --deterministic); {types}"
 
 
 def join(device: str = "auto", timeout: float = 600.0) -> World:

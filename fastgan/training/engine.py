@@ -2,7 +2,8 @@
 
 A run is a function of its configuration and of the counters in the checkpoint (step, update, images): random generators
 are seeded from them before each update, and the loader continues at the image it had reached. So there is no generator
-state to save, and a run that was killed at any moment repeats the steps since its last checkpoint exactly.
+state to save, and a run that was killed at any moment repeats the steps since its last checkpoint exactly (on a GPU to the
+rounding of what cuDNN chooses; `--deterministic` fixes its choice).
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ class RunOptions:
     """On CUDA: replay each update, penalties and optimiser included, as a CUDA graph once it was made twice. The same numbers;
     much faster where the host is slower than the GPU. Refused with a reason where a recipe's steps cannot be."""
     deterministic: bool | None = None
-    """The same run gives the same weights, bit for bit. Default: on the CPU yes; on CUDA no, as cuDNN's fastest algorithms are
-    not the same in every run."""
+    """Let cuDNN take only algorithms that repeat themselves. Default: on the CPU yes, where the same run gives the same weights,
+    bit for bit; on CUDA no: the fastest are found by timing them, and are not the same in every run."""
     channels_last: bool = False
     """Keep images and convolutions in channels_last order: 2 to 8% faster on a CPU for DCGAN's discriminator."""
     shard_generator: bool = False

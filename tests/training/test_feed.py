@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from fastgan.data import Loader
+from fastgan.training.distributed import choose_speed
 from fastgan.training.feed import Feed
 
 CPU = torch.device("cpu")
@@ -36,3 +37,25 @@ def test_an_error_waits_for_its_turn():
     assert [float(next(feed)[0].sum()) for _ in range(2)] == [0, 2]
     with pytest.raises(OSError, match="the disk is gone"):
         next(feed)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "deterministic", "said"),
+    [
+        (None, "cpu", True, ""),
+        (False, "cpu", False, ""),
+        (None, "cuda", False, "fast: cuDNN's algorithms are chosen by timing"),
+        (True, "cuda", True, "deterministic: cuDNN takes algorithms that repeat"),
+    ],
+)
+def test_speed_or_repetition(asked, device, deterministic, said, monkeypatch):
+    for flag in ("deterministic", "benchmark"):
+        monkeypatch.setattr(torch.backends.cudnn, flag, False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    line = choose_speed(asked, torch.device(device))
+    assert torch.backends.cudnn.deterministic is deterministic and torch.backends.cudnn.benchmark is not deterministic
+    assert (
+        line.startswith(said)
+        and (not said or "convolutions in TF32, products in float32" in line)
+        and bool(line) == bool(said)
+    )
