@@ -1,4 +1,4 @@
-"""grad_penalty: the tail of a penalty against its reference, at sizes on both sides of the switch to the kernel (2^18).
+"""grad_penalty: the tail of a penalty against its reference.
 
 The floor is one read of the gradient (and for forward + backward one more, and one write): nothing here is worth more than
 0.1% of a discriminator step on a CPU (see fastgan/ops/grad_penalty.py); the bench shows that the op costs none either.

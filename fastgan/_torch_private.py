@@ -45,6 +45,22 @@ def transforming() -> bool:
     return _functorch_active() or getattr(forward_ad, "_current_level", -1) >= 0
 
 
+# Without it modes of dispatch (fake tensors, make_fx, selective checkpointing) see the op beneath autograd.
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+
+# Whether autocast is on for any type of device. Without it each op asks for its own.
+autocast_anywhere = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+
+# Context manager: ops called within go past autograd, whose part the caller has taken. Without it autograd's own look costs time.
+below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)
+
+
+def eager() -> bool:
+    """Whether an op that is called now runs for its result and autograd alone: no compiler, exporter or tracer, no transform of
+    torch.func and no mode of dispatch is to see it."""
+    return not (torch.compiler.is_compiling() or transforming() or _dispatch_modes() or torch.jit.is_tracing())
+
+
 def storage_uses(storage: torch.UntypedStorage) -> int:
     """How many tensors and Python objects hold `storage`. Without the count 0: it is not known to be anybody's alone."""
     count = getattr(torch._C, "_storage_Use_Count", lambda _: 0)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from fastgan._torch_private import autocast_anywhere
+
 
 def is_autocast(device_type: str) -> bool:
     """Whether autocast is active for such a device; "meta" has none. (torch < 2.13 cannot trace `is_autocast_available`.)"""
@@ -34,6 +36,8 @@ def outside_autocast(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def run(*arguments, **options):
+        if not autocast_anywhere():
+            return function(*arguments, **options)
         device = next((t.device.type for t in arguments if isinstance(t, torch.Tensor)), None)
         if device is None or not is_autocast(device):
             return function(*arguments, **options)

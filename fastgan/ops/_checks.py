@@ -3,6 +3,7 @@
 import torch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NUMBERS = (int, float)
 
 
 def check_floating(op: str, name: str, x: object) -> None:
@@ -25,7 +26,7 @@ def check_number(op: str, name: str, value: object, default: float | None = None
     """value as a float, `default` for None if there is one; TypeError unless it is a number."""
     if value is None and default is not None:
         return default
-    if not isinstance(value, int | float) and not hasattr(value, "__float__"):
+    if not isinstance(value, NUMBERS) and not hasattr(value, "__float__"):
         expected = "a number" if default is None else "None or a number"
         raise TypeError(f"{op}: {name}={value!r}; expected {expected}")
     return float(value)

@@ -1,7 +1,8 @@
 """The one `torch.library.Library` of fastgan: schemas, references, fakes, autograd of every op; the compiled kernels.
 
 An op is defined once, in Python, by `define`. Its reference is registered under CompositeExplicitAutograd, so the op
-exists on every device; a compiled or Triton kernel registers for its own dispatch key and then wins by dispatch.
+exists on every device; a compiled or Triton kernel registers for its own dispatch key and then wins by dispatch. The same
+definition makes the thinner route that a plain eager call takes (_eager.py).
 """
 
 import functools
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastgan._torch_private import has_kernel, transforming
+from fastgan._torch_private import eager, has_kernel, transforming
 from fastgan.ops._autocast import outside_autocast
+from fastgan.ops._eager import eager_call
 
 NAMESPACE = "fastgan"
 CPU_LEVELS = ("portable", "avx2", "avx512")  # instruction sets of the CPU kernels, the weakest first: csrc/cpu/level.h
@@ -49,6 +51,10 @@ class _State:
     ops: dict[str, Op] = field(default_factory=dict)
     libraries: dict[str, torch.library.Library] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    # per namespace and op: the function of a plain eager call, and the Python kernels it may call by type of device
+    calls: dict[str, dict[str, Callable]] = field(default_factory=dict)
+    python_kernels: dict[tuple[str, str], dict[str, Callable]] = field(default_factory=dict)
+    found: set[tuple[str, str, str]] = field(default_factory=set)  # namespace, op, key of kernels that are there
 
 
 _STATE = _State()
@@ -61,10 +67,12 @@ class _Ops:
     """The ops of a namespace, as the formula of a gradient calls them."""
 
     def __init__(self, namespace: str) -> None:
-        self._registered = getattr(torch.ops, namespace)
+        self._namespace = namespace
 
     def __getattr__(self, name: str) -> Callable:
-        return _STATE.ops[name].reference if transforming() else getattr(self._registered, name)
+        if eager():
+            return _STATE.calls[self._namespace][name]
+        return _STATE.ops[name].reference if transforming() else getattr(getattr(torch.ops, self._namespace), name)
 
 
 def define(
@@ -100,18 +108,24 @@ def _install(namespace: str, op: Op) -> None:
     library.define(op.schema)
     qualified = f"{namespace}::{op.name}"
     torch.library.register_fake(qualified, op.fake, lib=library)
+    backward = None
     if op.backward is not None:
-        torch.library.register_autograd(
-            qualified,
-            outside_autocast(functools.partial(op.backward, _Ops(namespace))),
-            setup_context=op.setup_context,
-            lib=library,
-        )
+        backward = outside_autocast(functools.partial(op.backward, _Ops(namespace)))
+        torch.library.register_autograd(qualified, backward, setup_context=op.setup_context, lib=library)
+    kernels = _STATE.python_kernels[namespace, op.name] = {}
+    registered = getattr(getattr(torch.ops, namespace), op.name).default
+    _STATE.calls.setdefault(namespace, {})[op.name] = eager_call(registered, kernels, op.setup_context, backward)
+
+
+def _in_namespace(namespace: str, name: str) -> Callable:
+    """Op `name` for a call from here: the thin route where nothing looks on, else the registered op."""
+    return _STATE.calls[namespace][name] if eager() else getattr(getattr(torch.ops, namespace), name)
 
 
 def implement(name: str, kernel: Callable, key: str, namespace: str = NAMESPACE) -> None:
     """Registers a Python kernel (a Triton launcher) of op `name` for dispatch key `key`."""
     _STATE.libraries[namespace].impl(name, kernel, key)
+    _STATE.python_kernels[namespace, name][key.lower()] = kernel
 
 
 def twin(namespace: str, names: tuple[str, ...]) -> None:
@@ -126,9 +140,12 @@ def twin(namespace: str, names: tuple[str, ...]) -> None:
 
 
 def _has_kernel(namespace: str, name: str, key: str) -> bool:
-    if not hasattr(getattr(torch.ops, namespace), name):
+    if (namespace, name, key) in _STATE.found:
+        return True
+    if not hasattr(getattr(torch.ops, namespace), name) or not has_kernel(f"{namespace}::{name}", key):
         return False
-    return has_kernel(f"{namespace}::{name}", key)
+    _STATE.found.add((namespace, name, key))
+    return True
 
 
 def availability(name: str, impl: str) -> Availability:
@@ -172,10 +189,12 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable]:
 
 
 def select(name: str, impl: str, x: torch.Tensor) -> Any:
-    """What computes op `name` by `impl` for tensors on the device of x: the dispatcher's op, or the reference.
+    """What computes op `name` by `impl` for tensors on the device of x: the op, or its reference.
 
     Raises ValueError for an unknown `impl`, RuntimeError for one that is not available here; both name those that are.
     """
+    if impl == "auto" and eager():
+        return _STATE.calls[NAMESPACE][name]
     kernels = _STATE.ops[name].kernels
     if impl not in ("auto", "reference", *kernels):
         raise ValueError(f"{name}: impl={impl!r} is unknown; expected one of {('auto', 'reference', *kernels)}")
@@ -185,11 +204,11 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
         # torch.onnx.export knows torch's operations alone.
         return _STATE.ops[name].reference if torch.onnx.is_in_onnx_export() else getattr(torch.ops.fastgan, name)
     on_device = x.device.type == ("cpu" if impl == "cpp" else "cuda")
-    if on_device and availability(name, impl):
-        return getattr(torch.ops.fastgan, name)
+    if on_device and _has_kernel(NAMESPACE, name, _DISPATCH_KEY[impl]):
+        return _in_namespace(NAMESPACE, name)
     stand_in = f"{NAMESPACE}_{impl}"
     if x.device.type == "cpu" and stand_in in _STATE.libraries and _has_kernel(stand_in, name, "CPU"):
-        return getattr(getattr(torch.ops, stand_in), name)
+        return _in_namespace(stand_in, name)
     usable = ["auto", "reference", *(k for k in kernels if availability(name, k))]
     why = availability(name, impl).reason if not availability(name, impl) else f"the tensor is on {x.device}"
     raise RuntimeError(f"{name}: impl={impl!r} is not available ({why}); available here: {usable}")

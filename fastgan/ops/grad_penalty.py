@@ -18,10 +18,6 @@ from fastgan.ops._checks import accumulation_dtype, check_floating, check_number
 from fastgan.ops._transforms import in_layout_of
 
 KINDS = ("r1", "wgan-gp", "one-sided")
-# Elements below which a CPU runs the torch operations themselves: a registered op costs 28 us more per forward and
-# backward, and its kernel saves as much at 2^18 to 2^19 (two AVX-512 cores: 60 against 31 us at 2^11, 148 against 153
-# at 1.5 x 2^18, 1.2 against 4.4 ms at 1.5 x 2^21).
-SMALL = 1 << 18
 
 
 def grad_penalty(grad: torch.Tensor, kind: str = "r1", target: float = 1.0, *, impl: str = "auto") -> torch.Tensor:
@@ -50,8 +46,7 @@ def grad_penalty(grad: torch.Tensor, kind: str = "r1", target: float = 1.0, *, i
     target = 0.0 if kind == "r1" else check_number("grad_penalty", "target", target)
     if not 0 <= target < float("inf"):
         raise ValueError(f"grad_penalty: target={target}; expected a finite number >= 0")
-    small = impl == "auto" and grad.device.type == "cpu" and grad.numel() < SMALL
-    return _library.select("grad_penalty", "reference" if small else impl, grad)(grad, kind, target)[0]
+    return _library.select("grad_penalty", impl, grad)(grad, kind, target)[0]
 
 
 def _row_sums(x: torch.Tensor) -> torch.Tensor:
@@ -111,11 +106,14 @@ def _backward_reference(dp, grad, sumsq, kind, target):
 
 def _setup(ctx, inputs, output):
     grad, ctx.kind, ctx.target = inputs
+    ctx.set_materialize_grads(False)  # a launch for zeros that nobody reads
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(grad, output[1])
 
 
 def _backward(ops, ctx, dp, _):
+    if dp is None:
+        return None, None, None
     return ops.grad_penalty_backward(dp, *ctx.saved_tensors, ctx.kind, ctx.target), None, None
 
 

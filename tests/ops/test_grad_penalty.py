@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
 
 from fastgan.ops import grad_penalty
-from fastgan.ops.grad_penalty import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("r1", "wgan-gp", "one-sided")
@@ -234,16 +233,6 @@ def test_every_cpu_level(dtype, cpu_level):
         p = grad_penalty(leaf, "wgan-gp", 2.0, impl="cpp")
         assert_close(p, expected)
         assert_close(torch.autograd.grad(p.sum(), leaf)[0], dg64)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_auto_agrees_on_both_sides_of_its_threshold(kind):
-    for size in (SMALL - 2, SMALL):
-        g = torch.randn(2, size // 2, requires_grad=True)
-        got, expected = (grad_penalty(g, kind, 3.0, impl=impl) for impl in ("auto", "reference"))
-        assert_close(got, expected)
-        (dg,), (wanted,) = torch.autograd.grad(got.sum(), g), torch.autograd.grad(expected.sum(), g)
-        assert_close(dg, wanted)
 
 
 @needs_cpp

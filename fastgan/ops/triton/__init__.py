@@ -4,6 +4,7 @@ With TRITON_INTERPRET=1 in the environment when fastgan is imported, the same ke
 `impl="triton"`: that is how the tests execute them without a GPU.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -44,7 +45,11 @@ def register_for_cpu() -> None:
 
 
 def _launcher(module: str, name: str) -> Callable:
+    @functools.cache
+    def launcher() -> Callable:
+        return getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)
+
     def launch(*arguments):
-        return getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)(*arguments)
+        return launcher()(*arguments)
 
     return launch

@@ -5,10 +5,13 @@ read by several programs where there are fewer samples than the GPU needs progra
 second, small launch: the result does not depend on scheduling.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
 
+from fastgan._triton_private import launch
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, two_floats
 from fastgan.ops.triton.math import wide
@@ -86,38 +89,42 @@ def backward_kernel(
 
 def _samples(grad: torch.Tensor) -> torch.Tensor:
     """grad with each sample in one block of memory, one after the other; a copy only where it is not so."""
+    if grad.is_contiguous():
+        return grad
     dense = in_layout_of(grad, torch.empty_like(grad))
     return dense if grad.shape[0] == 1 or dense.stride(0) * grad.shape[0] == grad.numel() else dense.contiguous()
 
 
-def _tile(grad: torch.Tensor) -> int:
-    return WARPS * 32 * BYTES // grad.itemsize
+@functools.lru_cache(1024)
+def _options(kind: str, size: int, itemsize: int) -> dict:
+    tile = WARPS * 32 * BYTES // itemsize
+    return {"KIND": kind, "TILE": tile, "WIDE": triton.cdiv(size, tile) * tile > 2**31 - 1, "num_warps": WARPS}
 
 
-def _wide(size: int, tile: int) -> bool:
-    return triton.cdiv(size, tile) * tile > 2**31 - 1
+@functools.lru_cache(1024)
+def _parts(samples: int, size: int, tile: int) -> tuple[int, int]:
+    """(elements of a part, a multiple of the tile; parts of a sample)"""
+    parts = max(1, min(triton.cdiv(size, tile), PROGRAMS // samples))
+    part = triton.cdiv(triton.cdiv(size, parts), tile) * tile
+    return part, max(1, triton.cdiv(size, part)) if size else 1
 
 
 def grad_penalty(grad, kind, target):
     samples, size = grad.shape[0], grad.numel() // max(1, grad.shape[0])
-    penalty, sumsq = (grad.new_empty(samples, dtype=accumulation_dtype(grad.dtype)) for _ in range(2))
+    penalty = grad.new_empty(samples, dtype=accumulation_dtype(grad.dtype))
+    sumsq = torch.empty_like(penalty)
     if not samples:
         return penalty, sumsq
     grad = _samples(grad)
-    tile = _tile(grad)
-    parts = max(1, min(triton.cdiv(size, tile), PROGRAMS // samples))
-    part = triton.cdiv(triton.cdiv(size, parts), tile) * tile
-    parts = max(1, triton.cdiv(size, part)) if size else 1
+    options = _options(kind, size, grad.itemsize)
+    part, parts = _parts(samples, size, options["TILE"])
     partial = sumsq if parts == 1 else sumsq.new_empty(samples * parts)
     target = two_floats(target)
-    with torch.cuda.device_of(grad):
-        forward_kernel[(samples * parts,)](
-            grad, partial, penalty, sumsq, size, part, parts, *target,
-            KIND=kind, WHOLE=parts == 1, TILE=tile, WIDE=_wide(size, tile), num_warps=WARPS,
-        )  # fmt: skip
-        if parts > 1:
-            width = triton.next_power_of_2(parts)
-            finish_kernel[(samples,)](partial, penalty, sumsq, parts, *target, KIND=kind, PARTS=width, num_warps=1)
+    tensors, numbers = (grad, partial, penalty, sumsq), (size, part, parts, *target)
+    launch(forward_kernel, (samples * parts,), tensors, numbers, {**options, "WHOLE": parts == 1})
+    if parts > 1:
+        options = {"KIND": kind, "PARTS": triton.next_power_of_2(parts), "num_warps": 1}
+        launch(finish_kernel, (samples,), (partial, penalty, sumsq), (parts, *target), options)
     return penalty, sumsq
 
 
@@ -129,11 +136,8 @@ def grad_penalty_backward(dp, grad, sumsq, kind, target):
     samples, size = grad.shape[0], grad.numel() // grad.shape[0]
     grad = _samples(grad)
     dg = result if in_layout_of(result, grad) is result else torch.empty_like(grad)
-    tile = _tile(grad)
-    parts = triton.cdiv(size, tile)
-    with torch.cuda.device_of(grad):
-        backward_kernel[(samples * parts,)](
-            dp.contiguous(), grad, sumsq, dg, size, parts, *two_floats(target),
-            KIND=kind, TILE=tile, WIDE=_wide(size, tile), num_warps=WARPS,
-        )  # fmt: skip
+    options = _options(kind, size, grad.itemsize)
+    parts = -(-size // options["TILE"])
+    tensors, numbers = (dp.contiguous(), grad, sumsq, dg), (size, parts, *two_floats(target))
+    launch(backward_kernel, (samples * parts,), tensors, numbers, options)
     return result if dg is result else result.copy_(dg)

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from fastgan._triton_private import launch
 from fastgan.ops.triton.launch import WARPS, check_tensors, two_floats
 from fastgan.ops.triton.math import log_normal, wide
 
@@ -116,22 +117,12 @@ def gumbel_softmax(logits, temperature, seed):
     if not y.numel():
         return y
     columns = logits.shape[-1]
-    rows = logits.numel() // columns
-    numbers = columns, *two_floats(temperature)
     double = logits.dtype == torch.float64
-    with torch.cuda.device_of(logits):
-        if columns <= (MOST // 2 if double else MOST):
-            head, tail = _tiles(columns)
-            whole_kernel[(rows,)](
-                logits,
-                y,
-                seed,
-                *numbers,
-                DOUBLE=double,
-                HEAD=head,
-                TAIL=tail,
-                num_warps=min(WARPS, max(1, head // 512)),
-            )
-        else:
-            forward_kernel[(rows,)](logits, y, seed, *numbers, DOUBLE=double, TILE=TILE, num_warps=WARPS)
+    if columns <= (MOST // 2 if double else MOST):
+        kernel, (head, tail) = whole_kernel, _tiles(columns)
+        options = {"HEAD": head, "TAIL": tail, "num_warps": min(WARPS, max(1, head // 512))}
+    else:
+        kernel, options = forward_kernel, {"TILE": TILE, "num_warps": WARPS}
+    numbers = columns, *two_floats(temperature)
+    launch(kernel, (logits.numel() // columns,), (logits, y, seed), numbers, {"DOUBLE": double, **options})
     return y

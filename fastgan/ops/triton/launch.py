@@ -1,5 +1,6 @@
 """What every launcher does: put tensors in one layout, cut a matrix into tiles, choose the index width."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ WARPS = 8
 
 def in_layout_of(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """x with the strides of `like` (which has x's shape and fills its memory); a copy only where they differ."""
+    if x.stride() == like.stride():
+        return x
     same = all(n == 1 or s == t for n, s, t in zip(x.shape, x.stride(), like.stride(), strict=True))
     return x if same else torch.empty_like(like, dtype=x.dtype).copy_(x)
 
@@ -28,6 +31,7 @@ def check_tensors(x: torch.Tensor, *expected: tuple[torch.Tensor | None, tuple[i
             )
 
 
+@functools.lru_cache(1024)
 def two_floats(value: float) -> tuple[float, float]:
     """(float32(value), the rest): Triton passes a Python float as float32."""
     high = float(np.float32(value))
