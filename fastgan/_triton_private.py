@@ -30,8 +30,8 @@ def launch(
     """kernel[grid](*tensors, *numbers, **options) on the device of the first tensor, for a kernel whose arguments come in this
     order: tensors, numbers, constants.
 
-    The second launch of the same kernel on tensors of the same types, all at multiples of 16 bytes, with the same numbers and
-    options goes straight to the compiled kernel. Under a profiler's hooks, and where Triton has other names, every launch is
+    The second launch of a kernel with the same numbers and options, on tensors of the same types, at multiples of 16 bytes where
+    those were, goes straight to what was compiled. Under a profiler's hooks, and where Triton has other names, every launch is
     Triton's own.
     """
     active = driver.active
@@ -39,19 +39,20 @@ def launch(
     if tensors[0].is_cuda and tensors[0].get_device() != device:
         with torch.cuda.device(tensors[0].device):
             return launch(kernel, grid, tensors, numbers, options)
-    pointers, form, alignment = [], [], 0
+    pointers, form = [], []
     for t in tensors:
-        pointer = t if t is None else t.data_ptr()
-        pointers.append(pointer)
-        form.append(t if t is None else t.dtype)
-        alignment |= pointer or 0
+        if t is None:
+            pointers.append(None)
+            form.append(None)
+        else:
+            pointer = t.data_ptr()
+            pointers.append(pointer)
+            form += (t.dtype, pointer % 16 == 0)
     key = kernel.fn, active, device, numbers, *options.values(), *form
-    known = None if alignment % 16 or _hooked() else _known.get(key)
+    known = None if _hooked() else _known.get(key)
     if known is None:
         compiled = kernel[grid](*tensors, *numbers, **options)
-        if not alignment % 16:
-            _remember(key, compiled, [options[name] for name in kernel.arg_names[len(tensors) + len(numbers) :]])
-        return None
+        return _remember(key, compiled, [options[name] for name in kernel.arg_names[len(tensors) + len(numbers) :]])
     x, y, z = (*grid, 1, 1)[:3]
     stream = active.get_current_stream(device)
     known.run(x, y, z, stream, known.function, known.metadata, None, None, None, *pointers, *numbers, *known.constants)

@@ -108,8 +108,12 @@ def test_absent_tensors_are_part_of_the_form(seen):
     assert seen["with b"][0] == seen["with b"][1] == seen["other rows"][1] + 1
 
 
-def test_what_is_not_aligned_or_hooked_is_tritons_own(seen):
-    for case in ("unaligned", "hooked", "nameless"):
+def test_alignment_is_part_of_the_form(seen):
+    assert seen["unaligned"][0] == seen["unaligned"][1] == seen["other option"][1] + 1
+
+
+def test_what_is_hooked_or_has_other_names_is_tritons_own(seen):
+    for case in ("hooked", "nameless"):
         first, second = seen[case]
         assert second == first + 1, case
     assert seen["unhooked"] == seen["hooked"][1]

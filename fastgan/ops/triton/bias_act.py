@@ -8,10 +8,15 @@ A dense tensor is a matrix: [outer * channels, inner], one bias per row, or [out
 (channels_last, linear layers), or one row where there is no bias.
 """
 
+import functools
+import math
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 
+from fastgan._triton_private import launch
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
 from fastgan.ops.triton.launch import WARPS, Tiles, check_tensors, in_layout_of, two_floats
@@ -97,28 +102,35 @@ def backward_kernel(
             tl.store(sums + row * columns + c, tl.sum(d, 0), mask=(c < columns) & (row * TILE_R < rows))
 
 
-def matrix(x: torch.Tensor, by_channel: bool, dim: int) -> tuple[bool, int, Tiles]:
-    """(bias by row, channels, tiles) of a dense, non-empty x."""
-    channels = x.shape[dim] if by_channel else 1
-    inner = x.stride(dim) if channels > 1 else x.numel()
-    by_column = inner == 1 and channels > 1
-    return (
-        not by_column,
-        channels,
-        Tiles.of(x.numel() // channels, channels, 256) if by_column else Tiles.of(x.numel() // inner, inner),
-    )
+class Plan(NamedTuple):
+    """What a launch needs besides tensors, for a dense, non-empty tensor of such a shape and strides."""
 
+    by_row: bool  # one bias per row of the matrix
+    channels: int
+    grid: tuple[int, int, int]
+    sums: tuple[int, int]  # shape of the sums of a bias gradient
+    numbers: tuple
+    options: dict
 
-def _options(act: str, clamp: float, by_row: bool, tiles: Tiles) -> dict:
-    return {
-        "ACT": act,
-        "CLAMP": clamp >= 0,
-        "BY_ROW": by_row,
-        "TILE_R": tiles.tile_rows,
-        "TILE_C": tiles.tile_columns,
-        "WIDE": tiles.wide,
-        "num_warps": WARPS,
-    }
+    @staticmethod
+    @functools.lru_cache(1024)
+    def of(shape, strides, by_channel, dim, act, alpha, gain, clamp) -> "Plan":
+        size, channels = math.prod(shape), shape[dim] if by_channel else 1
+        inner = strides[dim] if channels > 1 else size
+        by_row = inner > 1 or channels == 1
+        tiles = Tiles.of(size // inner, inner) if by_row else Tiles.of(size // channels, channels, 256)
+        floats = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
+        options = {
+            "ACT": act,
+            "CLAMP": clamp >= 0,
+            "BY_ROW": by_row,
+            "TILE_R": tiles.tile_rows,
+            "TILE_C": tiles.tile_columns,
+            "WIDE": tiles.wide,
+            "num_warps": WARPS,
+        }
+        sums = (tiles.rows, tiles.column_tiles) if by_row else (tiles.row_tiles, tiles.columns)
+        return Plan(by_row, channels, tiles.grid, sums, (tiles.rows, tiles.columns, channels, *floats), options)
 
 
 def bias_act(x, b, dim, act, alpha, gain, clamp):
@@ -126,14 +138,9 @@ def bias_act(x, b, dim, act, alpha, gain, clamp):
     y = torch.empty_like(x)
     if not x.numel():
         return y
-    x = in_layout_of(x, y)
-    by_row, channels, tiles = matrix(y, b is not None, dim)
-    numbers = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
-    b = None if b is None else b.contiguous()
-    with torch.cuda.device_of(x):
-        forward_kernel[tiles.grid](
-            x, b, y, tiles.rows, tiles.columns, channels, *numbers, **_options(act, clamp, by_row, tiles)
-        )
+    plan = Plan.of(y.shape, y.stride(), b is not None, dim, act, alpha, gain, clamp)
+    tensors = in_layout_of(x, y), None if b is None else b.contiguous(), y
+    launch(forward_kernel, plan.grid, tensors, plan.numbers, plan.options)
     return y
 
 
@@ -142,17 +149,12 @@ def bias_act_backward(dy, saved, b, dim, act, alpha, gain, clamp, bias_grad):
     dx = torch.empty_like(dy if saved is None else saved)
     if not dx.numel():
         return dx, dy.new_zeros(dy.shape[dim] if bias_grad else 0)
-    dy, saved = in_layout_of(dy, dx), None if saved is None else in_layout_of(saved, dx)
-    b = b.contiguous() if b is not None and ACTIVATIONS[act].saves_input else None
-    by_row, channels, tiles = matrix(dx, bias_grad or b is not None, dim)
-    sums = None
-    if bias_grad:
-        shape = (tiles.rows, tiles.column_tiles) if by_row else (tiles.row_tiles, tiles.columns)
-        sums = dx.new_empty(shape, dtype=accumulation_dtype(dx.dtype))
-    numbers = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
-    options = {**_options(act, clamp, by_row, tiles), "SAVES_INPUT": ACTIVATIONS[act].saves_input}
-    with torch.cuda.device_of(dy):
-        backward_kernel[tiles.grid](dy, saved, b, dx, sums, tiles.rows, tiles.columns, channels, *numbers, **options)
+    saves_input = ACTIVATIONS[act].saves_input
+    b = b.contiguous() if b is not None and saves_input else None
+    plan = Plan.of(dx.shape, dx.stride(), bias_grad or b is not None, dim, act, alpha, gain, clamp)
+    sums = dx.new_empty(plan.sums, dtype=accumulation_dtype(dx.dtype)) if bias_grad else None
+    tensors = in_layout_of(dy, dx), None if saved is None else in_layout_of(saved, dx), b, dx, sums
+    launch(backward_kernel, plan.grid, tensors, plan.numbers, {**plan.options, "SAVES_INPUT": saves_input})
     if sums is None:
         return dx, dy.new_empty(0)
-    return dx, (sums.view(-1, channels, tiles.column_tiles).sum((0, 2)) if by_row else sums.sum(0)).to(dx.dtype)
+    return dx, (sums.view(-1, plan.channels, sums.shape[1]).sum((0, 2)) if plan.by_row else sums.sum(0)).to(dx.dtype)

@@ -7,12 +7,16 @@ planes 4 and 8 more where the second reading does not come from cache (H100: 50 
 lie.
 """
 
+import functools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
+from fastgan._triton_private import launch
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
 from fastgan.ops.triton.launch import check_tensors, in_layout_of, two_floats
@@ -271,7 +275,7 @@ def backward_kernel(
 
 
 class Plan(NamedTuple):
-    """How a dense x [N, C, ...] is cut into programs, `reads` tensors of its size being read."""
+    """How a dense tensor [N, C, ...] is cut into programs, `reads` tensors of its size being read."""
 
     channels: int
     planes: int
@@ -283,16 +287,16 @@ class Plan(NamedTuple):
     warps: int
 
     @staticmethod
-    def of(x: torch.Tensor, reads: int) -> "Plan":
-        samples, channels = x.shape[:2]
+    def of(shape: Sequence[int], strides: Sequence[int], itemsize: int, reads: int) -> "Plan":
+        samples, channels = shape[:2]
         planes = samples * channels
-        pixels = x.numel() // planes
-        last = channels > 1 and x.stride(1) == 1 and pixels > 1
-        most = MOST // reads // max(1, x.itemsize // 4)
+        pixels = math.prod(shape[2:])
+        last = channels > 1 and strides[1] == 1 and pixels > 1
+        most = MOST // reads // max(1, itemsize // 4)
         tile_p = triton.next_power_of_2(pixels)
         tile_c = min(triton.next_power_of_2(channels if last else planes), max(1, TILE // tile_p))
         if last:
-            run = triton.next_power_of_2(channels) if channels * x.itemsize < SECTOR else SECTOR // x.itemsize
+            run = triton.next_power_of_2(channels) if channels * itemsize < SECTOR else SECTOR // itemsize
             tile_c = min(64, max(tile_c, run))
         if tile_p * tile_c > most:
             tile_c = min(64, triton.next_power_of_2(channels)) if last else 1
@@ -300,7 +304,7 @@ class Plan(NamedTuple):
         programs = samples * triton.cdiv(channels, tile_c) if last else triton.cdiv(planes, tile_c)
         parts = max(1, min(triton.cdiv(pixels, tile_p), PROGRAMS // programs, MOST_PARTS))
         part = triton.cdiv(triton.cdiv(pixels, parts), tile_p) * tile_p
-        thread = 64 // x.itemsize // reads  # elements of a tensor: 64 bytes of all
+        thread = 64 // itemsize // reads  # elements of a tensor: 64 bytes of all
         warps = min(16, max(1, tile_p * tile_c // thread // 32))
         return Plan(channels, planes, pixels, part, tile_p, tile_c, last, warps)
 
@@ -332,39 +336,41 @@ class Plan(NamedTuple):
         return {**options, "FULL": self.pixels == self.tile_p} if self.whole else options
 
 
+@functools.lru_cache(1024)
+def _cut(shape, strides, itemsize, reads) -> tuple[Plan, tuple[int, ...], dict]:
+    plan = Plan.of(shape, strides, itemsize, reads)
+    return plan, plan.grid, plan.options
+
+
 def _plane_or_pixel_order(x: torch.Tensor) -> torch.Tensor:
-    """A tensor of x's shape in the layout the kernels work in: that of x where it is NCHW or channels_last."""
-    like = torch.empty_like(x)
-    if like.is_contiguous() or like.movedim(1, -1).is_contiguous():
-        return like
+    """x itself if it is NCHW or channels_last, the layouts the kernels work in; else an empty tensor in the former."""
+    if x.is_contiguous() or x.movedim(1, -1).is_contiguous():
+        return x
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def norm_act(x, weight, bias, residual, act, alpha, eps):
     check_tensors(x, (weight, x.shape[1:2]), (bias, x.shape[1:2]), (residual, x.shape))
     result = torch.empty_like(x)
-    mean, rstd = (x.new_empty(x.shape[:2], dtype=accumulation_dtype(x.dtype)) for _ in range(2))
+    mean = x.new_empty(x.shape[:2], dtype=accumulation_dtype(x.dtype))
+    rstd = torch.empty_like(mean)
     if not x.numel():
         return result, mean.fill_(float("nan")), rstd.fill_(float("nan"))  # as the mean of no pixels
-    y = _plane_or_pixel_order(x)
+    y = _plane_or_pixel_order(result)
     x, residual = in_layout_of(x, y), None if residual is None else in_layout_of(residual, y)
-    plan = Plan.of(y, 1)
-    size = plan.channels, plan.planes, plan.pixels
+    plan, grid, options = _cut(y.shape, y.stride(), y.itemsize, 1)
     weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
-    numbers = (*two_floats(alpha), *two_floats(eps))
-    with torch.cuda.device_of(x):
-        if plan.whole:
-            whole_forward_kernel[plan.grid](
-                x, weight, bias, residual, y, mean, rstd, *size, *numbers, ACT=act, **plan.options
-            )
-        else:
-            means, squares = mean.new_empty((2, plan.parts, plan.planes))
-            statistics_kernel[plan.grid](x, means, squares, *size, plan.part, **plan.options)
-            forward_kernel[plan.grid](
-                x, weight, bias, residual, means, squares, y, mean, rstd, *size, plan.part, *numbers,
-                ACT=act, PARTS=triton.next_power_of_2(plan.parts), **plan.options,
-            )  # fmt: skip
-    return y if y.stride() == result.stride() else result.copy_(y), mean, rstd
+    size, floats = plan[:3], (*two_floats(alpha), *two_floats(eps))
+    if plan.whole:
+        tensors = x, weight, bias, residual, y, mean, rstd
+        launch(whole_forward_kernel, grid, tensors, (*size, *floats), {"ACT": act, **options})
+    else:
+        means, squares = mean.new_empty((2, plan.parts, plan.planes))
+        launch(statistics_kernel, grid, (x, means, squares), plan[:4], options)
+        tensors = x, weight, bias, residual, means, squares, y, mean, rstd
+        options = {"ACT": act, "PARTS": triton.next_power_of_2(plan.parts), **options}
+        launch(forward_kernel, grid, tensors, (*plan[:4], *floats), options)
+    return y if y is result else result.copy_(y), mean, rstd
 
 
 def norm_act_backward(dy, x, weight, bias, mean, rstd, act, alpha, eps):
@@ -375,22 +381,17 @@ def norm_act_backward(dy, x, weight, bias, mean, rstd, act, alpha, eps):
     sum_g, sum_gx = torch.empty_like(mean), torch.empty_like(mean)
     if not x.numel():
         return result, sum_g.zero_(), sum_gx.zero_()
-    dx = _plane_or_pixel_order(x)
-    dy, x, mean, rstd = in_layout_of(dy, dx), in_layout_of(x, dx), mean.contiguous(), rstd.contiguous()
-    plan = Plan.of(dx, 2)
-    size = plan.channels, plan.planes, plan.pixels
+    dx = _plane_or_pixel_order(result)
+    plan, grid, options = _cut(dx.shape, dx.stride(), dx.itemsize, 2)
     weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
-    given = dy, x, weight, bias, mean, rstd
-    options = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input, **plan.options}
-    with torch.cuda.device_of(x):
-        if plan.whole:
-            whole_backward_kernel[plan.grid](*given, dx, sum_g, sum_gx, *size, *two_floats(alpha), **options)
-        else:
-            sums_g, sums_gx = mean.new_empty((2, plan.parts, plan.planes))
-            numbers = (*size, plan.part, *two_floats(alpha))
-            sums_kernel[plan.grid](*given, sums_g, sums_gx, *numbers, **options)
-            backward_kernel[plan.grid](
-                *given, sums_g, sums_gx, dx, sum_g, sum_gx, *numbers,
-                PARTS=triton.next_power_of_2(plan.parts), **options,
-            )  # fmt: skip
-    return dx if dx.stride() == result.stride() else result.copy_(dx), sum_g, sum_gx
+    given = in_layout_of(dy, dx), in_layout_of(x, dx), weight, bias, mean.contiguous(), rstd.contiguous()
+    options = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input, **options}
+    if plan.whole:
+        launch(whole_backward_kernel, grid, (*given, dx, sum_g, sum_gx), (*plan[:3], *two_floats(alpha)), options)
+    else:
+        sums = mean.new_empty((2, plan.parts, plan.planes)).unbind()
+        numbers = (*plan[:4], *two_floats(alpha))
+        launch(sums_kernel, grid, (*given, *sums), numbers, options)
+        options["PARTS"] = triton.next_power_of_2(plan.parts)
+        launch(backward_kernel, grid, (*given, *sums, dx, sum_g, sum_gx), numbers, options)
+    return dx if dx is result else result.copy_(dx), sum_g, sum_gx
