@@ -34,6 +34,9 @@ def launch(
     those were, goes straight to what was compiled. Under a profiler's hooks, and where Triton has other names, every launch is
     Triton's own.
     """
+    if not isinstance(kernel, triton.JITFunction):  # interpreted
+        kernel[grid](*tensors, *numbers, **options)
+        return None
     active = driver.active
     device = active.get_current_device()
     if tensors[0].is_cuda and tensors[0].get_device() != device:
@@ -66,7 +69,7 @@ def _hooked() -> bool:
 
 
 def _remember(key: tuple, compiled: Any, constants: list) -> None:
-    """Nothing, for an interpreted kernel, or a Triton whose compiled kernels have other names."""
+    """Nothing, in a Triton whose compiled kernels have other names."""
     parts = [getattr(compiled, name, None) for name in ("run", "function", "packed_metadata")]
     if None not in parts:
         if len(_known) >= MOST:
