@@ -1,39 +1,30 @@
-"""Builds the compiled kernels: fastgan._C (CPU), fastgan._C_cuda (for the GPUs of this machine) and fastgan._text (pybind11).
+"""Builds the compiled kernels: fastgan._C (CPU) and fastgan._C_cuda (for the GPUs of this machine), for every Python and torch.
 
 Without a C++ compiler the package installs with its pure-PyTorch references; FASTGAN_REQUIRE_EXT=1 makes that an error.
 CUDA kernels need nvcc. FASTGAN_CUDA=auto (the default) builds them for the GPUs that are here, or for TORCH_CUDA_ARCH_LIST where
 that is set; FASTGAN_CUDA=1 without either builds them for every GPU since Ampere (wheels); FASTGAN_CUDA=0 leaves them out.
+What was built, and why the rest was not, stays in fastgan/_build.json, for `fastgan info`.
 """
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+WINDOWS = sys.platform == "win32"
 REQUIRE = os.environ.get("FASTGAN_REQUIRE_EXT", "0") == "1"
 DEFAULT_CUDA_ARCHS = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 # LibTorch stable ABI of 2.10: one build runs on every later torch.
-STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030a0000"]
-# -fno-trapping-math lets GCC turn a leaky ReLU into a blend; -fopenmp-simd honours `omp simd` without a runtime.
-# -g0: with the debug information that Python asks for, the library has 43 MB instead of 7.
-CXX = [
-    "-O3",
-    "-g0",
-    "-std=c++20",
-    "-fno-trapping-math",
-    "-fno-math-errno",
-    "-fopenmp-simd",
-    "-fvisibility=hidden",
-    "-Wall",
-]
-# GCC 12 warns about its own half-precision intrinsics.
-CXX += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
-# Vectors pass between functions of one file and one instruction set alone.
-CXX += ["-Wno-psabi"]
-
+STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
+# FASTGAN_MANYLINUX=1, for wheels: these calls go to csrc/manylinux.cpp, which binds them to versions that glibc 2.28 has.
+MANYLINUX = ("exp", "exp2", "log", "log2", "dlsym") if os.environ.get("FASTGAN_MANYLINUX") == "1" else ()
+BUILT: dict[str, str] = {}  # library: "" if it was built, else why not
 
 # torch takes the folder above `nvcc` for the toolkit; where that is a wrapper, the libraries are elsewhere.
 if "CUDA_HOME" not in os.environ and Path("/usr/local/cuda/bin/nvcc").exists():
@@ -49,8 +40,27 @@ def sources(pattern):
 
 
 def missing_compiler():
-    compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++"]
+    """Why there is none; None if there is. The kernels use the vectors of GCC and clang, which Microsoft's cl does not know."""
+    if WINDOWS and "CXX" not in os.environ and shutil.which("clang-cl"):
+        os.environ["CXX"] = "clang-cl"  # what torch's build then calls
+    compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["clang-cl"] if WINDOWS else ["c++", "g++"]
     return None if any(map(shutil.which, compilers)) else f"no C++ compiler (no {' or '.join(compilers)} on PATH)"
+
+
+def cxx_flags():
+    # No trapping math lets GCC turn a leaky ReLU into a blend; -fopenmp-simd honours `omp simd` without a runtime.
+    maths = ["-fno-trapping-math", "-fno-math-errno", "-fopenmp-simd"]
+    if WINDOWS:
+        return ["/O2", "/std:c++20", "/W3", "/EHsc", *(f"/clang:{flag}" for flag in ["-O3", *maths])]
+    # -g0: with the debug information that Python asks for, the library has 43 MB instead of 7.
+    flags = ["-O3", "-g0", "-std=c++20", *maths, "-fvisibility=hidden", "-Wall"]
+    # Vectors pass between functions of one file and one instruction set alone.
+    flags += ["-Wno-psabi"]
+    version = subprocess.run(
+        [*os.environ.get("CXX", "c++").split(), "--version"], capture_output=True, text=True
+    ).stdout
+    # clang warns of each loop that `omp simd` does not vectorise; GCC 12 of its own half-precision intrinsics.
+    return flags + (["-Wno-pass-failed"] if "clang" in version else ["-Wno-uninitialized", "-Wno-maybe-uninitialized"])
 
 
 def cuda_archs(wanted):
@@ -72,12 +82,10 @@ def cuda_choice():
         sys.exit(f"fastgan build: FASTGAN_CUDA={wanted!r}: expected auto, 0 or 1")
     if wanted == "0":
         return False, "FASTGAN_CUDA=0"
-    if not sources("cuda/*.cu"):
-        return False, "no CUDA sources"
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
-    found = CUDA_HOME and (Path(CUDA_HOME) / "bin" / "nvcc").exists()
+    found = CUDA_HOME and shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin"), mode=os.F_OK)
     if not found:
         reason = "nvcc not found (install the CUDA toolkit or set CUDA_HOME)"
     elif torch.version.cuda is None:
@@ -94,47 +102,75 @@ def cuda_choice():
 
 def extensions():
     cuda, why = cuda_choice()
-    from pybind11.setup_helpers import Pybind11Extension
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     headers = sources("**/*.h")  # named, so that an sdist holds them and a change of one rebuilds
+    module = ["csrc/module.cpp", *(["csrc/manylinux.cpp"] if MANYLINUX else [])]
+    shared = {
+        "include_dirs": [str(ROOT / "csrc")],
+        "depends": headers,
+        "py_limited_api": True,
+        "extra_link_args": [f"-Wl,--wrap={name}" for name in MANYLINUX],
+    }
+    cxx = [*cxx_flags(), *STABLE_ABI]
     found = [
         CppExtension(
             "fastgan._C",
-            ["csrc/module.cpp", *sources("cpu/*.cpp")],
-            include_dirs=[str(ROOT / "csrc")],
-            depends=headers,
-            extra_compile_args={"cxx": [*CXX, *STABLE_ABI]},
-            py_limited_api=True,
+            [*module, *sources("cpu/*.cpp"), *sources("text/*.cpp")],
+            extra_compile_args={"cxx": cxx},
+            **shared,
         )
     ]
-    say(f"CPU kernels: yes ({len(found[0].sources) - 1} files; portable, AVX2 and AVX-512 in one library)")
+    say(f"CPU kernels: yes ({len(found[0].sources)} files; portable, AVX2 and AVX-512 in one library)")
     if cuda:
         archs = os.environ["TORCH_CUDA_ARCH_LIST"]
+        nvcc = ["-O3", "-std=c++20", "-DUSE_CUDA", *STABLE_ABI, f'-DFASTGAN_ARCHS="{archs}"']
         found.append(
             CUDAExtension(
                 "fastgan._C_cuda",
-                ["csrc/module.cpp", *sources("cuda/*.cu")],
-                include_dirs=[str(ROOT / "csrc")],
-                depends=headers,
-                extra_compile_args={
-                    "cxx": [*CXX, *STABLE_ABI, "-DFASTGAN_MODULE=PyInit__C_cuda"],
-                    "nvcc": [
-                        "-O3",
-                        "-std=c++20",
-                        "-DUSE_CUDA",
-                        *STABLE_ABI,
-                        f'-DFASTGAN_ARCHS="{archs}"',
-                    ],
-                },
-                py_limited_api=True,
+                [*module, *sources("cuda/*.cu")],
+                extra_compile_args={"cxx": [*cxx, "-DFASTGAN_MODULE=PyInit__C_cuda"], "nvcc": nvcc},
+                **shared,
             )
         )
+    BUILT["_C_cuda"] = "" if cuda else why
     say(f"CUDA kernels: {'yes' if cuda else 'no'} ({why})")
-    if sources("text/*.cpp"):
-        found.append(Pybind11Extension("fastgan._text", sources("text/*.cpp"), cxx_std=17, extra_compile_args=["-O3"]))
-        say("text metrics: yes (pybind11)")
     return found
+
+
+def write_record(package):
+    """package: the folder of fastgan that was built."""
+    (package / "_build.json").write_text(json.dumps(BUILT, indent=1) + "\n", encoding="utf-8")
+
+
+class BuildPython(build_py):
+    """Writes the record of a package without extensions, for which build_ext is not run."""
+
+    def run(self):
+        super().run()
+        write_record((ROOT if self.editable_mode else Path(self.build_lib)) / "fastgan")
+
+
+def optional(base):
+    """A failed compilation leaves the pure-Python package, loudly, unless FASTGAN_REQUIRE_EXT=1."""
+
+    class Build(base.with_options(use_ninja=shutil.which("ninja") is not None)):
+        def run(self):
+            super().run()
+            write_record(Path(self.get_ext_fullpath("fastgan._C")).parent)
+
+        def build_extension(self, extension):
+            try:
+                super().build_extension(extension)
+                BUILT[extension.name.split(".")[1]] = ""
+            except Exception as error:
+                if REQUIRE:
+                    raise
+                BUILT[extension.name.split(".")[1]] = f"its compilation failed: {error}"
+                say(f"{extension.name} failed to build and is left out: {error}")
+                extension.optional = True
+
+    return Build
 
 
 def build_arguments():
@@ -143,29 +179,19 @@ def build_arguments():
         if reason is None:
             from torch.utils.cpp_extension import BuildExtension
 
-            return {"ext_modules": extensions(), "cmdclass": {"build_ext": optional(BuildExtension)}}
+            options = {"bdist_wheel": {"py_limited_api": "cp310"}}
+            return {
+                "ext_modules": extensions(),
+                "cmdclass": {"build_ext": optional(BuildExtension)},
+                "options": options,
+            }
     except ImportError as error:
-        reason = f"{error} (pip install torch ninja pybind11, or build with pip's default isolation)"
+        reason = f"{error} (pip install torch ninja, or build with pip's default isolation)"
     if REQUIRE:
         sys.exit(f"fastgan build: FASTGAN_REQUIRE_EXT=1, but {reason}")
+    BUILT.update(_C=reason, _C_cuda=reason)
     say(f"no compiled kernels: {reason}. Every op works through its pure-PyTorch reference.")
-    return {"ext_modules": []}
-
-
-def optional(base):
-    """A failed compilation leaves the pure-Python package, loudly, unless FASTGAN_REQUIRE_EXT=1."""
-
-    class Build(base.with_options(use_ninja=shutil.which("ninja") is not None)):
-        def build_extension(self, extension: Extension):
-            try:
-                super().build_extension(extension)
-            except Exception as error:
-                if REQUIRE:
-                    raise
-                say(f"{extension.name} failed to build and is left out: {error}")
-                extension.optional = True
-
-    return Build
+    return {"ext_modules": [], "cmdclass": {"build_py": BuildPython}}
 
 
 setup(**build_arguments())

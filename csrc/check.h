@@ -62,6 +62,7 @@ scalar_t* mutable_pointer(Tensor& t) { return static_cast<scalar_t*>(t.mutable_d
 
 }  // namespace fastgan
 
+// clang-format off
 // Calls body<scalar_t>() for the four floating-point types; anything else is an error.
 #define FASTGAN_DISPATCH(dtype, ...)                                                                            \
   [&] {                                                                                                         \
@@ -73,3 +74,4 @@ scalar_t* mutable_pointer(Tensor& t) { return static_cast<scalar_t*>(t.mutable_d
       default: STD_TORCH_CHECK(false, "fastgan: dtype must be float16, bfloat16, float32 or float64");          \
     }                                                                                                           \
   }()
+// clang-format on

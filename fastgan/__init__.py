@@ -4,7 +4,7 @@ import importlib
 
 from fastgan._allocator import tune_cpu_allocator
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY_MODULES = ("data", "losses", "media", "metrics", "models", "nn", "ops", "patch", "recipes", "training")
 _LAZY_NAMES = {name: "fastgan.patch" for name in ("accelerate", "patch_ops", "patched", "unpatch", "PatchReport")}

@@ -1,6 +1,5 @@
 """What `fastgan info` prints: versions, how the kernels were built, and what each op runs on here, with the reason."""
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -34,12 +33,19 @@ def _cuda_kernels() -> str:
     return f"built for {torch.ops.fastgan.cuda_archs()}"
 
 
-def _text_kernels() -> str:
-    try:
-        importlib.import_module("fastgan._text")
-    except ImportError as error:
-        return f"not loaded: {error}"
-    return "n-gram counting (BLEU, self-BLEU)"
+def _how_to_get_them() -> list[str]:
+    """What brings the compiled libraries that are not there."""
+    install = "pip install -v --force-reinstall --no-deps . (in a clone of fastgan)"
+    absent = [name for name in ("_C", "_C_cuda") if (_library.failure(name) or "").startswith(_library.NOT_COMPILED)]
+    lines = []
+    if "_C" in absent:
+        lines.append(f"CPU kernels: install a C++20 compiler (g++ or clang++), then {install}")
+    if torch.version.cuda is None:
+        lines.append("GPU kernels: install a CUDA build of torch, https://pytorch.org/get-started/locally")
+    elif "_C_cuda" in absent:
+        lines.append(f"CUDA kernels: install nvcc of CUDA {torch.version.cuda}, then FASTGAN_CUDA=1 {install};")
+        lines.append("with TORCH_CUDA_ARCH_LIST=9.0 they are built for one kind of GPU, in a part of the time")
+    return ["", "How to get what is not there:", *lines] if lines else []
 
 
 def _gpus() -> str:
@@ -50,7 +56,7 @@ def _gpus() -> str:
 
 def report() -> str:
     """The text of `fastgan info`: a line per fact, then a row per op with a column per implementation, then why each
-    implementation that exists is not loaded here. Never raises for something that is missing."""
+    implementation that exists is not loaded here and what to do about it. Never raises for something that is missing."""
     facts = {
         "fastgan": f"{fastgan.__version__}  ({os.path.dirname(fastgan.__file__)})",
         "python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
@@ -59,7 +65,6 @@ def report() -> str:
         "GPU": _gpus(),
         "fastgan._C": _cpu_kernels(),
         "fastgan._C_cuda": _cuda_kernels(),
-        "fastgan._text": _text_kernels(),
     }
     lines = [f"{name:16}{value}" for name, value in facts.items()]
 
@@ -77,4 +82,5 @@ def report() -> str:
         lines.append(f"{name:{width}}{row}".rstrip())
     lines += ["", "- : the op has no such kernel; every op always has its PyTorch reference"]
     lines += [f"{impl} not loaded for {', '.join(names)}: {reason}" for (impl, reason), names in reasons.items()]
+    lines += _how_to_get_them()
     return "\n".join(lines)

@@ -7,10 +7,14 @@ namespace {
 }
 }
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__)
 
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi,bmi2"))), apply_to = function)
+#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2,prefer-vector-width=256")
+#endif
 #define FASTGAN_AVX2 1
 namespace fastgan::avx2 {
 namespace {
@@ -18,10 +22,15 @@ namespace {
 }
 }
 #undef FASTGAN_AVX2
-#pragma GCC pop_options
 
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi,bmi2"))), apply_to = function)
+#else
+#pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi,bmi2,prefer-vector-width=512")
+#endif
 #define FASTGAN_AVX512 1
 namespace fastgan::avx512 {
 namespace {
@@ -29,6 +38,11 @@ namespace {
 }
 }
 #undef FASTGAN_AVX512
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 
 #endif

@@ -67,6 +67,7 @@ inline __attribute__((always_inline)) void in_blocks(int64_t first, int64_t coun
   int64_t left = count / kLanes<T>, i = first;
   for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
     const int64_t size = blocks == 1 ? left : (left + blocks - 1) / blocks;  // a division takes as long as 20 multiply-adds
+    // clang-format off
     switch (size) {
       case 1: body.template operator()<1>(i); break;
       case 2: body.template operator()<2>(i); break;
@@ -77,6 +78,7 @@ inline __attribute__((always_inline)) void in_blocks(int64_t first, int64_t coun
       case 7: if constexpr (kMost >= 7) body.template operator()<7>(i); break;
       case 8: if constexpr (kMost >= 8) body.template operator()<8>(i); break;
     }
+    // clang-format on
     left -= size, i += size * kLanes<T>;
   }
 }

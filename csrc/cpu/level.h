@@ -11,7 +11,7 @@ CpuLevel cpu_level();
 }  // namespace fastgan
 
 // Calls the build of a kernel function for the chosen level; each_level.h has made one namespace for each.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__)
 #define FASTGAN_AT_LEVEL(...)                                      \
   [&] {                                                             \
     switch (::fastgan::cpu_level()) {                               \

@@ -1,25 +1,20 @@
-// fastgan._text: exact n-gram counting for BLEU, self-BLEU and distinct-n. Host data only, no torch header.
+// Exact n-gram counting for BLEU, self-BLEU and distinct-n, of token ids on the CPU.
 //
 // Every n-gram gets an exact id by extending an (n-1)-gram: key = (slot of the prefix, next token), both below 2^32.
 // An n-gram never leaves the shard of its first token, so shards are independent jobs whose tables stay in cache.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
 #include <mutex>
-#include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <vector>
 
-namespace py = pybind11;
+#include "check.h"
 
+namespace fastgan {
 namespace {
-
-using Tokens = py::array_t<int32_t, py::array::c_style>;
-using Offsets = py::array_t<int64_t, py::array::c_style>;
 
 constexpr uint64_t kEmpty = ~uint64_t{0};
 constexpr uint32_t kNobody = ~uint32_t{0};
@@ -197,63 +192,54 @@ void count_distinct(const Corpus& corpus, int max_n, Occurrence* begin, Occurren
   }
 }
 
-Corpus checked(const Tokens& tokens, const Offsets& offsets, int max_n) {
-  if (tokens.ndim() != 1 || offsets.ndim() != 1 || offsets.size() < 1) {
-    throw std::invalid_argument("tokens and offsets: expected one dimension and at least one offset");
-  }
-  const int64_t* o = offsets.data();
-  const int64_t sentences = offsets.size() - 1;
-  if (o[0] != 0 || o[sentences] != tokens.size() || !std::is_sorted(o, o + sentences + 1)) {
-    throw std::invalid_argument("offsets: expected to rise from 0 to the number of tokens");
-  }
-  if (tokens.size() >= INT32_MAX || sentences >= INT32_MAX) {
-    throw std::invalid_argument("tokens: at most 2^31 - 2 tokens and sentences are supported");
-  }
-  if (max_n < 1) throw std::invalid_argument("max_n: expected at least 1");
-  return {tokens.data(), o, static_cast<uint32_t>(sentences)};
+// tokens: int32 [tokens]; offsets: int64 [sentences + 1]
+Corpus checked(const Tensor& tokens, const Tensor& offsets, int64_t max_n) {
+  using torch::headeronly::ScalarType;
+  FASTGAN_CHECK(tokens.scalar_type() == ScalarType::Int && tokens.dim() == 1 && tokens.is_contiguous(), "tokens must be an int32 vector");
+  FASTGAN_CHECK(offsets.scalar_type() == ScalarType::Long && offsets.dim() == 1 && offsets.is_contiguous() && offsets.size(0) >= 1,
+                "offsets must be an int64 vector of at least one number");
+  const int64_t *o = pointer<int64_t>(offsets), sentences = offsets.size(0) - 1;
+  FASTGAN_CHECK(o[0] == 0 && o[sentences] == tokens.size(0) && std::is_sorted(o, o + sentences + 1),
+                "offsets must rise from 0 to the number of tokens");
+  FASTGAN_CHECK(tokens.size(0) < INT32_MAX && sentences < INT32_MAX, "at most 2^31 - 2 tokens and sentences are supported");
+  FASTGAN_CHECK(max_n >= 1, "max_n must be at least 1");
+  return {pointer<int32_t>(tokens), o, static_cast<uint32_t>(sentences)};
 }
 
-int resolve_threads(int threads) {
+int resolve_threads(int64_t threads) {
   return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-py::array_t<int64_t> clipped_matches(const Tokens& tokens, const Offsets& offsets, int64_t first, int max_n,
-                                     int threads) {
+// int64 [hypotheses, max_n]: clipped matches. Sentences before `first` are the references shared by the rest; first = 0: the
+// references of each sentence are all the others.
+Tensor clipped_matches(Tensor tokens, Tensor offsets, int64_t first, int64_t max_n, int64_t threads) {
   const Corpus corpus = checked(tokens, offsets, max_n);
-  if (first < 0 || first > corpus.sentences) throw std::invalid_argument("first: expected 0 to the number of sentences");
-  py::array_t<int64_t> out({static_cast<py::ssize_t>(corpus.sentences - first), static_cast<py::ssize_t>(max_n)});
-  int64_t* data = out.mutable_data();
-  const size_t size = out.size();
-  const py::gil_scoped_release release;
+  FASTGAN_CHECK(first >= 0 && first <= corpus.sentences, "first must be 0 to the number of sentences");
+  Tensor out = torch::stable::new_empty(offsets, {corpus.sentences - first, max_n});
   Shards shards = partition(corpus);
-  const auto sums = for_each_shard(shards, size, resolve_threads(threads), [&](auto b, auto e, auto& table, auto& own) {
+  const auto sums = for_each_shard(shards, out.numel(), resolve_threads(threads), [&](auto b, auto e, auto& table, auto& own) {
     count_matches(corpus, static_cast<uint32_t>(first), max_n, b, e, table, own);
   });
-  std::copy(sums.begin(), sums.end(), data);
+  std::copy(sums.begin(), sums.end(), mutable_pointer<int64_t>(out));
   return out;
 }
 
-py::array_t<int64_t> distinct(const Tokens& tokens, const Offsets& offsets, int max_n, int threads) {
+// int64 [max_n]: how many n-grams of each order there are.
+Tensor distinct(Tensor tokens, Tensor offsets, int64_t max_n, int64_t threads) {
   const Corpus corpus = checked(tokens, offsets, max_n);
-  py::array_t<int64_t> out(max_n);
-  int64_t* data = out.mutable_data();
-  const py::gil_scoped_release release;
+  Tensor out = torch::stable::new_empty(offsets, {max_n});
   Shards shards = partition(corpus);
   const auto sums = for_each_shard(shards, max_n, resolve_threads(threads), [&](auto b, auto e, auto& table, auto& own) {
     count_distinct(corpus, max_n, b, e, table, own);
   });
-  std::copy(sums.begin(), sums.end(), data);
+  std::copy(sums.begin(), sums.end(), mutable_pointer<int64_t>(out));
   return out;
 }
 
 }  // namespace
+}  // namespace fastgan
 
-PYBIND11_MODULE(_text, m) {
-  m.doc() = "Exact, multi-threaded n-gram counting; threads=0 uses every core this process may run on.";
-  m.def("clipped_matches", &clipped_matches, py::arg("tokens"), py::arg("offsets"), py::arg("first"), py::arg("max_n"),
-        py::arg("threads") = 0,
-        "int64 [hypotheses, max_n]: clipped matches. Sentences before `first` are the references shared by the rest; "
-        "first=0: the references of each sentence are all the others.");
-  m.def("distinct", &distinct, py::arg("tokens"), py::arg("offsets"), py::arg("max_n"), py::arg("threads") = 0,
-        "int64 [max_n]: number of distinct n-grams of each order.");
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) {
+  m.impl("ngram_matches", TORCH_BOX(&fastgan::clipped_matches));
+  m.impl("ngram_distinct", TORCH_BOX(&fastgan::distinct));
 }

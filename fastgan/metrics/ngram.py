@@ -11,11 +11,9 @@ from itertools import chain, count, pairwise
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-try:
-    from fastgan import _text
-except ImportError:  # built without a compiler: the Counter-based functions below give the same numbers
-    _text = None
+from fastgan.ops import _library
 
 
 class Tokens(NamedTuple):
@@ -84,21 +82,22 @@ def clipped_matches(hypotheses: Tokens, references: Tokens | None, max_n: int, t
     Every hypothesis is compared with all ``references``; ``None`` compares each with all other hypotheses (self-BLEU).
     Returns int64 [hypotheses, max_n]. ``threads=0`` uses every core this process may run on.
     """
-    if _text is None:
+    if not _compiled():
         return _clipped_matches_python(hypotheses, references, max_n)
     if references is None:
-        return _text.clipped_matches(hypotheses.ids, hypotheses.offsets, 0, max_n, threads)
+        return torch.ops.fastgan.ngram_matches(*_tensors(hypotheses), 0, max_n, threads).numpy()
     if len(references.offsets) < 2:
         raise ValueError("references: expected at least one sentence")
     ids = np.concatenate([references.ids, hypotheses.ids])
     offsets = np.concatenate([references.offsets, references.offsets[-1] + hypotheses.offsets[1:]])
-    return _text.clipped_matches(ids, offsets, len(references.offsets) - 1, max_n, threads)
+    both = _tensors(Tokens(ids, offsets))
+    return torch.ops.fastgan.ngram_matches(*both, len(references.offsets) - 1, max_n, threads).numpy()
 
 
 def distinct(sentences: Tokens, max_n: int, threads: int = 0) -> np.ndarray:
     """Number of distinct n-grams of each order 1..max_n; int64 [max_n]."""
-    if _text is not None:
-        return _text.distinct(sentences.ids, sentences.offsets, max_n, threads)
+    if _compiled():
+        return torch.ops.fastgan.ngram_distinct(*_tensors(sentences), max_n, threads).numpy()
     rows = _rows(sentences)
     return np.array([len(set(chain.from_iterable(_ngrams(r, n) for r in rows))) for n in range(1, max_n + 1)])
 
@@ -117,6 +116,15 @@ def closest_lengths(hypotheses: Tokens, references: Tokens | None) -> np.ndarray
         usable = values if references is not None else values[(values != length) | (counts > 1)]
         closest.append(usable[np.argmin(np.abs(usable - length))])
     return np.array(closest, np.int64)[where]
+
+
+def _compiled() -> bool:
+    """Whether csrc/text/ngram.cpp is there; the functions of `Counter` below give the same numbers."""
+    return _library.failure("_C") is None
+
+
+def _tensors(corpus: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(np.ascontiguousarray(corpus.ids)), torch.from_numpy(np.ascontiguousarray(corpus.offsets))
 
 
 def _rows(corpus: Tokens) -> list[list[int]]:

@@ -7,9 +7,11 @@ definition makes the thinner route that a plain eager call takes (_eager.py).
 
 import functools
 import importlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ from fastgan.ops._eager import eager_call
 
 NAMESPACE = "fastgan"
 CPU_LEVELS = ("portable", "avx2", "avx512")  # instruction sets of the CPU kernels, the weakest first: csrc/cpu/level.h
+NOT_COMPILED = "not compiled at installation"
 _DISPATCH_KEY = {"cpp": "CPU", "cuda": "CUDA", "triton": "CUDA"}
 
 
@@ -59,7 +62,13 @@ class _State:
 
 _STATE = _State()
 _STATE.libraries[NAMESPACE] = torch.library.Library(NAMESPACE, "DEF")
-for _schema in ("cpu_level(str level) -> str", "compiler() -> str", "cuda_archs() -> str"):
+for _schema in (  # of the compiled libraries alone: what they are, and n-grams (fastgan/metrics/ngram.py)
+    "cpu_level(str level) -> str",
+    "compiler() -> str",
+    "cuda_archs() -> str",
+    "ngram_matches(Tensor tokens, Tensor offsets, int first, int max_n, int threads) -> Tensor",
+    "ngram_distinct(Tensor tokens, Tensor offsets, int max_n, int threads) -> Tensor",
+):
     _STATE.libraries[NAMESPACE].define(_schema)
 
 
@@ -256,4 +265,13 @@ def _load(library: str) -> None:
         importlib.import_module(f"fastgan.{library}")
     except ImportError as error:
         absent = isinstance(error, ModuleNotFoundError)
-        _STATE.failures[library] = "not compiled at installation" if absent else str(error)
+        _STATE.failures[library] = _why_absent(library) if absent else str(error)
+
+
+def _why_absent(library: str) -> str:
+    """With the reason that setup.py left in fastgan/_build.json."""
+    try:
+        why = json.loads((Path(__file__).parents[1] / "_build.json").read_text(encoding="utf-8"))[library]
+    except (OSError, ValueError, KeyError, TypeError):
+        why = ""
+    return NOT_COMPILED + (f": {why}" if why else "")

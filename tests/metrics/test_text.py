@@ -14,7 +14,7 @@ from fastgan.metrics import ngram, text
 
 ASSETS = Path(text.__file__).parents[1] / "data" / "assets"
 
-needs_extension = pytest.mark.skipif(ngram._text is None, reason="fastgan._text is not built")
+needs_extension = pytest.mark.skipif(not ngram._compiled(), reason="fastgan._C is not built")
 
 
 def random_corpus(seed, size, vocabulary, shortest=1, longest=12):
@@ -46,9 +46,9 @@ def corpus(request):
 def counting(request, monkeypatch):
     """Runs a test with the compiled counts and with the pure-Python ones."""
     if request.param == "python":
-        monkeypatch.setattr(ngram, "_text", None)
-    elif ngram._text is None:
-        pytest.skip("fastgan._text is not built")
+        monkeypatch.setattr(ngram, "_compiled", lambda: False)
+    elif not ngram._compiled():
+        pytest.skip("fastgan._C is not built")
 
 
 def nltk_bleu(references, hypothesis, n, smoothing):
@@ -202,9 +202,18 @@ def test_wrong_arguments_are_named(call, message):
 
 @needs_extension
 @pytest.mark.parametrize("offsets", [[1, 2], [0, 1], [0, 2, 1, 3], []])
-def test_the_compiled_module_rejects_offsets_outside_the_tokens(offsets):
-    with pytest.raises(ValueError, match="offsets"):
-        ngram._text.clipped_matches(np.arange(3, dtype=np.int32), np.array(offsets, np.int64), 0, 2)
+def test_the_compiled_counts_reject_offsets_outside_the_tokens(offsets):
+    tokens, offsets = torch.arange(3, dtype=torch.int32), torch.tensor(offsets, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match="offsets"):
+        torch.ops.fastgan.ngram_matches(tokens, offsets, 0, 2, 0)
+
+
+@needs_extension
+@pytest.mark.parametrize("dtypes", [(torch.int64, torch.int64), (torch.int32, torch.int32)])
+def test_the_compiled_counts_reject_other_dtypes(dtypes):
+    tokens, offsets = torch.arange(3, dtype=dtypes[0]), torch.tensor([0, 3], dtype=dtypes[1])
+    with pytest.raises(RuntimeError, match="must be an int"):
+        torch.ops.fastgan.ngram_distinct(tokens, offsets, 2, 0)
 
 
 def test_distinct_n(counting):
