@@ -118,8 +118,7 @@ FASTGAN_HD T activate(T t, T alpha) {
   }
   if constexpr (A == Activation::sigmoid) return sigmoid(t);
   if constexpr (A == Activation::elu) return t > T(0) ? t : expm1_nonpositive(t > T(0) ? T(0) : t);
-  if constexpr (A == Activation::selu)
-    return t > T(0) ? T(kSeluScale) * t : T(kSeluScale * kSeluAlpha) * expm1_nonpositive(t > T(0) ? T(0) : t);
+  if constexpr (A == Activation::selu) return t > T(0) ? T(kSeluScale) * t : T(kSeluScale * kSeluAlpha) * expm1_nonpositive(t > T(0) ? T(0) : t);
   if constexpr (A == Activation::softplus) {
     const T y = (t > T(0) ? t : T(0)) + log1p_unit(exp_nonpositive(t > T(0) ? -t : t));
     return t > T(20) ? t : y;

@@ -46,8 +46,7 @@ inline Tensor dense(const Tensor& x) { return x.is_contiguous() ? x : in_layout_
 template <class S>
 using accumulate_t = std::conditional_t<std::is_same_v<S, double>, double, float>;
 template <class S>
-constexpr auto accumulate_dtype =
-    std::is_same_v<S, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
+constexpr auto accumulate_dtype = std::is_same_v<S, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
 
 inline torch::headeronly::ScalarType accumulate_dtype_of(const Tensor& x) {
   using torch::headeronly::ScalarType;
@@ -55,10 +54,14 @@ inline torch::headeronly::ScalarType accumulate_dtype_of(const Tensor& x) {
 }
 
 template <class scalar_t>
-const scalar_t* pointer(const Tensor& t) { return static_cast<const scalar_t*>(t.const_data_ptr()); }
+const scalar_t* pointer(const Tensor& t) {
+  return static_cast<const scalar_t*>(t.const_data_ptr());
+}
 
 template <class scalar_t>
-scalar_t* mutable_pointer(Tensor& t) { return static_cast<scalar_t*>(t.mutable_data_ptr()); }
+scalar_t* mutable_pointer(Tensor& t) {
+  return static_cast<scalar_t*>(t.mutable_data_ptr());
+}
 
 }  // namespace fastgan
 

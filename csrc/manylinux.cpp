@@ -2,9 +2,9 @@
 // that it has. The linker sends every call of f to __wrap_f (--wrap=f). The older mathematical functions are the same ones, and
 // set errno besides.
 #define FASTGAN_HIDDEN __attribute__((visibility("hidden")))
-#define FASTGAN_OLDER(f, result, parameters, arguments)          \
-  result older_##f parameters;                                    \
-  __asm__(".symver older_" #f "," #f "@GLIBC_2.2.5");             \
+#define FASTGAN_OLDER(f, result, parameters, arguments) \
+  result older_##f parameters;                          \
+  __asm__(".symver older_" #f "," #f "@GLIBC_2.2.5");   \
   FASTGAN_HIDDEN result __wrap_##f parameters { return older_##f arguments; }
 
 extern "C" {

@@ -1,17 +1,17 @@
-"""What setup.py decides to build: with an nvcc that is not run, on a machine without GPU."""
+"""What setup.py decides to build (with an nvcc that is not run, on a machine without GPU), and what it packs."""
 
 import os
+import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.skipif(torch.version.cuda is None, reason="torch is a CPU build"),
-    pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU that is here is built for"),
-]
+import fastgan
+
 ROOT = Path(__file__).parents[1]
 EVERY = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 CHOICES = {  # environment, what is said
@@ -22,6 +22,8 @@ CHOICES = {  # environment, what is said
 }
 
 
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch is a CPU build")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU that is here is built for")
 @pytest.mark.parametrize("case", CHOICES)
 def test_cuda_kernels_are_built_where_there_is_a_gpu_or_they_are_asked_for(case, tmp_path):
     environment, said = CHOICES[case]
@@ -32,3 +34,27 @@ def test_cuda_kernels_are_built_where_there_is_a_gpu_or_they_are_asked_for(case,
     environment = {**kept, "CUDA_HOME": str(tmp_path), **environment}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert f"fastgan build: CUDA kernels: {said.format(home=tmp_path)}" in done.stderr
+
+
+def test_the_sdist_has_all_that_is_built_and_tested(tmp_path):
+    """Also what this machine would not build: CUDA kernels, csrc/manylinux.cpp. `.ci/packaging` builds from it alone."""
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, env={**os.environ, "FASTGAN_CUDA": "0"}
+    )
+    (archive,) = tmp_path.glob("fastgan-*.tar.gz")
+    with tarfile.open(archive) as file:
+        held = {name.split("/", 1)[1] for name in file.getnames() if "/" in name}
+    kept = [path for folder in ("csrc", "fastgan", "tests") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    built = {".pyc", ".so", ".pyd", ".o"}
+    wanted = {
+        path.relative_to(ROOT).as_posix() for path in kept if path.suffix not in built and path.name != "_build.json"
+    }
+    assert wanted - held == set()
+
+
+def test_one_version_everywhere():
+    version = fastgan.__version__
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"version {version}, 20" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {version}\b", (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8"), re.MULTILINE)

@@ -80,8 +80,8 @@ Tensor bias_act(Tensor x, std::optional<Tensor> b, int64_t dim, std::string act,
 }
 
 // dy: gradient of the output; saved: the output (kSavesInput: the input), or none for an unclamped linear. -> (dx, db or an empty tensor)
-std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> saved, std::optional<Tensor> b, int64_t dim,
-                                             std::string act, double alpha, double gain, double clamp, bool bias_grad) {
+std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> saved, std::optional<Tensor> b, int64_t dim, std::string act,
+                                             double alpha, double gain, double clamp, bool bias_grad) {
   check_arguments(dy, b, dim);
   FASTGAN_CHECK(!bias_grad || (dim >= 0 && dim < dy.dim()), "dim ", dim, " is outside a tensor of ", dy.dim(), " dimensions");
   if (saved) {

@@ -28,8 +28,7 @@ void forward(const T* x, const T* bias, int64_t channel, T* y, int64_t n, const 
 
 // dx = dy gain act'(s), dy counting as 0 where |y| >= clamp. `saved` is y, or x where kSavesInput.
 template <Activation A, bool kVectorBias, class T>
-void backward(const T* dy, const T* saved, const T* bias, int64_t channel, T* dx, int64_t n, const BiasUnits& units, T alpha, T gain,
-              T clamp) {
+void backward(const T* dy, const T* saved, const T* bias, int64_t channel, T* dx, int64_t n, const BiasUnits& units, T alpha, T gain, T clamp) {
   const T inverse = T(1) / gain;
   for (int64_t start = 0; start < n; start += units.piece) {
     const int64_t size = std::min(units.piece, n - start);
@@ -94,8 +93,7 @@ inline void for_chunks(int64_t n, int64_t piece, int64_t most, const Body& body)
 
 // One unit. channel: that of its first piece.
 template <class S, class T>
-void forward_unit(Activation act, const S* x, const T* bias, int64_t channel, S* y, int64_t n, const BiasUnits& units, T alpha, T gain,
-                  T clamp) {
+void forward_unit(Activation act, const S* x, const T* bias, int64_t channel, S* y, int64_t n, const BiasUnits& units, T alpha, T gain, T clamp) {
   const bool vector = units.vector_bias();
   const auto loop = vector ? forward_loop<true, T>(act) : forward_loop<false, T>(act);
   if constexpr (std::is_same_v<S, T>) {
@@ -114,8 +112,8 @@ void forward_unit(Activation act, const S* x, const T* bias, int64_t channel, S*
 // The same for the backward; saved is null for an unclamped linear. `sums` (null: not wanted) receives the bias gradient: a number
 // per piece, or per element of a piece.
 template <class S, class T>
-void backward_unit(Activation act, const S* dy, const S* saved, const T* bias, int64_t channel, S* dx, T* sums, int64_t n,
-                   const BiasUnits& units, T alpha, T gain, T clamp) {
+void backward_unit(Activation act, const S* dy, const S* saved, const T* bias, int64_t channel, S* dx, T* sums, int64_t n, const BiasUnits& units,
+                   T alpha, T gain, T clamp) {
   constexpr bool kDirect = std::is_same_v<S, T>;
   const bool vector = units.vector_bias();
   const auto loop = vector ? backward_loop<true, T>(act) : backward_loop<false, T>(act);

@@ -30,8 +30,7 @@ void input_tile(const T* const* from, int64_t channels, T* to, int64_t apart, in
     V d[4][4], t[4][4];
     for (int i = 0; i < 4; ++i)
       for (int j = 0; j < 4; ++j) d[i][j] = load<V>(from[4 * i + j] + c);
-    for (int j = 0; j < 4; ++j)
-      t[0][j] = d[0][j] - d[2][j], t[1][j] = d[1][j] + d[2][j], t[2][j] = d[2][j] - d[1][j], t[3][j] = d[1][j] - d[3][j];
+    for (int j = 0; j < 4; ++j) t[0][j] = d[0][j] - d[2][j], t[1][j] = d[1][j] + d[2][j], t[2][j] = d[2][j] - d[1][j], t[3][j] = d[1][j] - d[3][j];
     T* at = to + c / kPanel * panel_apart + c % kPanel;
     for (int i = 0; i < 4; ++i) {
       store(at + (4 * i) * apart, t[i][0] - t[i][2]);
@@ -122,8 +121,7 @@ void weight_gradient_panel(const T* s, int64_t apart, T* g) {
 // out[r][kPanel] (+)= sum over k of a[r * a_row + k * a_step] b[k][kPanel], r < R, two vectors of columns at a time. Fetches
 // from `next` on by next_step bytes per k: two lines, as many as one row has.
 template <int R, bool kAdd, class T>
-inline void multiply_rows(const T* a, int64_t a_row, int64_t a_step, int64_t depth, const T* b, T* out, const char* next,
-                          int64_t next_step) {
+inline void multiply_rows(const T* a, int64_t a_row, int64_t a_step, int64_t depth, const T* b, T* out, const char* next, int64_t next_step) {
   using V = vector_t<T>;
   for (int64_t column = 0; column < kPanel; column += 2 * kLanes<T>) {
     T* const to = out + column;

@@ -40,8 +40,8 @@ struct Taps {
   std::vector<int64_t> shift;
 
   Taps(const Tensor& weight, int64_t padding)
-      : inputs(weight.size(0)), channels(weight.size(1)), rows(weight.size(2)), of_parity(weight.size(3) / 2),
-        packed(weight.numel()), shift(2 * of_parity) {
+      : inputs(weight.size(0)), channels(weight.size(1)), rows(weight.size(2)), of_parity(weight.size(3) / 2), packed(weight.numel()),
+        shift(2 * of_parity) {
     const T* w = pointer<T>(weight);
     T* to = packed.data();
     for (int64_t b = 0; b < 2; ++b)
@@ -53,7 +53,9 @@ struct Taps {
             for (int64_t c = 0; c < channels; ++c)
               *to++ = w[o * weight.stride(0) + c * weight.stride(1) + ky * weight.stride(2) + (first(b, padding) + 2 * t) * weight.stride(3)];
   }
-  bool finite() const { return std::all_of(packed.begin(), packed.end(), [](T w) { return std::isfinite(w); }); }
+  bool finite() const {
+    return std::all_of(packed.begin(), packed.end(), [](T w) { return std::isfinite(w); });
+  }
   static int64_t first(int64_t b, int64_t padding) { return (b + padding) % 2; }
   const T* row(int64_t ky) const { return &packed[ky * inputs * 2 * of_parity * channels]; }
 };
@@ -85,7 +87,8 @@ void convolve(const Tensor& x, const Taps<T>& taps, Tensor& y, int64_t padding) 
       for (int64_t i = first; i < last; ++i) {
         T* at = &near[(i - first) * row + left];
         if (pixels) FASTGAN_AT_LEVEL(transpose<T>(image + i * w * inputs, inputs, at, apart, w, inputs));
-        else for (int64_t o = 0; o < inputs; ++o) std::copy_n(image + (o * h + i) * w, w, at + o * apart);
+        else
+          for (int64_t o = 0; o < inputs; ++o) std::copy_n(image + (o * h + i) * w, w, at + o * apart);
       }
       for (int64_t line = top; line < bottom; ++line) {
         int64_t count = 0;
@@ -106,14 +109,15 @@ void convolve(const Tensor& x, const Taps<T>& taps, Tensor& y, int64_t padding) 
 Tensor conv_to_image(Tensor x, Tensor weight, std::vector<int64_t> padding, std::vector<int64_t> size) {
   using torch::headeronly::ScalarType;
   FASTGAN_CHECK(x.dim() == 4 && weight.dim() == 4, "conv_to_image: x and weight must have 4 dimensions");
-  FASTGAN_CHECK(weight.size(0) == x.size(1) && weight.scalar_type() == x.scalar_type(), "conv_to_image: weight must be [x.shape[1], C, kh, kw] of the dtype of x");
+  FASTGAN_CHECK(weight.size(0) == x.size(1) && weight.scalar_type() == x.scalar_type(),
+                "conv_to_image: weight must be [x.shape[1], C, kh, kw] of the dtype of x");
   FASTGAN_CHECK(weight.size(1) <= kMostChannels, "conv_to_image: weight has ", weight.size(1), " outputs, expected at most 4");
   FASTGAN_CHECK(weight.size(2) >= 1 && (weight.size(3) == 2 || weight.size(3) == 4), "conv_to_image: the kernel must have 2 or 4 columns");
   FASTGAN_CHECK(padding.size() == 2 && size.size() == 2, "conv_to_image: padding and size need 2 numbers");
   for (int a = 0; a < 2; ++a) {
     const int64_t least = (x.size(2 + a) - 1) * 2 - 2 * padding[a] + weight.size(2 + a);
-    FASTGAN_CHECK(padding[a] >= 0 && size[a] >= 0 && (size[a] == least || size[a] == least + 1), "conv_to_image: size[", a, "] is ", size[a], ", expected ",
-                  least, " or one more");
+    FASTGAN_CHECK(padding[a] >= 0 && size[a] >= 0 && (size[a] == least || size[a] == least + 1), "conv_to_image: size[", a, "] is ", size[a],
+                  ", expected ", least, " or one more");
   }
   FASTGAN_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double, "conv_to_image takes float32 and float64");
   Tensor y = new_output(x, {x.size(0), weight.size(1), size[0], size[1]});

@@ -20,8 +20,8 @@ constexpr int64_t kChain = 16;  // inputs whose products are added one after the
 //
 // Floor: 2 kChannels kTaps products per number that is read, as many as the units of multiplication can do meanwhile.
 template <int kChannels, int kTaps, class T>
-void row_of_outputs(const T* const* rows, const T* const* weights, int64_t count, int64_t inputs, int64_t apart, const int64_t* shift,
-                    T* parts, int64_t part) {
+void row_of_outputs(const T* const* rows, const T* const* weights, int64_t count, int64_t inputs, int64_t apart, const int64_t* shift, T* parts,
+                    int64_t part) {
   using V = vector_t<T>;
   constexpr int kVectors = kBytes == 64 ? 2 : 1;  // else there are too few registers for their sums
   for (int64_t m = 0; m < part; m += kVectors * kLanes<T>) {
@@ -54,8 +54,8 @@ void row_of_outputs(const T* const* rows, const T* const* weights, int64_t count
 }
 
 template <class T>
-void run_row(int64_t channels, int64_t taps, const T* const* rows, const T* const* weights, int64_t count, int64_t inputs,
-             int64_t apart, const int64_t* shift, T* parts, int64_t part) {
+void run_row(int64_t channels, int64_t taps, const T* const* rows, const T* const* weights, int64_t count, int64_t inputs, int64_t apart,
+             const int64_t* shift, T* parts, int64_t part) {
   using Row = void (*)(const T* const*, const T* const*, int64_t, int64_t, int64_t, const int64_t*, T*, int64_t);
   static constexpr Row all[kMostChannels][kMostTaps] = {{row_of_outputs<1, 1, T>, row_of_outputs<1, 2, T>},
                                                         {row_of_outputs<2, 1, T>, row_of_outputs<2, 2, T>},

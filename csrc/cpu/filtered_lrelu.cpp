@@ -45,9 +45,8 @@ void check_arguments(const Tensor& x, const Tensor& fu, const Tensor& fd, int64_
   for (int64_t factor : {up, down}) FASTGAN_CHECK(factor == 1 || factor == 2 || factor == 4, "up and down must be 1, 2 or 4");
 }
 
-Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down,
-           const filtered::Sizes& sizes, double gain, double slope, double clamp, bool flip, Tensor* mask, bool read_mask,
-           Spoiled& spoiled) {
+Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down, const filtered::Sizes& sizes,
+           double gain, double slope, double clamp, bool flip, Tensor* mask, bool read_mask, Spoiled& spoiled) {
   const bool last = channels_last(x);
   x = torch::stable::contiguous(x);
   const int64_t n = x.size(0), c = x.size(1);
@@ -69,7 +68,7 @@ Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Ten
       uint8_t* bits = mask ? static_cast<uint8_t*>(read_mask ? const_cast<void*>(mask->const_data_ptr()) : mask->mutable_data_ptr()) : nullptr;
       torch::stable::parallel_for(0, planes * bands, 1, [&](int64_t first, int64_t end) {
         FASTGAN_AT_LEVEL(filtered_bands<scalar_t, T>(plan, from, b ? bias.data() : nullptr, c, to, bits, read_mask, bands, first, end,
-                                                       [&](int64_t sample) { spoiled.add(sample); }));
+                                                     [&](int64_t sample) { spoiled.add(sample); }));
       });
     });
   }
@@ -83,8 +82,7 @@ int64_t taps_x(const Tensor& f) { return f.size(f.dim() - 1); }
 int64_t taps_y(const Tensor& f) { return f.size(0); }
 
 std::tuple<Tensor, Tensor> filtered_lrelu(Tensor x, std::optional<Tensor> b, Tensor fu, Tensor fd, int64_t up, int64_t down,
-                                          std::vector<int64_t> padding, double gain, double slope, double clamp, bool flip_filter,
-                                          bool save_mask) {
+                                          std::vector<int64_t> padding, double gain, double slope, double clamp, bool flip_filter, bool save_mask) {
   check_arguments(x, fu, fd, up, down);
   FASTGAN_CHECK(padding.size() == 4, "padding must have 4 numbers");
   FASTGAN_CHECK(!b || (b->dim() == 1 && b->size(0) == x.size(1) && b->scalar_type() == x.scalar_type()),
@@ -97,8 +95,8 @@ std::tuple<Tensor, Tensor> filtered_lrelu(Tensor x, std::optional<Tensor> b, Ten
   sizes.out_w = (sizes.mid_w - taps_x(fd)) / down + 1, sizes.out_h = (sizes.mid_h - taps_y(fd)) / down + 1;
   sizes.px = padding[0], sizes.py = padding[2];
   const auto bytes = torch::headeronly::ScalarType::Byte;
-  Tensor mask = save_mask ? new_output(x, {x.size(0), x.size(1), sizes.mid_h, 2, (sizes.mid_w + 31) / 32 * 4}, bytes)
-                          : torch::stable::new_empty(x, {0}, bytes);
+  Tensor mask =
+      save_mask ? new_output(x, {x.size(0), x.size(1), sizes.mid_h, 2, (sizes.mid_w + 31) / 32 * 4}, bytes) : torch::stable::new_empty(x, {0}, bytes);
   Spoiled spoiled(x.size(0));
   Tensor y = run(x, b, fu, fd, up, down, sizes, gain * up * up, slope, clamp, flip_filter, save_mask ? &mask : nullptr, false, spoiled);
   spoiled.each([&](int64_t n) {

@@ -33,8 +33,8 @@ inline vector_t<T> activate(vector_t<T> t, const Act<T>& act, int64_t row, int64
 
 // out[j][i] = act(sum_k taps[k][j] in[k][i]) for the kVectors vectors from element i on, j < kRows.
 template <int kRows, int kVectors, Pass kPass, class T>
-inline __attribute__((always_inline)) void block(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t i,
-                                                 const Act<T>& act, int64_t bit) {
+inline __attribute__((always_inline)) void block(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t i, const Act<T>& act,
+                                                 int64_t bit) {
   using V = vector_t<T>;
   V sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < n; ++k, taps += kRows) {
@@ -86,18 +86,17 @@ inline __attribute__((always_inline)) void in_blocks(int64_t first, int64_t coun
 // The same for elements [first, first + count), in blocks of as many vectors as leave the sums in registers. Bit `bit + i` of act
 // belongs to element i.
 template <int kRows, Pass kPass, class T>
-__attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count,
-                                       const Act<T>& act, int64_t bit) {
+__attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count, const Act<T>& act,
+                                       int64_t bit) {
   constexpr int kMost = kBytes == 64 ? (kRows == 4 ? 6 : 8) : (kRows == 4 ? 2 : kRows == 2 ? 5 : 8);
-  in_blocks<kMost, T>(first, count, [&]<int size>(int64_t i) __attribute__((always_inline)) {
-    block<kRows, size, kPass>(in, taps, n, out, i, act, bit);
-  });
+  in_blocks<kMost, T>(first, count,
+                      [&]<int size>(int64_t i) __attribute__((always_inline)) { block<kRows, size, kPass>(in, taps, n, out, i, act, bit); });
 }
 
 // first_out[i] = sum_k taps[k] in[k][i] and second_out[i] = sum_k taps[k] in[k + apart][i], apart < n, which share most rows.
 template <int kVectors, class T>
-inline __attribute__((always_inline)) void block_two(const T* const* in, const T* taps, int64_t n, int64_t apart, T* first_out,
-                                                     T* second_out, int64_t i) {
+inline __attribute__((always_inline)) void block_two(const T* const* in, const T* taps, int64_t n, int64_t apart, T* first_out, T* second_out,
+                                                     int64_t i) {
   using V = vector_t<T>;
   V sum[2][kVectors] = {};
   const auto add = [&]<bool first, bool second>(int64_t k) __attribute__((always_inline)) {
@@ -122,16 +121,15 @@ inline __attribute__((always_inline)) void block_two(const T* const* in, const T
 }
 
 template <class T>
-__attribute__((noinline)) void combine_two(const T* const* in, const T* taps, int64_t n, int64_t apart, T* first_out, T* second_out,
-                                           int64_t first, int64_t count) {
+__attribute__((noinline)) void combine_two(const T* const* in, const T* taps, int64_t n, int64_t apart, T* first_out, T* second_out, int64_t first,
+                                           int64_t count) {
   if (apart >= n) {
     combine<1, Pass::plain>(in, taps, n, &first_out, first, count, Act<T>{}, 0);
     combine<1, Pass::plain>(in + apart, taps, n, &second_out, first, count, Act<T>{}, 0);
     return;
   }
-  in_blocks<kBytes == 64 ? 6 : 4, T>(first, count, [&]<int size>(int64_t i) __attribute__((always_inline)) {
-    block_two<size>(in, taps, n, apart, first_out, second_out, i);
-  });
+  in_blocks<kBytes == 64 ? 6 : 4, T>(
+      first, count, [&]<int size>(int64_t i) __attribute__((always_inline)) { block_two<size>(in, taps, n, apart, first_out, second_out, i); });
 }
 
 template <class T>
@@ -181,9 +179,8 @@ inline __attribute__((always_inline)) void block_across(const Windows<T>& window
       tap += apart;
       return true;
     };
-    [&]<int... by>(std::integer_sequence<int, by...>) __attribute__((always_inline)) {
-      (add.template operator()<by>() && ...);
-    }(std::make_integer_sequence<int, kLanes<T>>{});
+    [&]<int... by>(std::integer_sequence<int, by...>)
+        __attribute__((always_inline)) { (add.template operator()<by>() && ...); }(std::make_integer_sequence<int, kLanes<T>>{});
   }
 #pragma GCC unroll 4
   for (int j = 0; j < kRows; ++j)
@@ -193,9 +190,8 @@ inline __attribute__((always_inline)) void block_across(const Windows<T>& window
 
 template <int kRows, class T>
 __attribute__((noinline)) void across_rows(const Windows<T>& windows, const T* row, const T* taps, T* const* out, int64_t count) {
-  in_blocks<kRows == 4 ? 4 : 6, T>(0, count, [&]<int size>(int64_t i) __attribute__((always_inline)) {
-    block_across<kRows, size>(windows, row, taps, out, i);
-  });
+  in_blocks<kRows == 4 ? 4 : 6, T>(
+      0, count, [&]<int size>(int64_t i) __attribute__((always_inline)) { block_across<kRows, size>(windows, row, taps, out, i); });
 }
 #endif
 

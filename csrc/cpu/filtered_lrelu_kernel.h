@@ -36,8 +36,8 @@ bool plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, u
 
 // Bands [first, last) of [N C planes][bands]. spoiled(n): sample n has an output that is not finite.
 template <class S, class T, class Found>
-void filtered_bands(const Plan<T>& plan, const S* x, const T* bias, int64_t channels, S* y, uint8_t* mask, bool read_mask,
-                    int64_t bands, int64_t first, int64_t last, const Found& spoiled) {
+void filtered_bands(const Plan<T>& plan, const S* x, const T* bias, int64_t channels, S* y, uint8_t* mask, bool read_mask, int64_t bands,
+                    int64_t first, int64_t last, const Found& spoiled) {
   Scratch<T> scratch(plan);
   const int64_t mask_plane = plan.mid_h * 2 * plan.mask_row();
   for (int64_t unit = first; unit < last; ++unit) {

@@ -20,9 +20,14 @@ struct Scratch {
     bit_plane = plan.columns / 8 + 8;  // word-wise reading of the last plane stays inside
     bit_row = plan.phases * bit_plane;
     const int64_t line_size = std::max(plan.x_w, plan.out_w);
-    const int64_t sizes[] = {line_size, (plan.up_separable ? 2 : plan.up_rows) * plan.x_row(),
-                             plan.up_separable ? plan.up_rows * plan.t_row() : 0, ring * plan.t_row(), 2 * plan.t_row(), plan.t_row(),
-                             std::max(plan.x_row(), plan.t_row()), plan.y_phases * plan.out_columns};
+    const int64_t sizes[] = {line_size,
+                             (plan.up_separable ? 2 : plan.up_rows) * plan.x_row(),
+                             plan.up_separable ? plan.up_rows * plan.t_row() : 0,
+                             ring * plan.t_row(),
+                             2 * plan.t_row(),
+                             plan.t_row(),
+                             std::max(plan.x_row(), plan.t_row()),
+                             plan.y_phases * plan.out_columns};
     T** const places[] = {&line, &x_rows, &wide_rows, &t_rows, &row, &dump, &zeros, &y};
     int64_t total = 0;
     for (int64_t size : sizes) total += filtered::round_up(size, plan.kAlign);
@@ -36,8 +41,9 @@ struct Scratch {
     negative = at, clamped = at + bits;
     first_group = filtered::ceil_div(-plan.py, plan.up);
     for (int64_t i = first_group; i < filtered::ceil_div(plan.mid_h - plan.py, plan.up) + plan.up_rows; ++i)
-      x_table.push_back(i < 0 || i >= plan.x_h ? zeros : plan.up_separable ? wide_rows + i % plan.up_rows * plan.t_row()
-                                                                           : x_rows + i % plan.up_rows * plan.x_row());
+      x_table.push_back(i < 0 || i >= plan.x_h ? zeros
+                        : plan.up_separable    ? wide_rows + i % plan.up_rows * plan.t_row()
+                                               : x_rows + i % plan.up_rows * plan.x_row());
     first_t = std::min<int64_t>(0, -plan.qy);
     for (int64_t m = first_t; m < std::max(plan.mid_h, plan.out_h * plan.down - plan.qy + plan.down_rows); ++m)
       t_table.push_back(m < 0 || m >= plan.mid_h ? zeros : t_rows + m % ring * plan.t_row());

@@ -74,9 +74,7 @@ std::tuple<Tensor, Tensor> grad_penalty(Tensor grad, std::string kind_name, doub
     using T = accumulate_t<scalar_t>;
     const scalar_t* from = pointer<scalar_t>(grad);
     std::vector<double> sums(units.count);
-    for_each_unit(units, [&](int64_t u) {
-      sums[u] = FASTGAN_AT_LEVEL(sum_of_squares<scalar_t, T>(from + units.begin(u), units.size(u)));
-    });
+    for_each_unit(units, [&](int64_t u) { sums[u] = FASTGAN_AT_LEVEL(sum_of_squares<scalar_t, T>(from + units.begin(u), units.size(u))); });
     for (int64_t n = 0; n < rows; ++n) {
       double total = 0;
       for (int64_t u = n * units.per_row; u < (n + 1) * units.per_row; ++u) total += sums[u];
@@ -101,8 +99,7 @@ Tensor grad_penalty_backward(Tensor dp, Tensor grad, Tensor sumsq, std::string k
   const Units units = units_of(g);
   FASTGAN_DISPATCH(g.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    FASTGAN_CHECK(dp.scalar_type() == accumulate_dtype<scalar_t>,
-                  "dp must be float64 for a float64 gradient, else float32");
+    FASTGAN_CHECK(dp.scalar_type() == accumulate_dtype<scalar_t>, "dp must be float64 for a float64 gradient, else float32");
     const scalar_t* from = pointer<scalar_t>(g);
     scalar_t* to = mutable_pointer<scalar_t>(dg);
     const T *upstream = pointer<T>(dp), *squared = pointer<T>(sumsq);

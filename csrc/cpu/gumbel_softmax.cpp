@@ -39,8 +39,8 @@ Tensor gumbel_softmax(Tensor logits, double temperature, Tensor seed) {
     torch::stable::parallel_for(0, rows, grain, [&](int64_t first, int64_t last) {
       std::vector<T> work(columns);
       for (int64_t r = first; r < last; ++r)
-        FASTGAN_AT_LEVEL(gumbel_row<scalar_t, T>(from + r * columns, to + r * columns, work.data(), columns,
-                                                 static_cast<T>(1 / temperature), static_cast<uint32_t>(r), low, high));
+        FASTGAN_AT_LEVEL(gumbel_row<scalar_t, T>(from + r * columns, to + r * columns, work.data(), columns, static_cast<T>(1 / temperature),
+                                                 static_cast<uint32_t>(r), low, high));
     });
   });
   return y;

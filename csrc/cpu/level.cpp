@@ -40,6 +40,4 @@ CpuLevel cpu_level() { return chosen; }
 
 }  // namespace fastgan
 
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, m) {
-  m.impl("cpu_level", TORCH_BOX(&fastgan::cpu_level_op));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CompositeExplicitAutograd, m) { m.impl("cpu_level", TORCH_BOX(&fastgan::cpu_level_op)); }

@@ -12,13 +12,13 @@ CpuLevel cpu_level();
 
 // Calls the build of a kernel function for the chosen level; each_level.h has made one namespace for each.
 #if defined(__x86_64__) && defined(__GNUC__)
-#define FASTGAN_AT_LEVEL(...)                                      \
-  [&] {                                                             \
-    switch (::fastgan::cpu_level()) {                               \
+#define FASTGAN_AT_LEVEL(...)                                                  \
+  [&] {                                                                        \
+    switch (::fastgan::cpu_level()) {                                          \
       case ::fastgan::CpuLevel::avx512: return ::fastgan::avx512::__VA_ARGS__; \
-      case ::fastgan::CpuLevel::avx2: return ::fastgan::avx2::__VA_ARGS__; \
-      default: return ::fastgan::portable::__VA_ARGS__;                    \
-    }                                                               \
+      case ::fastgan::CpuLevel::avx2: return ::fastgan::avx2::__VA_ARGS__;     \
+      default: return ::fastgan::portable::__VA_ARGS__;                        \
+    }                                                                          \
   }()
 #else
 #define FASTGAN_AT_LEVEL(...) ::fastgan::portable::__VA_ARGS__

@@ -54,8 +54,7 @@ inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes, 
   return Tensor(view);
 }
 
-inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes,
-                         std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
+inline Tensor new_output(const Tensor& like, const std::vector<int64_t>& sizes, std::optional<torch::headeronly::ScalarType> dtype = std::nullopt) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(sizes[d], 1);  // as torch has it
   return new_output(like, sizes, strides, dtype);

@@ -38,6 +38,4 @@ Tensor modulated_conv2d_squares(Tensor weight) {
 }  // namespace
 }  // namespace fastgan
 
-STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) {
-  m.impl("modulated_conv2d_squares", TORCH_BOX(&fastgan::modulated_conv2d_squares));
-}
+STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) { m.impl("modulated_conv2d_squares", TORCH_BOX(&fastgan::modulated_conv2d_squares)); }

@@ -174,8 +174,8 @@ void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
   const int64_t piece = units.piece, channels = units.channels, samples = w.shape.samples, all = w.shape.planes_count();
   for (int64_t p = 0; p < all; ++p) w.set_scale(p);
   const std::vector<T> mean = pieces<T>(w.mean, samples, channels, piece), rstd = pieces<T>(w.rstd, samples, channels, piece),
-                       scale = pieces(w.scale.data(), samples, channels, piece),
-                       weight = pieces(w.weight.data(), 1, channels, piece), bias = pieces(w.bias.data(), 1, channels, piece);
+                       scale = pieces(w.scale.data(), samples, channels, piece), weight = pieces(w.weight.data(), 1, channels, piece),
+                       bias = pieces(w.bias.data(), 1, channels, piece);
   const auto statistics = [&](int64_t u) {
     const int64_t row = units.row(u) * piece;
     return Statistics<T>{&mean[row], &rstd[row], weight.data(), bias.data(), &scale[row]};
@@ -184,8 +184,8 @@ void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
   for_each(units.count, units.unit, [&](int64_t u) {
     std::vector<T> lanes(2 * piece);
     const int64_t at = units.row(u) * w.shape.sample_stride + units.within(u);
-    FASTGAN_AT_LEVEL(sums_of_pixels<S, T>(w.act, dy + at, x + at, units.size(u), channels, piece, statistics(u), w.alpha, lanes.data(),
-                                            &sums[u * 2 * channels]));
+    FASTGAN_AT_LEVEL(
+        sums_of_pixels<S, T>(w.act, dy + at, x + at, units.size(u), channels, piece, statistics(u), w.alpha, lanes.data(), &sums[u * 2 * channels]));
   });
   std::vector<T> mean_g(all), mean_gx(all);
   for_each(all, units.per_row, [&](int64_t p) {
@@ -215,8 +215,8 @@ void check_arguments(const Tensor& x, const std::optional<Tensor>& weight, const
 }
 
 // -> (y, mean [N, C], rstd [N, C])
-std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> weight, std::optional<Tensor> bias,
-                                            std::optional<Tensor> residual, std::string act, double alpha, double eps) {
+std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> weight, std::optional<Tensor> bias, std::optional<Tensor> residual,
+                                            std::string act, double alpha, double eps) {
   check_arguments(input, weight, bias);
   if (residual) check_same_size(input, *residual, "residual");
   const auto activation = activation_named(act.c_str());
@@ -243,8 +243,8 @@ std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> 
 }
 
 // -> (dx, sum g [N, C], sum g xhat [N, C])
-std::tuple<Tensor, Tensor, Tensor> norm_act_backward(Tensor dy, Tensor input, std::optional<Tensor> weight, std::optional<Tensor> bias,
-                                                     Tensor mean, Tensor rstd, std::string act, double alpha, double) {
+std::tuple<Tensor, Tensor, Tensor> norm_act_backward(Tensor dy, Tensor input, std::optional<Tensor> weight, std::optional<Tensor> bias, Tensor mean,
+                                                     Tensor rstd, std::string act, double alpha, double) {
   check_arguments(input, weight, bias);
   check_same_size(input, dy, "dy");
   for (const Tensor* t : {&mean, &rstd})

@@ -87,8 +87,8 @@ std::pair<double, double> backward_plane(Activation act, const S* dy, const S* x
 // sum g and sum g xhat of every channel of n elements (whole pixels), added to sums[0 .. channels) and sums[channels ..). lanes: work
 // space of 2 pieces.
 template <class S, class T>
-void sums_of_pixels(Activation act, const S* dy, const S* x, int64_t n, int64_t channels, int64_t piece, const Statistics<T>& s, T alpha,
-                    T* lanes, double* sums) {
+void sums_of_pixels(Activation act, const S* dy, const S* x, int64_t n, int64_t channels, int64_t piece, const Statistics<T>& s, T alpha, T* lanes,
+                    double* sums) {
   Block<S, T> gradient, from;
   const Backward<T> loop(act, true);
   T *by_g = lanes, *by_gx = lanes + piece;

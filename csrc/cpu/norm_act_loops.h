@@ -84,8 +84,7 @@ void backward(const T* dy, const T* x, T* dx, int64_t n, const Statistics<T>& s,
 template <class T>
 struct Backward {
   explicit Backward(Activation act, bool vector)
-      : sums(loop_of(act, []<Activation A>() { return sum_up<A, T>; })),
-        sums_of_each(loop_of(act, []<Activation A>() { return sum_up_each<A, T>; })),
+      : sums(loop_of(act, []<Activation A>() { return sum_up<A, T>; })), sums_of_each(loop_of(act, []<Activation A>() { return sum_up_each<A, T>; })),
         map(loop_of(act, [&]<Activation A>() { return vector ? backward<A, true, T> : backward<A, false, T>; })) {}
 
   std::pair<double, double> (*sums)(const T* dy, const T* x, int64_t n, const Statistics<T>& s, T alpha);

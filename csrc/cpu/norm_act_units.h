@@ -32,7 +32,9 @@ struct Statistics {
 
 // mean g of a plane; NaN under an infinite weight, as the differences of dx then are.
 template <class T>
-inline T mean_of(double sum, int64_t n, T weight) { return static_cast<T>(sum / n) + 0 * weight; }
+inline T mean_of(double sum, int64_t n, T weight) {
+  return static_cast<T>(sum / n) + 0 * weight;
+}
 
 // Samples [pixels, channels]: a unit is whole pixels of one sample.
 struct PixelUnits : Units {

@@ -73,8 +73,8 @@ bool all_finite(const std::vector<T>& values) {
   return std::all_of(values.begin(), values.end(), [](T value) { return std::isfinite(value); });
 }
 
-Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64_t> up, std::vector<int64_t> down,
-                 std::vector<int64_t> padding, bool flip_filter, double gain) {
+Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64_t> up, std::vector<int64_t> down, std::vector<int64_t> padding,
+                 bool flip_filter, double gain) {
   FASTGAN_CHECK(f.dim() == (fy ? 1 : 2) && (!fy || fy->dim() == 1), "the filter must be [taps_y, taps_x], or two of [taps]");
   FASTGAN_CHECK(!fy || fy->scalar_type() == f.scalar_type(), "f and fy must have one dtype");
   const Arguments arguments{up, down, padding, f.size(f.dim() - 1), fy ? fy->size(0) : f.size(0)};

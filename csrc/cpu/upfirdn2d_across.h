@@ -74,8 +74,7 @@ Across<T> across_for(const Axis& x, int64_t group) {
   static constexpr auto halving = across_by_taps<1, 2, T>(std::make_integer_sequence<int, kDirect>());
   if (x.most < 1 || x.count[0] != x.most || x.count[x.phases - 1] != x.most) return nullptr;
   static constexpr auto pixels = across_pixels_by_taps<T>(std::make_integer_sequence<int, kDirect / 2>());
-  if (x.phases == 2 && x.step == 1 && x.most <= kDirect / 2)
-    return group == 1 ? doubling[x.most - 1] : group == 3 ? pixels[x.most - 1] : nullptr;
+  if (x.phases == 2 && x.step == 1 && x.most <= kDirect / 2) return group == 1 ? doubling[x.most - 1] : group == 3 ? pixels[x.most - 1] : nullptr;
   if (group == 1 && x.phases == 1 && x.step == 2 && x.most <= kDirect) return halving[x.most - 1];
   return nullptr;
 }

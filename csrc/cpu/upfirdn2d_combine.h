@@ -29,10 +29,10 @@ void combine_rows(T* __restrict to, const T* const* rows, const T* weights, int6
 template <class T>
 void combine(T* to, const T* const* rows, const T* weights, int64_t count, int64_t n) {
   using Pass = void (*)(T*, const T* const*, const T*, int64_t);
-  static constexpr Pass first[kDirect] = {
-      combine_rows<1, false, T>, combine_rows<2, false, T>, combine_rows<3, false, T>,  combine_rows<4, false, T>,
-      combine_rows<5, false, T>, combine_rows<6, false, T>, combine_rows<7, false, T>,  combine_rows<8, false, T>,
-      combine_rows<9, false, T>, combine_rows<10, false, T>, combine_rows<11, false, T>, combine_rows<12, false, T>};
+  static constexpr Pass first[kDirect] = {combine_rows<1, false, T>,  combine_rows<2, false, T>,  combine_rows<3, false, T>,
+                                          combine_rows<4, false, T>,  combine_rows<5, false, T>,  combine_rows<6, false, T>,
+                                          combine_rows<7, false, T>,  combine_rows<8, false, T>,  combine_rows<9, false, T>,
+                                          combine_rows<10, false, T>, combine_rows<11, false, T>, combine_rows<12, false, T>};
   if (count == 0) std::fill(to, to + n, T(0));
   else first[std::min<int64_t>(count, kDirect) - 1](to, rows, weights, n);
   int64_t j = kDirect;

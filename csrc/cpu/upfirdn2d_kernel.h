@@ -20,9 +20,12 @@ class RowFilter {
   RowFilter(const Plan<T>& plan, const Images<S>& x, S* y)
       : plan_(plan), ax_(plan.x), ay_(plan.y), x_(x), y_(y), length_(ax_.out * x.group), left_(std::max<int64_t>(ax_.low, 0)),
         read_(std::max<int64_t>(0, std::min(ax_.high, ax_.in) - left_) * x.group), across_(plan.separable ? across_for<T>(ax_, x.group) : nullptr),
-        padded_(ax_, across_ ? 1 : ax_.step, x.group, across_ ? 2 : plan.separable ? 1 : ay_.most), input_(x.row_stride, ax_.in * x.group, ay_.most),
-        rows_(ay_.most), shifted_(ay_.most * ax_.most), parts_(ax_.phases), part_(round_up(ax_.outputs(0) * x.group)),
-        phase_(ax_.phases > 1 ? ax_.phases * part_ : 0), line_(kSame ? 0 : round_up(length_)) {
+        padded_(ax_, across_ ? 1 : ax_.step, x.group,
+                across_          ? 2
+                : plan.separable ? 1
+                                 : ay_.most),
+        input_(x.row_stride, ax_.in * x.group, ay_.most), rows_(ay_.most), shifted_(ay_.most * ax_.most), parts_(ax_.phases),
+        part_(round_up(ax_.outputs(0) * x.group)), phase_(ax_.phases > 1 ? ax_.phases * part_ : 0), line_(kSame ? 0 : round_up(length_)) {
     for (int64_t q = 0; q < ax_.phases && ax_.phases > 1; ++q) parts_[q] = &phase_[q * part_];
   }
 

@@ -31,8 +31,8 @@ struct Axis {
   int64_t low, high;           // input samples that any output reads: [low, high), padding included
 
   Axis(int64_t in, int64_t out, int64_t taps, int64_t up, int64_t down, int64_t before)
-      : in(in), out(out), taps(taps), up(up), phases(up / std::gcd(up, down)), step(down / std::gcd(up, down)),
-        most((taps + up - 1) / up), first(phases), tap(phases), count(phases), low(INT64_MAX), high(INT64_MIN) {
+      : in(in), out(out), taps(taps), up(up), phases(up / std::gcd(up, down)), step(down / std::gcd(up, down)), most((taps + up - 1) / up),
+        first(phases), tap(phases), count(phases), low(INT64_MAX), high(INT64_MIN) {
     for (int64_t q = 0; q < phases; ++q) {
       const int64_t base = q * down - before;
       tap[q] = ((-base) % up + up) % up;
@@ -71,8 +71,7 @@ struct Plan {
       for (int64_t px = 0; px < x.phases; ++px)
         for (int64_t i = 0; i < y.count[py]; ++i)
           for (int64_t j = 0; j < x.count[px]; ++j)
-            wxy[(py * x.phases + px) * y.most * x.most + i * x.count[px] + j] =
-                h[(y.tap[py] + i * y.up) * x.taps + x.tap[px] + j * x.up];
+            wxy[(py * x.phases + px) * y.most * x.most + i * x.count[px] + j] = h[(y.tap[py] + i * y.up) * x.taps + x.tap[px] + j * x.up];
   }
   const T* weights(int64_t py, int64_t px) const { return &wxy[(py * x.phases + px) * y.most * x.most]; }
 

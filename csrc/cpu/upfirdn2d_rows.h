@@ -19,8 +19,7 @@ void split_as(const T* row, T* const* parts, int64_t count, int64_t columns, int
     for (int64_t r = 0; r < parts_count; ++r)
       for (int64_t i = 0; i < whole; ++i) copy_group<kGroup>(row + (i * parts_count + r) * size, parts[r] + i * size, size);
   }
-  for (int64_t r = 0; r < columns % parts_count; ++r)
-    copy_group<kGroup>(row + (whole * parts_count + r) * size, parts[r] + whole * size, size);
+  for (int64_t r = 0; r < columns % parts_count; ++r) copy_group<kGroup>(row + (whole * parts_count + r) * size, parts[r] + whole * size, size);
 }
 
 // row[i count + r] = parts[r][i], the inverse.
@@ -46,8 +45,7 @@ void join_as(T* __restrict row, const T* const* parts, int64_t count, int64_t co
     for (int64_t i = 0; i < whole; ++i)
       for (int64_t r = 0; r < parts_count; ++r) copy_group<kGroup>(parts[r] + i * size, row + (i * parts_count + r) * size, size);
   }
-  for (int64_t r = 0; r < columns % parts_count; ++r)
-    copy_group<kGroup>(parts[r] + whole * size, row + (whole * parts_count + r) * size, size);
+  for (int64_t r = 0; r < columns % parts_count; ++r) copy_group<kGroup>(parts[r] + whole * size, row + (whole * parts_count + r) * size, size);
 }
 
 template <class T>

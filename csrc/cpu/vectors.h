@@ -30,9 +30,13 @@ inline V load(const T* from) {
   return v;
 }
 template <class V, class T>
-inline void store(T* to, V v) { std::memcpy(to, &v, sizeof v); }
+inline void store(T* to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
 template <class T>
-inline vector_t<T> splat(T value) { return value - vector_t<T>{}; }
+inline vector_t<T> splat(T value) {
+  return value - vector_t<T>{};
+}
 
 // The numbers of a, and of b after them, at `places`. clang shuffles by constants alone.
 template <class V, class I>
@@ -51,10 +55,8 @@ inline __attribute__((always_inline)) V shuffle(V a, V b, I places) {
 // Elements by .. by + lanes - 1 of the two vectors.
 template <int by, class T>
 inline vector_t<T> shifted(vector_t<T> low, vector_t<T> high) {
-  if constexpr (std::is_same_v<T, float>)
-    return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), by));
-  else
-    return _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(high), _mm512_castpd_si512(low), by));
+  if constexpr (std::is_same_v<T, float>) return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), by));
+  else return _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(high), _mm512_castpd_si512(low), by));
 }
 #endif
 

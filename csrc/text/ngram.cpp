@@ -87,9 +87,7 @@ Shards partition(const Corpus& corpus) {
   const int64_t total = corpus.offsets[corpus.sentences];
   int bits = 0;
   while (bits < 12 && (total >> bits) > kOccurrencesPerShard) ++bits;
-  const auto shard = [&](int64_t p) {
-    return static_cast<uint64_t>(static_cast<uint32_t>(corpus.tokens[p]) * 0x9E3779B1u) >> (32 - bits);
-  };
+  const auto shard = [&](int64_t p) { return static_cast<uint64_t>(static_cast<uint32_t>(corpus.tokens[p]) * 0x9E3779B1u) >> (32 - bits); };
   Shards out;
   out.begin.assign((size_t{1} << bits) + 1, 0);
   out.occurrences.resize(total);
@@ -97,9 +95,7 @@ Shards partition(const Corpus& corpus) {
   for (size_t s = 1; s < out.begin.size(); ++s) out.begin[s] += out.begin[s - 1];
   std::vector<size_t> next(out.begin.begin(), out.begin.end() - 1);
   for (uint32_t s = 0; s < corpus.sentences; ++s) {
-    for (int64_t p = corpus.offsets[s]; p < corpus.offsets[s + 1]; ++p) {
-      out.occurrences[next[shard(p)]++] = {static_cast<uint32_t>(p), s};
-    }
+    for (int64_t p = corpus.offsets[s]; p < corpus.offsets[s + 1]; ++p) { out.occurrences[next[shard(p)]++] = {static_cast<uint32_t>(p), s}; }
   }
   return out;
 }
@@ -151,8 +147,7 @@ void add_reference(Slot& slot, uint32_t sentence) {
 }
 
 // sums[h * max_n + n - 1] += the clipped n-gram matches of hypothesis h. `first` = 0: leave one out.
-void count_matches(const Corpus& corpus, uint32_t first, int max_n, Occurrence* begin, Occurrence* end, Table& table,
-                   std::vector<int32_t>& sums) {
+void count_matches(const Corpus& corpus, uint32_t first, int max_n, Occurrence* begin, Occurrence* end, Table& table, std::vector<int32_t>& sums) {
   const bool leave_one_out = first == 0;
   for (int n = 1; n <= max_n && begin != end; ++n) {
     table.reset(end - begin);
@@ -178,8 +173,7 @@ void count_matches(const Corpus& corpus, uint32_t first, int max_n, Occurrence* 
   }
 }
 
-void count_distinct(const Corpus& corpus, int max_n, Occurrence* begin, Occurrence* end, Table& table,
-                    std::vector<int32_t>& sums) {
+void count_distinct(const Corpus& corpus, int max_n, Occurrence* begin, Occurrence* end, Table& table, std::vector<int32_t>& sums) {
   for (int n = 1; n <= max_n && begin != end; ++n) {
     table.reset(end - begin);
     Occurrence* kept = begin;
@@ -206,9 +200,7 @@ Corpus checked(const Tensor& tokens, const Tensor& offsets, int64_t max_n) {
   return {pointer<int32_t>(tokens), o, static_cast<uint32_t>(sentences)};
 }
 
-int resolve_threads(int64_t threads) {
-  return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
+int resolve_threads(int64_t threads) { return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
 
 // int64 [hypotheses, max_n]: clipped matches. Sentences before `first` are the references shared by the rest; first = 0: the
 // references of each sentence are all the others.
@@ -229,9 +221,8 @@ Tensor distinct(Tensor tokens, Tensor offsets, int64_t max_n, int64_t threads) {
   const Corpus corpus = checked(tokens, offsets, max_n);
   Tensor out = torch::stable::new_empty(offsets, {max_n});
   Shards shards = partition(corpus);
-  const auto sums = for_each_shard(shards, max_n, resolve_threads(threads), [&](auto b, auto e, auto& table, auto& own) {
-    count_distinct(corpus, max_n, b, e, table, own);
-  });
+  const auto sums = for_each_shard(shards, max_n, resolve_threads(threads),
+                                   [&](auto b, auto e, auto& table, auto& own) { count_distinct(corpus, max_n, b, e, table, own); });
   std::copy(sums.begin(), sums.end(), mutable_pointer<int64_t>(out));
   return out;
 }

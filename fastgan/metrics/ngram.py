@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fastgan.ops import _library
+import fastgan.ops  # noqa: F401 - defines torch.ops.fastgan and loads the kernels
+from fastgan._torch_private import has_kernel
 
 
 class Tokens(NamedTuple):
@@ -120,7 +121,7 @@ def closest_lengths(hypotheses: Tokens, references: Tokens | None) -> np.ndarray
 
 def _compiled() -> bool:
     """Whether csrc/text/ngram.cpp is there; the functions of `Counter` below give the same numbers."""
-    return _library.failure("_C") is None
+    return has_kernel("fastgan::ngram_matches", "CPU")
 
 
 def _tensors(corpus: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
