@@ -26,6 +26,7 @@ BIAS_ROWS = {
 BIAS_COLUMNS = {**BIAS_ROWS, "BY_ROW": False, "TILE_R": 16, "TILE_C": 256}
 NORM = {"ACT": "relu", "SAVES_INPUT": False, "TILE_P": 4096, "TILE_C": 1, "FULL": True, "LAST": False, "WIDE": False}
 NORM_LAST = {**NORM, "TILE_P": 64, "TILE_C": 64, "LAST": True}
+GUMBEL = {"DOUBLE": False, "ALIGN": 16}
 # name: (module, kernel, element type, constants, 128-bit instructions that must be there)
 BOTH = ("LDG.E.128", "STG.E.128")
 CASES = {
@@ -45,10 +46,10 @@ CASES = {
     "grad_penalty finish": ("grad_penalty", "finish_kernel", "fp32", {"KIND": "wgan-gp", "PARTS": 64, "num_warps": 1}, ()),
     "grad_penalty backward": ("grad_penalty", "backward_kernel", "fp32",
                               {"KIND": "wgan-gp", "TILE": 4096, "WIDE": False}, BOTH),
-    "gumbel_softmax": ("gumbel_softmax", "forward_kernel", "fp32", {"DOUBLE": False, "TILE": 2048}, BOTH),
-    "gumbel_softmax fp16": ("gumbel_softmax", "forward_kernel", "fp16", {"DOUBLE": False, "TILE": 2048}, ()),
-    "gumbel_softmax whole": ("gumbel_softmax", "whole_kernel", "fp32", {"DOUBLE": False, "HEAD": 4096, "TAIL": 1024}, BOTH),
-    "gumbel_softmax whole bf16": ("gumbel_softmax", "whole_kernel", "bf16", {"DOUBLE": False, "HEAD": 4096, "TAIL": 1024}, ()),
+    "gumbel_softmax": ("gumbel_softmax", "forward_kernel", "fp32", {**GUMBEL, "TILE": 2048}, BOTH),
+    "gumbel_softmax fp16": ("gumbel_softmax", "forward_kernel", "fp16", {**GUMBEL, "TILE": 2048}, ()),
+    "gumbel_softmax whole": ("gumbel_softmax", "whole_kernel", "fp32", {**GUMBEL, "HEAD": 4096, "TAIL": 1024}, BOTH),
+    "gumbel_softmax whole bf16": ("gumbel_softmax", "whole_kernel", "bf16", {**GUMBEL, "HEAD": 4096, "TAIL": 1024}, ()),
     "norm_act whole": ("norm_act", "whole_forward_kernel", "fp32", NORM, BOTH),
     "norm_act whole bf16": ("norm_act", "whole_forward_kernel", "bf16", {**NORM, "num_warps": 4}, BOTH),
     "norm_act whole channels_last": ("norm_act", "whole_forward_kernel", "fp32", NORM_LAST, BOTH),

@@ -6,6 +6,8 @@ element in float32: 8, of longer rows 12 where the second reading does not come 
 of Philox per four elements and two logarithms each.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -56,9 +58,10 @@ def _store(y, start, columns, value, TILE: tl.constexpr):
 @triton.jit
 def whole_kernel(
     logits, y, seed, columns, temperature, temperature_low,
-    DOUBLE: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr,
+    DOUBLE: tl.constexpr, ALIGN: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     """Rows of at most HEAD + TAIL columns; no second tile where TAIL is 0."""
+    columns = columns // ALIGN * ALIGN  # so that it is seen to be a multiple
     row = tl.program_id(0)
     key = tl.load(seed)
     low, high = key.to(tl.uint32), (key >> 32).to(tl.uint32)
@@ -82,8 +85,10 @@ def whole_kernel(
 
 @triton.jit
 def forward_kernel(
-    logits, y, seed, columns, temperature, temperature_low, DOUBLE: tl.constexpr, TILE: tl.constexpr
+    logits, y, seed, columns, temperature, temperature_low,
+    DOUBLE: tl.constexpr, ALIGN: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
+    columns = columns // ALIGN * ALIGN  # so that it is seen to be a multiple
     row = tl.program_id(0)
     key = tl.load(seed)
     low, high = key.to(tl.uint32), (key >> 32).to(tl.uint32)
@@ -124,5 +129,7 @@ def gumbel_softmax(logits, temperature, seed):
     else:
         kernel, options = forward_kernel, {"TILE": TILE, "num_warps": WARPS}
     numbers = columns, *two_floats(temperature)
-    launch(kernel, (logits.numel() // columns,), (logits, y, seed), numbers, {"DOUBLE": double, **options})
+    # ALIGN, because Triton itself looks no further than at multiples of 16
+    options = {"DOUBLE": double, "ALIGN": math.gcd(columns, 16), **options}
+    launch(kernel, (logits.numel() // columns,), (logits, y, seed), numbers, options)
     return y

@@ -1,0 +1,59 @@
+"""bench/predicted.py: no kernel takes more instructions than its bound in bench/results/predicted.json."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.append(str(BENCH))
+predicted = pytest.importorskip("predicted")
+sass = pytest.importorskip("sass")
+
+KEPT = json.loads(predicted.RESULTS.read_text())["rows"]
+LISTING = """
+	.section	.text.kernel,"ax"
+        /*0000*/                   S2R R0, SR_TID.X ;
+.L_x_1:
+        /*0010*/                   FFMA R1, R1, R1, R1 ;
+.L_x_2:
+        /*0020*/                   LDG.E.128 R4, [R2] ;
+        /*0030*/              @P0  BRA `(.L_x_2) ;
+        /*0040*/               @P1 BRA `(.L_x_1) ;
+        /*0050*/                   MUFU.RCP R1, R1 ;
+        /*0060*/                   EXIT ;
+.L_x_3:
+        /*0070*/                   BRA `(.L_x_3);
+        /*0080*/                   NOP;
+"""
+
+
+def test_instructions_are_counted_through_nested_loops():
+    code = sass.parse(LISTING)
+    assert len(code.instructions) == 7 and code.loops == ((1, 4), (2, 3))
+    counts = code.executed((3, 5))
+    assert dict(counts) == {"S2R": 1, "FFMA": 3, "LDG.E.128": 15, "BRA": 18, "MUFU.RCP": 1, "EXIT": 1}
+    busy = sass.cycles(counts, 90)
+    assert (busy["issue"], busy["memory"], busy["special"], busy["float"]) == (39, 15 * 16, 8, 23)
+    with pytest.raises(ValueError, match="2 loops"):
+        code.executed((3,))
+
+
+def test_a_bound_only_falls():
+    table, over = predicted.bounded({"a": {"instructions": 12.0}}, {"a": {"bound": 11.0}})
+    assert table["a"]["bound"] == 11.0 and len(over) == 1 and "bound is 11" in over[0]
+    table, over = predicted.bounded({"a": {"instructions": 8.0}}, {"a": {"bound": 11.0}})
+    assert table["a"]["bound"] == 8.4 and not over
+
+
+def test_16_bit_elementwise_kernels_take_at_most_12_instructions():
+    for kernel in ("bias_act lrelu", "bias_act NHWC", "norm_act"):
+        assert KEPT[f"{kernel} bf16 sm_90"]["bound"] <= 12
+
+
+@pytest.mark.parametrize("arch", [90, *(pytest.param(a, marks=pytest.mark.slow) for a in (80, 100))])
+def test_no_kernel_exceeds_its_bound(arch):
+    found, over = predicted.bounded(predicted.rows([arch]), KEPT)
+    assert not over
+    assert found.keys() == {name for name in KEPT if name.endswith(f"sm_{arch}")}, "python bench/predicted.py --write"
