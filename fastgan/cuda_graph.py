@@ -12,6 +12,7 @@ class Cuda:
     """Capture and replay on a CUDA device. All graphs of one object share their memory, as one runs at a time."""
 
     def __init__(self, device: torch.device):
+        self._device = device
         self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     @staticmethod
@@ -21,7 +22,7 @@ class Cuda:
 
     def aside(self, function: Callable[[], Any]) -> Any:
         """function(), on the stream that captures."""
-        here = torch.cuda.current_stream()
+        here = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):
             result = function()
@@ -29,9 +30,18 @@ class Cuda:
         return result
 
     def capture(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-        """(replay, the result whose tensors each replay fills). Nothing is computed yet."""
+        """(replay, the result whose tensors each replay fills). Nothing is computed yet; the next replay of any graph may write
+        over these tensors."""
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on with CUDA: checkpoints are written, batches are pinned.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             result = function()
-        return graph.replay, result
+
+        def replay() -> None:
+            with torch.cuda.device(self._device):
+                graph.replay()
+
+        return replay, result

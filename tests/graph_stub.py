@@ -1,7 +1,7 @@
 """CUDA graphs on the CPU: what a function computes is recorded operation by operation, and a replay runs these operations alone,
 from the same memory into the same memory. None of the function's Python runs again, so whatever the host decided or read is as
-old as in a graph on a GPU; and what would stop a capture there stops it here: a value read on the host, a tensor made from
-numbers of the host."""
+old as in a graph on a GPU; graphs write over each other's results; and what would stop a capture there stops it here: a value
+read on the host, a tensor made from numbers of the host."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +22,7 @@ class Recording(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.steps, self.found, self.made = [], {}, set()
+        self.steps, self.found, self.made, self.memory = [], {}, set(), []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function in READS or (function in MADE and args[0].device.type == "cpu"):
@@ -35,13 +35,23 @@ class Recording(TorchDispatchMode):
                 if key not in self.made and key not in self.found:
                     self.found[key] = (x.untyped_storage(), x.untyped_storage().clone())
         result = function(*args, **kwargs)
-        self.made |= {x.untyped_storage().data_ptr() for x in tensors(result)} - self.found.keys()
+        for x in tensors(result):
+            if (key := x.untyped_storage().data_ptr()) not in self.found and key not in self.made:
+                self.made.add(key)
+                self.memory.append(x)
         self.steps.append((function, flat, spec, result))
         return result
 
     def undo(self) -> None:
         for storage, before in self.found.values():
             storage.copy_(before)
+
+    @torch.no_grad()
+    def spoil(self) -> None:
+        """What another graph does, as their memory is one."""
+        for x in self.memory:
+            if x.is_floating_point():
+                x.detach().fill_(float("nan"))
 
     def replay(self) -> None:
         with torch.no_grad():
@@ -59,6 +69,7 @@ class Stub:
 
     def __init__(self, device):
         assert device.type == "cpu"
+        self._all = []
 
     @staticmethod
     def why_not(device) -> str:
@@ -75,9 +86,13 @@ class Stub:
         recording.undo()
         torch.set_rng_state(state)
         Stub.captured += 1
+        self._all.append(recording)
 
         def replay():
             Stub.replayed += 1
+            for other in self._all:
+                if other is not recording:
+                    other.spoil()
             recording.replay()
 
         return replay, result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,14 +17,19 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
-@torch.library.custom_op("fastgan::batch_draw", mutates_args=(), device_types="cpu")
-def _draw(key: torch.Tensor, index: int, size: int, shape: list[int], normal: bool) -> torch.Tensor:
-    # An op, so that a compiled step draws anew with each call: seed, update and place are in a tensor, not in the graph.
+def _numbers(key: torch.Tensor, index: int, size: int, shape: Sequence[int], normal: bool) -> torch.Tensor:
     seed, update, place, places = key.tolist()
     generator = torch.Generator("cpu").manual_seed(derive_seed(seed, update, index))
     function = torch.randn if normal else torch.rand
     # For all processes, and sliced: the same numbers on every device and for every world size.
-    return function(places * size, *shape, generator=generator, device="cpu")[place::places].clone()
+    drawn = function(places * size, *shape, generator=generator, device="cpu")
+    return drawn if places == 1 else drawn[place::places].clone()
+
+
+@torch.library.custom_op("fastgan::batch_draw", mutates_args=(), device_types="cpu")
+def _draw(key: torch.Tensor, index: int, size: int, shape: list[int], normal: bool) -> torch.Tensor:
+    # An op, so that a compiled step draws anew with each call: seed, update and place are in a tensor, not in the graph.
+    return _numbers(key, index, size, shape, normal)
 
 
 @_draw.register_fake
@@ -85,7 +90,8 @@ class Batch:
 
     def draw(self, index: int, shape: tuple[int, ...], normal: bool) -> torch.Tensor:
         """float32 [size, *shape] on the CPU: what the draw number `index` of this update gives, however often it is asked."""
-        return _draw(self._key, index, self.size, shape, normal)
+        draw = _draw if torch.compiler.is_compiling() else _numbers
+        return draw(self._key, index, self.size, shape, normal)
 
     def randn(self, *shape: int) -> torch.Tensor:
         """float32 [size, *shape], standard normal; a new draw with each call."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -109,17 +110,31 @@ class _Kind:
 
     def __init__(self):
         self.seen = 0
-        self.drawn: list[tuple[tuple[int, ...], bool]] = []
         self.replay: Callable[[], None] | None = None
+
+    def look(self, result: Result, drawn: list[tuple[tuple[int, ...], bool]]) -> None:
+        """What one of them left and drew."""
+        self.seen += 1
+        self._drawn = drawn
+        # Where replays leave theirs: the memory of graphs is one, and what the next one needs is written there.
+        self._result = tuple({name: torch.empty_like(tensor) for name, tensor in part.items()} for part in result)
 
     def capture(self, backend: Cuda, make: Callable[[Batch], Result], batch: _Recorded, arguments: tuple) -> None:
         items, *rest, carried = arguments
         self._items = [item.clone() for item in items]
         self._carried = {name: tensor.clone() for name, tensor in carried.items()}
-        self._draws = _Draws(self.drawn, batch.size, batch.real.device)
+        self._draws = _Draws(self._drawn, batch.size, batch.real.device)
         fixed = _Recorded(tuple(self._items), *rest, self._carried)
         fixed.given = self._draws.views
-        self.replay, self._result = backend.capture(lambda: make(fixed))
+
+        def whole() -> None:
+            for places, made in zip(self._result, make(fixed), strict=True):
+                if places.keys() != made.keys():
+                    raise CannotCapture("it returns or keeps other names from one update to the next")
+                if places:
+                    copy_(list(places.values()), [made[name] for name in places])
+
+        self.replay, _ = backend.capture(whole)
 
     def run(self, batch: _Recorded, items: Sequence[torch.Tensor], carried: dict[str, torch.Tensor]) -> Result:
         if [(x.shape, x.dtype) for x in items] != [(x.shape, x.dtype) for x in self._items]:
@@ -157,9 +172,10 @@ class Graphs:
         batch, kind = _Recorded(*arguments), self._kind(update)
         with self._rates_on_device(update.optimizer):
             if kind.seen < WARM_UP:
-                kind.seen += 1
-                result = self._backend.aside(lambda: make(batch))
-                kind.drawn = batch.drawn
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=".*capturable=True")  # and not captured: it will be
+                    result = self._backend.aside(lambda: make(batch))
+                kind.look(result, batch.drawn)
                 return result
             with _explained(self.recipe, update):
                 if kind.replay is None:
