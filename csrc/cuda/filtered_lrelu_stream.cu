@@ -20,6 +20,9 @@ struct Shape {
   static constexpr int in = step / up, out = step / down;  // rows of x and of outputs, of a step
   static constexpr int steps = window / std::gcd(window, in);  // of a batch: then the window is where it was
   static constexpr int batch_in = in * steps, batch_t = step * steps, batch_out = out * steps;
+  // Of a block: three strips of 64 outputs at up 2, down 2, and four such blocks on an SM with 72 registers of a thread; else the
+  // two blocks that 128 registers let be.
+  static constexpr int threads = step == 4 ? 256 : 224;
   static_assert(up_taps % up == 0 && down_taps % down == 0);
 };
 
@@ -79,7 +82,7 @@ __device__ __forceinline__ float limited(float value, float limit) {
 }
 
 template <Pass kPass, class S, class K>
-__global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
+__global__ void __launch_bounds__(K::threads, K::step == 4 ? 2 : kPass == Pass::forward ? 4 : 3)
     stream_kernel(const S* x, const S* bias, const float* fu, const float* fd, S* y, uint32_t* mask, const Act<float> act, const Plan p) {
   const stream::Strip strip(p.grid, p.h.tiles, p.v.tiles);
   const int c = strip.thread, ox = strip.tile_x * p.h.tile, oy = strip.tile_y * p.v.tile;
@@ -100,11 +103,12 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
                              bias ? static_cast<float>(bias[strip.channel]) : 0.f};
   S* const to = strip.of(y, p.grid.y);
 
+  const stream::Item first_load(p.load, c), first_store(p.store, c);
   const auto load_batch = [&](int batch) {
     const int half = batch & 1;
     float* const at = xs + half * K::batch_in * p.x_pitch;
-    if (p.wide_x) rows.template load<kPack<S>>(y0 + batch * K::batch_in, K::batch_in, at, p.load, c);
-    else rows.template load<1>(y0 + batch * K::batch_in, K::batch_in, at, p.load, c);
+    if (p.wide_x) rows.template load<kPack<S>, 1>(y0 + batch * K::batch_in, K::batch_in, at, p.load, first_load);
+    else rows.template load<1, 2>(y0 + batch * K::batch_in, K::batch_in, at, p.load, first_load);
     if constexpr (kPass == Pass::masked) {
       for (stream::Item item(p.marks, c); item.row < K::batch_t; item.next(p.marks))
         store(read + 2 * ((half * K::batch_t + item.row) * p.mask_pitch + item.item),
@@ -204,7 +208,7 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
   };
   const auto store_batch = [&](int batch) {
     const int half = batch & 1;
-    for (stream::Item item(p.store, c); item.row < K::batch_out; item.next(p.store)) {
+    for (stream::Item item = first_store; item.row < K::batch_out; item.next(p.store)) {
       const int o = out0 + batch * K::batch_out + item.row, column = ox + 4 * item.item, left = p.h.y - column;
       if (o < oy || o >= end_y || left <= 0) continue;
       const float* const from = ys + (half * K::batch_out + item.row) * p.y_pitch + kFront + 4 * K::down * item.item;
@@ -220,7 +224,7 @@ __global__ void __launch_bounds__(stream::kMostThreads, K::step == 4 ? 2 : 3)
       for (int k = 0; k < K::down_taps; ++k)
         FASTGAN_UNROLL
         for (int n = 0; n < 4; ++n) sum[n] += hd[k] * in[K::down * n + k];
-      S* const at = to + o * p.grid.y.row + column * p.grid.y.column;
+      S* const at = to + int64_t{o} * p.grid.y.row + int64_t{column} * p.grid.y.column;
       Pack<S, 4> pack;
       FASTGAN_UNROLL
       for (int n = 0; n < 4; ++n) pack.at[n] = static_cast<S>(sum[n]);
@@ -321,7 +325,7 @@ Plan make_plan(Pass pass, const Tensor& x, const Tensor& y, const Axis& ax, cons
   p.batches = ceil_div(p.steps, K::steps);
   p.y_at = 2 * K::batch_in * p.x_pitch, p.marks_at = p.y_at + 2 * K::batch_out * p.y_pitch;
   p.strip_size = stream::strip_size(p.marks_at + mark_floats);
-  p.grid.fill(threads, p.h.tiles * p.v.tiles, p.strip_size);
+  p.grid.fill(threads, K::threads, p.h.tiles * p.v.tiles, p.strip_size);
   return p;
 }
 
@@ -329,7 +333,7 @@ template <Pass kPass, class S, class K>
 void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax, const Axis& ay,
          const Act<float>& act, bool flip) {
   const bool last = stream::Grid(x, y).last;
-  const int most_threads = last ? stream::kMostThreads / stream::kChannels : stream::kMostThreads;
+  const int most_threads = last ? K::threads / stream::kChannels : K::threads;
   const int unit = 32 / K::down;  // tiles along x start at a word of the mask
   const int most_columns = ((most_threads - 2) * K::up - K::down_taps - K::down) / K::down / unit * unit;
   const int tiles_x = ceil_div<int64_t>(ax.y, most_columns), columns = smaller<int>(most_columns, ceil_div<int64_t>(ceil_div<int64_t>(ax.y, tiles_x), unit) * unit);
@@ -351,7 +355,7 @@ bool stream(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, const
   for (const Axis* a : {&ax, &ay})
     for (int64_t n : {a->x, a->t, a->y, a->before, -a->before, a->shift, -a->shift})
       if (n >= kMost) return false;
-  if (fu.dim() != 1 || fd.dim() != 1) return false;
+  if (fu.dim() != 1 || fd.dim() != 1 || !stream::Strides::fit(x) || !stream::Strides::fit(y)) return false;
   const Act<float> act{static_cast<float>(gain), static_cast<float>(gain * slope),
                        clamp < 0 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(clamp)};
   const auto with = [&](auto shape) {

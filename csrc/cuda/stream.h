@@ -14,14 +14,16 @@
 
 namespace fastgan::stream {
 
-constexpr int kMostThreads = 256;
 constexpr int kChannels = 8;  // strips of a block with channels_last: 32 bytes of float32
 constexpr size_t kMostShared = 72 * 1024;  // of a block: three on an SM with 227 KiB; less than the 99 KiB that every GPU has
 
 constexpr int up4(int n) { return (n + 3) / 4 * 4; }
 
 struct Strides {
-  int64_t sample, channel, row, column;
+  int64_t sample, channel;
+  int row, column;
+
+  static bool fit(const Tensor& t) { return t.stride(2) <= INT32_MAX && t.stride(3) <= INT32_MAX; }
 
   Strides() = default;
   explicit Strides(const Tensor& t) : sample(t.stride(0)), channel(t.stride(1)), row(t.stride(2)), column(t.stride(3)) {}
@@ -39,10 +41,10 @@ struct Grid {
       : channels(x.size(1)), samples(x.size(0)), x(x), y(y), last(y.size(1) > 1 && y.stride(1) == 1 && y.stride(3) > 1) {}
 
   // As many strips in a block as fill its warps best.
-  void fill(int threads, int64_t tiles, int strip_size) {
+  void fill(int threads, int most_threads, int64_t tiles, int strip_size) {
     columns = threads, strips = channels * samples * tiles;
     double most = 0;
-    for (int n = 1; n == 1 || (n * columns <= kMostThreads && n <= strips && shared_bytes(strip_size, n) <= kMostShared && (!last || n <= kChannels)); ++n) {
+    for (int n = 1; n == 1 || (n * columns <= most_threads && n <= strips && shared_bytes(strip_size, n) <= kMostShared && (!last || n <= kChannels)); ++n) {
       const double filled = last ? n : double(n * columns) / (ceil_div(n * columns, 32) * 32);
       if (filled >= most) block_strips = n, most = filled;
     }
@@ -99,14 +101,12 @@ struct Item {
 template <class S>
 struct Rows {
   const S* plane;
-  int64_t row_stride, column_stride;
-  int height, width, first, pitch, odd;
+  int row_stride, column_stride, height, width, first, pitch, odd;
   float bias;
 
-  template <int N>
-  __device__ __forceinline__ void load(int y0, int rows, float* to, const Share& share, int thread) const {
-    constexpr int kAtOnce = N == 1 ? 4 : 8 / N;  // loads in flight
-    Item item(share, thread);
+  // kAtOnce: loads in flight, of a thread
+  template <int N, int kAtOnce>
+  __device__ __forceinline__ void load(int y0, int rows, float* to, const Share& share, Item item) const {
     while (item.row < rows) {
       Pack<S, N> read[kAtOnce];
       int at[kAtOnce];
@@ -115,8 +115,8 @@ struct Rows {
       for (int i = 0; i < kAtOnce; ++i, item.next(share)) {
         const int y = y0 + item.row, x = first + item.item * N;
         at[i] = item.row < rows ? item.row * pitch + item.item * N + odd : -1;
-        inside[i] = at[i] >= 0 && y >= 0 && y < height && x >= 0 && x < width;
-        if (inside[i]) read[i] = fastgan::load<S, N>(plane + y * row_stride + (N == 1 ? x * column_stride : x));
+        inside[i] = at[i] >= 0 && unsigned(y) < unsigned(height) && unsigned(x) < unsigned(width);
+        if (inside[i]) read[i] = fastgan::load<S, N>(plane + int64_t{y} * row_stride + (N == 1 ? int64_t{x} * column_stride : x));
       }
       FASTGAN_UNROLL
       for (int i = 0; i < kAtOnce; ++i) {

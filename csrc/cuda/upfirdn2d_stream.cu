@@ -9,6 +9,8 @@
 namespace fastgan::resampled {
 namespace {
 
+constexpr int kMostThreads = 256;
+
 // `taps` along either axis; up or down is 1.
 template <int kUp, int kDown, int kTaps, bool kSeparable>
 struct Shape {
@@ -39,19 +41,20 @@ struct Plan {
 };
 
 template <class S, class K>
-__global__ void __launch_bounds__(stream::kMostThreads, 3) stream_kernel(const S* x, const float* f, const float* fy, S* y, float gain, const Plan p) {
+__global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, const float* f, const float* fy, S* y, float gain, const Plan p) {
   const stream::Strip strip(p.grid, p.h.tiles, p.v.tiles);
   const int c = strip.thread, ox = strip.tile_x * p.h.tile, oy = strip.tile_y * p.v.tile;
   const int x0 = p.h.first(ox, K::up, K::down), y0 = p.v.first(oy, K::up, K::down), end_y = smaller(oy + p.v.tile, p.v.out);
   const int start = p.wide_x ? floor_div(x0, kPack<S>) * kPack<S> : x0, odd = K::up == 1 ? (x0 - start) & 1 : 0;
   float* const xs = reinterpret_cast<float*>(shared_memory()) + strip.index * p.strip_size;
   const stream::Rows<S> rows{strip.of(x, p.grid.x), p.grid.x.row, p.grid.x.column, p.v.in, p.h.in, start, p.x_pitch, odd, 0.f};
+  const stream::Item first_item(p.load, c);
   const auto load_batch = [&](int batch) {
-    constexpr int kRows = K::steps * K::down;
+    constexpr int kRows = K::steps * K::down, kAtOnce = K::taps > 4 || sizeof(S) == 2 ? 1 : 2;
     const int first = batch * kRows, count = smaller(kRows, p.steps * K::down - first);
     float* const at = xs + (batch & 1) * kRows * p.x_pitch;
-    if (p.wide_x) rows.template load<kPack<S>>(y0 + first, count, at, p.load, c);
-    else rows.template load<1>(y0 + first, count, at, p.load, c);
+    if (p.wide_x) rows.template load<kPack<S>, kAtOnce>(y0 + first, count, at, p.load, first_item);
+    else rows.template load<1, 2 * kAtOnce>(y0 + first, count, at, p.load, first_item);
   };
 
   // The taps as they slide. Column j of a thread meets taps kx0 + up a, from sample `offset` of the window on.
@@ -126,7 +129,7 @@ __global__ void __launch_bounds__(stream::kMostThreads, 3) stream_kernel(const S
   int o = K::up > 1 ? p.v.before + K::up * (y0 - K::open + 1) - (K::up - 1) : oy - K::open + 1;
   const int left = p.h.out - ox - K::columns * c;
   const bool wide = p.wide_y && left > 0;
-  S* to = strip.of(y, p.grid.y) + o * p.grid.y.row + (ox + K::columns * c) * p.grid.y.column;
+  S* to = strip.of(y, p.grid.y) + int64_t{o} * p.grid.y.row + int64_t{ox + K::columns * c} * p.grid.y.column;
   // What a step has finished.
   const auto give = [&] {
     FASTGAN_UNROLL
@@ -168,7 +171,7 @@ void run(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Ax
   p.h = Side(ax), p.v = Side(ay), p.flip = flip;
   p.grid = stream::Grid(x, y);
   p.wide_x = stream::whole_packs<S>(x), p.wide_y = !p.grid.last && y.size(3) % K::columns == 0;
-  const int most = (p.grid.last ? stream::kMostThreads / stream::kChannels : stream::kMostThreads / 2) * K::columns;
+  const int most = (p.grid.last ? kMostThreads / stream::kChannels : kMostThreads / 2) * K::columns;
   const auto split = [](int n, int parts, int unit) { return ceil_div(ceil_div(n, parts), unit) * unit; };
   p.h.tile = split(p.h.out, ceil_div(p.h.out, most), 2), p.h.tiles = ceil_div(p.h.out, p.h.tile);
   const int threads = ceil_div(p.h.tile, K::columns);
@@ -182,7 +185,7 @@ void run(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Ax
   p.load = stream::Share(packs, threads);
   p.strip_size = stream::strip_size(2 * K::steps * K::down * p.x_pitch);
   p.steps = K::up > 1 ? p.v.first(p.v.tile - 1, K::up, 1) - p.v.first(0, K::up, 1) + K::open : p.v.tile + K::open - 1;
-  p.grid.fill(threads, p.h.tiles * p.v.tiles, p.strip_size);
+  p.grid.fill(threads, kMostThreads, p.h.tiles * p.v.tiles, p.strip_size);
   launch("upfirdn2d", x, p.grid.blocks(), p.grid.threads(), p.grid.shared_bytes(p.strip_size), stream_kernel<S, K>, pointer<S>(x),
          pointer<float>(f), fy ? pointer<float>(*fy) : nullptr, mutable_pointer<S>(y), static_cast<float>(gain), p);
 }
@@ -194,7 +197,7 @@ bool stream(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const
   for (const Axis* a : {&ax, &ay})
     for (int64_t n : {a->in, a->out, a->before, -a->before})
       if (n >= kMost) return false;
-  if (ax.taps != ay.taps || ax.up != ay.up || ax.down != ay.down) return false;
+  if (!stream::Strides::fit(x) || !stream::Strides::fit(y) || ax.taps != ay.taps || ax.up != ay.up || ax.down != ay.down) return false;
   const auto with = [&](auto shape) {
     using K = decltype(shape);
     return ax.up == K::up && ax.down == K::down && ax.taps == K::taps && (fy != nullptr) == K::separable && stream::with_type(x, [&](auto element) {
