@@ -188,10 +188,10 @@ def find_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def choose_speed(deterministic: bool | None, device: torch.device) -> str:
-    """Let cuDNN repeat itself bit for bit, or choose its fastest algorithms by timing them; None: the former on the CPU.
-    Returns a line that says what was chosen on a GPU, and which products TF32 rounds, as torch's flags have it; else ""."""
-    exact = device.type == "cpu" if deterministic is None else deterministic
+def choose_speed(deterministic: bool, device: torch.device) -> str:
+    """Let cuDNN repeat itself bit for bit, or on a GPU choose its fastest algorithms by timing them. Returns a line that says
+    what was chosen there, and which products TF32 rounds, as torch's flags have it; "" on the CPU."""
+    exact = deterministic or device.type == "cpu"
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = exact, not exact
     if device.type == "cpu":
         return ""

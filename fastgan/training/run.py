@@ -53,11 +53,11 @@ class RunOptions:
     compile: bool = False
     """Compile whole updates, penalties included, in a minute or so. For convolutions on a CPU eager is as fast."""
     graphs: bool = False
-    """On CUDA: replay each update, penalties and optimiser included, as a CUDA graph once it was made twice. The same numbers;
-    much faster where the host is slower than the GPU. Refused with a reason where a recipe's steps cannot be."""
-    deterministic: bool | None = None
-    """Let cuDNN take only algorithms that repeat themselves. Default: on the CPU yes, where the same run gives the same weights,
-    bit for bit; on CUDA no: the fastest are found by timing them, and are not the same in every run."""
+    """On CUDA: replay each update, penalties and optimiser included, as a CUDA graph once it was made twice, for steps in which
+    the GPU waits for the host. Refused with a reason where a recipe's steps cannot be replayed."""
+    deterministic: bool = False
+    """On CUDA: let cuDNN take only algorithms that repeat themselves. Without it the fastest are found by timing them, and are
+    not the same in every run. On the CPU the same run always gives the same weights, bit for bit."""
     channels_last: bool = False
     """Keep images and convolutions in channels_last order: 2 to 8% faster on a CPU for DCGAN's discriminator."""
     shard_generator: bool = False

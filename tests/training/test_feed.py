@@ -42,9 +42,9 @@ def test_an_error_waits_for_its_turn():
 @pytest.mark.parametrize(
     ("asked", "device", "deterministic", "said"),
     [
-        (None, "cpu", True, ""),
-        (False, "cpu", False, ""),
-        (None, "cuda", False, "fast: cuDNN's algorithms are chosen by timing"),
+        (False, "cpu", True, ""),
+        (True, "cpu", True, ""),
+        (False, "cuda", False, "fast: cuDNN's algorithms are chosen by timing"),
         (True, "cuda", True, "deterministic: cuDNN takes algorithms that repeat"),
     ],
 )
