@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -215,8 +214,8 @@ class Trainer:
         share = dict(rank=world.rank, world_size=world.size, seed=self.run.seed, workers=self.run.workers)
         places = state.streams(loaded) if found else None
         self._loader = Loader(self.dataset, self.config.batch_size, start=self.images, states=places, **share)
-        move = functools.partial(recipe.medium.to_device, device=world.device, layout=self._layout)
-        self._feed = Feed(self._loader, move, world.device)
+        to_device, layout = recipe.medium.to_device, self._layout
+        self._feed = Feed(self._loader, lambda item: to_device(item, world.device, layout), world.device)
         if world.main:
             self._claim(seen)
         self.folder = Path(world.agree(str(self.folder)))
