@@ -1,4 +1,4 @@
-"""The program `fastgan`: train, sample, eval, convert, data, info. Heavy imports wait until a command needs them."""
+"""The program `fastgan`: train, sample, eval, convert, data, info, completion. Heavy imports wait until a command needs them."""
 
 import os
 import re
@@ -7,14 +7,43 @@ import sys
 import tempfile
 import traceback
 
+from fastgan.cli.completion import completion
+from fastgan.cli.convert import convert
+from fastgan.cli.data import data
+from fastgan.cli.evaluate import evaluate
+from fastgan.cli.info import info
 from fastgan.cli.options import UsageError, as_options, speak_of
-from fastgan.cli.reports import data, evaluate, info
-from fastgan.cli.sample import convert, sample
+from fastgan.cli.sample import sample
 from fastgan.cli.train import train
 from fastgan.names import did_you_mean
 from fastgan.training.signals import number_of, stopping
 
-COMMANDS = {"train": train, "sample": sample, "eval": evaluate, "convert": convert, "data": data, "info": info}
+COMMANDS = {
+    "train": train,
+    "sample": sample,
+    "eval": evaluate,
+    "convert": convert,
+    "data": data,
+    "info": info,
+    "completion": completion,
+}
+HOME = """fastgan: GANs in PyTorch, from the data to the figures
+
+the usual commands
+  fastgan train dcgan --data emoji       train on emoji, which come with the package; writes runs/dcgan-emoji
+  fastgan sample runs/dcgan-emoji        draw a grid of 16 samples; --seeds 0-63 draws more
+  fastgan eval runs/dcgan-emoji          measure how near the samples are to the data: FD, KID, precision, recall
+  fastgan data list                      data sets by name: size, resolution, classes, licence
+  fastgan info                           what is installed, and what each operation runs on here
+
+your own pictures: a folder, or a zip
+  fastgan train dcgan --data photos/ --resolution 64 --out runs/mine
+
+more
+  fastgan train --help                   the recipes: what each is for, and how long it takes
+  fastgan convert IN.pkl OUT.safetensors other projects' checkpoints, read without running their code
+  fastgan completion bash|zsh|fish       commands and options at the Tab key
+  fastgan COMMAND --help                 all options of a command; fastgan --version"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,15 +58,16 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"fastgan {fastgan.__version__}")
         return 0
+    if command in ("-h", "--help"):
+        print(HOME)
+        return 0
     if command not in COMMANDS:
-        known = command in ("-h", "--help")
-        if not known:
-            print(f"fastgan: unknown command {command!r}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
-        lines = "\n".join(f"  {name:8}{function.__doc__}" for name, function in COMMANDS.items())
         print(
-            f"fastgan COMMAND ...\n\n{lines}\n\nfastgan COMMAND --help says more.", file=None if known else sys.stderr
+            f"fastgan: unknown command {command!r}{did_you_mean(command, COMMANDS)}; fastgan alone lists them: "
+            f"{', '.join(COMMANDS)}",
+            file=sys.stderr,
         )
-        return 0 if known and argv else 2
+        return 2
     speak_of({})  # before a command has read any, errors are about files
     try:
         with stopping():

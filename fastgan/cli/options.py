@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import itertools
 import re
-from decimal import Decimal, InvalidOperation
-from typing import Annotated
 
+from fastgan.cli.arguments import Argument, arguments, flag, read
 from fastgan.options import check_ranges
 
 # What `train` and `sample` need beyond torch: module -> package
@@ -35,11 +33,11 @@ def need_extra() -> None:
         raise UsageError(f"{', '.join(missing)} missing: pip install 'fastgan[train]'")
 
 
-def parse(config, default, argv: list[str], program: str, description: str):
+def parse(config, argv: list[str], program: str, description: str):
     """An instance of the dataclass `config` from the command line; SystemExit where that is wrong, or asks for help,
     ValueError for a number out of its range."""
     speak_of({field.name: field.name for field in dataclasses.fields(config)})
-    options = _cli(config, default, argv, program, description)
+    options = config(**read(arguments(config), argv, program, description))
     check_ranges(options)
     return options
 
@@ -51,8 +49,6 @@ def parse_settings(settings, words: dict[str, str], argv: list[str], program: st
 
     Exits and raises as `parse` does.
     """
-    import tyro
-
     from fastgan.training.settings import options, spellings
 
     known = spellings(settings.kind)
@@ -63,50 +59,24 @@ def parse_settings(settings, words: dict[str, str], argv: list[str], program: st
     spelt = {flag(spelling): flag(option.name) for spelling, option in known.items()}
     for spelling, option in known.items():
         spelt |= {no: flag(option.name, "no_") for no in (flag(spelling, "no_"), flag(f"no_{spelling}"))}
-
-    def argument(name: str, hint, about: str):
-        return Annotated[hint, tyro.conf.arg(name=name, prefix_name=False, help=about)]
-
-    fields = [(name, argument(name, str | None, about)) for name, about in words.items()]
-    defaults: list = [None] * len(words)
-    sections = {}
-    for section, group in itertools.groupby(options(settings.kind), lambda option: option.section):
-        sections[f"section{len(sections)}"] = members = list(group)
-        made = dataclasses.make_dataclass(
-            "Section", [(option.path[-1], argument(option.name, option.hint, option.about)) for option in members]
-        )
-        made.__doc__ = section.about
-        fields.append((f"section{len(sections) - 1}", Annotated[made, tyro.conf.arg(name=section.title)]))
-        defaults.append(made(*(settings[option] for option in members)))
-    config = dataclasses.make_dataclass("Options", fields)
-    found = _cli(config, config(*defaults), [_translated(word, spelt) for word in argv], program, description)
-    changed = {}
-    for name, members in sections.items():
-        for option in members:
-            value = getattr(getattr(found, name), option.path[-1])
-            if value is not settings[option]:
-                changed[option.name] = value
+    members = options(settings.kind)
+    found = read(
+        [*of_words(words), *(of_setting(option, settings[option]) for option in members)],
+        [_translated(word, spelt) for word in argv],
+        program,
+        description,
+    )
+    changed = {option.name: found[option.name] for option in members if found[option.name] is not settings[option]}
     return settings.updated(changed)
 
 
-def _cli(config, default, argv: list[str], program: str, description: str):
-    import tyro
+def of_words(words: dict[str, str]) -> list[Argument]:
+    return [Argument(name, str | None, None, about) for name, about in words.items()]
 
-    registry = tyro.constructors.ConstructorRegistry()
 
-    @registry.primitive_rule
-    def integers(field):
-        if field.type is not int:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="INT",
-            instance_from_str=lambda words: integer(words[0]),
-            is_instance=lambda value: type(value) is int,
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    return tyro.cli(config, default=default, args=argv, prog=program, description=description, registry=registry)
+def of_setting(option, value) -> Argument:
+    """`option` (`fastgan.training.settings.Option`) as an argument that is `value` unless it is given."""
+    return Argument(option.name, option.hint, value, option.about, (option.section.title, option.section.about))
 
 
 def trust_data(names: str | tuple[str, ...], argv: list[str]) -> None:
@@ -118,27 +88,9 @@ def trust_data(names: str | tuple[str, ...], argv: list[str]) -> None:
     trust(*(name for name in names if any(word == name or word.endswith(f"={name}") for word in argv)))
 
 
-def flag(name: str, no: str = "") -> str:
-    """ "model.deep" -> "--model.deep", or "--model.no-deep"."""
-    *nest, last = name.split(".")
-    return "--" + ".".join([*nest, no + last]).replace("_", "-")
-
-
 def _translated(word: str, spelt: dict[str, str]) -> str:
     name, given, value = word.partition("=")
     return spelt.get(name.replace("_", "-"), name) + given + value
-
-
-def integer(text: str) -> int:
-    """ "500", "10_000" and "1e4" -> int. Raises ValueError for what is no whole number."""
-    try:
-        number = Decimal(text)
-        # The exponent is bounded before the number is written out: 1e999999999 would fill the memory.
-        if number.is_finite() and number.adjusted() < 30 and number == number.to_integral_value():
-            return int(number)
-    except InvalidOperation:
-        pass
-    raise ValueError(f"{text!r} is not a whole number such as 500, 10_000 or 1e4")
 
 
 def speak_of(names: dict[str, str]) -> None:

@@ -1,4 +1,6 @@
-"""fastgan sample, and fastgan convert, which makes what it samples from."""
+"""fastgan sample."""
+
+from __future__ import annotations
 
 import dataclasses
 import itertools
@@ -11,6 +13,52 @@ from fastgan.options import Range
 
 # Options that only some recipes have, as `Recipe.sample_options` names them.
 NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input"}
+
+
+@dataclass(kw_only=True)
+class Styles:
+    """StyleGAN"""
+
+    truncation: float = 1.0
+    """Pull styles towards their mean. 1: not at all, 0.7: fewer odd pictures, 0: the mean picture."""
+    mix: str | None = None
+    """A table of mixed styles: these seeds are the columns, --seeds the rows."""
+    mix_layers: str | None = None
+    """Which style layers of --mix come from the columns: low ones are coarse (pose, shape), high ones fine (colour).
+    Default: 0-6, as far as there are so many."""
+
+
+@dataclass(kw_only=True)
+class Translation:
+    """translation"""
+
+    input: str | None = None
+    """A folder of images to translate, instead of seeds."""
+    direction: Literal["AtoB", "BtoA"] | None = None
+    """From the first set to the second, or back. Default: AtoB, or what the run has learnt."""
+
+
+@dataclass(kw_only=True)
+class Options(Styles, Translation):
+    run: Path
+    """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
+    seeds: str = "0-15"
+    """One sample per seed: numbers and ranges. The same seed gives the same sample."""
+    class_label: int | None = None
+    """Class-conditional networks: this class for every seed. Default: the classes in turn."""
+    separate: bool = False
+    """Instead of one file, one for each seed, seedNNNN.png of the picture alone or seedNNNN.wav of the signal: for any
+    program that measures sets of them."""
+    interpolate: Annotated[int, Range(1, 10_000)] | None = None
+    """Instead of a grid, a video that walks from seed to seed in this many frames each, and back to the first."""
+    out: Path | None = None
+    """File to write: .png or another picture, .txt for texts, .wav for signals, .gif or .mp4 with --interpolate; a folder
+    with --input or --separate. Default: beside RUN, or in the working directory where RUN may not be written to."""
+    recipe: str | None = None
+    """The recipe that the run was trained with, where it is not one that is registered: mypackage.recipes:Mine or
+    path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
 
 
 def _load_generator(path: Path, device, recipe: str | None):
@@ -38,7 +86,6 @@ def sample(argv: list[str]) -> int:
     """Draw samples from a run or a converted checkpoint: fastgan sample RUN|FILE [--seeds 0-15] [--truncation 0.7] [...]"""
     need_extra()
     import torch
-    import tyro
 
     from fastgan import sampling
     from fastgan.files import PICTURES, check_writable, writable
@@ -47,40 +94,7 @@ def sample(argv: list[str]) -> int:
     from fastgan.training.log import save_samples
     from fastgan.training.recipe import draw
 
-    @dataclass
-    class Options:
-        run: tyro.conf.Positional[Path]
-        """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
-        seeds: str = "0-15"
-        """One sample per seed: numbers and ranges. The same seed gives the same sample."""
-        truncation: float = 1.0
-        """StyleGAN: pull styles towards their mean. 1: not at all, 0.7: fewer odd pictures, 0: the mean picture."""
-        class_label: int | None = None
-        """Class-conditional networks: this class for every seed. Default: the classes in turn."""
-        separate: bool = False
-        """Instead of one file, one for each seed, seedNNNN.png of the picture alone or seedNNNN.wav of the signal: for any
-        program that measures sets of them."""
-        interpolate: Annotated[int, Range(1, 10_000)] | None = None
-        """Instead of a grid, a video that walks from seed to seed in this many frames each, and back to the first."""
-        mix: str | None = None
-        """StyleGAN: a table of mixed styles; these seeds are the columns, --seeds the rows."""
-        mix_layers: str | None = None
-        """Which style layers of --mix come from the columns: low ones are coarse (pose, shape), high ones fine (colour).
-        Default: 0-6, as far as there are so many."""
-        input: str | None = None
-        """Translation: a folder of images to translate, instead of seeds."""
-        direction: Literal["AtoB", "BtoA"] | None = None
-        """Translation: from the first set to the second, or back. Default: AtoB, or what the run has learnt."""
-        out: Path | None = None
-        """File to write: .png or another picture, .txt for texts, .wav for signals, .gif or .mp4 with --interpolate; a folder
-        with --input or --separate. Default: beside RUN, or in the working directory where RUN may not be written to."""
-        recipe: str | None = None
-        """The recipe that the run was trained with, where it is not one that is registered: mypackage.recipes:Mine or
-        path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
-        device: str = "auto"
-        """auto, cpu, cuda or cuda:N."""
-
-    options = parse(Options, None, argv, "fastgan sample", sample.__doc__.partition(":")[0])
+    options = parse(Options, argv, "fastgan sample", sample.__doc__.partition(":")[0])
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     if len(several := [f"--{name}" for name in ("separate", "interpolate", "mix", "input") if name in given]) > 1:
         raise UsageError(f"{' and '.join(several)} are different things to write: choose one")
@@ -177,30 +191,3 @@ def _free(folder: Path) -> Path:
     """`folder`, with a number added if it exists."""
     names = itertools.chain([folder], (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(2)))
     return next(path for path in names if not path.exists())
-
-
-def convert(argv: list[str]) -> int:
-    """Other projects' checkpoints, read without running their code: fastgan convert IN.pkl|IN.pt OUT.safetensors"""
-    need_extra()
-    import tyro
-
-    import fastgan.convert
-    from fastgan.untrusted import parse_json, read_json, shorten
-
-    @dataclass
-    class Options:
-        source: tyro.conf.Positional[Path]
-        """network-snapshot-*.pkl (StyleGAN2-ADA, StyleGAN3, R3GAN), .pt in the rosinality layout, or a plain state_dict."""
-        out: tyro.conf.Positional[Path]
-        """The .safetensors to write; its configuration goes into the header, and into a .json beside it."""
-        network: Literal["G_ema", "G", "D"] = "G_ema"
-        """Which of the file's networks."""
-        config: str | None = None
-        """The original's constructor arguments as JSON, where the file does not tell them: '{"channel_base": 16384}'."""
-
-    options = parse(Options, None, argv, "fastgan convert", convert.__doc__.partition(":")[0])
-    arguments = parse_json(options.config.encode(), "--config") if options.config else None
-    out = fastgan.convert.convert(options.source, options.out, options.network, arguments)
-    about = read_json(out.with_suffix(".json"))
-    print(f"{out}: {about['model']} {shorten(about['arguments'])}\nnext: fastgan sample {out} --seeds 0-15")
-    return 0

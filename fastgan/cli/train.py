@@ -30,12 +30,8 @@ def train(argv: list[str]) -> int:
     config, preset = _value("--config", rest), _value("--preset", rest)
     settings = runs.plan(name, config, preset)
     kind = settings.kind
-    words = {"config": "A YAML file of options, such as the run.yaml of a run's folder; what stands here wins over it."}
-    about = fields.about(kind.Config)
+    words, about = words_of(kind), fields.about(kind.Config)
     if kind.presets:
-        words["preset"] = (
-            f"Values of options together: {', '.join(kind.presets)}. The file and what stands here win over it."
-        )
         lines = "\n".join(f"  {name}: {preset.about}" for name, preset in kind.presets.items())
         about += f"\n\npresets:\n{lines}"
     program = f"fastgan train {name or kind.name}"
@@ -61,6 +57,16 @@ def train(argv: list[str]) -> int:
         print(f"done: {folder}/report.html, samples in {folder}/samples")
         print(f"more: fastgan sample {shlex.quote(str(folder))} --seeds 0-15{code}")
     return 0
+
+
+def words_of(kind) -> dict[str, str]:
+    """The options of `fastgan train RECIPE` that are none of the run's or the recipe's, with their help."""
+    words = {"config": "A YAML file of options, such as the run.yaml of a run's folder; what stands here wins over it."}
+    if kind.presets:
+        words["preset"] = (
+            f"Values of options together: {', '.join(kind.presets)}. The file and what stands here win over it."
+        )
+    return words
 
 
 def _value(option: str, argv: list[str]) -> str | None:

@@ -6,7 +6,7 @@ called once, when the first row needs it. Names and numbers are checked by `choo
 A metric of your own, which may need what any recipe provides (`Recipe.provided`): `samples`, `data`, `networks`, `recipe`,
 `count`; of images also `real` and `fake`, their features (`fastgan.metrics.images.Features`).
 
-    @fastgan.metrics.register("roughness", needs=("samples",))
+    @fastgan.metrics.register("roughness", needs=("samples",), better="lower", about="mean step from pixel to pixel, 0 to 2")
     def roughness(samples):                              # [N, C, T] or [N, C, H, W], in [-1, 1]
         return samples.diff(dim=-1).abs().mean()
 
@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastgan.metrics import fid, kid, latent, pairs, prdc, text
+from fastgan.metrics import meaning as meanings
+from fastgan.metrics.meaning import Meaning
 from fastgan.metrics.processes import place
 from fastgan.names import did_you_mean
 from fastgan.registry import Registry
@@ -28,13 +30,16 @@ from fastgan.registry import Registry
 
 class Row(NamedTuple):
     """`compute(*needs)` returns the values of `figures`, in their order, or the number where there is one figure, from at
-    least `least` samples."""
+    least `least` samples. `better`: "lower", "higher" or ""; `about`: a line of what they mean, with the unit. Those of fastgan's
+    own rows are in `fastgan.metrics.meaning`."""
 
     name: str
     figures: tuple[str, ...]
     needs: tuple[str, ...]
     compute: Callable[..., Iterable[float] | float]
     least: int = 1
+    better: str = ""
+    about: str = ""
 
 
 def _numbered(name: str, orders: Iterable[int]) -> tuple[str, ...]:
@@ -93,19 +98,28 @@ METRICS = Registry("metric", "fastgan.metrics").own({row.name: (row, "") for row
 
 
 def register(
-    row: Row | str, needs: Sequence[str] = ("samples",), figures: Sequence[str] = (), least: int = 1
-) -> Row | Callable[[Callable], Callable]:
+    row: Row | str,
+    needs: Sequence[str] = ("samples",),
+    figures: Sequence[str] = (),
+    least: int = 1,
+    better: str = "",
+    about: str = "",
+) -> Any:
     """Offer a metric by name: a `Row`, or as a decorator of its `compute` with the name and the other fields of the row.
 
     figures: names of the values that it returns; its own name where there is one.
 
-    Raises ValueError for a name of fastgan's own.
+    Raises ValueError for a name of fastgan's own, and for a `better` that is neither "lower" nor "higher" nor "".
     """
+    if isinstance(row, Row):
+        better = row.better
+    if better not in ("", "lower", "higher"):
+        raise ValueError(f"better is {better!r}, expected 'lower', 'higher' or ''")
     if isinstance(row, Row):
         return METRICS.register(row.name, row)
 
     def decorate(compute: Callable) -> Callable:
-        METRICS.register(row, Row(row, tuple(figures) or (row,), tuple(needs), compute, least))
+        METRICS.register(row, Row(row, tuple(figures) or (row,), tuple(needs), compute, least, better, about))
         return compute
 
     return decorate
@@ -135,6 +149,14 @@ def rows(names: Iterable[str], extractor: str | None = None, asked: Iterable[str
         [*names, *(name for name in METRICS.added() if name.lower() in asked and name not in names)] if asked else names
     )
     return [_named(_row(name), extractor) for name in names]
+
+
+def meaning(figure: str) -> Meaning:
+    """Of a figure, as `Recipe.evaluate` names it; an empty one where nobody says it."""
+    for row in map(_row, METRICS.added()):
+        if any(figure == name or figure.startswith(f"{name}_") for name in row.figures):
+            return Meaning(row.better, row.about)
+    return meanings.meaning(figure) or Meaning("", "")
 
 
 def _row(name: str) -> Row:

@@ -30,7 +30,7 @@ VERSION = 2  # of config.json; a file that names none is of version 1
 
 
 @dataclass
-class RunOptions:
+class DataOptions:
     """What a run reads and writes, whatever the recipe."""
 
     data: str | tuple[str, str] = "emoji"
@@ -43,6 +43,12 @@ class RunOptions:
     """Continue a run from its newest whole checkpoint, with the options it was started with."""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Decides every random draw: same seed, same machine, same weights."""
+
+
+@dataclass
+class HardwareOptions:
+    """What a run is computed on, and how: time and memory."""
+
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -67,6 +73,12 @@ class RunOptions:
     """Seconds without an answer after which another process counts as dead."""
     workers: Annotated[int, Range(1, 1024)] = 1
     """Threads that assemble batches ahead of training, and decode the pictures of streams."""
+
+
+@dataclass
+class LogOptions:
+    """What a run writes down, and how often."""
+
     log: tuple[str, ...] = ("jsonl", "tensorboard")
     """Where the run is logged: jsonl (metrics.jsonl, always written, named or not), tensorboard, wandb, trackio, a sink of a
     package, or MODULE:CLASS."""
@@ -84,6 +96,14 @@ class RunOptions:
     """Checkpoints to keep."""
     samples: Annotated[int, Range(1, 65536)] = 64
     """How many samples a run shows at a time: those of seeds 0, 1, 2, ..."""
+
+
+@dataclass
+class RunOptions(LogOptions, HardwareOptions, DataOptions):
+    """The options of a run, whatever the recipe and its medium."""
+
+
+GROUPS = {"run": DataOptions, "hardware": HardwareOptions, "log": LogOptions}  # as the help and run.yaml list them
 
 
 @dataclass
@@ -159,6 +179,7 @@ def read_options(recipe: type[Recipe], values: Any, where: str) -> RunOptions:
         values = {name: value for name, value in values.items() if name not in others}
     options = fields.build(run_options(recipe), values, where)
     options.log, _ = part_log(options.log)
+    options.channels_last &= issubclass(recipe.medium, Image)  # it was taken, and did nothing, before version 0.2
     return options
 
 
@@ -198,6 +219,10 @@ def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunOptions) -
     """ValueError that names the first option that makes no sense, whatever the data."""
     for options in (config, run):
         check_ranges(options)
+    if run.channels_last and not issubclass(recipe.medium, Image):
+        raise ValueError(
+            f"channels_last=True is the order of images in memory, and {recipe.name} trains on {recipe.medium.unit}: leave it out"
+        )
     if config.batch_size % run.grad_accum:
         raise ValueError(f"grad_accum is {run.grad_accum}, expected a divisor of batch_size, {config.batch_size}")
     names = [run.data] if isinstance(run.data, str) else run.data

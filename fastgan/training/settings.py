@@ -17,7 +17,7 @@ from fastgan import fields
 from fastgan.names import did_you_mean
 from fastgan.options import Names, Range, allowed, check_range
 from fastgan.training.recipe import Recipe, RecipeConfig
-from fastgan.training.run import RunOptions, run_options
+from fastgan.training.run import GROUPS, RunOptions, run_options
 
 # Of the command line and of `fastgan.run`: no option is called so, or begins so.
 WORDS = {"config", "preset", "help", "run", "recipe", "dataset", "sinks"}
@@ -120,7 +120,7 @@ def options(kind: type[Recipe]) -> tuple[Option, ...]:
     """The options of a run of recipe `kind`, in the order of their fields."""
     found: list[Option] = []
     taken: set[str] = set()
-    of_medium = {field.name for field in dataclasses.fields(kind.medium.Options)}
+    groups = [*GROUPS.items(), (kind.medium.name, kind.medium.Options)]
     for part, cls in (("run", run_options(kind)), ("recipe", kind.Config)):
         for path, owner in _leaves(cls, (part,)):
             *nest, field = path[1:]
@@ -130,8 +130,8 @@ def options(kind: type[Recipe]) -> tuple[Option, ...]:
             own = not flags & taken and path[1] not in WORDS
             taken |= flags
             title = ".".join(nest if own and nest else path[:-1])
-            if part == "run":  # its fields come from two classes
-                title, owner = (kind.medium.name, kind.medium.Options) if field in of_medium else (part, RunOptions)
+            if part == "run":  # its fields come from several classes
+                title, owner = next(group for group in groups if field in group[1].__dataclass_fields__)
             section = Section(title, fields.about(owner))
             spelt = ".".join(path[own:])
             found.append(Option(spelt, path, section, hint, allowed(owner)[field], fields.docs(owner).get(field, "")))

@@ -125,7 +125,8 @@ def test_errors_spell_what_is_nested(place, capsys):
 
 def test_help_has_groups_and_presets(place, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    for recipe, titles in (("./collider.py:Mine", ["run", "image", "recipe", "model"]), ("mle", ["run", "recipe"])):
+    run = ["run", "hardware", "log"]
+    for recipe, titles in (("./collider.py:Mine", [*run, "image", "recipe", "model"]), ("mle", [*run, "recipe"])):
         with pytest.raises(SystemExit):
             main(["train", recipe, "--help"])
         text = capsys.readouterr().out

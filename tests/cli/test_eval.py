@@ -111,3 +111,11 @@ def test_a_translation(tmp_path, capsys):
     assert figures(capsys.readouterr().out) == ["l1", "cycle"]
     assert main(["eval", str(tmp_path / "run"), "--samples", "3", "--metrics", "prdc"]) == 1
     assert "expected some of l1, psnr, ssim, fd, kid, cycle" in capsys.readouterr().err
+
+
+def test_figures_say_what_they_mean(run, capsys):
+    capsys.readouterr()
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "fd,precision"]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.split() == ["figure", "dcgan", "better", "meaning"]
+    assert [line.split()[2] for line in lines] == ["lower", "higher"] and "0 to 1: quality" in lines[1]

@@ -3,7 +3,8 @@
 import pytest
 
 from fastgan.cli import main
-from fastgan.cli.options import MOST_SEEDS, UsageError, as_options, integer, seed_list
+from fastgan.cli.arguments import integer
+from fastgan.cli.options import MOST_SEEDS, UsageError, as_options, seed_list
 from fastgan.training.options import check_ranges
 
 

@@ -1,0 +1,94 @@
+"""fastgan eval."""
+
+import dataclasses
+import itertools
+import json
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastgan.cli.options import UsageError, need_extra, parse, trust_data
+from fastgan.cli.table import show
+
+
+@dataclass(kw_only=True)
+class Options:
+    run: Path
+    """Run folder, as `fastgan train` made it."""
+    samples: int = 2000
+    """How many samples to draw."""
+    metrics: str | None = None
+    """Compute only these, separated by commas: fd (fid with --extractor inception), kid, prdc, is, ppl, eq; bleu, self-bleu,
+    distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; those of your own that the recipe's code or a package
+    registers; or how names of figures begin. Default: all that the recipe lists and that can be computed."""
+    extractor: str = "efflite0"
+    """Features of images: efflite0 (works offline), inception, which FID is named for, or one of your own: a registered
+    name, mypackage.features:make or path/mine.py:make."""
+    weights: Path | None = None
+    """A local file of the Inception weights, instead of a download."""
+    data: tuple[str, ...] | None = None
+    """Measure against this data set instead of the run's own: a name, a path, or code as module:function; two for
+    translation."""
+    recipe: str | None = None
+    """The recipe that the run was trained with, where it is not one that is registered: mypackage.recipes:Mine or
+    path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    out: Path | None = None
+    """The .json to write the figures to. Default: metrics.json in the run folder."""
+
+
+def evaluate(argv: list[str]) -> int:
+    """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME] [--out FILE]"""
+    need_extra()
+    from fastgan.files import complete, writable
+    from fastgan.metrics import suite
+    from fastgan.recipes import find_run, load_run, read_run
+    from fastgan.training.checkpoint import CheckpointError
+    from fastgan.training.distributed import find_device
+
+    options = parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
+    asked = None if options.metrics is None else options.metrics.split(",")
+    if options.out is not None and (options.out.is_dir() or not writable(options.out.parent)):
+        raise UsageError(f"--out {options.out} cannot be written")
+    try:
+        recipe, networks = load_run(options.run, find_device(options.device), options.recipe)
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+    run = dataclasses.asdict(read_run(options.run, type(recipe)).run)
+    if options.data is not None:
+        trust_data(options.data, argv)
+        run["data"] = options.data if options.data[1:] else options.data[0]
+    notes: list[str] = []
+
+    def note(message: Warning, *where, **more) -> None:
+        notes.append(str(message))
+        print(f"fastgan eval: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = note
+        columns = recipe.evaluate(
+            networks, run, options.samples, extractor=options.extractor, weights=options.weights, metrics=asked
+        )
+    names = list(dict.fromkeys(itertools.chain.from_iterable(columns.values())))
+    if not names:
+        raise UsageError("no figure could be computed")
+    rows = []
+    for name in names:
+        better, about = suite.meaning(name)
+        cells = [f"{values[name]:.4f}" if name in values else "-" for values in columns.values()]
+        rows.append([name, *cells, better, about])
+    show(["figure", *(f">{label}" for label in columns), "better", "meaning"], rows)
+    out = options.out or find_run(options.run) / "metrics.json"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with complete(out) as temporary:
+            found = {"samples": options.samples} | ({"notes": notes} if notes else {}) | columns
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        print(
+            f"fastgan eval: {out} could not be written ({error.strerror}); --out FILE chooses another", file=sys.stderr
+        )
+        return 1 if options.out else 0
+    return 0
