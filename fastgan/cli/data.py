@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastgan.cli.options import need_extra, parse, trust_data
+from fastgan.cli.table import show
 from fastgan.names import did_you_mean
 from fastgan.options import Count, Side
 
@@ -36,27 +37,9 @@ class Options:
 
 def data(argv: list[str]) -> int:
     """Data sets: fastgan data list | fastgan data prepare SOURCE OUT.npz"""
-    import fastgan.data
-
     command, *rest = argv or ["--help"]
     if command == "list":
-        from fastgan.data.text import TEXT_NAMES
-
-        added = fastgan.data.DATA.added()
-        ours = [name for name in fastgan.data.names() if name not in added]
-        print(
-            "images:",
-            *ours,
-            "and any folder, zip, npz or npy of images, shards (.tar) or hf:FOLDER by its path",
-            sep="\n  ",
-        )
-        print("text:", *TEXT_NAMES, "and any text file with a sentence per line by its path", sep="\n  ")
-        print("signals:", "any folder or zip of recordings, recording, npz or npy by its path", sep="\n  ")
-        if added:
-            print(
-                "registered:", *(f"{name}, {fastgan.data.DATA[name].help}".rstrip(", ") for name in added), sep="\n  "
-            )
-        return 0
+        return _list(rest)
     if command != "prepare":
         known = command in ("-h", "--help")
         if not known:
@@ -67,10 +50,39 @@ def data(argv: list[str]) -> int:
         print(data.__doc__, file=None if known else sys.stderr)
         return 0 if command in ("-h", "--help") and argv else 2
     need_extra()
+    from fastgan.data import prepare as make
+
     o = parse(Options, rest, "fastgan data prepare", "Decode and resize a data set once, into one file.")
     trust_data(o.source, rest)
     names = ("split", "resolution", "channels", "bits", "crop", "strict")
-    made = fastgan.data.prepare(o.source, o.out, **{name: getattr(o, name) for name in names})
+    made = make(o.source, o.out, **{name: getattr(o, name) for name in names})
     shape = "x".join(map(str, made.images.shape[1:]))
     print(f"{o.out}: {shape} pixels, {made.about}, {len(made.skipped)} files skipped")
     return 0
+
+
+def _list(argv: list[str]) -> int:
+    """Data sets by name: fastgan data list"""
+    if argv:
+        print(_list.__doc__, file=None if argv[0] in ("-h", "--help") else sys.stderr)
+        return 0 if argv[0] in ("-h", "--help") else 2
+    from fastgan.data import DATA
+    from fastgan.data.facts import FACTS
+
+    rows, missing = [], []
+    for name, items, shape, classes, licence, about, absent in FACTS:
+        why = absent()
+        missing += [f"{name} is not here: {why}"] * bool(why)
+        rows.append([name, f"{items:,}", shape, str(classes or "-"), licence, "no" if why else "yes", about])
+    for name in DATA.added():
+        rows.append([name, *["-"] * 5, DATA[name].help or "registered"])
+    show(["name", ">items", "each", ">classes", "licence", "here", "what"], rows)
+    print(*missing, sep="\n", end="\n" * bool(missing))
+    print(_OWN)
+    return 0
+
+
+_OWN = """
+One class of a set: emoji:food, emoji:twitter:animals, fashion-mnist:ankle. The licences in full: fastgan/data/assets/NOTICE.txt
+Your own, by the path: a folder, zip, npz or npy of images; shards (.tar); hf:FOLDER; a text file with a sentence per line;
+a folder or zip of recordings. Two sets for translation: fastgan train cyclegan --data FOLDER_A FOLDER_B"""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print `rows` of cells under the titles `columns`; a title that begins with ">" is that of numbers, which end together.
 
-    On a terminal cells are wrapped to its width, without colours where NO_COLOR is set; elsewhere a row is a line.
+    On a terminal the last cells are wrapped to its width, without colours where NO_COLOR is set; elsewhere a row is a line.
     """
     if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
         _rich(columns, rows)
@@ -24,15 +24,16 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in columns:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in columns:  # the last is prose
         right = title.startswith(">")
-        table.add_column(title.removeprefix(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        table.add_column(
+            title.removeprefix(">"), justify="right" if right else "left", no_wrap=title != columns[-1], overflow="fold"
+        )
     for row in rows:
         table.add_row(*map(Text, row))  # as they are: "[C]" is no style
     Console().print(table)
