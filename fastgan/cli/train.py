@@ -4,22 +4,36 @@ import itertools
 import shlex
 
 from fastgan.cli.options import need_extra, parse_settings, trust_data
+from fastgan.cli.table import show
+
+_MORE = """
+A recipe of your own: fastgan train mypackage.recipes:Mine, fastgan train ./mine.py:Mine
+Options of a recipe:  fastgan train RECIPE --help"""
 
 
-def _recipe_list() -> str:
-    from fastgan.recipes import RECIPES
+def _list() -> None:
+    """The recipes, what each is for, and how long its default run took where that was measured."""
+    from fastgan.recipes import RECIPES, durations
 
-    width = max(map(len, RECIPES))
-    return "\n".join(f"  {name:{width}}  {entry.help}" for name, entry in RECIPES.items())
+    measured = durations.read()
+    times = {} if measured is None else measured.recipes
+    rows = []
+    for name, entry in RECIPES.items():
+        took = times.get(name)
+        rows.append(
+            [name, durations.spoken(took["seconds"]) if took else "-", str(took["steps"]) if took else "-", entry.help]
+        )
+    show(["recipe", ">about", ">steps", "for"], rows)
+    if measured is not None:
+        print(f"\n{measured.how}")
 
 
 def train(argv: list[str]) -> int:
     """Train a GAN: fastgan train RECIPE [--data NAME|FOLDER|ZIP] [--steps N] [--out DIR] [--resume] [--config FILE] [...]"""
     if not argv or argv[0] in ("-h", "--help"):
-        print(
-            f"{train.__doc__}\n\nrecipes (fastgan train RECIPE --help lists its options):\n{_recipe_list()}"
-            "\n\nor a recipe of your own: mypackage.recipes:Mine, ./mine.py:Mine"
-        )
+        print(f"{train.__doc__}\n")
+        _list()
+        print(_MORE)
         return 0 if argv else 2
     need_extra()
     from fastgan import fields, runs
@@ -43,6 +57,8 @@ def train(argv: list[str]) -> int:
     trust_data(settings.run.data, rest)
     _tune_cpu(settings.run.device)
     trainer = Trainer(kind, settings.recipe, settings.run)
+    if trainer.world.main and not settings.run.resume:
+        print(_how_long(settings), flush=True)
     try:
         folder = trainer.train()
     except Interrupted as stop:
@@ -67,6 +83,16 @@ def words_of(kind) -> dict[str, str]:
             f"Values of options together: {', '.join(kind.presets)}. The file and what stands here win over it."
         )
     return words
+
+
+def _how_long(settings) -> str:
+    from fastgan.recipes import durations
+
+    measured = durations.read()
+    seconds = measured and measured.of(settings)
+    if seconds is None:
+        return "time: the first figures tell"
+    return f"time: about {durations.spoken(seconds)} on {measured.machine}; the first figures tell how long here"
 
 
 def _value(option: str, argv: list[str]) -> str | None:

@@ -4,8 +4,13 @@
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["fid", "images", "kid", "latent", "modes", "ngram", "pairs", "prdc", "register", "suite", "text"]
+if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checker sees it
+    from fastgan.metrics import fid, images, kid, latent, meaning, modes, ngram, pairs, prdc, suite, text
+    from fastgan.metrics.suite import register
+
+__all__ = ["fid", "images", "kid", "latent", "meaning", "modes", "ngram", "pairs", "prdc", "register", "suite", "text"]
 
 
 def __getattr__(name: str):
@@ -14,3 +19,7 @@ def __getattr__(name: str):
     if name in __all__:
         return import_module(f"fastgan.metrics.{name}")
     raise AttributeError(f"module 'fastgan.metrics' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,10 +8,25 @@ A family is imported when it is first asked for.
 
 import dataclasses
 import importlib
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from fastgan.registry import Registry
+
+if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checker sees it
+    from fastgan.models import biggan as biggan
+    from fastgan.models import cyclegan as cyclegan
+    from fastgan.models import dcgan as dcgan
+    from fastgan.models import esrgan as esrgan
+    from fastgan.models import fewshot as fewshot
+    from fastgan.models import mlp as mlp
+    from fastgan.models import pix2pix as pix2pix
+    from fastgan.models import r3gan as r3gan
+    from fastgan.models import resnet as resnet
+    from fastgan.models import stylegan2 as stylegan2
+    from fastgan.models import stylegan3 as stylegan3
+    from fastgan.models import text as text
 
 # name -> "module:class"
 OURS = {
@@ -59,7 +74,7 @@ def network_class(name: str, code: bool = False) -> type[nn.Module]:
     return MODELS.resolve(name, code)
 
 
-def build(name: str, **config) -> nn.Module:
+def build(name: str, **config: Any) -> nn.Module:
     """The network called `name`, initialised from torch's global generator.
 
     Args:
@@ -77,7 +92,14 @@ def build(name: str, **config) -> nn.Module:
     return network(network.Config(**config))
 
 
+_FAMILIES = {target.partition(":")[0].rpartition(".")[2] for target in OURS.values()}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FAMILIES})
+
+
 def __getattr__(name: str):
-    if any(target.startswith(f"fastgan.models.{name}:") for target in OURS.values()):
+    if name in _FAMILIES:
         return importlib.import_module(f"fastgan.models.{name}")
     raise AttributeError(f"module 'fastgan.models' has no attribute {name!r}")

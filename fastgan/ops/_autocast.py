@@ -8,10 +8,14 @@ of torch's own, `conv2d` and `conv_transpose2d`, do as those do: they cast their
 
 import functools
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from fastgan._torch_private import autocast_anywhere
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def is_autocast(device_type: str) -> bool:
@@ -31,11 +35,11 @@ def autocast(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.get_autocast_dtype(x.device.type))
 
 
-def outside_autocast(function: Callable) -> Callable:
+def outside_autocast(function: Callable[P, T]) -> Callable[P, T]:
     """`function` with autocast off for the device of its first tensor."""
 
     @functools.wraps(function)
-    def run(*arguments, **options):
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
         if not autocast_anywhere():
             return function(*arguments, **options)
         device = next((t.device.type for t in arguments if isinstance(t, torch.Tensor)), None)

@@ -11,7 +11,7 @@ SEPARABLE_FROM = 8  # taps from which a 1-D filter stays 1-D: below, one 2-D pas
 
 
 def setup_filter(
-    f: torch.Tensor | Sequence | float | None,
+    f: torch.Tensor | Sequence[float] | Sequence[Sequence[float]] | float | None,
     device: torch.device | str | None = None,
     normalize: bool = True,
     flip_filter: bool = False,

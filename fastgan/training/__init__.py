@@ -4,6 +4,14 @@
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checker sees it
+    from fastgan.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+    from fastgan.training.compiled import compiled_step
+    from fastgan.training.engine import Trainer
+    from fastgan.training.errors import Interrupted, TrainingError
+    from fastgan.training.run import RunConfig, RunOptions, run_options
 
 _NAMES = {
     "Trainer": "engine",
@@ -18,10 +26,25 @@ _NAMES = {
     "compiled_step": "compiled",
 }
 
-__all__ = sorted(_NAMES)
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Interrupted",
+    "RunConfig",
+    "RunOptions",
+    "Trainer",
+    "TrainingError",
+    "compiled_step",
+    "load_checkpoint",
+    "run_options",
+]
 
 
 def __getattr__(name: str):
     if name not in _NAMES:
         raise AttributeError(f"module 'fastgan.training' has no attribute {name!r}")
     return getattr(importlib.import_module(f"fastgan.training.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

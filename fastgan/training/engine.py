@@ -165,9 +165,10 @@ class Trainer:
     def _run(self) -> None:
         try:
             if self.world.main:
-                data = f"{self.recipe.data.get('name')}: {about(self.dataset)}"
-                lines = f"{self.recipe.name}: {self.folder}", data, self._loader.resume, self._speed
-                print(*filter(None, lines), sep="\n", flush=True)
+                each = f"{self.config.batch_size * self.world.size} {self.recipe.medium.unit}"
+                what = f"{self.recipe.name} on {self.recipe.data.get('name')}, {self.config.steps:,} steps of {each}"
+                lines = f"{what}, on {self.world.device}, into {self.folder}", f"data: {about(self.dataset)}"
+                print(*filter(None, (*lines, self._loader.resume, self._speed)), sep="\n", flush=True)
                 self._sinks.open(self.folder, self.step, self.recipe)
             with listening():
                 self._loop()

@@ -177,7 +177,7 @@ class Recipe:
             lines.append(f"  {name}: {count:,} parameters{', sampled from' if averaged else ''}")
         return "\n".join(lines)
 
-    def adversaries(self, generator: nn.Module, discriminator: nn.Module, **adam) -> None:
+    def adversaries(self, generator: nn.Module, discriminator: nn.Module, **adam: Any) -> None:
         """Sets `networks` to the two, `optimizers` to an Adam of each with the options `adam`, and attributes of their names."""
         self.generator, self.discriminator = generator, discriminator
         self.networks = {"generator": generator, "discriminator": discriminator}

@@ -31,8 +31,8 @@ def test_eval_prints_every_metric_for_each_temperature(small_run, tmp_path, caps
     capsys.readouterr()
     assert main(["eval", str(tmp_path / "run"), "--samples", "200"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["T=1", "T=0.2"]
-    table = {name: list(map(float, values)) for name, *values in map(str.split, lines[1:])}
+    assert lines[0].split() == ["figure", "T=1", "T=0.2", "better", "meaning"]
+    table = {name: [float(first), float(second)] for name, first, second, *_ in map(str.split, lines[1:])}
     expected = {"nll-gen", "nll-test", "embedding-similarity"}
     expected |= {f"{kind}-{n}" for kind in ("bleu", "self-bleu") for n in (2, 3, 4, 5)}
     assert set(table) == expected | {f"distinct-{n}" for n in (1, 2, 3, 4)}
