@@ -48,6 +48,9 @@ class PairDataset(torch.utils.data.Dataset):
         self.channels, self.bits = a.channels, a.bits
         self.skipped = list(dict.fromkeys([*a.skipped, *b.skipped]))
 
+    def __repr__(self) -> str:
+        return f"PairDataset({len(self)} pairs of {self.a!r} and {self.b!r})"
+
     def __len__(self) -> int:
         return max(len(self.a), len(self.b))
 

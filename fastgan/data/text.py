@@ -166,6 +166,9 @@ class TextData:
     note: str = ""
     """What became of the lines of the file."""
 
+    def __repr__(self) -> str:
+        return f"TextData({self.name!r}: {self.about}, {self.vocabulary_size} tokens, at most {self.length} a sentence)"
+
     def __len__(self) -> int:
         """Sentences for training."""
         return len(self.train)

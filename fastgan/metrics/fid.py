@@ -25,6 +25,9 @@ class Statistics:
         self.mean = torch.zeros(dim, dtype=torch.float64)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
 
+    def __repr__(self) -> str:
+        return f"Statistics of {self.count} rows of {len(self.mean)} features"
+
     def update(self, features: torch.Tensor) -> None:
         """Adds `features` [N, D], any floating type and device."""
         if features.ndim != 2 or features.shape[1] != len(self.mean):

@@ -56,6 +56,9 @@ class Features:
     rows: torch.Tensor
     logits: torch.Tensor
 
+    def __repr__(self) -> str:
+        return f"Features({self.statistics!r}, {len(self.rows)} kept, {self.logits.shape[1]} class logits)"
+
 
 def load_extractor(
     name: str = "efflite0", device: str | torch.device = "cpu", weights: str | Path | None = None

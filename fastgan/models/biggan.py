@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan.models import resnet
+from fastgan.models.network import Network
 from fastgan.models.resnet import Conv, double, spectral_weight
 from fastgan.ops import bias_act
 from fastgan.sizes import at_level, nominal
@@ -104,7 +105,7 @@ class SelfAttention(nn.Module):
         return x + self.scale * self.out(seen)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """latents [N, latent] and labels int64 [N] -> images [N, C, H, W] in (-1, 1). Batch normalisation in training."""
 
     Config = Config
@@ -136,7 +137,7 @@ class Generator(nn.Module):
         return torch.tanh(self.rgb(bias_act(self.norm(x), act="relu", gain=1)))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, C, H, W] and labels int64 [N] -> logits [N] = w . features + <embedding(label), features> + b; each
     logit depends on its image alone."""
 

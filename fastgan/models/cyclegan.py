@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from fastgan import ops
+from fastgan.models.network import Network
 from fastgan.nn import Conv2d, ConvTranspose2d
 
 Norm = Literal["instance", "batch", "none"]
@@ -163,7 +164,7 @@ class ResnetBlock(nn.Module):
         return last(y, x)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """images [N, in_channels, H, W] in [-1, 1], H and W multiples of 4 and at least 16 -> [N, out_channels, H, W]."""
 
     Config = GeneratorConfig
@@ -204,7 +205,7 @@ class DiscriminatorConfig:
     norm: Norm = "instance"
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, in_channels, H, W] -> logits [N, 1, h, w], one per patch (Isola et al., 2017, section 3.2.2)."""
 
     Config = DiscriminatorConfig

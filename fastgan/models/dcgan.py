@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from fastgan.models.network import Network
 from fastgan.ops import bias_act, conv2d, conv_transpose2d, pixel_norm
 from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
@@ -71,7 +72,7 @@ class Up(nn.Module):
         return pixel_norm(bias_act(x, self.bias, act="lrelu")) if self.act else bias_act(x, self.bias)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """latents [N, latent] (and labels int64 [N]) -> images [N, C, H, W], linear output around [-1, 1]."""
 
     Config = Config
@@ -95,7 +96,7 @@ class Generator(nn.Module):
         return self.rgb(self.up(pixel_norm(bias_act(x, self.bias, act="lrelu"))))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, C, H, W] (and labels int64 [N]) -> logits [N]; each image's logit depends on that image alone.
 
     With classes, the logit gains <embedding(label), features> (projection; Miyato & Koyama, 2018, eq. 3).

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.models.network import Network
 from fastgan.ops import bias_act, conv2d
 
 SLOPE = 0.2  # of the leaky ReLUs of RRDBNet and of the discriminator
@@ -72,7 +73,7 @@ class Block(nn.Module):
         return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=0.2)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """RRDBNet: images [N, C, H, W] -> [N, C', scale H, scale W]. The body upsamples four times; at scale 2 and 1 it sees the
     image pixel-unshuffled by 2 and 4, and H and W must be divisible by that."""
 
@@ -137,7 +138,7 @@ class CompactConfig:
             )
 
 
-class Compact(nn.Module):
+class Compact(Network):
     """SRVGGNetCompact: images [N, C, H, W] -> [N, C, scale H, scale W]; all convolutions at the small size, then a pixel shuffle
     onto the nearest-neighbour upsampled input."""
 
@@ -209,7 +210,7 @@ class SpectralConv(nn.Module):
         return bias_act(conv2d(x, weight, stride=self.stride, padding=1), act="lrelu", alpha=SLOPE, gain=1)
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, C, H, W], H and W divisible by 8 -> a logit per pixel [N, 1, H, W] (Wang et al., 2021, section 3.4)."""
 
     Config = DiscriminatorConfig

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.models.network import Network
 from fastgan.ops import bias_act
 from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
@@ -92,7 +93,7 @@ class Excitation(nn.Module):
         return self.layers(small)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """latents [N, latent] -> images [N, C, H, W] in (-1, 1). Batch normalisation and noise in training."""
 
     Config = Config
@@ -149,7 +150,7 @@ def quarter(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     return quadrants[torch.arange(n, device=x.device), which]
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, C, H, W] -> logits [N, 5, 5], one per patch (9x17 of 96x160); batch normalisation in training.
 
     `reconstruct(images, which)` -> (logits, whole, part): the image and its quadrant `which` int64 [N] as the decoders

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fastgan.models.network import Network
 from fastgan.nn import MinibatchStdDev
 from fastgan.ops import bias_act
 from fastgan.sizes import Resolution, sides
@@ -54,7 +55,7 @@ class Layer(nn.Module):
         return bias_act(x @ self.weight.t(), self.bias, act=self.act)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """latents [N, latent] -> images [N, C, H, W] in (-1, 1)."""
 
     Config = Config
@@ -82,7 +83,7 @@ class Generator(nn.Module):
             last.weight.mul_((s / (1 - m * m)).clamp(max=1)[:, None])
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, C, H, W] -> logits [N]; `forward(images, features=True)` -> (logits [N], features [N, u1])."""
 
     Config = Config

@@ -16,6 +16,7 @@ from torch import nn
 
 from fastgan import ops
 from fastgan.models.cyclegan import NORMS, Norm, check_norm, initialise
+from fastgan.models.network import Network
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Level(nn.Module):
         return torch.cat([x, m[7](y) if len(m) == 8 else y], 1)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """images [N, in_channels, H, W] in [-1, 1], H and W multiples of 2**downs -> [N, out_channels, H, W].
 
     The innermost convolution is not normalised: where H = 2**downs it makes one pixel per channel. Raises ValueError for

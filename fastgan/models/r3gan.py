@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan.fields import check
+from fastgan.models.network import Network
 from fastgan.ops import bias_act, conv2d, downsample2d, setup_filter, upsample2d
 from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
@@ -248,7 +249,7 @@ def _blocks(config: Config, stage: int) -> list[nn.Module]:
     return [ResidualBlock(*shape) for _ in range(config.blocks[stage])]
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """latents [N, latent] (and labels int64 [N], or class weights [N, num_classes]) -> images [N, C, H, W], linear
     output around [-1, 1]."""
 
@@ -284,7 +285,7 @@ class Generator(nn.Module):
         return self.AggregationLayer(x.to(dtype))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, C, H, W] (and labels int64 [N], or class weights [N, num_classes]) -> logits [N]; each image's logit
     depends on that image alone. With classes it is <embedding(label), features>."""
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.models.network import Network
 from fastgan.ops import bias_act, conv2d
 from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
@@ -117,7 +118,7 @@ class DownBlock(nn.Module):
         return self.shortcut(halve(x)) + halve(y)
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """latents [N, latent] -> images [N, C, H, W] in (-1, 1). Batch normalisation in training."""
 
     Config = Config
@@ -138,7 +139,7 @@ class Generator(nn.Module):
         return torch.tanh(self.rgb(bias_act(self.norm(x), act="relu")))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """images [N, C, H, W] -> logits [N]; no normalisation, each logit depends on its image alone."""
 
     Config = Config

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fastgan.models.network import Network
 from fastgan.models.stylegan_layers import (
     MAPPING,
     RESAMPLE_FILTER,
@@ -139,7 +140,7 @@ class DiscriminatorEpilogue(nn.Module):
         return self.out(self.fc(self.conv(x).flatten(1)))
 
 
-class Discriminator(nn.Module):
+class Discriminator(Network):
     """Images [N, channels, H, W] (and class vectors c [N, num_classes]) -> logits [N, 1].
 
     Minibatch standard deviation makes a logit depend on the others of its group: N must be a multiple of min(N, group).

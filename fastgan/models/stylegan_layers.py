@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fastgan.fields import check
+from fastgan.models.network import Network
 from fastgan.nn import EqualConv2d, EqualLinear
 from fastgan.ops import bias_act, pixel_norm, setup_filter
 from fastgan.ops.bias_act import ACTIVATIONS
@@ -139,7 +140,7 @@ def mapping_options(config) -> dict:
     return {name: getattr(config, field) for name, field in fields.items() if hasattr(config, field)}
 
 
-class StyleGenerator(nn.Module):
+class StyleGenerator(Network):
     """What both generators are from outside: `mapping` to w, `synthesis` to images, and their sizes."""
 
     Config: type

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastgan.models.network import Network
 from fastgan.ops.categorical import sample_categorical
 from fastgan.ops.gumbel_softmax import gumbel_softmax
 
@@ -51,7 +52,7 @@ class TokenConfig:
                 raise ValueError(f"text: {name} is {token}, expected a token in 0..{self.vocabulary - 1}")
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """Base of the generators. A subclass has an `embedding`, an `output` (Linear to the vocabulary), and implements
     `hidden`, `begin` and `step`.
     """

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastgan.models.network import Network
+
 # Filter widths and numbers of SeqGAN's discriminator (Yu et al., 2017, appendix; sentences of 20 tokens).
 SEQGAN_FILTERS = (
     *((1, 100), (2, 200), (3, 200), (4, 200), (5, 200), (6, 100), (7, 100), (8, 100), (9, 100), (10, 100)),
@@ -56,7 +58,7 @@ class Highway(nn.Module):
         return x + gate * (F.relu(self.transform(x)) - x)
 
 
-class CNNDiscriminator(nn.Module):
+class CNNDiscriminator(Network):
     """Convolutions of several widths, maximum over positions, highway, dropout, linear.
 
     Without representations: SeqGAN's, logits [N]; weights start from N(0, 0.1^2) truncated at two deviations, biases
@@ -130,7 +132,7 @@ class RecurrentConfig:
     hidden: int = 64
 
 
-class RecurrentDiscriminator(nn.Module):
+class RecurrentDiscriminator(Network):
     """An LSTM and a linear output, logits [N], with derivatives of every order.
 
     torch's fused LSTM has a first derivative only (cuDNN's and oneDNN's raise on the second), so the cell is written

@@ -43,6 +43,10 @@ class Checkpoint:
     state: dict
     skipped: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        size = sum(tensor.nbytes for tensor in self.tensors.values()) / 2**20
+        return f"Checkpoint({str(self.path)!r}: step {self.step}, {len(self.tensors)} tensors, {size:.1f} MiB)"
+
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors whose name starts with `prefix`, which is cut off."""
         return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}

@@ -30,6 +30,9 @@ class EMA:
             name: copy.deepcopy(network).eval().requires_grad_(False) for name, network in networks.items()
         }
 
+    def __repr__(self) -> str:
+        return f"EMA of {', '.join(self.networks)}, half-life {self.halflife:g} images"
+
     @torch.no_grad()
     def restart(self) -> None:
         """Forget all but the networks as they are now."""
