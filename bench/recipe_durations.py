@@ -108,18 +108,22 @@ def main() -> None:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 found[name] = pool.submit(measure, name, Path(folder), options.busy).result()
             print(f"{name:10} {durations.spoken(found[name]['seconds'])}  {found[name]}", flush=True)
+            write(found, options.busy, load)
+    print(f"{durations.FILE}: {here[1]} cores of {here[0]}, load {load:.2f} before")
+
+
+def write(found: dict[str, dict[str, float]], busy: bool, load: float) -> None:
     table = durations.Durations(
         processor=processor(),
-        cores=threads(options.busy),
+        cores=threads(busy),
         date=datetime.date.today().isoformat(),
         torch=torch.__version__,
         fastgan=fastgan.__version__,
         load=round(load, 2),
-        busy=options.busy,
+        busy=busy,
         recipes={name: found[name] for name in OURS if name in found},
     )
     durations.FILE.write_text(json.dumps(dataclasses.asdict(table), indent=1) + "\n", encoding="utf-8")
-    print(f"{durations.FILE}: {table.cores} cores of {table.processor}, load {table.load} before")
 
 
 if __name__ == "__main__":
