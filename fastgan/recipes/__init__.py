@@ -45,19 +45,34 @@ __all__ = [
 
 # name -> (module:class, one line for the help)
 OURS = {
-    "gan": ("fastgan.recipes.gan:GAN", "the founding article's fully connected GAN, with a batch loss"),
-    "dcgan": ("fastgan.recipes.dcgan:DCGAN", "convolutional GAN, relativistic pairing loss with R1 and R2"),
-    "wgan-gp": ("fastgan.recipes.wgan_gp:WGANGP", "Wasserstein GAN with gradient penalty, residual networks"),
-    "sngan": ("fastgan.recipes.sngan:SNGAN", "hinge loss, spectrally normalised discriminator, residual networks"),
-    "fastgan": ("fastgan.recipes.fewshot:FewShot", "light networks for few images, decoder-regularised discriminator"),
-    "r3gan": ("fastgan.recipes.r3gan:R3GAN", "R3GAN: residual networks without normalisation, scheduled rates"),
+    "gan": ("fastgan.recipes.gan:GAN", "small images: the founding article's fully connected GAN, with a batch loss"),
+    "dcgan": (
+        "fastgan.recipes.dcgan:DCGAN",
+        "small images in minutes, to begin with: convolutional, RpGAN loss with R1 and R2",
+    ),
+    "wgan-gp": (
+        "fastgan.recipes.wgan_gp:WGANGP",
+        "small images: Wasserstein loss with gradient penalty, residual networks",
+    ),
+    "sngan": (
+        "fastgan.recipes.sngan:SNGAN",
+        "small images, also by class: hinge loss, spectral norm, residual networks",
+    ),
+    "fastgan": (
+        "fastgan.recipes.fewshot:FewShot",
+        "tens to thousands of images: light networks, regularised by a decoder",
+    ),
+    "r3gan": (
+        "fastgan.recipes.r3gan:R3GAN",
+        "images by a plain modern recipe: residual networks, RpGAN loss, scheduled rates",
+    ),
     "stylegan2": (
         "fastgan.recipes.stylegan2:StyleGAN2",
-        "StyleGAN2 with adaptive augmentation, path length, style mixing",
+        "images whose styles can be mixed and edited; adaptive augmentation for few",
     ),
     "stylegan3": (
         "fastgan.recipes.stylegan3:StyleGAN3",
-        "StyleGAN3-T and -R: alias-free, follows translation and rotation",
+        "images that follow shifts and rotations, as for video: alias-free",
     ),
     "mle": ("fastgan.recipes.mle:MLE", "text by maximum likelihood, the baseline of the text GANs"),
     "seqgan": ("fastgan.recipes.seqgan:SeqGAN", "text by policy gradient with Monte Carlo rollouts"),

@@ -39,8 +39,9 @@ class Durations:
         """Sentences on what the times are of, and what they are worth."""
         clock = "processor time of one thread, as others used the machine" if self.busy else "the machine idle"
         return (
-            f"about: the default run, {self.machine}, {clock}, {self.date}, fastgan {self.fastgan}, torch {self.torch}: the sum\n"
-            "of its steps by kind, a few of each timed (python bench/recipe_durations.py times yours). No GPU was timed."
+            f"about: the default run on {self.machine}, {clock},\n"
+            f"summed up from a few steps of each kind; {self.date}, fastgan {self.fastgan}, torch {self.torch}. No GPU timed.\n"
+            "In a clone of the repository `python bench/recipe_durations.py` times your machine."
         )
 
     def of(self, settings: Settings) -> float | None:

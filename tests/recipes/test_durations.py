@@ -58,7 +58,7 @@ def test_the_list_says_of_what_machine(capsys, monkeypatch):
     said = capsys.readouterr().out
     rows = {line.split()[0]: line.split()[1:4] for line in said.splitlines() if line}
     assert rows["dcgan"] == ["4", "min", "2500"] and rows["gan"][:2] == ["-", "-"]
-    assert "2 CPU cores (a processor), the machine idle, 2026-01-31" in said and "No GPU was timed" in said
+    assert "2 CPU cores (a processor), the machine idle,\n" in said and "2026-01-31" in said and "No GPU timed" in said
     monkeypatch.setattr(durations, "read", lambda: dataclasses.replace(MEASURED, busy=True, cores=1))
     main(["train", "--help"])
     assert "1 CPU core (a processor), processor time of one thread" in capsys.readouterr().out
