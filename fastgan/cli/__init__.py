@@ -62,11 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         print(HOME)
         return 0
     if command not in COMMANDS:
-        print(
-            f"fastgan: unknown command {command!r}{did_you_mean(command, COMMANDS)}; fastgan alone lists them: "
-            f"{', '.join(COMMANDS)}",
-            file=sys.stderr,
-        )
+        known = f"{did_you_mean(command, COMMANDS)} (there are {', '.join(COMMANDS)})"
+        print(f"fastgan: unknown command {command!r}{known}", file=sys.stderr)
         return 2
     speak_of({})  # before a command has read any, errors are about files
     try:
