@@ -64,18 +64,20 @@ class Chart:
     Attributes:
         title, unit: of the chart and of its values.
         kind: "figures" of measurements, "training" or "machine".
+        about: what the values mean; empty where nobody says it.
         lines: by name.
     """
 
     title: str
     unit: str
     kind: str
+    about: str = ""
     lines: dict[str, Line] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """JSON-able, for curves.js."""
         series = [{"name": name, **line.thin()} for name, line in self.lines.items()]
-        return {"title": self.title, "unit": self.unit, "kind": self.kind, "series": series}
+        return {"title": self.title, "unit": self.unit, "kind": self.kind, "about": self.about, "series": series}
 
 
 class Place(NamedTuple):
@@ -109,6 +111,14 @@ def place_of(name: str, measured: bool) -> Place:
     return Place(kind, group or name, group or name, quantity)
 
 
+def sentence(figure: str) -> str:
+    """What a figure means, and which direction is better."""
+    from fastgan.metrics.suite import meaning
+
+    better, about = meaning(figure)
+    return ": ".join(part for part in (f"{better} is better".capitalize() if better else "", about) if part)
+
+
 def charts(rows: Iterable[dict[str, Any]]) -> list[Chart]:
     """Those of a log's rows: first what was measured, then training, then what it cost. A measurement's rows say no seconds."""
     numbers: dict[tuple[str, bool], Line] = defaultdict(Line)
@@ -122,7 +132,8 @@ def charts(rows: Iterable[dict[str, Any]]) -> list[Chart]:
     for (name, measured), line in numbers.items():
         if name not in ("step", "seconds"):
             place = place_of(name, measured)
-            chart = found.setdefault((place.kind, place.title), Chart(place.title, place.unit, place.kind))
+            about = sentence(place.title) if measured else ""
+            chart = found.setdefault((place.kind, place.title), Chart(place.title, place.unit, place.kind, about))
             chart.lines[place.line] = Line(line.steps, [value * place.scale for value in line.values])
     order = ("figures", "training", "machine")
     return sorted(found.values(), key=lambda chart: order.index(chart.kind))

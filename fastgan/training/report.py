@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from fastgan.files import complete
 from fastgan.media import Medium, medium_of
-from fastgan.training.curves import Chart, Line, charts
+from fastgan.training.curves import Chart, Line, charts, sentence
 from fastgan.training.log import read_metrics
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -61,6 +61,7 @@ class Tile(NamedTuple):
     value: str
     note: str = ""
     line: str = ""  # path of a sparkline
+    about: str = ""
 
 
 def _cost(rows: list[dict[str, Any]], machine: dict[str, Chart]) -> Iterable[Tile]:
@@ -84,8 +85,21 @@ def _figures(found: list[Chart], headline: Iterable[str]) -> Iterable[Tile]:
         columns.add(column)
     for name in sorted(first, key=lambda name: not name.startswith(tuple(headline)))[:TILES]:
         column, line = first[name]
-        where = f"{column}, " if len(columns) > 1 else ""
-        yield Tile(name, number(line.values[-1]), f"{where}step {line.steps[-1]:,}", line.sparkline())
+        notes = [*([column] if len(columns) > 1 else []), f"step {line.steps[-1]:,}", *_best(name, line)]
+        yield Tile(name, number(line.values[-1]), ", ".join(notes), line.sparkline(), sentence(name))
+
+
+def _best(figure: str, line: Line) -> Iterable[str]:
+    """The best value and its step, where that is not the last one."""
+    from fastgan.metrics.suite import meaning
+
+    sign = {"lower": -1, "higher": 1}.get(meaning(figure).better)
+    points = [
+        (sign * value, step) for step, value in zip(line.steps, line.values, strict=True) if sign and value == value
+    ]
+    if points and max(points)[1] != line.steps[-1]:
+        value, step = max(points)
+        yield f"best {number(sign * value)} at {step:,}"
 
 
 def _measured(found: list[Chart]) -> Iterable[tuple[str, str, Line]]:
@@ -114,13 +128,13 @@ def number(value: float) -> str:
 
 def setting(value: Any) -> str:
     """A value as options are written; long ones by their beginning or their length."""
+    if value is None or value in ("", [], (), {}):
+        return "-"
     if isinstance(value, dict):
         return f"{len(value)} entries"
     if isinstance(value, list | tuple):
         more = f" and {len(value) - ENTRIES} more" if len(value) > ENTRIES else ""
         return ", ".join(map(setting, value[:ENTRIES])) + more
-    if value is None:
-        return "-"
     text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 300 else f"{text[:300]} ..."
 
@@ -163,6 +177,6 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"setting": setting}
+    environment.filters |= {"setting": setting, "sentence": sentence}
     environment.globals["inline"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     return environment.get_template("report.html")

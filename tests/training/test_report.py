@@ -11,6 +11,7 @@ import torch
 from report_pages import MEASURED, TRAINED, pictures, report_of
 
 from fastgan.media import Image, Medium, Signal, Text, medium_of
+from fastgan.metrics import suite
 from fastgan.recipes import get
 from fastgan.training import report
 from fastgan.training.curves import POINTS, Line, charts
@@ -183,6 +184,22 @@ def test_a_metric_of_a_users_own(run):
     titles = {chart["title"]: chart for chart in page.data}
     assert titles["roughness"]["kind"] == "training" and titles["edges"]["kind"] == "figures"
     assert "edges" in page.text["h3"] and titles["edges"]["series"][0]["name"] == "gan"
+
+
+def test_the_best_and_what_figures_mean(run, monkeypatch):
+    monkeypatch.setattr(suite.METRICS, "_given", {})
+    suite.register("edges", better="higher", about="mean <b>step</b>")(lambda samples: samples.diff().abs().mean())
+    values = [(5, 40.0, 1.0), (10, 31.25, 3.0), (15, math.nan, 2.0), (20, 33.5, 2.0)]
+    page = run(
+        [{"step": step, "fd_efflite0/gan": fd, "edges/gan": edges, "mystery/gan": fd} for step, fd, edges in values]
+    )
+    notes = [note for note in page.text["p"] if note.startswith("step ")]
+    assert notes == ["step 20, best 31.25 at 10", "step 20, best 3 at 10", "step 20"]
+    about = {chart["title"]: chart["about"] for chart in page.data}
+    assert about["fd_efflite0"].startswith("Lower is better: distance of Gaussians")
+    assert about["edges"] == "Higher is better: mean <b>step</b>" and about["mystery"] == ""
+    titles = [tile["title"] for tile in page.named("div", **{"class": "tile"})]
+    assert titles == [about["fd_efflite0"], about["edges"], ""]
 
 
 def test_what_shares_a_chart():

@@ -94,7 +94,7 @@
   }
 
   class Chart {
-    constructor({ title, unit, kind, series }) {
+    constructor({ title, unit, kind, about, series }) {
       this.kind = kind;
       this.unit = unit;
       this.series = series.filter((line) => line.steps.length);
@@ -115,7 +115,7 @@
       });
       this.all = series;
       this.outside = html("p", "about");
-      this.element.append(this.heading, this.legend, this.outside);
+      this.element.append(this.heading, html("p", "meaning", about), this.legend, this.outside);
     }
 
     draw() {
