@@ -142,7 +142,7 @@ def _headed(path: Path) -> str:
         ]
     except (KeyError, TypeError, ValueError, ZeroDivisionError):  # another program's PNG
         return ""
-    columns = f"display:inline-grid;grid-template-columns:{strip * across}{pad:d}fr"
+    columns = f"--columns:{across * len(labels)};display:inline-grid;grid-template-columns:{strip * across}{pad:d}fr"
     picture = embedded(path).replace("<img", '<img style="grid-column:1/-1;width:100%"', 1)
     return f'<div class="strips" style="{columns}">{"".join(heads)}{picture}</div>'
 

@@ -65,6 +65,7 @@ class Chart:
         title, unit: of the chart and of its values.
         kind: "figures" of measurements, "training" or "machine".
         about: what the values mean; empty where nobody says it.
+        family: whether the lines are figures, as bleu-2 and bleu-3 are, and not columns of one.
         lines: by name.
     """
 
@@ -72,6 +73,7 @@ class Chart:
     unit: str
     kind: str
     about: str = ""
+    family: bool = False
     lines: dict[str, Line] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
@@ -81,13 +83,14 @@ class Chart:
 
 
 class Place(NamedTuple):
-    """Where a number of the log is drawn, and how large one of its units is there."""
+    """Where a number of the log is drawn, and what it is multiplied by."""
 
     kind: str
     title: str
     unit: str
     line: str
     scale: float = 1.0
+    family: bool = False
 
 
 def place_of(name: str, measured: bool) -> Place:
@@ -107,7 +110,7 @@ def place_of(name: str, measured: bool) -> Place:
     kind = "figures" if measured else "training"
     if quantity == "value":  # bleu-2, bleu-3, ... in one chart
         title = group.rpartition("-")[0] or group
-        return Place(kind, title, title, group)
+        return Place(kind, title, title, group, family=True)
     return Place(kind, group or name, group or name, quantity)
 
 
@@ -133,7 +136,8 @@ def charts(rows: Iterable[dict[str, Any]]) -> list[Chart]:
         if name not in ("step", "seconds"):
             place = place_of(name, measured)
             about = sentence(place.title) if measured else ""
-            chart = found.setdefault((place.kind, place.title), Chart(place.title, place.unit, place.kind, about))
+            made = Chart(place.title, place.unit, place.kind, about, place.family)
+            chart = found.setdefault((place.kind, place.title), made)
             chart.lines[place.line] = Line(line.steps, [value * place.scale for value in line.values])
     order = ("figures", "training", "machine")
     return sorted(found.values(), key=lambda chart: order.index(chart.kind))

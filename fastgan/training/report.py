@@ -65,7 +65,7 @@ class Tile(NamedTuple):
 
 
 def _cost(rows: list[dict[str, Any]], machine: dict[str, Chart]) -> Iterable[Tile]:
-    if seconds := [row["seconds"] for row in rows if "seconds" in row]:
+    if seconds := [row["seconds"] for row in rows if math.isfinite(row.get("seconds", math.nan))]:
         hours, rest = divmod(int(seconds[-1]), 3600)
         yield Tile("training time", f"{hours}:{rest // 60:02d}:{rest % 60:02d}", "h:mm:ss")
     if "speed" in machine:
@@ -93,20 +93,19 @@ def _best(figure: str, line: Line) -> Iterable[str]:
     """The best value and its step, where that is not the last one."""
     from fastgan.metrics.suite import meaning
 
-    sign = {"lower": -1, "higher": 1}.get(meaning(figure).better)
-    points = [
-        (sign * value, step) for step, value in zip(line.steps, line.values, strict=True) if sign and value == value
-    ]
-    if points and max(points)[1] != line.steps[-1]:
-        value, step = max(points)
-        yield f"best {number(sign * value)} at {step:,}"
+    choose = {"lower": min, "higher": max}.get(meaning(figure).better)
+    points = [(value, step) for step, value in zip(line.steps, line.values, strict=True) if math.isfinite(value)]
+    if choose and points:
+        value, step = choose(points)
+        if step != line.steps[-1]:
+            yield f"best {number(value)} at {step:,}"
 
 
 def _measured(found: list[Chart]) -> Iterable[tuple[str, str, Line]]:
-    """Figure, column and line of what was measured: a chart is a figure and its lines are columns, or figures of one family."""
+    """Figure, column and line of what was measured."""
     for chart in found:
         for name, line in chart.lines.items():
-            yield (name, "value", line) if name.startswith(chart.title) else (chart.title, name, line)
+            yield (name, "value", line) if chart.family else (chart.title, name, line)
 
 
 def _table(found: list[Chart]) -> tuple[list[str], dict[str, dict[str, str]]]:

@@ -27,7 +27,7 @@ def run(tmp_path):
 
 
 def test_the_figures_and_settings_come_first(run):
-    rows = [{"step": 10, **TRAINED}, {"step": 10, **MEASURED}, {"step": 20, **TRAINED}, {"step": 20, **MEASURED}]
+    rows = [{"step": step, **some} for step in (10, 20) for some in (TRAINED, MEASURED)]
     page = run(rows, [(0, pictures()), (20, pictures())], widths=[64, 32], loss=None)
     places = [page.source.index(f'class="{part}"') for part in ("tiles", "settings", "samples", "figures", "curves")]
     assert places == sorted(places)
@@ -234,8 +234,16 @@ def test_long_lines_are_thinned_and_spikes_kept():
     assert short == {"steps": [1, 3], "values": [1.0, 3.0], "lost": 1}
 
 
+def test_the_table_has_columns_and_families(run):
+    page = run([{"step": 10, "ls/lsgan": 1.5, "ls/lsgan nearest": 2.0, "bleu-2/value": 0.5, "bleu-3/value": 0.25}])
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page.source)
+    head, *body = [cells[i : i + 4] for i in range(0, len(cells), 4)]
+    assert head == ["", "lsgan", "lsgan nearest", "value"]
+    assert body == [["ls", "1.5", "2", ""], ["bleu-2", "", "", "0.5"], ["bleu-3", "", "", "0.25"]]
+
+
 def test_values_that_are_no_numbers(run):
-    page = run([{"step": 10, "generator/loss": math.nan, "seconds": 1.0}, {"step": 10, "fd/gan": math.inf}])
+    page = run([{"step": 10, "generator/loss": math.nan, "seconds": math.nan}, {"step": 10, "fd/gan": math.inf}])
     assert [chart["series"][0]["lost"] for chart in page.data] == [1, 1]
     assert "inf" in page.source
 

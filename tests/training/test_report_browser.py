@@ -29,7 +29,7 @@ addEventListener("load", () => setTimeout(() => {
   const set = (input, value) => { input.value = value; input.dispatchEvent(new Event("input")); };
   const tick = (input) => input.click();
   const point = (chart, share, kind) => {
-    const box = chart.getBoundingClientRect(), plot = [66, chart.viewBox.baseVal.width - 12];
+    const box = chart.getBoundingClientRect(), plot = [66, chart.viewBox.baseVal.width - 22];
     const x = box.left + (plot[0] + share * (plot[1] - plot[0])) / chart.viewBox.baseVal.width * box.width;
     chart.dispatchEvent(new PointerEvent(kind, { clientX: x, clientY: box.top + 50, bubbles: true }));
   };

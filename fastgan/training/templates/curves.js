@@ -3,7 +3,7 @@
 (() => {
   const source = document.getElementById("data");
   if (!source) return;
-  const HEIGHT = 230, LEFT = 66, RIGHT = 12, TOP = 10, BOTTOM = 38, COLOURS = 6;
+  const HEIGHT = 230, LEFT = 66, RIGHT = 22, TOP = 10, BOTTOM = 38, COLOURS = 6;
   const HEADINGS = { figures: "Measured", training: "Training", machine: "Cost" };
   const bar = document.querySelector(".curves .bar"), smoothing = document.getElementById("smoothing");
   const spikes = document.getElementById("spikes"), log = document.getElementById("log");
