@@ -3,7 +3,7 @@
     pytest bench/                              every case, with the default and the tuned allocator
     pytest bench/ -k bias_act                  one op
     pytest bench/ --benchmark-disable          no timing: the correctness gates alone
-    pytest bench/ --benchmark-json=bench.json  then: python bench/report.py bench.json
+    pytest bench/ --benchmark-json=bench.json  then: python bench/report.py bench.json --out bench.md
     pytest bench/ --device cuda                on a GPU, each case twice: "graph", replays of a CUDA graph, which is the time of
                                                the kernels alone (inputs that fit in the GPU's cache are read from there);
                                                "eager", with what the calls cost the CPU
@@ -12,6 +12,7 @@ Ratios are medians of the other over the median of fastgan: above 1, fastgan is 
 """
 
 import contextlib
+import os
 import platform
 import sys
 import time
@@ -30,23 +31,50 @@ BUDGET = 2.5  # seconds of measured time per case, over all implementations
 # Seconds: a call that takes less is warmed up by WARM others; more, not at all, and measured three times. After a call of another
 # implementation, one of 0.11 ms (upfirdn2d 8x3x128x128) takes 0.46, 0.26, 0.17, 0.14, 0.12 ms, and then 0.11.
 QUICK, SLOW, WARM = 5e-3, 5.0, 8
+ROWS, LOAD = pytest.StashKey[list](), pytest.StashKey[float]()
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("fastgan")
     group.addoption("--device", default="cpu", help="where the tensors live: cpu (default) or cuda")
     group.addoption("--threads", type=int, default=2, help="torch threads (default 2)")
+    group.addoption(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine that others use, --threads 1"
+    )
     group.addoption("--allocator", choices=["both", "default", "tuned"], default="both", help="glibc settings on CPU")
 
 
 def _cpu() -> str:
+    """Name, and where /proc/cpuinfo has them family and model, since virtual machines leave the rest of the name away."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    facts = dict(tuple(map(str.strip, line.split(":", 1))) for line in lines if ":" in line)
+    if "cpu family" not in facts:
+        return facts.get("model name", platform.processor())
+    return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
+
+
+def _machine(config) -> str:
+    return torch.cuda.get_device_name() if config.getoption("--device") != "cpu" else _cpu()
+
+
+def pytest_configure(config):
+    config.stash[LOAD] = os.getloadavg()[0]
+
+
+def pytest_benchmark_update_json(config, output_json):
+    """What `report.py` says of the machine; pytest-benchmark's own facts do not tell one virtual machine from another."""
+    output_json["fastgan"] = {
+        "machine": _machine(config),
+        "threads": config.getoption("--threads"),
+        "clock": config.getoption("--clock"),
+        "torch": torch.__version__,
+        "commit": (output_json["commit_info"].get("id") or "unknown")[:9],
+        "load": [round(config.stash[LOAD], 2), round(os.getloadavg()[0], 2)],
+    }
 
 
 def pytest_report_header(config):
-    device = torch.cuda.get_device_name() if config.getoption("--device") != "cpu" else _cpu()
-    return f"bench: {device}, {config.getoption('--threads')} threads, torch {torch.__version__}"
+    return f"bench: {_machine(config)}, {config.getoption('--threads')} threads, torch {torch.__version__}"
 
 
 def pytest_generate_tests(metafunc):
@@ -108,6 +136,8 @@ def compare(request, benchmark, record, allocator, device):
     budget: seconds of measured time; more where a ratio has to be known to a few hundredths.
     """
     torch.set_num_threads(request.config.getoption("--threads"))
+    # Where others use the cores too, a long call waits for them and a short one does not: by the wall their ratio is too high.
+    clock = time.process_time if request.config.getoption("--clock") == "cpu" else time.perf_counter
     torch.backends.cudnn.allow_tf32 = False  # for the comparison; timed is torch's default
 
     def run(
@@ -137,10 +167,10 @@ def compare(request, benchmark, record, allocator, device):
                 step(f)
             if device.type == "cuda":
                 return seconds_on_gpu(lambda: step(f))
-            start = time.perf_counter()
+            start = clock()
             result = step(f)
             del result
-            last[f] = time.perf_counter() - start
+            last[f] = clock() - start
             return last[f]
 
         expected = step(reference)
@@ -222,9 +252,6 @@ def by_references():
             return f()
 
     return lambda f: lambda: run(f)
-
-
-ROWS = pytest.StashKey[list]()
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -38,7 +38,7 @@ def check_target(path: Path) -> None:
 
 
 def save_npz(dataset: ImageDataset, path: str | Path) -> None:
-    """Write ``dataset`` in the layout that :func:`load_npz` maps: atomic, uncompressed, the same bytes each time."""
+    """Write ``dataset`` in the layout that `load_npz` maps: atomic, uncompressed, the same bytes each time."""
     path = Path(path)
     check_target(path)
     arrays = {"images": dataset.images.numpy(), "axes": np.array(AXES[0])}
@@ -66,9 +66,9 @@ def load_npz(path: Path, *, labels: bool = True, channels: int | None = None) ->
 
     Read without pickle, so a file can never run code. Arrays: ``images`` uint8 or uint16 [N, C, H, W], [N, H, W, C] or
     [N, H, W] (any name, if it is the only such array); optional ``axes``, "NCHW" or "NHWC"; optional ``labels`` integer [N]
-    with optional ``class_names`` strings; optional ``files`` strings [N]. Without ``axes`` see :func:`channels_axis`.
+    with optional ``class_names`` strings; optional ``files`` strings [N]. Without ``axes`` see `channels_axis`.
 
-    ``images`` stored uncompressed as [N, C, H, W] (:func:`save_npz`) are memory-mapped: all processes of a machine share
+    ``images`` stored uncompressed as [N, C, H, W] (`save_npz`) are memory-mapped: all processes of a machine share
     one copy. Otherwise they are read into memory.
 
     The CRC-32 of every array that is used is verified; of images of more than 64 MiB once, which is remembered in
@@ -104,7 +104,7 @@ def load_npz(path: Path, *, labels: bool = True, channels: int | None = None) ->
 
 
 def load_npy(path: Path, *, channels: int | None = None) -> ImageDataset:
-    """Images from an .npy: one array as :func:`load_npz` describes ``images``, without classes and without a checksum.
+    """Images from an .npy: one array as `load_npz` describes ``images``, without classes and without a checksum.
     [N, C, H, W] is memory-mapped. Raises ValueError naming the file where it is damaged or of another kind."""
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -31,7 +31,7 @@ DATA.own({"emoji": "fastgan.data.emoji:load_emoji", "fashion-mnist": "fastgan.da
 
 
 def names() -> list[str]:
-    """The data sets that :func:`load` knows by name, users' own among them; each of ours may be followed by ``:CLASS``."""
+    """The data sets that `load` knows by name, users' own among them; each of ours may be followed by ``:CLASS``."""
     ours = ["emoji", *(f"emoji:{style}{base}" for style in STYLES for base in ("", ":base")), "fashion-mnist"]
     return ours + DATA.added()
 
@@ -63,11 +63,12 @@ def load(
 
     ``CLASS`` is the beginning of a class name in lower case with hyphens (``emoji:food``, ``fashion-mnist:ankle``);
     the result then has no classes. A name wins over a folder of that name: write ``./emoji`` for the folder.
+
     - Names that you or a package registered (:mod:`fastgan.data.registered`), whose loaders may return any data set that a
-      :class:`~fastgan.data.Loader` reads.
+      `fastgan.data.Loader` reads.
 
     Paths: a folder of images; a ``.zip`` of them, which is read in memory and never extracted; an ``.npz``
-    (:func:`fastgan.data.archive.load_npz`) or ``.npy``; a folder of IDX files. What the classes are of images in a folder or zip:
+    (`fastgan.data.archive.load_npz`) or ``.npy``; a folder of IDX files. What the classes are of images in a folder or zip:
 
     - With a ``dataset.json`` as StyleGAN's tools write it, ``{"labels": [[file, label], ...]}`` with integers or one-hot
       vectors, these; none for ``null``. An image without an entry, or a vector that is not one-hot, is a ValueError.
@@ -75,7 +76,7 @@ def load(
       are no classes, nor are ``train``, ``val``, ``test`` and the like: a warning says so, and ``split`` chooses one.
 
     Paths and objects whose pictures are decoded one by one when a batch needs them, so that none of these needs to fit into
-    memory; the result is no ImageDataset but has its facts (:class:`fastgan.data.pictures.Pictures`), for training and metrics:
+    memory; the result is no ImageDataset but has its facts (`fastgan.data.pictures.Pictures`), for training and metrics:
 
     - Shards, with the extra ``streams``: a ``.tar`` in the convention of webdataset (``000.png`` or jpg, webp, ...; ``000.cls``),
       a pattern such as ``shards/{000000..000009}.tar``, a folder of nothing but them.
@@ -87,14 +88,14 @@ def load(
     readable cannot be told; that of PNG, zip, gzip and npz files is.
 
     Files are taken in sorted order and decoded once, over all cores. To start at once with large sets, or to share
-    one copy between processes, write them with :func:`fastgan.data.prepare` first.
+    one copy between processes, write them with `fastgan.data.prepare` first.
 
     Args:
         resolution: side of square images in pixels, or (height, width); Lanczos where it changes the size. None keeps the
             size; the images of a folder must then share one.
-        flip: :class:`~fastgan.data.Loader` mirrors each image with probability 1/2.
+        flip: `fastgan.data.Loader` mirrors each image with probability 1/2.
         crop: ``center`` takes the largest centred part of the resolution's aspect ratio, without one a square (of an npz with
-            ``axes``, as :func:`prepare` writes it, all); ``stretch`` the whole image, squeezed; ``none`` the whole image,
+            ``axes``, as `prepare` writes it, all); ``stretch`` the whole image, squeezed; ``none`` the whole image,
             which must have the resolution's aspect ratio, or where none is given keeps its size.
         strict: raise ValueError at the first unreadable file instead of skipping it with a warning.
         labels: False drops the classes.
@@ -102,7 +103,7 @@ def load(
             the set has; files are RGB. Transparency is composited on white where alpha is not asked for.
         bits: 8 (uint8) or 16 (uint16). None keeps what the set has; files are read in 8, and with 16 grey files keep theirs.
         split: ``train`` or ``test`` of emoji (all unless given; about 10% of the base emoji are the test set,
-            :func:`fastgan.data.emoji.is_test`, with all their variants), of fashion-mnist and IDX (train unless given).
+            `fastgan.data.emoji.is_test`, with all their variants), of fashion-mnist and IDX (train unless given).
             Of a folder or zip: the sub-folder of that name (train, val, ...).
         classes: of shards and other sets whose labels are numbers: how many classes there are. None: those that the set names.
         store: folder on a disk for an unnamed file with the decoded pixels, for sets larger than memory; it vanishes
@@ -113,6 +114,10 @@ def load(
 
     Raises ValueError for bad arguments, unknown parts and unreadable data, FileNotFoundError for unknown names and
     missing files, ImportError where Pillow is needed and missing.
+
+    Examples:
+        >>> fastgan.data.load("emoji", resolution=16).images.shape
+        torch.Size([3781, 3, 16, 16])
     """
     resolution = check_options(resolution, crop, channels, bits)
     head, *parts = str(name_or_path).split(":")
@@ -182,7 +187,7 @@ def _one_by_one(dataset: Any, split: str | None, strict: bool) -> tuple[Any, dic
 def prepare(source: str | Path, path: str | Path, **options: Any) -> ImageDataset:
     """Decode, crop and resize ``source`` once, write it as an .npz, and return it loaded from there, memory-mapped.
 
-    ``options`` are those of :func:`load`. What it returns keeps the list of skipped files. Decoded pixels pass through
+    ``options`` are those of `load`. What it returns keeps the list of skipped files. Decoded pixels pass through
     an unnamed file beside ``path``: the disk needs twice the size of the result, memory almost nothing.
     """
     path = Path(path)

@@ -53,7 +53,7 @@ def first_folders(keys: Sequence[str]) -> list[str]:
 
 
 def parts_of(keys: Sequence[str]) -> tuple[list[str], bool]:
-    """Those of :func:`first_folders` named like parts of one set (train and val, or faces_train and faces_test), and
+    """Those of `first_folders` named like parts of one set (train and val, or faces_train and faces_test), and
     whether they surely are: nothing else lies beside them, or there are two of them."""
     folders = first_folders(keys)
     others = Counter(_IN_NAME.sub("*", name, count=1) for name in folders)

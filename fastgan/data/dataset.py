@@ -58,7 +58,7 @@ class ImageDataset(torch.utils.data.Dataset):
     ``height``, ``width`` and ``resolution``: an int for squares, (height, width) otherwise; ``channels``: 1 grey, 2 grey and
     alpha, 3 RGB, 4 RGBA, or any other number of bands; ``bits``: 8 or 16; ``num_classes`` (0 where there are none);
     ``class_names``; ``files``: one key per image (relative path, or code points for emoji), empty where the source has
-    none; ``skipped``: list of ``(file, reason)``; ``flip``: whether :class:`~fastgan.data.Loader` mirrors images at random;
+    none; ``skipped``: list of ``(file, reason)``; ``flip``: whether `fastgan.data.Loader` mirrors images at random;
     ``class_source``: what was taken for classes, or why there are none.
 
     Forked workers share ``images`` copy-on-write; a torch ``DataLoader`` that spawns sends it through shared memory.
@@ -113,7 +113,7 @@ class ImageDataset(torch.utils.data.Dataset):
 
     @property
     def streams(self) -> tuple[int, ...]:
-        """Lengths of the index streams that one batch draws from; see :class:`~fastgan.data.Loader`."""
+        """Lengths of the index streams that one batch draws from; see `fastgan.data.Loader`."""
         return (len(self),)
 
     def gather(self, indices: Sequence[np.ndarray], flips: Sequence[np.ndarray | None]) -> tuple[torch.Tensor, ...]:

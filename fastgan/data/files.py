@@ -201,7 +201,7 @@ def read_images(
     each image.
 
     Raises ValueError where no image is readable, sizes differ, or one does not become ``resolution`` with ``crop="none"``;
-    :class:`TooLarge` where half of the memory is too small.
+    `TooLarge` where half of the memory is too small.
     """
     pillow()
     channels, bits = channels or 3, bits or 8

@@ -17,7 +17,7 @@ from fastgan.sizes import Resolution, resolution_of, sides
 
 
 class PairDataset(torch.utils.data.Dataset):
-    """Images of two sets A and B of one size; a batch from :class:`~fastgan.data.Loader` is ``(a, b)``, both [N, C, H, W].
+    """Images of two sets A and B of one size; a batch from `fastgan.data.Loader` is ``(a, b)``, both [N, C, H, W].
 
     Unpaired: each side is drawn from its own permutation, every image once per epoch of its side, and mirrored on its
     own; ``len`` is the longer side's, and ``dataset[i]`` wraps the shorter one round. Paired: ``a.images[i]`` belongs
@@ -88,7 +88,7 @@ def load_pair(
     bits: int | None = None,
     split: str | None = None,
 ) -> PairDataset:
-    """Load two sets for image-to-image work; arguments not described here as in :func:`fastgan.data.load`.
+    """Load two sets for image-to-image work; arguments not described here as in `fastgan.data.load`.
 
     - ``load_pair(a, b)``: any two sets, unpaired unless ``paired=True``, which matches files by their path without
       extension (emoji by code points); images without counterpart are listed in ``skipped``.

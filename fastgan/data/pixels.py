@@ -31,13 +31,13 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """Floating images in [-1, 1], any shape -> uint8: rounded and clipped; NaN becomes mid-grey.
 
-    Inverts :func:`to_float` exactly: ``to_uint8(to_float(x)) == x`` for all 256 values.
+    Inverts `to_float` exactly: ``to_uint8(to_float(x)) == x`` for all 256 values.
     """
     return _to_integers("to_uint8", images, torch.uint8)
 
 
 def to_uint16(images: torch.Tensor) -> torch.Tensor:
-    """Floating images in [-1, 1], any shape -> uint16, as :func:`to_uint8`: inverts :func:`to_float` for all 65,536 values."""
+    """Floating images in [-1, 1], any shape -> uint16, as `to_uint8`: inverts `to_float` for all 65,536 values."""
     return _to_integers("to_uint16", images, torch.uint16)
 
 
@@ -112,7 +112,7 @@ def viewable(images: torch.Tensor) -> torch.Tensor:
 
 
 def unseen(channels: int, bits: int = 8) -> str:
-    """What :func:`viewable` does to such images, in words; empty where it changes nothing."""
+    """What `viewable` does to such images, in words; empty where it changes nothing."""
     first, middle, last = _spread(channels)
     done = f"of {channels} channels those numbered {first}, {middle} and {last} stand for red, green and blue"
     what = {1: "", 2: "alpha is composited on white", 3: "", 4: "alpha is composited on white"}.get(channels, done)

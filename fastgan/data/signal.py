@@ -82,7 +82,7 @@ class SignalDataset(torch.utils.data.Dataset):
 
     @property
     def streams(self) -> tuple[int, ...]:
-        """Lengths of the index streams that one batch draws from; see :class:`~fastgan.data.Loader`."""
+        """Lengths of the index streams that one batch draws from; see `fastgan.data.Loader`."""
         return (len(self),)
 
     def gather(self, indices: Sequence[np.ndarray], flips: Sequence[None]) -> tuple[torch.Tensor, ...]:
@@ -105,7 +105,7 @@ def load_signals(
     registered by that name (:mod:`fastgan.data.registered`).
 
     Recordings are WAV files (integers of 8 to 32 bits, floats), and FLAC, Ogg, MP3 and AIFF where the package soundfile is
-    installed. Classes come from sub-folders or a ``dataset.json``, as for images (:func:`fastgan.data.load`).
+    installed. Classes come from sub-folders or a ``dataset.json``, as for images (`fastgan.data.load`).
 
     Arrays are [N, C, T] or [N, T]: floating in [-1, 1], or int16, int32 or uint8 at full scale; of an ``.npz`` its only one,
     or ``signals``, with optional ``rate``, ``labels`` integer [N] and ``class_names``. They are read without pickle.
@@ -118,10 +118,10 @@ def load_signals(
         channels: 1 mixes a recording's channels; more repeat its only one. None: as they are.
         split: the sub-folder of that name (train, val, ...), in a folder or zip.
         strict: raise ValueError at the first unreadable file instead of skipping it with a warning.
-        code: as in :func:`fastgan.data.load`.
+        code: as in `fastgan.data.load`.
 
     Raises ValueError for bad arguments and unreadable data, FileNotFoundError for a missing path, ImportError that names the
-    package where one is missing, :class:`~fastgan.data.files.TooLarge` where memory does not suffice.
+    package where one is missing, `fastgan.data.files.TooLarge` where memory does not suffice.
     """
     for option, value in (("rate", rate), ("length", length), ("channels", channels)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

@@ -1,4 +1,4 @@
-"""What a :class:`~fastgan.data.Loader` reads: an indexed source, or a stream.
+"""What a `fastgan.data.Loader` reads: an indexed source, or a stream.
 
 An *indexed source* has a length and gives any item by its number: an ImageDataset, a PairDataset, sentences, any map-style
 torch data set. Sample k of a run is a function of (seed, k), so the number of samples is all that a checkpoint keeps. It may

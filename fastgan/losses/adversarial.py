@@ -34,7 +34,13 @@ __all__ = [
 @dataclass(frozen=True)
 class Adversarial:
     """Two functions of (r, f) and their equations. `equation` names the paper and what each side minimises; `averaging`:
-    means over the batch are among it, so logits of several processes are to be gathered first."""
+    means over the batch are among it, so logits of several processes are to be gathered first.
+
+    Examples:
+        >>> real, fake = torch.randn(8, 1), torch.randn(8, 1)
+        >>> fastgan.losses.adversarial.hinge.d_loss(real, fake).mean().shape
+        torch.Size([])
+    """
 
     name: str
     equation: str

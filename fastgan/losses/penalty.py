@@ -92,6 +92,12 @@ def r1(real_logits: torch.Tensor, real: torch.Tensor, gamma: float) -> torch.Ten
         real: [N, ...], requiring gradients before D saw it.
 
     Returns: [N]. Raises: RuntimeError if `real` requires no gradient or `real_logits` do not depend on it.
+
+    Examples:
+        >>> discriminator = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 1))
+        >>> real = torch.randn(2, 3, 4, 4, requires_grad=True)
+        >>> r1(discriminator(real), real, gamma=10).shape
+        torch.Size([2])
     """
     (gradient,) = _image_gradients("r1", [real_logits], [real])
     return 0.5 * gamma * grad_penalty(gradient, "r1")
@@ -139,6 +145,11 @@ def wgan_gp(
         mix: e itself, [N], for draws that must not depend on the number of processes.
 
     Returns: [N]. Raises: TypeError, ValueError for wrong tensors; RuntimeError if D's parameters require no gradients.
+
+    Examples:
+        >>> discriminator = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 1))
+        >>> wgan_gp(discriminator, torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)).shape
+        torch.Size([2])
     """
     _pair("wgan_gp", real, fake)
     gradient = _at("wgan_gp", discriminator, _between(real, fake, mix, generator))

@@ -4,15 +4,13 @@ Scores lie in 0..1 (sacrebleu prints 100 times as much). Sentences are strings, 
 
 Smoothing, by the names of the package that defines it; Chen and Cherry (2014) number the nltk ones:
 
-==========  ===========================================================================================
-"none"      a precision of zero makes the score zero
-"method1"   nltk: a zero count of matches becomes 0.1 (epsilon). Texygen's choice, hence the default
-"method2"   nltk: one is added to matches and total for n >= 2
-"method3"   nltk: the k-th zero precision becomes 1 / (2^k total), as in NIST's mteval
-"floor"     sacrebleu: a zero count of matches becomes 0.1
-"add-k"     sacrebleu: one is added to matches and total for n >= 2
-"exp"       sacrebleu's default for corpora: the k-th zero precision becomes 1 / (2^k total)
-==========  ===========================================================================================
+- "none": a precision of zero makes the score zero
+- "method1": nltk: a zero count of matches becomes 0.1 (epsilon). Texygen's choice, hence the default
+- "method2": nltk: one is added to matches and total for n >= 2
+- "method3": nltk: the k-th zero precision becomes 1 / (2^k total), as in NIST's mteval
+- "floor": sacrebleu: a zero count of matches becomes 0.1
+- "add-k": sacrebleu: one is added to matches and total for n >= 2
+- "exp": sacrebleu's default for corpora: the k-th zero precision becomes 1 / (2^k total)
 
 They differ for a sentence shorter than n: sacrebleu gives its missing n-grams precision zero (no "effective order"),
 nltk counts one missing n-gram per such sentence. Without any matching word every score is zero.

@@ -83,6 +83,11 @@ def build(name: str, **config: Any) -> nn.Module:
 
     Raises:
         ValueError: unknown name or field (the message lists the known ones), or a value the family refuses.
+
+    Examples:
+        >>> generator = fastgan.models.build("dcgan.generator", resolution=32, latent=16)
+        >>> generator(torch.randn(4, 16)).shape
+        torch.Size([4, 3, 32, 32])
     """
     network = network_class(name, code=True)
     fields = [f.name for f in dataclasses.fields(network.Config) if f.init]

@@ -97,6 +97,11 @@ def bias_act(
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 
     Source: the bias and activation of Karras et al. 2019 ("Analyzing and Improving the Image Quality of StyleGAN").
+
+    Examples:
+        >>> x = torch.randn(2, 8, 16, 16)
+        >>> bias_act(x, torch.zeros(8), act="lrelu", clamp=256).shape
+        torch.Size([2, 8, 16, 16])
     """
     check_floating("bias_act", "x", x)
     if x.dim() < 1:

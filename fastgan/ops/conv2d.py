@@ -142,6 +142,10 @@ def conv2d(
 
     Returns: [N, O, H', W'], H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Differentiable to any order.
     Raises: TypeError, ValueError for wrong arguments.
+
+    Examples:
+        >>> conv2d(torch.randn(2, 3, 16, 16), torch.randn(8, 3, 3, 3), padding=1).shape
+        torch.Size([2, 8, 16, 16])
     """
     form = _form("conv2d", stride, padding, dilation, False, 0, groups)
     input, weight, bias = _operands("conv2d", input, weight, bias)

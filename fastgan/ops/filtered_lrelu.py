@@ -72,6 +72,12 @@ def filtered_lrelu(
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 
     Source: Karras et al. 2021 ("Alias-Free Generative Adversarial Networks"), section 3.2 and appendix D.
+
+    Examples:
+        >>> f = fastgan.ops.setup_filter(torch.ones(12))
+        >>> x, b = torch.randn(1, 8, 16, 16), torch.zeros(8)
+        >>> filtered_lrelu(x, f, f, b, up=2, down=2, padding=11, clamp=256).shape
+        torch.Size([1, 8, 16, 16])
     """
     check_floating("filtered_lrelu", "x", x)
     check_rank("filtered_lrelu", "x", x, 4)

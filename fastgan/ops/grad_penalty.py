@@ -37,6 +37,10 @@ def grad_penalty(grad: torch.Tensor, kind: str = "r1", target: float = 1.0, *, i
     sample's gradient is zero, so are the derivatives of "wgan-gp" and "one-sided", never NaN.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
+
+    Examples:
+        >>> grad_penalty(torch.ones(2, 3, 4, 4), kind="r1")
+        tensor([48., 48.])
     """
     check_floating("grad_penalty", "grad", grad)
     if grad.dim() < 1:

@@ -36,6 +36,10 @@ def gumbel_softmax(
     Returns: [..., V], rows that sum to 1. Differentiable to any order in `logits`, the noise held fixed.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
+
+    Examples:
+        >>> gumbel_softmax(torch.zeros(2, 5), temperature=0.5, seed=0).argmax(-1).shape
+        torch.Size([2])
     """
     check_floating("gumbel_softmax", "logits", logits)
     if logits.dim() < 1:

@@ -25,6 +25,10 @@ def minibatch_stddev(x: torch.Tensor, group_size: int | None = 4, num_channels: 
     Returns: [N, C + F, H, W] of the dtype of x, differentiable to any order.
     Raises: TypeError, ValueError for wrong arguments.
     Source: Karras et al. 2018 ("Progressive Growing of GANs"), section 3.
+
+    Examples:
+        >>> minibatch_stddev(torch.randn(8, 16, 4, 4)).shape
+        torch.Size([8, 17, 4, 4])
     """
     check_floating("minibatch_stddev", "x", x)
     check_rank("minibatch_stddev", "x", x, 4)

@@ -65,6 +65,11 @@ def modulated_conv2d(
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 
     Source: Karras et al. 2019 (StyleGAN2), equations 1 to 3; Karras et al. 2021 (StyleGAN3), appendix F.
+
+    Examples:
+        >>> x, weight, styles = torch.randn(4, 8, 16, 16), torch.randn(16, 8, 3, 3), torch.ones(4, 8)
+        >>> modulated_conv2d(x, weight, styles, padding=1).shape
+        torch.Size([4, 16, 16, 16])
     """
     op = "modulated_conv2d"
     check_floating(op, "x", x)

@@ -49,6 +49,10 @@ def norm_act(
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 
     Source: Ulyanov et al. 2016 ("Instance Normalization"), equation 4.
+
+    Examples:
+        >>> norm_act(torch.randn(2, 8, 16, 16), act="relu").shape
+        torch.Size([2, 8, 16, 16])
     """
     check_floating("norm_act", "x", x)
     if x.dim() < 3:

@@ -53,6 +53,11 @@ def upfirdn2d(
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 
     Source: polyphase resampling (Vaidyanathan 1993, ch. 4), in the form of Karras et al. 2019 (StyleGAN2), appendix B.
+
+    Examples:
+        >>> f = fastgan.ops.setup_filter([1, 3, 3, 1])
+        >>> upfirdn2d(torch.randn(2, 8, 16, 16), f, up=2, padding=[2, 1, 2, 1], gain=4).shape
+        torch.Size([2, 8, 32, 32])
     """
     check_floating("upfirdn2d", "x", x)
     check_rank("upfirdn2d", "x", x, 4)

@@ -35,6 +35,11 @@ def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False) -
 
     Raises: TypeError unless `module` is a nn.Module in Python (a ScriptModule is not); ValueError for `graphs` where it is not
     all on one CUDA device.
+
+    Examples:
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.InstanceNorm2d(8), torch.nn.ReLU())
+        >>> report = fastgan.accelerate(network)
+        >>> fastgan.unpatch(report)
     """
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"accelerate: module is {type(module).__name__}; expected a torch.nn.Module in Python")

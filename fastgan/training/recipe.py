@@ -13,6 +13,7 @@ checkpoints, the processes, the precision and the log, and a recipe, which owns 
         def g_step(self, batch): return {"loss": ...}
 
 What the engine promises
+
 - One training step runs `updates(step)` in order. A recipe may have any number of networks and optimisers, parameters
   may belong to several optimisers, and steps may differ (pre-training, lazy regularisation, schedules).
 - While an update of optimiser X runs, only X's parameters require gradients: no detach() and no no_grad() is needed.
@@ -23,6 +24,7 @@ What the engine promises
   learning rates or other values that depend on the step (`optimizer.param_groups[0]["lr"] = ...`).
 
 What the engine expects
+
 - Every random draw comes from `batch.randn`, `batch.rand`, `batch.noise` or torch's global generators. The engine seeds the
   latter before each update from (seed, update, rank), and a batch's draws are slices of one draw for all processes: so a
   resumed run repeats an unbroken one bit for bit, and two processes with batch B draw what one with 2B draws.

@@ -1,0 +1,63 @@
+"""bench/report.py and gpu_report.py on made-up results: what a reader sees of each number."""
+
+import json
+
+import gpu_report
+import pytest
+import report
+
+MACHINE = {"machine": "CPU X", "threads": 2, "clock": "wall", "torch": "2.14", "commit": "abc", "load": [0.5, 2.0]}
+MEDIAN = {"reference": 0.04, "torch.compile": 0.01, "clone": 0.001, "fastgan": 0.002}
+DATA = {
+    "datetime": "2026-11-28T10:00:00",
+    "fastgan": MACHINE,
+    "benchmarks": [
+        {"fullname": "bench/bench_op.py::bench_a", "extra_info": dict(case="a", allocator="default", floor=0.001, median=MEDIAN)},
+        {"fullname": "bench/bench_op.py::bench_b", "extra_info": dict(case="b", allocator="tuned", floor=None, median=MEDIAN)},
+        {"fullname": "bench/bench_ngram.py::bench_c", "extra_info": {}},
+    ],
+}  # fmt: skip
+
+
+def test_ratios_floor_and_provenance(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    for bench in report.condensed(DATA).values():
+        report.keep(bench)
+    (bench,) = report.kept()
+    lines = report.section(bench)
+    assert lines[2].startswith(
+        "CPU X, torch 2.14, 2026-11-28, commit abc, load 0.5 before and 2.0 after: `pytest bench/bench_op.py"
+    )
+    assert lines[6] == "| a | default | 2 | 20 | 5 | clone 0.5 | 2 |"
+    assert lines[7] == "| b | tuned | 2 | 20 | 5 | clone 0.5 |  |"
+
+
+def test_a_page_without_the_marks_is_refused():
+    with pytest.raises(SystemExit, match="no place for ratios"):
+        report.between("text", "ratios", "| a |")
+
+
+def test_tables_of_a_gpu(tmp_path):
+    about = {
+        "machine": "GPU Y",
+        "torch": "2.11",
+        "triton": "3.6",
+        "date": "2026-11-28",
+        "commit": "abc",
+        "command": ".ci/gpu 1",
+    }
+    rows = {"op fp32 forward": {"ps": 2.0, "share": 0.5, "predicted": 0.25}, "op fp32 + backward": {"ps": 9.0}}
+    steps = {
+        "parity": {"state": "exit 1", "seconds": 3.0, "tests": 7, "failed": {"t": "why"}},
+        "times": {"state": "ok", "seconds": 1.0, "numbers": rows | {"bad bf16 forward": {"error": "no"}}},
+    }
+    call = {**about, "call": 1, "device": "cuda", "steps": steps}
+    (tmp_path / "y.call1.json").write_text(json.dumps(call))
+    (tmp_path / "z.call1.json").write_text(json.dumps({**call, "device": "cpu"}))  # a rehearsal
+    made = gpu_report.tables(tmp_path)
+    assert "| 1 | parity | exit 1 | 3.0 | 7 | 1 |  |" in made["steps"] and made["steps"].count("parity") == 1
+    assert made["predicted against measured"].splitlines()[4:] == [
+        "| op | fp32 | 2.00 | 0.50 | 0.25 |",
+        "| bad | bf16 | no |  |  |",
+    ]
+    assert made["host cost"] == gpu_report.NONE
