@@ -4,12 +4,14 @@ A failure here after an upgrade of torch names what changed: read torch's releas
 """
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
 from fastgan import _torch_private as private
@@ -79,6 +81,32 @@ def test_transforming():
     with forward_ad.dual_level():
         look(torch.ones(2))
     assert seen == [True] * 3
+
+
+def test_eager_sees_modes_of_dispatch():
+    assert private._dispatch_modes is torch._C._len_torch_dispatch_stack
+    assert private.eager()
+    with TorchDispatchMode():
+        assert not private.eager()
+    assert not torch.vmap(lambda x: x * private.eager())(torch.ones(2)).any()
+    assert torch.compile(lambda x: x * private.eager(), backend="eager", fullgraph=True)(torch.ones(1)) == 0
+
+
+def test_below_autograd():
+    x = torch.ones(2, requires_grad=True)
+    with private.below_autograd():
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+
+
+def test_autocast_anywhere():
+    assert not private.autocast_anywhere()
+    for device in ("cpu", "cuda"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there may be no such device
+            with torch.autocast(device, dtype=torch.bfloat16):
+                assert private.autocast_anywhere() == torch.is_autocast_enabled(device)
+    assert private.autocast_anywhere is torch._C._is_any_autocast_enabled
 
 
 def test_storage_uses(monkeypatch):

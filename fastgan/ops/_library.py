@@ -76,12 +76,12 @@ class _Ops:
     """The ops of a namespace, as the formula of a gradient calls them."""
 
     def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
+        self._registered, self._calls = getattr(torch.ops, namespace), _STATE.calls.setdefault(namespace, {})
 
     def __getattr__(self, name: str) -> Callable:
         if eager():
-            return _STATE.calls[self._namespace][name]
-        return _STATE.ops[name].reference if transforming() else getattr(getattr(torch.ops, self._namespace), name)
+            return self._calls[name]
+        return _STATE.ops[name].reference if transforming() else getattr(self._registered, name)
 
 
 def define(

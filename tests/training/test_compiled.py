@@ -3,8 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
+from fastgan._torch_private import tracing_gradients
 from fastgan.losses import adversarial, penalty
+from fastgan.models import stylegan2
 from fastgan.ops import bias_act
 from fastgan.recipes.gan import GAN
 from fastgan.training import RunConfig, Trainer, TrainingError, compiled_step
@@ -134,3 +137,47 @@ def test_a_loss_that_cannot_be_compiled_says_so(tiny, tmp_path):
         Trainer(Unhurried, CONFIG, run, dataset=tiny).train()
     run.resume, run.compile = True, False
     assert Trainer(Unhurried, CONFIG, run, dataset=tiny).train() == tmp_path / "run"
+
+
+def stylegan2_steps():
+    """{name: (loss, parameters, its arguments)} of a G step and of a D step with R1, 8x8 pixels, both networks small."""
+    torch.manual_seed(0)
+    sizes = {"resolution": 8, "channel_base": 64, "channel_max": 8}
+    g = stylegan2.Generator(stylegan2.Config(**sizes, z_dim=6, w_dim=6, mapping_layers=2))
+    d = stylegan2.Discriminator(stylegan2.DiscriminatorConfig(**sizes))
+
+    def g_loss(z):
+        return {"loss": adversarial.logistic.g_loss(None, d(g(z, noise_mode="const"))).mean()}
+
+    def d_loss(real, z):
+        real = torch.cat([real]).requires_grad_(True)
+        logits = d(real)
+        slopes = penalty.r1(logits, real, gamma=5.0)
+        return {"loss": (adversarial.logistic.d_loss(logits, d(g(z, noise_mode="const").detach())) + slopes).mean()}
+
+    return {
+        "generator": (g_loss, list(g.parameters()), [torch.randn(4, 6)]),
+        "discriminator with R1": (d_loss, list(d.parameters()), [torch.randn(4, 3, 8, 8), torch.randn(4, 6)]),
+    }
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator with R1"])
+def test_a_step_of_stylegan2_is_one_graph(name):
+    """Its losses, penalty and gradients; fastgan's ops are nodes of it, forward and backward; the numbers are eager's."""
+    loss, parameters, inputs = stylegan2_steps()[name]
+    step, graphs = gradient_step(loss, parameters), []
+
+    def keep(graph, _):
+        graphs.append([str(node.target) for node in graph.graph.nodes if node.op == "call_function"])
+        return graph.forward
+
+    values, gradients = step(*inputs)
+    torch._dynamo.reset()
+    with tracing_gradients():
+        run = torch.compile(step, fullgraph=True, backend=aot_autograd(fw_compiler=keep))
+        compiled, found = run(*inputs)
+    torch.testing.assert_close(compiled, values)
+    torch.testing.assert_close(found, gradients, rtol=1e-4, atol=1e-6)
+    (nodes,) = graphs
+    wanted = {"bias_act", "bias_act_backward", "upfirdn2d"} | ({"grad_penalty"} if "R1" in name else set())
+    assert wanted <= {node.split(".")[1] for node in nodes if node.startswith("fastgan.")}
