@@ -52,8 +52,11 @@ def evaluate(argv: list[str]) -> int:
     asked = None if options.metrics is None else options.metrics.split(",")
     if options.out is not None and (options.out.is_dir() or not writable(options.out.parent)):
         raise UsageError(f"--out {options.out} cannot be written")
+    device = find_device(options.device)
+    if not options.run.exists():
+        raise UsageError(f"{options.run}: no such folder; expected a run, as fastgan train makes it")
     try:
-        recipe, networks = load_run(options.run, find_device(options.device), options.recipe)
+        recipe, networks = load_run(options.run, device, options.recipe)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     run = dataclasses.asdict(read_run(options.run, type(recipe)).run)
