@@ -67,6 +67,23 @@ def inductor(measured: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def modelled(folder: Path) -> str:
+    """What `bench/predicted.py` says of sm_90: instructions and bytes per output, time, the limit, and the bound of a change."""
+    file = folder / "predicted.json"
+    if not file.exists():
+        return NONE
+    head = ["kernel", "instructions per output", "bound", "bytes", "ps per output", "share of the floor", "limited by"]
+    lines = ["`python bench/predicted.py`:", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for case, row in json.loads(file.read_text(encoding="utf-8"))["rows"].items():
+        if case.endswith(" sm_90"):
+            cells = [
+                case.removesuffix(" sm_90"),
+                *(f"{row[k]:g}" for k in ("instructions", "bound", "bytes", "ps", "share")),
+            ]
+            lines.append(f"| {' | '.join([*cells, row['limit']])} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "steps": (states, ""),
     "predicted against measured": (predicted, "times"),
@@ -78,7 +95,7 @@ TABLES = {
 def tables(folder: Path) -> dict[str, str]:
     """{name: Markdown} of every table of docs/gpu.md."""
     measured = calls(folder)
-    made = {}
+    made = {"model": modelled(folder)}
     for name, (table, step) in TABLES.items():
         there = measured and (not step or numbers(measured, step))
         made[name] = f"{origin(measured)}\n\n{table(measured)}" if there else NONE

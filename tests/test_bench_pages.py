@@ -60,4 +60,8 @@ def test_tables_of_a_gpu(tmp_path):
         "| op | fp32 | 2.00 | 0.50 | 0.25 |",
         "| bad | bf16 | no |  |  |",
     ]
-    assert made["host cost"] == gpu_report.NONE
+    assert made["host cost"] == made["model"] == gpu_report.NONE
+    row = {"instructions": 8.5, "bytes": 8.0, "ps": 2.1, "share": 0.97, "limit": "memory", "bound": 8.9}
+    (tmp_path / "predicted.json").write_text(json.dumps({"rows": {"op fp32 sm_90": row, "op fp32 sm_80": row}}))
+    lines = gpu_report.tables(tmp_path)["model"].splitlines()
+    assert lines[4:] == ["| op fp32 | 8.5 | 8.9 | 8 | 2.1 | 0.97 | memory |"]
