@@ -80,8 +80,8 @@ CASES = {
     "bias_act lrelu": Case(IMAGE, _bias_act("lrelu"), 8, 0.85),
     "bias_act tanh": Case(IMAGE, _bias_act("tanh"), 8),
     "bias_act NHWC": Case(IMAGE, _bias_act("lrelu"), 8, last=True),
-    "norm_act": Case(IMAGE, _norm_act, 12, 0.6),
-    "norm_act 8x8": Case((64, 512, 8, 8), _norm_act, 12, 0.1),
+    "norm_act": Case(IMAGE, _norm_act, 8, 0.93),
+    "norm_act 8x8": Case((64, 512, 8, 8), _norm_act, 8, 0.76),
     "grad_penalty": Case(
         (64, 3, 256, 256), lambda impl, x: lambda x: ops.grad_penalty(x, "wgan-gp", impl=impl), 4, 0.75
     ),

@@ -36,17 +36,17 @@ class Code(NamedTuple):
     instructions: tuple[str, ...]
     loops: tuple[Loop, ...]  # by their first instruction, outer ones before inner ones
 
-    def executed(self, trips: Sequence[float]) -> Counter:
-        """How often a warp issues each opcode, when loop i runs trips[i] times each time it is reached. All of the straight-line
-        code counts, branches that are rarely taken too."""
+    def executed(self, trips: Sequence[float], part: range | None = None) -> Counter:
+        """How often a warp issues each opcode (of `part` of the code), when loop i runs trips[i] times each time it is reached.
+        All of the straight-line code counts, branches that are rarely taken too."""
         if len(trips) != len(self.loops):
             raise ValueError(f"{len(trips)} trip counts; the code has {len(self.loops)} loops: {self.loops}")
         counts = Counter()
-        for i, instruction in enumerate(self.instructions):
+        for i in part or range(len(self.instructions)):
             times = 1.0
             for loop, n in zip(self.loops, trips, strict=True):
                 times *= n if loop.first <= i <= loop.last else 1
-            counts[opcode(instruction)] += times
+            counts[opcode(self.instructions[i])] += times
         return counts
 
 

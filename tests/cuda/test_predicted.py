@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.append(str(BENCH))
-predicted = pytest.importorskip("predicted")
-sass = pytest.importorskip("sass")
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE), str(HERE.parents[1] / "bench")]
+import predicted  # noqa: E402
+import sass  # noqa: E402
+from test_machine_code import nvcc  # noqa: E402
 
 KEPT = json.loads(predicted.RESULTS.read_text())["rows"]
 LISTING = """
@@ -47,13 +48,32 @@ def test_a_bound_only_falls():
     assert table["a"]["bound"] == 8.4 and not over
 
 
+def test_fir_kernels_are_within_what_was_wanted():
+    for kernel, most in {"filtered_lrelu": 290, "upfirdn2d 4x4": 70}.items():
+        assert KEPT[f"{kernel} fp32 sm_90"]["bound"] <= most
+        assert KEPT[f"{kernel} NHWC fp32 sm_90"]["ps"] <= 1.2 * KEPT[f"{kernel} fp32 sm_90"]["ps"]
+
+
 def test_16_bit_elementwise_kernels_take_at_most_12_instructions():
     for kernel in ("bias_act lrelu", "bias_act NHWC", "norm_act"):
         assert KEPT[f"{kernel} bf16 sm_90"]["bound"] <= 12
 
 
-@pytest.mark.parametrize("arch", [90, *(pytest.param(a, marks=pytest.mark.slow) for a in (80, 100))])
-def test_no_kernel_exceeds_its_bound(arch):
-    found, over = predicted.bounded(predicted.rows([arch]), KEPT)
+def check(rows, arch, kernels):
+    _, over = predicted.bounded(rows, KEPT)
     assert not over
-    assert found.keys() == {name for name in KEPT if name.endswith(f"sm_{arch}")}, "python bench/predicted.py --write"
+    kept = {name for name in KEPT if name.endswith(f"sm_{arch}") and name.split(" ")[0] in kernels}
+    assert rows.keys() == kept, "python bench/predicted.py --write"
+
+
+@pytest.mark.parametrize("arch", [90, *(pytest.param(a, marks=pytest.mark.slow) for a in (80, 100))])
+def test_no_triton_kernel_exceeds_its_bound(arch):
+    pytest.importorskip("triton")
+    check(predicted.triton_rows(arch), arch, ("bias_act", "norm_act", "grad_penalty", "gumbel_softmax"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(nvcc() is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_no_cuda_kernel_exceeds_its_bound(arch):
+    check(dict(predicted.predicted_cuda.rows(arch)), arch, ("upfirdn2d", "filtered_lrelu"))

@@ -1,0 +1,68 @@
+"""The CUDA kernels' part of bench/predicted.py: the streaming FIR kernels' machine code, compiled by nvcc.
+
+What is counted is the steady state: the main loop, which takes a batch of rows from shared memory and stores what they finish.
+Not the rows before the first output, nor the columns beside a tile (for 64x64 images some 10 to 20% more). In the main loop x is
+loaded in packs or, with channels_last, one by one: two loops, of which a batch runs one, once.
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import sass
+from gpu_model import estimate
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "cuda"), str(TESTS)]
+DTYPES = {"fp32": ("If", 4), "bf16": ("IN3c108BFloat16E", 2)}
+
+
+class Case(NamedTuple):
+    source: str
+    kernel: str  # what follows the element type in the mangled name
+    outputs: int  # of a thread and batch: csrc/cuda's Shape
+    bytes: float  # per output, in float32
+    per_element: float = 1.0  # outputs of an element of x
+
+
+def _shape(*numbers: int, flag: str = "") -> str:
+    return "ShapeI" + "".join(f"Li{n}E" for n in numbers) + flag + "E"
+
+
+CASES = {
+    "upfirdn2d 4x4": Case("upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 2 * 8, 8),
+    "upfirdn2d up 2, 12 taps": Case("upfirdn2d_stream", _shape(2, 1, 12, flag="Lb1E"), 2 * 8 * 2, 5, 4),
+    "upfirdn2d down 2": Case("upfirdn2d_stream", _shape(1, 2, 4, flag="Lb0E"), 8 // 2, 20, 0.25),
+    "filtered_lrelu": Case("filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8),
+}
+
+
+def main_loop(code: sass.Code, last: bool) -> Counter:
+    """What a warp issues in one turn of the loop over batches."""
+    main = max(code.loops, key=lambda loop: loop.last - loop.first)
+    inner = [loop for loop in code.loops if main.first < loop.first and loop.last <= main.last]
+    packs, single = inner[:2]
+    trips = {main: 1, packs: int(not last), single: int(last), **dict.fromkeys(inner[2:], 1)}
+    return code.executed([trips.get(loop, 0) for loop in code.loops], range(main.first, main.last + 1))
+
+
+def rows(arch: int) -> Iterator[tuple[str, dict]]:
+    import test_machine_code
+    from cuda_emulation import emulated
+
+    cubins = {}
+    for name, case in CASES.items():
+        if case.source not in cubins:
+            cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{case.source}.cu", arch)
+            cubins[case.source] = sass.disassemble(cubin.read_bytes())
+        for kind, (mangled, size) in DTYPES.items():
+            pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE0E)?{mangled[1:]}\w*{case.kernel}")
+            (code,) = [code for kernel, code in cubins[case.source].items() if pattern.search(kernel)]
+            for layout in ("", " NHWC"):
+                counts = main_loop(code, bool(layout))
+                counts = Counter({opcode: n / 32 / case.outputs for opcode, n in counts.items()})
+                row = estimate(counts, case.bytes * size / 4, arch)
+                yield f"{name}{layout} {kind} sm_{arch}", {**row, "outputs per element": case.per_element}
