@@ -33,11 +33,6 @@ struct Window {
 inline int odd(int n) { return n | 1; }
 inline int four_odd(int n) { return 4 * (ceil_div(n, 4) | 1); }
 
-struct Filter {
-  int rows, columns;  // rows 0: separable, `columns` taps along either axis
-  bool flip;
-};
-
 // The weights of window `w` from one row of taps (rows = 1) or from all rows of a 2-D filter: table [rows][steps][4].
 template <class T>
 __device__ __forceinline__ void make_table(T* table, const T* f, int rows, const Window& w, bool flip, T gain) {
@@ -113,7 +108,8 @@ __device__ __forceinline__ void along_y(const T* in, int pitch, int groups, int 
 
 // Both axes at once, for a 2-D filter: rows and 4 columns of outputs as in along_y, two chunks at a time.
 template <int kWide, class T, class Give>
-__device__ __forceinline__ void along_both(const T* in, int pitch, int rows, int chunks, const Window& wx, const Window& wy, const T* table, Give&& give) {
+__device__ __forceinline__ void along_both(const T* in, int pitch, int rows, int chunks, const Window& wx, const Window& wy, const T* table,
+                                           Give&& give) {
   const int half = (chunks + 1) / 2;
   for (int item = threadIdx.x; item < rows * half; item += kThreads) {
     const int c = item / rows, row = item - c * rows, d = c + half < chunks ? c + half : c;
@@ -133,7 +129,7 @@ __device__ __forceinline__ void along_both(const T* in, int pitch, int rows, int
 // A rectangle of an image, zero outside of it: tile[r][c] = image[y0 + r][x0 + c] + bias. `wide`: rows are whole 128-bit packs.
 template <class S, class T>
 __device__ __forceinline__ void load_tile(const S* image, int64_t row_stride, int height, int width, int y0, int x0, T* tile, int pitch, int rows,
-                          int columns, T bias, bool wide) {
+                                          int columns, T bias, bool wide) {
   constexpr int kN = kPack<S>;
   if (wide) {
     const int start = floor_div(x0, kN) * kN, packs = ceil_div(x0 + columns - start, kN);
@@ -175,13 +171,6 @@ __device__ __forceinline__ void store_tile(const T* tile, int pitch, S* to, int6
       to[r * row_stride + c] = static_cast<S>(tile[r * pitch + c]);
     }
   }
-}
-
-// Whether every row of a tensor [N, C, H, W] with consecutive columns is a whole number of aligned 128-bit packs.
-template <class S>
-bool whole_packs(const Tensor& t) {
-  const int64_t n = kPack<S>;
-  return aligned(t.const_data_ptr()) && t.size(3) % n == 0 && t.stride(2) % n == 0 && t.stride(1) % n == 0 && t.stride(0) % n == 0;
 }
 
 }  // namespace fastgan::fir

@@ -27,17 +27,25 @@
 namespace fastgan {
 
 template <class T>
-__host__ __device__ constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr T ceil_div(T a, T b) {
+  return (a + b - 1) / b;
+}
 
 // Rounds towards minus infinity; b > 0.
 template <class T>
-__host__ __device__ constexpr T floor_div(T a, T b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+__host__ __device__ constexpr T floor_div(T a, T b) {
+  return a >= 0 ? a / b : -((b - 1 - a) / b);
+}
 
 template <class T>
-__host__ __device__ constexpr T smaller(T a, T b) { return a < b ? a : b; }
+__host__ __device__ constexpr T smaller(T a, T b) {
+  return a < b ? a : b;
+}
 
 template <class T>
-__host__ __device__ constexpr T larger(T a, T b) { return a > b ? a : b; }
+__host__ __device__ constexpr T larger(T a, T b) {
+  return a > b ? a : b;
+}
 
 // How many elements of S a 128-bit access moves.
 template <class S>
@@ -84,6 +92,14 @@ __device__ __forceinline__ void store(S* to, const Pack<S, N>& pack) {
 }
 
 inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// Whether every row of a tensor [N, C, H, W] is a whole number of aligned 128-bit packs.
+template <class S>
+bool whole_packs(const Tensor& t) {
+  const int64_t n = kPack<S>;
+  return t.stride(3) == 1 && aligned(t.const_data_ptr()) && t.size(3) % n == 0 && t.stride(2) % n == 0 && t.stride(1) % n == 0 &&
+         t.stride(0) % n == 0;
+}
 
 // The dynamic shared memory of the block, aligned to 16 bytes.
 __device__ __forceinline__ unsigned char* shared_memory() {
@@ -154,8 +170,7 @@ inline void check_launch(cudaError_t error, const char* name, dim3 grid, dim3 bl
 
 // kernel(arguments...) on the current stream of the device of x. More than the default 48 KiB of shared memory are asked for.
 template <class... Expected, class... Given>
-void launch(const char* name, const Tensor& x, dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Expected...),
-            Given&&... arguments) {
+void launch(const char* name, const Tensor& x, dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(Expected...), Given&&... arguments) {
   const auto check = [&](cudaError_t error) { check_launch(error, name, grid, block, shared_bytes); };
   if (shared_bytes > 48 * 1024)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));

@@ -42,7 +42,9 @@ struct Sizes {
 
 // kTaps > 0: the taps, so that the division that finds an element's channel is one by a constant.
 template <int kTaps>
-__device__ __forceinline__ int channel_of(int element, int taps) { return element / (kTaps ? kTaps : taps); }
+__device__ __forceinline__ int channel_of(int element, int taps) {
+  return element / (kTaps ? kTaps : taps);
+}
 
 template <int N, int kTaps, class S, class T>
 __device__ __forceinline__ void make_row(const S* w, const S* s, const S* m, S* to, T* d, T* shared, int length, int taps, bool demodulate) {
@@ -161,8 +163,9 @@ __device__ __forceinline__ void weight_gradient(const S* dw, const S* weight, co
 }
 
 template <int kTaps, class S>
-__global__ void __launch_bounds__(kThreads) weight_gradient_kernel(const S* dw, const S* weight, const S* styles, const S* gain,
-                                                                   const accumulate_t<S>* d, const accumulate_t<S>* ad3, S* to, int parts, const Sizes z) {
+__global__ void __launch_bounds__(kThreads)
+    weight_gradient_kernel(const S* dw, const S* weight, const S* styles, const S* gain, const accumulate_t<S>* d, const accumulate_t<S>* ad3, S* to,
+                           int parts, const Sizes z) {
   const int64_t o = blockIdx.x / parts;
   const int e = (blockIdx.x - o * parts) * kThreads + threadIdx.x;
   if (z.wide) weight_gradient<kPack<S>, kTaps>(dw, weight, styles, gain, d, ad3, to, z, o, e * kPack<S>);
@@ -171,9 +174,9 @@ __global__ void __launch_bounds__(kThreads) weight_gradient_kernel(const S* dw, 
 
 // 32 channels of one sample, one per lane; the output channels are shared among the warps.
 template <class S>
-__global__ void __launch_bounds__(kThreads) style_gradient_kernel(const S* styles, const S* gain, const accumulate_t<S>* d, const accumulate_t<S>* b,
-                                                                  const accumulate_t<S>* q, const accumulate_t<S>* ad3, S* dstyles, S* dgain,
-                                                                  int parts, const Sizes z) {
+__global__ void __launch_bounds__(kThreads)
+    style_gradient_kernel(const S* styles, const S* gain, const accumulate_t<S>* d, const accumulate_t<S>* b, const accumulate_t<S>* q,
+                          const accumulate_t<S>* ad3, S* dstyles, S* dgain, int parts, const Sizes z) {
   using T = accumulate_t<S>;
   T *const by_b = reinterpret_cast<T*>(shared_memory()), *const by_q = by_b + kThreads;
   const int64_t n = blockIdx.x / parts, i = (blockIdx.x - n * parts) * 32 + threadIdx.x % 32, at = n * z.in + i;
@@ -255,12 +258,13 @@ std::tuple<Tensor, Tensor, Tensor> modulated_conv2d_weight_backward(Tensor dw, T
     z.wide = z.row() % kPack<scalar_t> == 0 && aligned(dw_) && aligned(weight_) && aligned(dweight.const_data_ptr());
     if (z.samples * z.out > 0)
       launch("modulated_conv2d_weight_backward", weight, dim3(z.samples * z.out), dim3(kThreads), (kWarps + 2 * kStaged) * sizeof(T),
-             sums_kernel<scalar_t>, dw_, weight_, styles_, gain_, pointer<T>(d), mutable_pointer<T>(b), mutable_pointer<T>(q), mutable_pointer<T>(ad3), z);
+             sums_kernel<scalar_t>, dw_, weight_, styles_, gain_, pointer<T>(d), mutable_pointer<T>(b), mutable_pointer<T>(q),
+             mutable_pointer<T>(ad3), z);
     if (dweight.numel() > 0) {
       const int64_t parts = ceil_div<int64_t>(z.row(), kThreads * (z.wide ? kPack<scalar_t> : 1));
       with_taps(z.taps, [&]<int kTaps>() {
-        launch("modulated_conv2d_weight_backward", weight, dim3(z.out * parts), dim3(kThreads), 0, weight_gradient_kernel<kTaps, scalar_t>, dw_, weight_,
-               styles_, gain_, pointer<T>(d), pointer<T>(ad3), mutable_pointer<scalar_t>(dweight), static_cast<int>(parts), z);
+        launch("modulated_conv2d_weight_backward", weight, dim3(z.out * parts), dim3(kThreads), 0, weight_gradient_kernel<kTaps, scalar_t>, dw_,
+               weight_, styles_, gain_, pointer<T>(d), pointer<T>(ad3), mutable_pointer<scalar_t>(dweight), static_cast<int>(parts), z);
       });
     }
     if (dstyles.numel() > 0) {

@@ -23,8 +23,6 @@ struct Strides {
   int64_t sample, channel;
   int row, column;
 
-  static bool fit(const Tensor& t) { return t.stride(2) <= INT32_MAX && t.stride(3) <= INT32_MAX; }
-
   Strides() = default;
   explicit Strides(const Tensor& t) : sample(t.stride(0)), channel(t.stride(1)), row(t.stride(2)), column(t.stride(3)) {}
 };
@@ -44,7 +42,8 @@ struct Grid {
   void fill(int threads, int most_threads, int64_t tiles, int strip_size) {
     columns = threads, strips = channels * samples * tiles;
     double most = 0;
-    for (int n = 1; n == 1 || (n * columns <= most_threads && n <= strips && shared_bytes(strip_size, n) <= kMostShared && (!last || n <= kChannels)); ++n) {
+    for (int n = 1; n == 1 || (n * columns <= most_threads && n <= strips && shared_bytes(strip_size, n) <= kMostShared && (!last || n <= kChannels));
+         ++n) {
       const double filled = last ? n : double(n * columns) / (ceil_div(n * columns, 32) * 32);
       if (filled >= most) block_strips = n, most = filled;
     }
@@ -75,7 +74,9 @@ struct Strip {
     sample = row_of_tiles / tiles_y, tile_y = row_of_tiles - sample * tiles_y;
   }
   template <class S>
-  __device__ __forceinline__ S* of(S* image, const Strides& strides) const { return image + sample * strides.sample + channel * strides.channel; }
+  __device__ __forceinline__ S* of(S* image, const Strides& strides) const {
+    return image + sample * strides.sample + channel * strides.channel;
+  }
 };
 
 // `items` in each of some rows, which `threads` share: one after the other, without a division.
@@ -136,11 +137,11 @@ struct Rows {
   }
 };
 
-// Whether every row of a tensor [N, C, H, W] is a whole number of aligned 128-bit packs.
-template <class S>
-bool whole_packs(const Tensor& t) {
-  const int64_t n = kPack<S>;
-  return t.stride(3) == 1 && aligned(t.const_data_ptr()) && t.size(3) % n == 0 && t.stride(2) % n == 0 && t.stride(1) % n == 0 && t.stride(0) % n == 0;
+// Whether the numbers of a call fit those that kernels take.
+inline bool fits(const Tensor& x, const Tensor& y) {
+  for (const Tensor* t : {&x, &y})
+    if (t->stride(2) > INT32_MAX || t->stride(3) > INT32_MAX) return false;
+  return x.size(0) * x.size(1) <= int64_t{1} << 30;
 }
 
 // run(element of the type of x); false for float64, which has no streaming kernel.

@@ -37,8 +37,8 @@ struct Side {
 };
 
 template <class S>
-__global__ void __launch_bounds__(kThreads) correlate_kernel(const S* x, const S* dy, double* partial, const Side h, const Side v, int64_t rows,
-                                                             int rows_per_block) {
+__global__ void __launch_bounds__(kThreads)
+    correlate_kernel(const S* x, const S* dy, double* partial, const Side h, const Side v, int64_t rows, int rows_per_block) {
   using T = accumulate_t<S>;
   const int taps = h.taps * v.taps, lane = threadIdx.x % 32;
   const int64_t first = int64_t(blockIdx.x) * rows_per_block, end = smaller(first + rows_per_block, rows);
