@@ -49,6 +49,7 @@ struct Plan {
   int x_pitch, groups, y_pitch, mask_words, mask_pitch;
   int y_at, marks_at, strip_size;  // shared memory of a strip, in floats
   stream::Share load, store, marks;
+  float limit;  // the clamp, or infinity
   bool flip, wide_x, wide_y;
 };
 
@@ -129,8 +130,6 @@ __global__ void __launch_bounds__(K::threads, K::step == 4             ? 2
   for (int k = 0; k < K::up_taps; ++k) hu[k] = fu[p.flip ? k : K::up_taps - 1 - k];
   FASTGAN_UNROLL
   for (int k = 0; k < K::down_taps; ++k) hd[k] = fd[p.flip ? k : K::down_taps - 1 - k];
-  constexpr float kNone = std::numeric_limits<float>::infinity();
-  const float limit = act.clamp == act.clamp ? act.clamp : kNone;
   const int column = kFront + tx0 + p.h.shift - K::down * ox + K::up * c;  // of this thread in a finished row
   float window[K::window][K::up] = {}, sums[K::open][K::up] = {}, late[K::down][K::up] = {};
 
@@ -170,7 +169,7 @@ __global__ void __launch_bounds__(K::threads, K::step == 4             ? 2
         t[j] *= positive ? act.positive : act.negative;
         if constexpr (kPass == Pass::forward_and_mask)
           marks |= (positive ? 0u : 1u << j) | (t[j] >= act.clamp || t[j] <= -act.clamp ? 1u << (K::up + j) : 0u);
-        t[j] = limited(t[j], limit);
+        t[j] = limited(t[j], p.limit);
       }
       if constexpr (kPass == Pass::forward_and_mask) made[row * p.mask_pitch + c] = static_cast<uint8_t>(marks);
     }
@@ -348,7 +347,7 @@ void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, T
   const int64_t planes = x.size(0) * x.size(1) * tiles_x * width;
   const int tiles_y = smaller<int64_t>(ceil_div<int64_t>(int64_t{800} * 224, planes), ceil_div<int64_t>(ay.y, 32));
   Plan p = make_plan<S, K>(kPass, x, y, ax, ay, width, tiles_y == 1 ? stream::up4(ay.y) : stream::up4(ceil_div<int64_t>(ay.y, tiles_y)));
-  p.flip = flip;
+  p.flip = flip, p.limit = act.clamp == act.clamp ? act.clamp : std::numeric_limits<float>::infinity();
   launch("filtered_lrelu", x, p.grid.blocks(), p.grid.threads(), p.grid.shared_bytes(p.strip_size), stream_kernel<kPass, S, K>, pointer<S>(x),
          b ? pointer<S>(*b) : nullptr, pointer<float>(fu), pointer<float>(fd), mutable_pointer<S>(y), mask, act, p);
 }
