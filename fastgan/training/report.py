@@ -120,9 +120,8 @@ def _table(found: list[Chart]) -> tuple[list[str], dict[str, dict[str, str]]]:
 
 def number(value: float) -> str:
     """Four digits, or all of a whole number."""
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+    whole = math.isfinite(value) and (abs(value) >= 1000 or value == int(value))
+    return f"{value:,.0f}" if whole and abs(value) < 1e12 else f"{value:.4g}"
 
 
 def setting(value: Any) -> str:

@@ -102,6 +102,8 @@ def test_the_slider_the_second_pane_and_the_curves(tmp_path, browse):
 def test_a_spike_flattens_nothing(tmp_path, browse):
     table = rows(200)
     table[70]["generator/loss"] = 1e6
+    for row in table:
+        row["discriminator/real"] = float("nan")
     page = report_of(tmp_path, table)
     said = browse(
         page.source,
@@ -119,12 +121,13 @@ def test_a_spike_flattens_nothing(tmp_path, browse):
         tick($("#spikes"));
         const whole = heights();
         said.flat = Math.max(...whole.filter((_, i) => i !== 70)) - Math.min(...whole.filter((_, i) => i !== 70));
+        said.lost = all(".chart .about")[1].textContent;
         tick($("#log"));
         said.log = [...all(".chart svg")[0].querySelectorAll("text")].map((text) => text.textContent);
         """,
     )
     assert said["errors"] == []
-    assert said["note"] == "1 beyond the range" and said["marks"] == 1
+    assert said["note"] == "1 beyond the range" and said["marks"] == 1 and said["lost"] == "200 not finite"
     # Of 182 pixels: the losses lie between 2 and 2.1, discriminator's at 0.5.
     assert said["spread"] > 8 and said["flat"] < 1 and said["calm"] <= 2
     assert {"1", "100", "10,000"} <= set(said["log"])

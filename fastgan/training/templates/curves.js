@@ -123,6 +123,7 @@
       this.svg?.remove();
       this.svg = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": this.heading.textContent });
       this.outside.before(this.svg);
+      this.say(0);
       if (!this.series.length) return this.read(null);
       const steps = this.series.flatMap((line) => [line.steps[0], line.steps[line.steps.length - 1]]);
       const [from, to] = [Math.min(...steps), Math.max(...steps)];
@@ -136,7 +137,7 @@
       this.stepAt = (x) => from + (to - from) * clamp((x - LEFT) / (width - LEFT - RIGHT), 0, 1);
 
       this.axes(width, from, to, logarithmic ? logTicks(bottom, most) : ticks(bottom, most, 5), y);
-      const outside = this.spikes(y, bottom, most);
+      this.say(this.spikes(y, bottom, most));
       this.lines(y, bottom, most, to - from);
       this.mark = svg("line", { class: "shown-step", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
       this.cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
@@ -145,10 +146,14 @@
       this.svg.addEventListener("pointerleave", () => read(null));
       this.svg.addEventListener("click", (event) =>
         document.dispatchEvent(new CustomEvent("pick", { detail: this.stepAt(this.place(event)) })));
-      const said = [outside && `${outside} beyond the range`, this.lost && `${this.lost} not finite`];
-      this.outside.textContent = said.filter(Boolean).join(", ");
       this.read(null);
       this.point(shownStep);
+    }
+
+    // What the chart does not show.
+    say(outside) {
+      const said = [outside && `${outside} beyond the range`, this.lost && `${this.lost} not finite`];
+      this.outside.textContent = said.filter(Boolean).join(", ");
     }
 
     place(event) {
@@ -251,7 +256,8 @@
   }
   bar.hidden = false;
   for (const control of [smoothing, spikes, log]) control.addEventListener("input", draw);
-  let width = 0;
+  let width = place.clientWidth;
+  draw();
   new ResizeObserver(() => requestAnimationFrame(() => {
     if (place.clientWidth === width) return;
     width = place.clientWidth;
