@@ -149,15 +149,15 @@ def test_a_file(tmp_path):
     folder = tmp_path / "some.where"
     folder.mkdir()
     (folder / "neighbour.py").write_text("word = 'hello'\n")
-    (folder / "mine.py").write_text("from neighbour import word\nclass Mine: ...\n")
+    (folder / "file_of_mine.py").write_text("from neighbour import word\nclass Mine: ...\n")
     (folder / "signal.py").write_text("class Mine: ...\n")
     (folder / "two.words.py").write_text("class Mine: ...\n")
     table = shapes()
-    for name in ("mine", "signal", "two.words"):
+    for name in ("file_of_mine", "signal", "two.words"):
         found = table.resolve(f"some.where/{name}.py:Mine", code=True)
         assert table.resolve(str(folder / f"{name}.py:Mine"), code=True) is found
         assert table.name_of(found) == str(folder / f"{name}.py:Mine")
-    assert sys.modules["mine"].word == "hello"
+    assert sys.modules["file_of_mine"].word == "hello"
     import signal
 
     assert signal.SIGINT

@@ -246,6 +246,7 @@ class Converted:
     """A converted generator for sampling; stands where a recipe does in `fastgan sample`."""
 
     medium = Image
+    sample_columns = ()  # one image a seed
 
     def __init__(self, model: str, generator: nn.Module):
         self.name, self.generator = model, generator

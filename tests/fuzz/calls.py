@@ -145,7 +145,7 @@ def norm_act(d: Draw) -> Call:
     )
     wrong = [
         *not_a_tensor("x", x),
-        ("x", x[0, 0] if shape[0] else torch.zeros(2, 3)),
+        ("x", torch.zeros(2, 3, dtype=x.dtype)),
         ("act", "gelu"),
         ("eps", -1.0),
         ("eps", "x"),

@@ -73,7 +73,7 @@ def test_a_data_set_that_says_little(kind, mean, tmp_path, capsys):
     saved = json.loads((folder / "config.json").read_text())
     facts = {"name": kind.__name__, "rate": 100, "channels": 2, "length": 16, "num_classes": 0, "class_names": []}
     assert saved["data"] == facts and saved["run"]["data"] == kind.__name__
-    assert f"{kind.__name__}: " in capsys.readouterr().out
+    assert f"Plain on {kind.__name__}, 2 steps of 4 signals" in capsys.readouterr().out
     # Measured against what it was trained on, though no name leads there.
     measured = [row["media-test-level/Plain"] for row in read_metrics(folder / "metrics.jsonl") if len(row) == 2]
     assert measured == [mean]

@@ -86,7 +86,7 @@ def test_the_report(run):
 def test_figures(outside, run, monkeypatch, capsys):
     monkeypatch.chdir(outside)
     assert main(["eval", "run", "--samples", "10", "--recipe", "./signal_recipe.py:Chirps", "--device", "cpu"]) == 0
-    assert re.search(r"Chirps\nloudness +0\.\d+\n", capsys.readouterr().out)
+    assert re.search(r"figure +Chirps .*\nloudness +0\.\d+\n", capsys.readouterr().out)
     figure = json.loads((run / "metrics.json").read_text())["Chirps"]["loudness"]
     recipe, networks = recipes.load_run(run, recipe="./signal_recipe.py:Chirps")
     samples, data = recipe.sample(networks, list(range(10))), recipe.load_data("chirps", recipe.config)

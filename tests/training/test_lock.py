@@ -127,7 +127,8 @@ def test_samples_that_cannot_be_written_end_a_run_with_a_word(tiny, tmp_path):
 
 def test_what_a_data_set_says_of_itself(tiny, tmp_path, capsys):
     trainer(tmp_path / "run", tiny).train()
-    assert f"{tiny.name}: {tiny.about}\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f" on {tiny.name}, " in out and f"\ndata: {tiny.about}\n" in out
 
 
 # As in a terminal: a shell's background job ignores SIGINT, one of nohup SIGHUP.
