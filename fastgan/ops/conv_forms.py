@@ -243,9 +243,10 @@ def convolution_backward(dy, x, w, form, by_x: bool, by_w: bool):
 
 
 def _readable(w, form):
-    """w in strides that torch reads rightly. On the CPU it misreads those of a transposed, grouped weight's sides of 1, with
-    wrong numbers, and its gradient in float64 refuses a weight to one channel in channels_last."""
-    misread = form.transposed and form.groups > 1 and 1 in w.shape
+    """w in strides that torch reads rightly. On the CPU it misreads those of a transposed weight's sides of 1: with wrong
+    numbers where there are groups, with an error in the gradient where not. In float64 its gradient refuses a weight to one
+    channel in channels_last."""
+    misread = form.transposed and 1 in w.shape
     return w.contiguous() if misread or (w.dtype == torch.float64 and len(w) == 1) else w
 
 

@@ -290,3 +290,16 @@ def test_grouped_transposed_weight_with_a_side_of_1_and_odd_strides():
         torch.autograd.grad(found, (x, w), gy), torch.autograd.grad(expected, wide, gy.double()), strict=True
     ):
         assert_close(a, b)
+
+
+def test_transposed_weight_of_one_channel_with_an_odd_stride():
+    """A side of 1 may have any stride: torch 2.14's gradient of the weight refuses this one on a CPU."""
+    x = torch.empty_strided((1, 1, 4, 4), (16, 1, 4, 1)).copy_(torch.randn(1, 1, 4, 4)).requires_grad_()
+    w = torch.empty_strided((1, 3, 2, 3), (9, 1, 9, 3)).copy_(torch.randn(1, 3, 2, 3)).requires_grad_()
+    wide = [t.detach().double().contiguous().requires_grad_() for t in (x, w)]
+    y, expected = conv_transpose2d(x, w, stride=[2, 1]), F.conv_transpose2d(*wide, stride=[2, 1])
+    assert_close(y, expected)
+    for found, e in zip(
+        torch.autograd.grad(y.sin().sum(), (x, w)), torch.autograd.grad(expected.sin().sum(), wide), strict=True
+    ):
+        assert_close(found, e)
