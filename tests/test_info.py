@@ -13,9 +13,17 @@ import fastgan.ops
 from fastgan import info as report_of
 from fastgan.ops import _library
 
+# Without the finder of an editable installation, which would supply the compiled libraries that a copy lacks.
+ALONE = """
+import runpy, sys
+sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
+runpy.run_module("fastgan", run_name="__main__")
+"""
+
 
 def info(folder=None, **environment) -> str:
-    command, environment = [sys.executable, "-m", "fastgan", "info"], {**os.environ, **environment}
+    start = ["-c", ALONE] if folder else ["-m", "fastgan"]
+    command, environment = [sys.executable, *start, "info"], {**os.environ, **environment}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
