@@ -40,7 +40,8 @@ class Durations:
         clock = "processor time of one thread, as others used the machine" if self.busy else "the machine idle"
         return (
             f"about: the default run on {self.machine}, {clock},\n"
-            f"summed up from a few steps of each kind; {self.date}, fastgan {self.fastgan}, torch {self.torch}. No GPU timed.\n"
+            "summed up from the fastest of a few steps of each kind: a whole run takes up to a third more;\n"
+            f"{self.date}, fastgan {self.fastgan}, torch {self.torch}. No GPU timed.\n"
             "In a clone of the repository `python bench/recipe_durations.py` times your machine."
         )
 
