@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checke
     from fastgan.models import dcgan as dcgan
     from fastgan.models import esrgan as esrgan
     from fastgan.models import fewshot as fewshot
+    from fastgan.models import gfpgan as gfpgan
+    from fastgan.models import gfpgan_original as gfpgan_original
     from fastgan.models import mlp as mlp
     from fastgan.models import pix2pix as pix2pix
     from fastgan.models import r3gan as r3gan
@@ -48,6 +50,8 @@ OURS = {
     "esrgan.generator": "fastgan.models.esrgan:Generator",
     "esrgan.compact": "fastgan.models.esrgan:Compact",
     "esrgan.discriminator": "fastgan.models.esrgan:Discriminator",
+    "gfpgan.clean": "fastgan.models.gfpgan:Clean",
+    "gfpgan.original": "fastgan.models.gfpgan_original:Original",
     "stylegan2.generator": "fastgan.models.stylegan2:Generator",
     "stylegan2.discriminator": "fastgan.models.stylegan2:Discriminator",
     "stylegan3.generator": "fastgan.models.stylegan3:Generator",
