@@ -201,7 +201,9 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     from fastgan.data.pictures import in_memory
 
     if not hasattr(recipe, "translate"):
-        raise ValueError(f"--input: recipe {recipe.name} does not translate images; cyclegan and pix2pix do")
+        raise ValueError(
+            f"--input: recipe {recipe.name} does not translate images; cyclegan, pix2pix and realesrgan do"
+        )
     direction = direction or next(iter(recipe.generators))
     facts = {name: recipe.data.get(name) for name in ("resolution", "channels", "bits")}
     dataset = in_memory(load(source, labels=False, **facts), "translations are named after files")

@@ -12,7 +12,7 @@ from fastgan.cli.options import UsageError, need_extra, parse, seed_list
 from fastgan.options import Range
 
 # Options that only some recipes have, as `Recipe.sample_options` names them.
-NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input"}
+NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input", "tile", "overlap"}
 
 
 @dataclass(kw_only=True)
@@ -36,6 +36,10 @@ class Translation:
     """A folder of images to translate, instead of seeds."""
     direction: Literal["AtoB", "BtoA"] | None = None
     """From the first set to the second, or back. Default: AtoB, or what the run has learnt."""
+    tile: Annotated[int, Range(0, 1 << 16)] = 256
+    """Upscalers: the side of the tiles that --input's pictures are cut into, which bounds the memory. 0: none."""
+    overlap: Annotated[int, Range(0, 1 << 12)] = 16
+    """Upscalers: pixels that a tile sees of its neighbours, at most half a tile."""
 
 
 @dataclass(kw_only=True)
@@ -93,12 +97,13 @@ def sample(argv: list[str]) -> int:
     from fastgan.training.distributed import find_device
     from fastgan.training.log import save_samples
     from fastgan.training.recipe import draw
+    from fastgan.upscaling import upscale_folder
 
     options = parse(Options, argv, "fastgan sample", sample.__doc__.partition(":")[0])
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     if len(several := [f"--{name}" for name in ("separate", "interpolate", "mix", "input") if name in given]) > 1:
         raise UsageError(f"{' and '.join(several)} are different things to write: choose one")
-    for name, other in (("mix_layers", "mix"), ("direction", "input")):
+    for name, other in (("mix_layers", "mix"), ("direction", "input"), ("tile", "input"), ("overlap", "input")):
         if name in given and other not in given:
             raise UsageError(f"--{name.replace('_', '-')} says more about --{other}, which is not there")
     if {"input", "seeds"} <= given:
@@ -124,7 +129,11 @@ def sample(argv: list[str]) -> int:
     with torch.no_grad():
         if options.input is not None:
             out = options.out or _free(translated)
-            print(f"{out}: {sampling.translate_folder(recipe, networks, options.input, options.direction, out)} images")
+            if hasattr(recipe, "upscale"):
+                count = upscale_folder(recipe, networks, options.input, out, options.tile, options.overlap)
+            else:
+                count = sampling.translate_folder(recipe, networks, options.input, options.direction, out)
+            print(f"{out}: {count} images")
         elif options.interpolate is not None:
             frames = sampling.interpolate(recipe, networks, seeds, options.interpolate, label, truncation)
             print(sampling.save_video(frames, options.out or folder / f"{name}walk-{options.seeds}.gif"))

@@ -1,6 +1,7 @@
 """Other projects' checkpoints: read without running code from them, written as safetensors, loaded for sampling.
 
-What is read: `network-snapshot-*.pkl` of StyleGAN2-ADA, StyleGAN3 and R3GAN, `.pt` files in the rosinality layout, and plain
+What is read: `network-snapshot-*.pkl` of StyleGAN2-ADA, StyleGAN3 and R3GAN, `.pt` files in the rosinality layout (those of
+pSp and e4e, whose decoder it is, among them), `.pth` files of Real-ESRGAN, GFP-GAN, CycleGAN and pix2pix, and plain
 state_dicts (`.pt`, `.pth`, `.safetensors`) of the same networks. The result is one .safetensors file, with the name of the
 network and its constructor arguments in the header, and the same as a .json beside it, for people.
 """
@@ -21,18 +22,22 @@ import torch
 from torch import nn
 
 from fastgan._default_device import on_cpu
-from fastgan.convert import infer, rosinality, unpickler
+from fastgan.convert import image_to_image, infer, rosinality, unpickler
+from fastgan.convert.converted import IMAGE_TO_IMAGE, Converted
 from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network, checksum
 from fastgan.convert.unpickler import Record
-from fastgan.media import Image
-from fastgan.models.draw import draw
 from fastgan.untrusted import BadFile, clip, open_regular, parse_json, read_tensors, shorten, torch_file
 from fastgan.untrusted.pickles import UnsafePickle
 
 __all__ = ["Converted", "UnknownNetwork", "UnsafePickle", "convert", "load", "read"]
 
-_NAMES = {"G_ema": ("G_ema", "g_ema"), "G": ("G", "g"), "D": ("D", "d")}
+# What files call a network; the last ones are of files that hold one network, whichever that is.
+_NAMES = {
+    "G_ema": ("G_ema", "g_ema", "params_ema", "params", "state_dict"),
+    "G": ("G", "g", "params", "state_dict"),
+    "D": ("D", "d", "params", "state_dict"),
+}
 # What DataParallel, R3GAN's training code and torch.compile put their networks under.
 _WRAPPERS = ("module.", "Model.", "_orig_mod.")
 _MOST_ARGUMENTS = 2000
@@ -78,13 +83,29 @@ def _unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _from_record(record: Record, source: str) -> Network:
     # What training left there and no network of ours keeps: R3GAN's type markers are attributes, not tensors.
     state = _unwrapped(record.state_dict())
-    model = infer.identify(state)
+    try:
+        model = infer.identify(state)
+    except UnknownNetwork:
+        if (inner := _known_part(record)) is None:
+            raise
+        return inner
     arguments = record.arguments
     synthesis = arguments.pop("synthesis_kwargs", None) or {}
     if not isinstance(synthesis, dict):
         raise UnknownNetwork(f"synthesis_kwargs is {clip(synthesis)}, expected a dict")
     arguments |= synthesis
     return Network(model, arguments or infer.arguments(model, state), state, source, half=_half_stages(record))
+
+
+def _known_part(record: Record) -> Network | None:
+    """The StyleGAN generator that is one part of a larger network: EG3D's, for one, whose images are planes of features for its
+    renderer, which no network here is. None where no part is one."""
+    for name, child in record.children().items():
+        if isinstance(child, Record) and {"mapping", "synthesis"} <= child.children().keys():
+            found = _from_record(child, f"{record.class_name}.{name}")
+            found.part = name
+            return found
+    return None
 
 
 def _half_stages(record: Record) -> list[int]:
@@ -104,9 +125,9 @@ def _from_state(state: Any, beside: dict, source: str) -> Network:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise UnknownNetwork(f"{clip(name)} is {clip(tensor)}, expected a tensor with a name")
-    state = _unwrapped(state)
+    state = image_to_image.tidied(rosinality.decoder(_unwrapped(state)))
     if rosinality.is_generator(state):
-        average = beside.get("latent_avg")
+        average = rosinality.one_average(beside.get("latent_avg"))
         state = rosinality.generator(state, average)
         found = Network("stylegan2.generator", infer.arguments("stylegan2.generator", state), state, source)
         # That layout clamps nothing.
@@ -225,6 +246,9 @@ def convert(
         with contextlib.suppress(OSError):
             partial.unlink()
         raise ValueError(f"{out} cannot be written: {shorten(error)}") from error
+    if found.part:
+        channels = found.arguments.get("img_channels")
+        say(f"only part {found.part!r} of the network is known and converted; its images have {channels} channels")
     if found.half and "FP16Stages" not in found.arguments:
         say(
             f"training ran the stages {found.half} in bfloat16 (FP16Stages); converted, all run in float32, which is more"
@@ -242,44 +266,6 @@ def _average(generator: nn.Module) -> torch.Tensor:
     return torch.stack(parts).mean(0)
 
 
-class Converted:
-    """A converted generator for sampling; stands where a recipe does in `fastgan sample`."""
-
-    medium = Image
-    sample_columns = ()  # one image a seed
-
-    def __init__(self, model: str, generator: nn.Module):
-        self.name, self.generator = model, generator
-        r3gan = model.startswith("r3gan")
-        self.z_dim = generator.config.latent if r3gan else generator.z_dim
-        self.classes = generator.config.num_classes if r3gan else generator.c_dim
-        self.data = {"num_classes": self.classes}
-        # A network without styles says so itself.
-        self.sample_options = ("separate", "interpolate", "class_label", "truncation", "mix")
-
-    def latents(self, seeds: list[int]) -> torch.Tensor:
-        """float32 [N, z_dim]; seed s gives the picture that the original projects show for it (numpy's RandomState)."""
-        return torch.stack([torch.from_numpy(np.random.RandomState(s).randn(self.z_dim)).float() for s in seeds])
-
-    def labels(self, seeds: list[int]) -> torch.Tensor | None:
-        """int64 [N], a class per seed, in turn; None for a network without classes."""
-        return torch.tensor([seed % self.classes for seed in seeds], device="cpu") if self.classes else None
-
-    def generate(
-        self,
-        networks: dict[str, nn.Module],
-        latents: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        truncation: float = 1.0,
-    ) -> torch.Tensor:
-        """Images in about [-1, 1], [N, C, H, W]. Raises ValueError for a truncation that the network does not have."""
-        return draw(self.name, networks["generator"], latents, labels, truncation)
-
-    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
-        """Images of seeds, classes in turn."""
-        return self.generate(networks, self.latents(seeds), self.labels(seeds))
-
-
 @on_cpu
 def load(
     path: str | Path, device: str | torch.device = "cpu", *, say: Callable[[str], None] = _say
@@ -294,6 +280,9 @@ def load(
         if re.fullmatch(r"step-\d+", Path(path).resolve().parent.name):
             raise UnknownNetwork(f"{path} is a part of a run's checkpoint: name its folder, {Path(path).parent}")
         raise UnknownNetwork(f"{path} was not written by fastgan convert: run `fastgan convert {path} OUT.safetensors`")
+    if found.model in IMAGE_TO_IMAGE:
+        generator = found.build().to(device)
+        return IMAGE_TO_IMAGE[found.model](found.model, generator), {"generator": generator}
     if found.model not in ("stylegan2.generator", "stylegan3.generator", "r3gan.generator"):
         raise UnknownNetwork(f"{path} is a {clip(found.model)}: only generators draw samples")
     generator = found.build().to(device)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from fastgan.convert import image_to_image
 from fastgan.untrusted import BadFile, clip, shorten
 
 State = Mapping[str, torch.Tensor]
@@ -157,6 +158,7 @@ FAMILIES = [
     ("b4.fc.weight", "stylegan2.discriminator", _stylegan2_discriminator),
     ("AggregationLayer.Layer.weight", "r3gan.generator", _r3gan),
     ("ExtractionLayer.Layer.weight", "r3gan.discriminator", _r3gan),
+    *image_to_image.FAMILIES,
 ]
 
 
@@ -171,7 +173,7 @@ def identify(state: State) -> str:
 
 def arguments(model: str, state: State) -> dict:
     """The original's constructor arguments of network `model` with this state_dict."""
-    find = next(function for _, name, function in FAMILIES if name == model)
+    find = next(function for key, name, function in FAMILIES if name == model and key in state)
     try:
         return find(state)
     except UnknownNetwork:

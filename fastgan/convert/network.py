@@ -21,7 +21,7 @@ class Network:
     """A network as found in a file: its name in `fastgan.models`, its original's constructor arguments, its tensors.
 
     `source` names the file in errors; `measure_average`: the mean latent is not in the file; `half`: the numbers of R3GAN's
-    stages that training ran in bfloat16.
+    stages that training ran in bfloat16; `part`: of which part of a larger network this is.
     """
 
     model: str
@@ -30,6 +30,7 @@ class Network:
     source: str
     measure_average: bool = False
     half: Sequence[int] = ()
+    part: str = ""
 
     def build(self) -> nn.Module:
         """The module, in eval mode. Raises UnknownNetwork where tensors and arguments do not fit: before it takes memory."""

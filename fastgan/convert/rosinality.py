@@ -14,12 +14,25 @@ from fastgan.convert.infer import DEFAULT_FILTER, State, UnknownNetwork, count
 from fastgan.ops import setup_filter
 
 
+def decoder(state: State) -> State:
+    """The generator in a file of pSp, e4e and those built on them, which keep it beside their encoder; else `state` itself."""
+    inner = {name.removeprefix("decoder."): t for name, t in state.items() if name.startswith("decoder.")}
+    return inner if is_generator(inner) else state
+
+
+def one_average(average: torch.Tensor | None) -> torch.Tensor | None:
+    """The mean latent [L] of one that is kept for each layer [layers, L]; None where the layers' differ."""
+    if isinstance(average, torch.Tensor) and average.dim() == 2 and len(average) > 1:
+        return average[0] if (average == average[0]).all() else None
+    return average
+
+
 def is_generator(state: State) -> bool:
     return "conv1.conv.modulation.weight" in state and "input.input" in state
 
 
 def is_discriminator(state: State) -> bool:
-    return "final_linear.1.weight" in state and "convs.0.0.weight" in state
+    return "final_linear.1.weight" in state and ("convs.0.0.weight" in state or "conv_body.0.0.weight" in state)
 
 
 def _filters(out: dict[str, torch.Tensor], names: list[str]) -> None:
@@ -75,7 +88,8 @@ def generator(state: State, latent_average: torch.Tensor | None = None) -> dict[
 
 
 def discriminator(state: State) -> dict[str, torch.Tensor]:
-    """The original's state_dict, architecture "resnet"."""
+    """The original's state_dict, architecture "resnet". BasicSR calls `conv_body` what is `convs` here."""
+    state = {name.replace("conv_body.", "convs.", 1): tensor for name, tensor in state.items()}
     out: dict[str, torch.Tensor] = {}
     levels = count(state, r"convs\.(\d+)\.") - 1
     if levels < 1:

@@ -186,6 +186,19 @@ class Generator(Network):
         self.model = nn.Sequential(*layers)
         initialise(self)
 
+    @classmethod
+    def from_reference(
+        cls,
+        input_nc: int,
+        output_nc: int,
+        ngf: int = 64,
+        norm: Norm = "instance",
+        use_dropout: bool = False,
+        n_blocks: int = 9,
+    ) -> Generator:
+        """The network of these options of the original's ResnetGenerator; `norm` is its option --norm."""
+        return cls(GeneratorConfig(input_nc, output_nc, ngf, n_blocks, norm, use_dropout))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.dim() != 4 or images.shape[2] % 4 or images.shape[3] % 4 or min(images.shape[2:]) < 16:
             raise ValueError(
@@ -233,6 +246,11 @@ class Discriminator(Network):
                 layers += [conv, activation(outputs, "lrelu"), nn.Identity()]
             self.model = nn.Sequential(*layers, Conv2d(outputs, 1, 4, 1, 1))
         initialise(self)
+
+    @classmethod
+    def from_reference(cls, input_nc: int, ndf: int = 64, n_layers: int = 3, norm: Norm = "instance") -> Discriminator:
+        """The network of these options of the original's NLayerDiscriminator; 0 layers: its PixelDiscriminator."""
+        return cls(DiscriminatorConfig(input_nc, ndf, n_layers, norm))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = in_pixels(images)

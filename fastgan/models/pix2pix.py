@@ -84,6 +84,19 @@ class Generator(Network):
         self.model = Level(config.out_channels, w, config.norm, level, image=config.in_channels)
         initialise(self)
 
+    @classmethod
+    def from_reference(
+        cls,
+        input_nc: int,
+        output_nc: int,
+        num_downs: int,
+        ngf: int = 64,
+        norm: Norm = "batch",
+        use_dropout: bool = True,
+    ) -> Generator:
+        """The network of these options of the original's UnetGenerator; `norm` is its option --norm."""
+        return cls(GeneratorConfig(input_nc, output_nc, ngf, num_downs, norm, use_dropout))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.dim() != 4 or images.shape[2] % self.multiple or images.shape[3] % self.multiple:
             raise ValueError(

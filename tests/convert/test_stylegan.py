@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from PIL import Image
-from snapshot import persistent, randomise, stand_ins, write_snapshot
+from snapshot import by_reference, persistent, randomise, stand_ins, write_snapshot
 from tolerances import assert_close
 
 from fastgan import convert
@@ -196,3 +196,24 @@ def test_other_kernels_and_no_noise_are_read_off_too(tmp_path):
     z = torch.randn(2, 8)
     with torch.no_grad():
         assert torch.equal(found(z, None), made(z, None))
+
+
+class Larger(torch.nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.renderer, self.backbone = torch.nn.Linear(2, 2), backbone
+
+
+def test_a_generator_that_is_part_of_a_larger_network(tmp_path, monkeypatch, capsys):
+    """As EG3D's, whose planes of features have 96 channels."""
+    stand_ins(monkeypatch)
+    arguments = SIZES | dict(c_dim=25, img_channels=96, mapping_kwargs={"num_layers": 2})
+    made = stylegan2.Generator.from_reference(**arguments).eval()
+    whole = by_reference(Larger(made), monkeypatch)
+    whole._modules["backbone"] = persistent(made, **arguments)
+    source = write_snapshot(tmp_path / "s.pkl", G_ema=whole)
+    out = convert.convert(source, tmp_path / "g.safetensors")
+    assert "only part 'backbone'" in capsys.readouterr().err
+    converted = convert.load(out)[1]["generator"]
+    z, camera = torch.randn(2, 8), torch.randn(2, 25)
+    assert_close(converted(z, camera, noise_mode="const"), made(z, camera, noise_mode="const").detach())

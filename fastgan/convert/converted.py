@@ -1,0 +1,113 @@
+"""Converted networks as `fastgan sample` uses them; each stands where a recipe does."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastgan.media import Image
+from fastgan.models.draw import draw
+
+
+class Converted:
+    """A converted generator for sampling; stands where a recipe does in `fastgan sample`."""
+
+    medium = Image
+    sample_columns = ()  # one image a seed
+
+    def __init__(self, model: str, generator: nn.Module):
+        self.name, self.generator = model, generator
+        r3gan = model.startswith("r3gan")
+        self.z_dim = generator.config.latent if r3gan else generator.z_dim
+        self.classes = generator.config.num_classes if r3gan else generator.c_dim
+        self.data = {"num_classes": self.classes}
+        # A network without styles says so itself.
+        self.sample_options = ("separate", "interpolate", "class_label", "truncation", "mix")
+
+    def latents(self, seeds: list[int]) -> torch.Tensor:
+        """float32 [N, z_dim]; seed s gives the picture that the original projects show for it (numpy's RandomState)."""
+        return torch.stack([torch.from_numpy(np.random.RandomState(s).randn(self.z_dim)).float() for s in seeds])
+
+    def labels(self, seeds: list[int]) -> torch.Tensor | None:
+        """int64 [N], a class per seed, in turn; None for a network without classes."""
+        return torch.tensor([seed % self.classes for seed in seeds], device="cpu") if self.classes else None
+
+    def generate(
+        self,
+        networks: dict[str, nn.Module],
+        latents: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        truncation: float = 1.0,
+    ) -> torch.Tensor:
+        """Images in about [-1, 1], [N, C, H, W]. Raises ValueError for a truncation that the network does not have."""
+        return draw(self.name, networks["generator"], latents, labels, truncation)
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
+        """Images of seeds, classes in turn."""
+        return self.generate(networks, self.latents(seeds), self.labels(seeds))
+
+
+class Translator:
+    """CycleGAN's and pix2pix's generators: images [-1, 1] of the size they were trained on, and as large ones out."""
+
+    call: ClassVar[dict[str, str]] = {}  # arguments of the network beside images
+
+    medium = Image
+    sample_columns = ()
+    sample_options: tuple[str, ...] = ("input",)
+
+    def __init__(self, model: str, generator: nn.Module):
+        self.name, self.generators = model, {"AtoB": "generator"}
+        # What the published networks were trained on; CycleGAN's have no layer that knows the size.
+        channels = next(m.in_channels for m in generator.modules() if isinstance(m, nn.Conv2d))
+        self.data = {"resolution": getattr(generator, "multiple", 256), "channels": channels}
+
+    def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
+        """images [N, C, H, W] in [-1, 1] -> translated ones. Raises ValueError for a way back, which is another file."""
+        if direction not in self.generators:
+            raise ValueError(
+                f"{self.name}: the file holds one direction: leave --direction out, and convert the other's file"
+            )
+        generator = networks["generator"]
+        return generator(images.to(next(generator.parameters()).device), **self.call)
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
+        raise ValueError(f"{self.name} makes images of images: give --input FOLDER instead of seeds")
+
+
+class Restorer(Translator):
+    """GFP-GAN: aligned faces in, restored ones out, with the noise of the file."""
+
+    call: ClassVar[dict[str, str]] = {"noise_mode": "const"}
+
+    def __init__(self, model: str, generator: nn.Module):
+        self.name, self.generators = model, {"AtoB": "generator"}
+        self.data = {"resolution": generator.config.resolution, "channels": 3}
+
+
+class Upscaler(Translator):
+    """Images of any size in, and larger ones out."""
+
+    sample_options = ("input", "tile", "overlap")
+
+    def __init__(self, model: str, generator: nn.Module):
+        super().__init__(model, generator)
+        self.scale, self.data = generator.config.scale, {"channels": generator.config.in_channels}
+
+    def upscale(self, networks: dict[str, nn.Module], images: torch.Tensor) -> torch.Tensor:
+        """images [N, C, H, W] in [-1, 1] -> [N, C, scale H, scale W]. The published networks take and give [0, 1]."""
+        generator = networks["generator"]
+        return generator((images.to(next(generator.parameters()).device) + 1) / 2) * 2 - 1
+
+
+IMAGE_TO_IMAGE = {
+    "esrgan.generator": Upscaler,
+    "esrgan.compact": Upscaler,
+    "gfpgan.clean": Restorer,
+    "gfpgan.original": Restorer,
+    "cyclegan.generator": Translator,
+    "pix2pix.generator": Translator,
+}
