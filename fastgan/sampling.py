@@ -19,6 +19,30 @@ MOST_FRAMES = 10_000  # of a walk: five minutes and a half
 MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
 
 
+def load_generator(
+    path: str | Path, device: str | torch.device = "cpu", recipe: Any = None
+) -> tuple[Any, dict[str, torch.nn.Module]]:
+    """(recipe, networks) of a run's folder, of a checkpoint in it, or of a file that `fastgan convert` wrote; the networks are
+    those that samples are drawn from, by name, in eval mode. recipe: as in `fastgan.recipes.load_run`.
+
+    Raises ValueError that says what is there instead, and what those two raise.
+    """
+    from fastgan import convert, recipes
+
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(
+            f"{path}: no such file or folder; expected a run, as fastgan train makes it, or a .safetensors"
+        )
+    if path.suffix == ".safetensors" and not path.is_dir():
+        if recipe is not None:
+            raise ValueError(f"--recipe {recipe} is for a run's folder: {path} says itself which network it holds")
+        return convert.load(path, device)
+    if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():
+        raise ValueError(f"{path} is not a run: fastgan convert {path} {path.with_suffix('.safetensors')} comes first")
+    return recipes.load_run(path, device, recipe)
+
+
 def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
     """The point at share t of the great arc from a to b, [N, D] each: latents keep a Gaussian's length on the way."""
     cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1, 1)[:, None]

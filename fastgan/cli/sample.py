@@ -65,27 +65,6 @@ class Options(Styles, Translation):
     """auto, cpu, cuda or cuda:N."""
 
 
-def _load_generator(path: Path, device, recipe: str | None):
-    """(recipe, networks) of a run folder, whose recipe may be called `recipe`, or of a file that `fastgan convert` wrote."""
-    from fastgan import convert, recipes
-    from fastgan.training.checkpoint import CheckpointError
-
-    if not path.exists():
-        raise UsageError(
-            f"{path}: no such file or folder; expected a run, as fastgan train makes it, or a .safetensors"
-        )
-    if path.suffix == ".safetensors" and not path.is_dir():
-        if recipe is not None:
-            raise UsageError(f"--recipe {recipe} is for a run's folder: {path} says itself which network it holds")
-        return convert.load(path, device)
-    if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():
-        raise UsageError(f"{path} is not a run: fastgan convert {path} {path.with_suffix('.safetensors')} comes first")
-    try:
-        return recipes.load_run(path, device, recipe)
-    except CheckpointError as error:
-        raise UsageError(str(error)) from error
-
-
 def sample(argv: list[str]) -> int:
     """Draw samples from a run or a converted checkpoint: fastgan sample RUN|FILE [--seeds 0-15] [--truncation 0.7] [...]"""
     need_extra()
@@ -118,7 +97,7 @@ def sample(argv: list[str]) -> int:
         raise UsageError(
             f"--interpolate is {options.interpolate}: {frames} frames, expected at most {sampling.MOST_FRAMES}"
         )
-    recipe, networks = _load_generator(options.run, find_device(options.device), options.recipe)
+    recipe, networks = sampling.load_generator(options.run, find_device(options.device), options.recipe)
     _check_offered(recipe, given)
     label, truncation = _label(recipe, options.class_label), options.truncation
     folder, inner, name = _place(options.run)

