@@ -8,8 +8,6 @@ the older one of rosinality's shape.
 from fastgan.nn import FusedLeakyReLU
 from fastgan.patch import rosinality, stylegan
 
-COMPILED_AT_IMPORT = ()
-
 
 def fused_bias_leakyrelu(input, bias, negative_slope=0.2, scale=2**0.5):
     return rosinality.fused_leaky_relu(input, bias, negative_slope, scale)
@@ -28,6 +26,18 @@ def bias_act(input, bias=None, dim=1, act="linear", alpha=None, gain=None, clamp
 
 def upfirdn2d(input, filter, up=1, down=1, padding=0, flip_filter=False, gain=1, use_custom_op=True):
     return stylegan.upfirdn2d(input, filter, up, down, padding, flip_filter, gain)
+
+
+def filter2d(input, filter, padding=0, flip_filter=False, gain=1, use_custom_op=True):
+    return stylegan.filter2d(input, filter, padding, flip_filter, gain)
+
+
+def upsample2d(input, filter, up=2, padding=0, flip_filter=False, gain=1, use_custom_op=True):
+    return stylegan.upsample2d(input, filter, up, padding, flip_filter, gain)
+
+
+def downsample2d(input, filter, down=2, padding=0, flip_filter=False, gain=1, use_custom_op=True):
+    return stylegan.downsample2d(input, filter, down, padding, flip_filter, gain)
 
 
 def filtered_lrelu(
@@ -54,8 +64,12 @@ MODULES = {
         "FusedBiasLeakyReLU": FusedBiasLeakyReLU,
     },
     "bias_act": {"bias_act": bias_act},
-    "upfirdn2d": {"upfirdn2d": (upfirdn2d, rosinality.upfirdn2d)},
+    "upfirdn2d": {
+        "upfirdn2d": (upfirdn2d, rosinality.upfirdn2d),
+        "filter2d": filter2d,
+        "upsample2d": upsample2d,
+        "downsample2d": downsample2d,
+    },
     "filtered_lrelu": {"filtered_lrelu": filtered_lrelu},
     "conv2d_gradfix": {name: stylegan.CONV2D_GRADFIX[name] for name in ("conv2d", "conv_transpose2d")},
 }
-PROVIDED: dict = {}

@@ -1,14 +1,27 @@
-"""The functions of an `op` package in the shape of rosinality's "stylegan2-pytorch", on `fastgan.ops`."""
+"""The functions of an `op` package in the shape of rosinality's "stylegan2-pytorch", on `fastgan.ops`.
 
-from fastgan import ops
-from fastgan.nn import FusedLeakyReLU
+pSp, e4e, ReStyle, HyperStyle, StyleCLIP and HairFastGAN hold it as `models.stylegan2.op`.
+"""
+
+from fastgan import nn, ops
 from fastgan.patch.stylegan import CONV2D_GRADFIX, integers
-
-COMPILED_AT_IMPORT = ("fused_act", "upfirdn2d")  # provided instead; first in MODULES, since importing `op` imports them
 
 
 def fused_leaky_relu(input, bias=None, negative_slope=0.2, scale=2**0.5):
-    return ops.bias_act(input, bias, act="lrelu", alpha=negative_slope, gain=scale)
+    """bias runs along axis 1, or, where only that fits an input [N, L, C], along its last, as forks for the CPU have it."""
+    last = bias is not None and input.dim() == 3 and input.shape[1] != len(bias) == input.shape[2]
+    return ops.bias_act(input, bias, 2 if last else 1, "lrelu", negative_slope, scale)
+
+
+class FusedLeakyReLU(nn.FusedLeakyReLU):
+    """`fastgan.nn.FusedLeakyReLU`, also with the arguments that older versions have: (channel, negative_slope, scale)."""
+
+    def __init__(self, channel, *args, **kwargs):
+        older = args and not isinstance(args[0], bool)
+        super().__init__(channel, *((True, *args) if older else args), **kwargs)
+
+    def forward(self, input):
+        return fused_leaky_relu(input, self.bias, self.negative_slope, self.scale)
 
 
 def upfirdn2d(input, kernel, up=1, down=1, pad=(0, 0)):
@@ -22,4 +35,3 @@ MODULES = {
     "upfirdn2d": {"upfirdn2d": upfirdn2d},
     "conv2d_gradfix": CONV2D_GRADFIX,
 }
-PROVIDED = {"conv2d_gradfix": {"enabled": True}}

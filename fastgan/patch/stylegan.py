@@ -12,8 +12,6 @@ from fastgan import ops
 from fastgan.ops._autocast import autocast, autocast_like
 from fastgan.ops.bias_act import ACTIVATIONS
 
-COMPILED_AT_IMPORT = ()
-
 
 def _check_impl(op: str, impl: str) -> None:
     if impl not in ("cuda", "ref"):
