@@ -89,5 +89,17 @@ CASES: dict[str, Case] = {
         (IMAGE, VECTOR, FILTER, FILTER),
         4,
     ),
+    "filtered_snake": Case(
+        lambda x, a, b, fu, fd: ops.filtered_snake(x, a, b, fu, fd, logscale=True),
+        (IMAGE[..., 0], VECTOR, VECTOR + 0.1, FILTER, FILTER),
+        5,
+    ),
+    "snake": Case(ops.snake, (IMAGE, 1.5 + 0.1 * VECTOR, 1 + VECTOR.abs()), 3),
 }
-LEFT_OUT = {"available", "decompositions", "no_weight_gradients", "setup_filter"}  # no ops of tensors that are trained
+LEFT_OUT = {
+    "available",
+    "decompositions",
+    "kaiser_sinc_filter",
+    "no_weight_gradients",
+    "setup_filter",
+}  # no ops of tensors that are trained

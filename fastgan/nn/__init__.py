@@ -8,22 +8,29 @@ from fastgan.nn.minibatch_stddev import MinibatchStdDev
 from fastgan.nn.modulated_conv2d import ModulatedConv2d
 from fastgan.nn.norm_act import InstanceNormAct2d
 from fastgan.nn.pixel_norm import PixelNorm
+from fastgan.nn.snake import Activation1d, DownSample1d, LowPassFilter1d, Snake, SnakeBeta, UpSample1d
 from fastgan.nn.upfirdn2d import Blur, Downsample, UpFirDn2d, Upsample
 
 __all__ = [
+    "Activation1d",
     "BiasAct",
     "Blur",
     "Conv2d",
     "ConvTranspose2d",
+    "DownSample1d",
     "Downsample",
     "EqualConv2d",
     "EqualLinear",
     "FilteredLReLU",
     "FusedLeakyReLU",
     "InstanceNormAct2d",
+    "LowPassFilter1d",
     "MinibatchStdDev",
     "ModulatedConv2d",
     "PixelNorm",
+    "Snake",
+    "SnakeBeta",
     "UpFirDn2d",
+    "UpSample1d",
     "Upsample",
 ]

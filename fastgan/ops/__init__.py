@@ -6,6 +6,7 @@ from fastgan.ops.bias_act import bias_act
 from fastgan.ops.conv2d import conv2d, conv_transpose2d, no_weight_gradients
 from fastgan.ops.conv2d_resample import conv2d_resample
 from fastgan.ops.filtered_lrelu import filtered_lrelu
+from fastgan.ops.filtered_snake import filtered_snake, kaiser_sinc_filter
 from fastgan.ops.fma import fma
 from fastgan.ops.grad_penalty import grad_penalty
 from fastgan.ops.grid_sample import grid_sample
@@ -15,6 +16,7 @@ from fastgan.ops.modulated_conv2d import modulated_conv2d
 from fastgan.ops.norm_act import norm_act
 from fastgan.ops.pixel_norm import pixel_norm
 from fastgan.ops.resample import downsample2d, filter2d, setup_filter, upsample2d
+from fastgan.ops.snake import snake
 from fastgan.ops.upfirdn2d import upfirdn2d
 
 _library.load_kernels()
@@ -30,16 +32,19 @@ __all__ = [
     "downsample2d",
     "filter2d",
     "filtered_lrelu",
+    "filtered_snake",
     "fma",
     "grad_penalty",
     "grid_sample",
     "gumbel_softmax",
+    "kaiser_sinc_filter",
     "minibatch_stddev",
     "modulated_conv2d",
     "no_weight_gradients",
     "norm_act",
     "pixel_norm",
     "setup_filter",
+    "snake",
     "upfirdn2d",
     "upsample2d",
 ]

@@ -1,0 +1,245 @@
+import pytest
+import torch
+from derivatives import derivatives
+from device import DEVICE, kernels, seeded
+from golden import golden_cases
+from tolerances import TOLERANCE, assert_close
+
+from fastgan.ops import filtered_snake, kaiser_sinc_filter, snake
+from fastgan.ops.filtered_snake import downsample1d, upsample1d
+
+IMPLS = ["reference", *kernels("filtered_snake")]
+DEFAULT_TAPS = next(  # as recorded: ours are within 3e-7 of them
+    (p.values[1]["filter"] for p in golden_cases("audio", "kaiser_sinc_filter1d") if p.id == "c095"), None
+)
+
+
+def tensor(*shape, dtype=torch.float64, seed=0, **kwargs):
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64).to(dtype).requires_grad_(**kwargs)
+
+
+def fir(taps, seed=7, dtype=torch.float64):
+    return torch.rand(taps, generator=seeded(seed), dtype=torch.float64).to(dtype) / taps + 0.02
+
+
+def naive(x, alpha, beta, fu, fd, up, down):
+    """The definition of a sum per output, written apart from the package."""
+    taps, size = len(fu), x.shape[2]
+    held = taps // up - 1
+    first = held * up + (taps - up) // 2
+    t = []
+    for m in range(size * up):
+        total = torch.zeros_like(x[..., 0])
+        for k in range(taps):
+            i, rest = divmod(m + first - k, up)
+            if rest == 0 and 0 <= i < size + 2 * held:
+                total = total + up * fu[k] * x[..., min(max(i - held, 0), size - 1)]
+        t.append(total)
+    t = torch.stack(t, -1)
+    v = t + (alpha[:, None] * t).sin() ** 2 / (beta[:, None] + 1e-9)
+    taps, size = len(fd), v.shape[2]
+    return torch.stack(
+        [
+            sum(fd[k] * v[..., min(max(o * down + k - (taps - 1) // 2, 0), size - 1)] for k in range(taps))
+            for o in range(-(-size // down))
+        ],
+        -1,
+    )
+
+
+SHAPES = [  # up, down, taps_u, taps_d
+    (2, 2, 12, 12),
+    (2, 2, 8, 8),
+    (2, 2, 13, 13),
+    (2, 2, 3, 2),
+    (2, 1, 12, 12),
+    (1, 2, 5, 12),
+    (2, 4, 12, 24),
+    (4, 2, 7, 1),
+    (4, 4, 24, 24),
+    (1, 1, 1, 1),
+    (1, 1, 12, 40),
+]
+
+
+@pytest.mark.parametrize("up, down, taps_u, taps_d", [*SHAPES, (3, 3, 18, 18), (3, 2, 4, 6)])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_definition(impl, up, down, taps_u, taps_d):
+    for size in (1, 2, 5, 31):
+        x, alpha, beta = tensor(2, 3, size), tensor(3, seed=1), tensor(3, seed=2).abs() + 0.5
+        fu, fd = fir(taps_u), fir(taps_d, seed=8)
+        expected = naive(x, alpha, beta, fu, fd, up, down)
+        assert_close(filtered_snake(x, alpha, beta, fu, fd, up, down, impl=impl), expected)
+
+
+@pytest.mark.parametrize("up, down, taps_u, taps_d", [*SHAPES, (3, 2, 6, 5)])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_gradients(impl, up, down, taps_u, taps_d):
+    for size in (1, 4):
+        inputs = tensor(2, 2, size, requires_grad=True), tensor(2, seed=1, requires_grad=True), tensor(2, seed=2) + 3
+        inputs[2].requires_grad_()
+
+        def f(x, alpha, beta):
+            return filtered_snake(x, alpha, beta, fir(taps_u), fir(taps_d), up, down, impl=impl)
+
+        assert torch.autograd.gradcheck(f, inputs)
+        assert torch.autograd.gradgradcheck(f, inputs)
+
+
+@pytest.mark.parametrize("case, arrays", golden_cases("audio", "activation1d"))
+@pytest.mark.parametrize("impl", IMPLS)
+def test_golden(impl, case, arrays):
+    kwargs = case["kwargs"]
+    up, down = kwargs.get("up_ratio", 2), kwargs.get("down_ratio", 2)
+    fu, fd = (arrays.get(n, DEFAULT_TAPS).double().flatten() for n in ("up_filter", "down_filter"))
+
+    def f(x, alpha, beta=None):
+        return filtered_snake(x, alpha, beta, fu, fd, up, down, kwargs["alpha_logscale"], impl=impl)
+
+    inputs = {n: arrays[n] for n in ("x", "alpha", "beta") if n in arrays}
+    for name, found in derivatives(f, inputs, arrays["gy"], arrays["v"], by="x").items():
+        assert_close(found, arrays[name], 1e-11)
+
+
+@pytest.mark.parametrize("case, arrays", golden_cases("audio", "snake", "snakebeta", "snake1d_dac"))
+@pytest.mark.parametrize("impl", IMPLS)
+def test_golden_snake(impl, case, arrays):
+    def f(x, alpha, beta=None):
+        return snake(x, alpha, beta, case["kwargs"].get("alpha_logscale", False), impl=impl)
+
+    inputs = {n: arrays[n] for n in ("x", "alpha", "beta") if n in arrays}
+    for name, found in derivatives(f, inputs, arrays["gy"], arrays["v"], by="x").items():
+        assert_close(found, arrays[name], 1e-9)
+
+
+@pytest.mark.parametrize("case, arrays", golden_cases("audio", "upsample1d", "downsample1d"))
+def test_golden_resampling(case, arrays):
+    resample = upsample1d if case["op"] == "upsample1d" else downsample1d
+    x = arrays["x"].clone().requires_grad_()
+    y = resample(x, arrays["filter"].double().flatten(), case["kwargs"]["ratio"])
+    assert_close(y, arrays["y"])
+    assert_close(torch.autograd.grad(y, x, arrays["gy"])[0], arrays["gx"])
+
+
+@pytest.mark.parametrize("case, arrays", golden_cases("audio", "kaiser_sinc_filter1d"))
+def test_golden_filter(case, arrays):
+    kwargs = case["kwargs"]
+    f = kaiser_sinc_filter(kwargs["cutoff"], kwargs["half_width"], kwargs["kernel_size"])
+    assert_close(f, arrays["filter"].flatten().cpu(), 1e-6)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_dtypes(impl, dtype):
+    x, alpha, beta = (tensor(*s, dtype=dtype, seed=i) for i, s in enumerate([(2, 3, 101), (3,), (3,)]))
+    inputs = [t.requires_grad_() for t in (x, alpha, beta)]
+    y = filtered_snake(*inputs, logscale=True, impl=impl)
+    wide = [t.detach().double().requires_grad_() for t in inputs]
+    expected = filtered_snake(*wide, logscale=True, impl="reference")
+    assert y.dtype == dtype
+    assert_close(y, expected)
+    dy = tensor(2, 3, 101, dtype=dtype, seed=5)
+    for found, right in zip(
+        torch.autograd.grad(y, inputs, dy), torch.autograd.grad(expected, wide, dy.double()), strict=True
+    ):
+        assert found.dtype == dtype
+        assert_close(found, right)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_parameters_in_float32_of_a_16_bit_signal(impl):
+    x, alpha = tensor(1, 3, 9, dtype=torch.bfloat16), tensor(3, dtype=torch.float32)
+    y = filtered_snake(x, alpha, impl=impl)
+    assert y.dtype == torch.bfloat16
+    assert_close(y, filtered_snake(x.double(), alpha.double(), impl="reference"))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_no_elements(impl):
+    for shape in ((0, 3, 5), (2, 0, 5), (2, 3, 0)):
+        x, alpha = torch.zeros(shape, requires_grad=True), torch.ones(shape[1], requires_grad=True)
+        y = filtered_snake(x, alpha, up=2, down=4, fu=fir(4).float(), impl=impl)
+        assert y.shape == (*shape[:2], -(-shape[2] // 2))
+        dx, dalpha = torch.autograd.grad(y.sum(), (x, alpha))
+        assert dx.shape == shape and not dalpha.any()
+        assert snake(x, alpha, impl=impl).shape == shape
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_strides(impl):
+    x, alpha = tensor(3, 22, 4).permute(2, 0, 1), tensor(3)
+    expected = filtered_snake(x.contiguous(), alpha, impl="reference")
+    assert_close(filtered_snake(x, alpha, impl=impl), expected)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_zero_and_negative_alpha(impl):
+    x, alpha = tensor(1, 3, 11), torch.tensor([0.0, -1.5, 2.0], dtype=torch.float64, requires_grad=True)
+    y = filtered_snake(x, alpha, impl=impl)
+    none = torch.tensor([1e-30] * 3, dtype=torch.float64)
+    assert_close(y[:, 0], filtered_snake(x, none, torch.ones_like(none), impl="reference")[:, 0])
+    assert torch.autograd.grad(y.sum(), alpha)[0].isfinite().all()
+
+
+def test_gradient_of_filters():
+    fu, fd = fir(4).requires_grad_(), fir(5).requires_grad_()
+    x, alpha = tensor(1, 2, 5, requires_grad=True), tensor(2, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *t: filtered_snake(t[0], t[1], None, t[2], t[3]), (x, alpha, fu, fd))
+
+
+def test_snake_of_any_rank():
+    for shape in ((2, 3), (2, 3, 4, 5)):
+        x, alpha = tensor(*shape), tensor(3).abs()
+        wide = alpha.reshape(3, *[1] * (x.dim() - 2))
+        assert_close(snake(x, alpha), x + (wide * x).sin() ** 2 / (wide + 1e-9))
+        assert_close(snake(x, alpha[None, :, None]), snake(x, alpha))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles(dynamic):
+    def f(x, alpha, beta):
+        return filtered_snake(x, alpha, beta, logscale=True)
+
+    compiled = torch.compile(f, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for size in (9, 12):
+        inputs = [tensor(2, 3, size, requires_grad=True), tensor(3, requires_grad=True), tensor(3, requires_grad=True)]
+        found = torch.autograd.grad(compiled(*inputs).square().sum(), inputs)
+        for one, other in zip(found, torch.autograd.grad(f(*inputs).square().sum(), inputs), strict=True):
+            assert_close(one, other)
+
+
+def test_opcheck():
+    x, a, c = (t.requires_grad_() for t in (tensor(2, 3, 7), tensor(3), tensor(3)))
+    torch.library.opcheck(torch.ops.fastgan.filtered_snake.default, (x, a, c, fir(4), fir(5), 2, 4))
+    torch.library.opcheck(torch.ops.fastgan.filtered_snake.default, (x, a, c, None, None, 1, 1))
+    dy = tensor(2, 3, 4, requires_grad=True)
+    torch.library.opcheck(torch.ops.fastgan.filtered_snake_backward.default, (dy, x, a, c, fir(4), fir(5), 2, 4))
+
+
+def test_autocast():
+    x, alpha = tensor(2, 3, 9, dtype=torch.bfloat16), tensor(3, dtype=torch.float32)
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        assert filtered_snake(x, alpha).dtype == torch.bfloat16
+        assert filtered_snake(x.float(), alpha).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "error, message, call",
+    [
+        (TypeError, "x has dtype torch.int64", lambda x, a: filtered_snake(x.long(), a)),
+        (ValueError, "x has shape .* expected 3 dimensions", lambda x, a: filtered_snake(x[0], a)),
+        (ValueError, r"alpha has shape \(2,\); expected \(3,\) or \(1, 3, 1\)", lambda x, a: filtered_snake(x, a[:2])),
+        (ValueError, "beta has shape", lambda x, a: snake(x, a, a[None])),
+        (TypeError, "alpha has dtype torch.float16", lambda x, a: snake(x, a.half())),
+        (ValueError, "up=0; expected >= 1", lambda x, a: filtered_snake(x, a, up=0)),
+        (TypeError, "down=1.5; expected an integer", lambda x, a: filtered_snake(x, a, down=1.5)),
+        (ValueError, "fu has 1 taps; expected at least up=2", lambda x, a: filtered_snake(x, a, fu=torch.ones(1))),
+        (ValueError, r"fd has shape \(2, 3\)", lambda x, a: filtered_snake(x, a, fd=torch.ones(2, 3))),
+        (TypeError, "eps=None; expected a number", lambda x, a: snake(x, a, eps=None)),
+        (ValueError, "impl='fast' is unknown", lambda x, a: snake(x, a, impl="fast")),
+        (ValueError, "cutoff=0.7; expected 0 to 0.5", lambda x, a: kaiser_sinc_filter(0.7, 0.1, 12)),
+    ],
+)
+def test_wrong_arguments(error, message, call):
+    with pytest.raises(error, match=message):
+        call(torch.zeros(2, 3, 5), torch.zeros(3))
