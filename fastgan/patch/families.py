@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from fastgan.patch import basicsr, mmcv, rosinality, stylegan
+import torch
+
+from fastgan.patch import basicsr, mmcv, rosinality, stylegan, vocoder
 from fastgan.patch.imports import exists, submodules
 
 
@@ -49,6 +51,15 @@ FAMILIES = (
         provided=stylegan.PROVIDED,
         reexports=False,
     ),
+    Family(
+        vocoder.ALIAS_FREE,
+        marks=("cuda.activation1d", "torch.act"),
+        compiled_at_import=("cuda.activation1d",),
+        provided=vocoder.PROVIDED,
+        reexports=False,
+    ),
+    Family(vocoder.ALIAS_FREE_TORCH, marks=("resample",)),
+    Family(vocoder.CODEC),
 )
 # Names that say nothing without their neighbour: torch and others have functions of the same names.
 ONLY_WITH = {"conv2d": "no_weight_gradients", "conv_transpose2d": "no_weight_gradients", "grid_sample": "", "fma": ""}
@@ -69,16 +80,28 @@ def of(package: str) -> tuple[str, Family]:
 
 def one_module(module: ModuleType) -> Family:
     """The family of a single module, by what is defined in it. Raises: ValueError where nothing is known."""
-    own = {n: v for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__}
+    own = {n: v for n, v in vars(module).items() if callable(v) and _is_of(v, module) and not _inherits(v)}
     names = {n: choices for n, choices in _by_name().items() if n in own and ONLY_WITH.get(n, n) in own}
+    names |= {n: vocoder.forward_of for n, v in own.items() if vocoder.is_known(v)}
     if not names:
         found = ", ".join([*submodules(module.__name__), *own]) or "nothing"
         raise ValueError(
             f"patch_ops: nothing of {module.__name__!r} is known. Found: {found}. Expected a package with the module"
             f" {' or '.join(mark for family in FAMILIES for mark in family.marks)}, or a module that defines one of"
-            f" {', '.join(_by_name())}"
+            f" {', '.join(_by_name())}, a Snake activation or filters around one"
         )
     return Family({"": names})
+
+
+def _is_of(value: object, module: ModuleType) -> bool:
+    """Whether it was defined there, or fastgan has replaced it. A scripted function does not say where it is from."""
+    where = getattr(value, "__module__", None) or ""
+    return where == module.__name__ or where.startswith("fastgan.patch.") or isinstance(value, torch.jit.ScriptFunction)
+
+
+def _inherits(value: object) -> bool:
+    """Whether it is a module whose forward is another's, which is served there."""
+    return isinstance(value, type) and issubclass(value, torch.nn.Module) and "forward" not in vars(value)
 
 
 def _by_name() -> dict[str, tuple]:

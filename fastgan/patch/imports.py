@@ -20,7 +20,9 @@ class Inert:
     def __call__(self, name: str) -> Callable:
         if name.startswith("__") or find(f"{self.module}.{name}") is not None:  # a submodule yet to be imported
             raise AttributeError(name)
+        return self.named(name)
 
+    def named(self, name: str) -> Callable:
         def missing(*args, **kwargs):
             raise RuntimeError(
                 f"{self.module}.{name} is an inert stand-in of fastgan.patch_ops, since the module cannot be imported"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
-from fastgan.patch import families
+from fastgan.patch import families, vocoder
 from fastgan.patch.imports import Inert, culprit, exists, is_ours, stand_in
 from fastgan.patch.report import MISSING, Assignment, Line, PatchReport, unpatch
 
@@ -140,7 +140,7 @@ class _Patch:
             if called:
                 self.report.replaced.append(Line(where, f"kept: it calls {called[0]}, which is fastgan's now"))
             else:
-                self.report.refused.append(Line(where, "a class whose forward calls no function that is replaced"))
+                self.exchange_forward(where, original)
         else:
             fitting = [own for own in _choices(choice) if _fits(original, own)]
             if fitting:
@@ -149,6 +149,14 @@ class _Patch:
                 wanted = " or ".join(f"({', '.join(inspect.signature(own).parameters)})" for own in _choices(choice))
                 why = f"its parameters are {inspect.signature(original)}; expected {wanted}"
                 self.report.refused.append(Line(where, why))
+
+    def exchange_forward(self, where: str, cls: type) -> None:
+        forward = vocoder.forward_of(cls)
+        if isinstance(forward, str):
+            self.report.refused.append(Line(where, forward))
+        else:
+            self.report.change(Assignment(cls, "forward", vars(cls)["forward"], forward))
+            self.report.replaced.append(Line(f"{where}.forward", "fastgan.ops, where a probe agrees"))
 
     def rebind(self, exchanged: dict[int, tuple[object, object]]) -> None:
         """Every name of every module that is bound to one of the originals."""
@@ -180,14 +188,15 @@ def _fits(original: Callable, replacement: Callable) -> bool:
     """Whether whatever the original is called with means the same to the replacement: the same parameters in the same
     places. A decorator's (*args, **kwargs), or no signature, says nothing and is taken."""
     known = list(inspect.signature(replacement).parameters)
-    try:
-        taken = inspect.signature(original).parameters.values()
-    except ValueError:  # of a torch.autograd.Function's apply
-        return True
-    return all(
-        parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or [parameter.name] == known[i : i + 1]
-        for i, parameter in enumerate(taken)
-    )
+    if hasattr(original, "schema"):  # a torch.jit.ScriptFunction
+        taken = [argument.name for argument in original.schema.arguments]
+    else:
+        try:
+            parameters = inspect.signature(original).parameters.values()
+        except ValueError:  # of a torch.autograd.Function's apply
+            return True
+        taken = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return taken == known[: len(taken)]
 
 
 def _described(replacement: Callable) -> str:
