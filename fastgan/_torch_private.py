@@ -136,3 +136,13 @@ def hooks(module: nn.Module) -> str:
         kinds |= {"a forward of its own": "forward" in own, "global hooks": True}
         return next(kind for kind, present in kinds.items() if present)
     return ""
+
+
+def module_hooks(module: nn.Module | None, but_pre: bool = False) -> list[dict] | bool:
+    """The dictionaries in which torch keeps who would see a call of the module (`but_pre`: without those before it); of None,
+    whether somebody sees every module's. As `hooks`, an error rather than hooks missed."""
+    if module is None:
+        return _module._has_any_global_hook()
+    own = module.__dict__
+    kinds = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks", *(() if but_pre else ("_forward_pre_hooks",)))
+    return [own[kind] for kind in kinds]

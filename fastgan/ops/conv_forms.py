@@ -6,7 +6,9 @@ Float32 alone, and not within torch.compile. Measured: bench/bench_conv3x3.py.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -215,9 +217,27 @@ def serving(w: torch.Tensor, form: Form) -> Algorithm | None:
     return None
 
 
+_plainly = False  # see `plainly`
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Within, convolutions are torch's, and modulated ones share their weight: what a frozen network is recorded as."""
+    global _plainly
+    before, _plainly = _plainly, True
+    try:
+        yield
+    finally:
+        _plainly = before
+
+
+def plain() -> bool:
+    return _plainly
+
+
 def choose(x: torch.Tensor, w: torch.Tensor, form: Form) -> Algorithm | None:
     """What `convolution(x, w, bias, form)` is computed by; None: by torch."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or 0 in x.shape or 0 in w.shape:
+    if _plainly or x.dtype != torch.float32 or x.device.type != "cpu" or 0 in x.shape or 0 in w.shape:
         return None
     algorithm = serving(w, form)
     return algorithm if algorithm is not None and algorithm.takes(x, w, form) else None

@@ -21,6 +21,7 @@ from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, check_rank
 from fastgan.ops.conv2d_resample import check_filter, conv2d_resample
 from fastgan.ops.conv_forms import WINOGRAD, Form, choose
+from fastgan.ops.conv_forms import plain as plainly
 
 EPSILON = 1e-8
 MATRIX_OUTPUTS = 32  # at most, for the matrix product: with 512 it took twice as long as the convolution on a Zen 5
@@ -161,7 +162,7 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
     so it serves neither that layout nor where gradients are recorded; the product serves both.
     Not measured on a GPU, where the shared form is taken.
     """
-    if transforming() or not len(x):
+    if transforming() or not len(x) or plainly():
         return "shared"
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:

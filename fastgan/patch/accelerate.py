@@ -8,11 +8,12 @@ from torch import nn
 from fastgan._torch_private import storage_uses
 from fastgan.patch import forms, graphed, rules
 from fastgan.patch.chain import LAID_OUT, PLAN, Accelerated, Chain, Steps, Straight, accelerated
+from fastgan.patch.frozen import Frozen
 from fastgan.patch.report import MISSING, Assignment, Layout, Line, PatchReport
 from fastgan.patch.straight import Plan, make_plan
 
 
-def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False) -> PatchReport:
+def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False, freeze: bool = False) -> PatchReport:
     """Fuses layers of `module` in place: activations into the layer before them, instance norm with activation and residual,
     depthwise filters that are not learnt, equalised layers; on the CPU some convolutions take a faster form. Of transposed ones
     in evaluation mode the weights are laid out channels last, which is faster (a DCGAN generator in all: 1.25 to 1.7 times),
@@ -25,6 +26,11 @@ def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False) -
         dry_run: print the plan and change nothing.
         graphs: on a GPU, in evaluation mode and without gradients, replay the whole of `module` as a CUDA graph once inputs of
             a shape were seen twice; what its Python decides by other things than its inputs' shapes is then decided once.
+        freeze: on the CPU, in evaluation mode and without gradients, serve `module`: once a kind of input was seen twice, weights
+            are packed for oneDNN, norms, activations and sums are folded into the convolutions, and nothing is asked or laid
+            out again per call (fastgan.patch.frozen.Frozen; 1.2 to 2 times as fast as eager, twice the memory of the weights).
+            What its Python decides by other things than shapes, numbers and strings among its arguments and its modules'
+            attributes is then decided once.
 
     Returns: a report of what is replaced, and of what is not and why. `fastgan.unpatch(report)` takes it all back. A copy
     or an unpickled copy of an accelerated network is accelerated too.
@@ -34,7 +40,7 @@ def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False) -
     looks at stays as it is, also where the hook comes later. Accelerating twice changes nothing more.
 
     Raises: TypeError unless `module` is a nn.Module in Python (a ScriptModule is not); ValueError for `graphs` where it is not
-    all on one CUDA device.
+    all on one CUDA device, and for `freeze` unless it is in evaluation mode and on the CPU.
 
     Examples:
         >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.InstanceNorm2d(8), torch.nn.ReLU())
@@ -44,6 +50,8 @@ def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False) -
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"accelerate: module is {type(module).__name__}; expected a torch.nn.Module in Python")
     device = _graph_device(module) if graphs else None
+    if freeze:
+        _check_frozen(module)
     report = PatchReport(f"accelerate({type(module).__name__})", dry_run)
     names = {m: name for name, m in module.named_modules()}
     inside: set[nn.Module] = set()  # run by a chain around them
@@ -58,6 +66,8 @@ def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False) -
             _chain(m, names, report)
         elif not _is_torchs(m) and (m._modules or m._parameters):
             _straight(m, name, report)
+    if freeze:
+        _freeze(module, report)
     if device is not None and isinstance(vars(module).get("forward"), graphed.Graphed):
         report.refused.append(Line(type(module).__name__, "already runs by CUDA graphs"))
     elif device is not None and "forward" in vars(module):
@@ -69,6 +79,26 @@ def accelerate(module: nn.Module, dry_run: bool = False, graphs: bool = False) -
     if dry_run:
         print(report)
     return report
+
+
+def _check_frozen(module: nn.Module) -> None:
+    devices = {t.device.type for t in (*module.parameters(), *module.buffers())} - {"cpu"}
+    if devices:
+        raise ValueError(
+            f"accelerate: freeze is for the CPU, {type(module).__name__} is on {devices.pop()}; use graphs=True"
+        )
+    if any(m.training for m in module.modules()):
+        raise ValueError(f"accelerate: freeze wants evaluation mode; call {type(module).__name__}.eval() first")
+
+
+def _freeze(module: nn.Module, report: PatchReport) -> None:
+    name, own = type(module).__name__, vars(module).get("forward")
+    if own is not None:
+        why = "already frozen" if isinstance(own, Frozen) else "it has a forward of its own, which is not frozen"
+        report.refused.append(Line(name, why))
+        return
+    report.change(Assignment(vars(module), "forward", MISSING, Frozen(module)))
+    report.replaced.append(Line(name, "forward -> recorded and packed, without gradients"))
 
 
 def _graph_device(module: nn.Module) -> torch.device:

@@ -38,7 +38,13 @@ def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     transposed = type(module) is nn.ConvTranspose2d
     if (transposed and recorded(module, x)) or torch.compiler.is_compiling():
         return module(x)
-    if x.dim() != 4 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not other_form(module):
+    if (
+        x.dim() != 4
+        or x.device.type != "cpu"
+        or conv_forms.plain()
+        or torch.is_autocast_enabled("cpu")
+        or not other_form(module)
+    ):
         return module(x)
     if not transposed or not _over_one_pixel(module):
         return _convolution(module, x, module.bias) if _takes_other_form(module, x) else module(x)

@@ -1,0 +1,234 @@
+"""When the recorded function may run in place of the network, and what it must look at to know."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from fastgan._torch_packed import tree_flatten
+from fastgan._torch_private import autocast_anywhere, eager, module_hooks
+from fastgan.patch.frozen.plan import compile
+from fastgan.patch.frozen.tape import Tape, record
+
+MOST = 4  # kinds of inputs that are remembered, the last used: each has packed weights of its own
+TOLERANCE = 1e-4  # of the largest number in a result
+PLAIN = {int, float, bool, str, type(None)}
+TRIES = 3  # recordings, while the network changes its own attributes
+WEIGHTS = WeightNorm, SpectralNorm  # hooks that make a weight: recorded with the rest
+
+
+class Frozen:
+    """The forward of `module`: of each kind of input (shapes, types, other arguments) the first call is recorded, the second is
+    compared with the network's own result, and further ones run what was recorded.
+
+    With gradients, in training mode, under autocast, a compiler or a transform, with hooks on submodules, and for inputs that are
+    not plain tensors, numbers and strings, the network runs as ever. Where a parameter, buffer, submodule or attribute is another
+    than it was, everything is recorded anew. Values written past autograd's knowledge (`parameter.data.copy_()`) are not seen.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._module = module
+        self._reset()
+
+    def _reset(self) -> None:
+        self._kinds: dict[tuple, Tape | Callable] = {}
+        self._seen: _Seen | None = None
+        self._tries, self.refused = 0, ""
+        self._lock = threading.Lock()
+
+    @property
+    def __code__(self):  # torch.export says where a forward was written
+        return type(self._module).forward.__code__
+
+    def __deepcopy__(self, memo):
+        return Frozen(memo.get(id(self._module), self._module))
+
+    def __reduce__(self):
+        return Frozen, (self._module,)
+
+    def __call__(self, *arguments, **options):
+        flat, kind = _kind(arguments, options)
+        if kind is None or self.refused or not self._may(flat):
+            return self._plainly(arguments, options)
+        if self._seen is not None and not self._seen.holds():
+            self._reset()
+        known = self._kinds.get(kind)
+        if known is not None and not isinstance(known, Tape):
+            return known(*flat)
+        if not self._lock.acquire(blocking=False):  # another thread is at it
+            return self._plainly(arguments, options)
+        try:
+            if known is None:
+                return self._record(kind, flat, arguments, options)
+            return self._first(kind, known, flat, arguments, options)
+        finally:
+            self._lock.release()
+
+    def _plainly(self, arguments, options):
+        return type(self._module).forward(self._module, *arguments, **options)
+
+    def _may(self, flat: list[torch.Tensor]) -> bool:
+        if not eager() or autocast_anywhere():
+            return False
+        if self._seen is not None and self._seen.hooked():
+            return False
+        if torch.is_grad_enabled():
+            return not any(t.requires_grad for t in (*flat, *self._module.parameters()))
+        return True
+
+    def _record(self, kind: tuple, flat, arguments, options):
+        before = _Seen(self._module)
+        if before.hooked() or any(m.training for m in self._module.modules()):
+            return self._plainly(arguments, options)
+        try:
+            result, tape = record(lambda: self._plainly(arguments, options), flat)
+        except Exception as error:  # its code may not like the layout; if that was not it, it raises again
+            result, tape = self._plainly(arguments, options), Tape(refused=f"{type(error).__name__}: {error}")
+        if tape.refused:
+            self._refuse(tape.refused)
+            return result
+        if not before.same():
+            self._tries += 1
+            if self._tries == TRIES:
+                self._refuse("every call changes its attributes")
+            return result
+        self._seen = self._seen or before
+        self._seen.watch(tape)
+        while len(self._kinds) >= MOST:
+            self._kinds.pop(next(iter(self._kinds)))
+        self._kinds[kind] = tape
+        return _like_inputs(result, flat)
+
+    def _first(self, kind: tuple, tape: Tape, flat, arguments, options):
+        state = torch.get_rng_state()
+        expected = self._plainly(arguments, options)
+        after = torch.get_rng_state()
+        torch.set_rng_state(state)
+        try:
+            run = compile(tape)
+            result = run(*flat)
+        except Exception as error:
+            self._refuse(f"{type(error).__name__}: {error}")
+            torch.set_rng_state(after)
+            return expected
+        self._kinds[kind] = _finished(run, flat)
+        if not _equal(result, expected):
+            self._refuse(f"the recorded operations do not give its result to {TOLERANCE:g} of the largest number")
+        return expected
+
+    def _refuse(self, why: str) -> None:
+        self.refused = why
+        self._kinds.clear()
+        warnings.warn(f"{type(self._module).__name__} runs as ever, not frozen: {why}", stacklevel=5)
+
+
+def _kind(arguments: tuple, options: dict) -> tuple[list[torch.Tensor], tuple | None]:
+    """The tensors, and what must be equal for a recording to hold; None where there is to be none."""
+    flat: list[torch.Tensor] = []
+    kind: list[Any] = []
+    for name, value in (*((None, a) for a in arguments), *options.items()):
+        if type(value) in (torch.Tensor, nn.Parameter):
+            if value.device.type != "cpu" or value.layout != torch.strided or value.is_conj() or value.is_neg():
+                return flat, None
+            twin = next((i for i, t in enumerate(flat) if t is value), None)
+            kind.append((name, value.shape, value.stride(), value.dtype, twin))
+            flat.append(value)
+        elif type(value) in PLAIN:
+            kind.append((name, type(value), value))
+        else:
+            return flat, None
+    return flat, tuple(kind) if flat else None
+
+
+def _finished(run: Callable, flat: list[torch.Tensor]) -> Callable:
+    """Whoever gives contiguous images gets contiguous images."""
+    if not all(x.is_contiguous() for x in flat):
+        return run
+    return lambda *inputs: _contiguous(run(*inputs))
+
+
+def _like_inputs(result, flat):
+    return _contiguous(result) if all(x.is_contiguous() for x in flat) else result
+
+
+def _contiguous(result):
+    if isinstance(result, torch.Tensor):
+        return result.contiguous()
+    if isinstance(result, tuple | list):
+        made = [_contiguous(y) for y in result]
+        return type(result)(*made) if hasattr(result, "_fields") else type(result)(made)
+    return {k: _contiguous(v) for k, v in result.items()} if type(result) is dict else result
+
+
+def _equal(a, b) -> bool:
+    for x, y in zip(tree_flatten(a)[0], tree_flatten(b)[0], strict=True):
+        if not isinstance(x, torch.Tensor):
+            if x != y:
+                return False
+        elif x.shape != y.shape or x.dtype != y.dtype:
+            return False
+        elif x.is_floating_point() and x.numel():
+            x, y = x.double(), y.double()
+            largest = y.nan_to_num(0, 0, 0).abs().max().item()
+            if not torch.allclose(x, y, rtol=0, atol=TOLERANCE * largest + 1e-30, equal_nan=True):
+                return False
+        elif not torch.equal(x, y):
+            return False
+    return True
+
+
+class _Seen:
+    """What a network was when it was recorded: by identity, so that to ask takes a quarter of a microsecond per module."""
+
+    def __init__(self, module: nn.Module):
+        self._places: list[tuple[dict, set[str], tuple]] = []
+        self._hooks: list[dict] = []
+        for m in module.modules():
+            makers = [hook for hook in m._forward_pre_hooks.values() if isinstance(hook, WEIGHTS)]
+            made = {hook.name for hook in makers}
+            for place in _places(m):
+                self._places.append((place, made, _values(place, made)))
+            if m is not module:
+                self._hooks += module_hooks(m, bool(makers) and len(makers) == len(m._forward_pre_hooks))
+        self._tensors: dict[int, tuple[torch.Tensor, int, int]] = {}
+
+    def hooked(self) -> bool:
+        return any(self._hooks) or module_hooks(None)
+
+    def watch(self, tape: Tape) -> None:
+        for n in tape.outside:
+            t = tape.held[n]
+            self._tensors[id(t)] = t, _version(t), t.data_ptr()
+
+    def same(self) -> bool:
+        for place, made, values in self._places:
+            now = place.values() if not made else _values(place, made)
+            if len(now) != len(values) or not all(map(operator.is_, now, values)):
+                return False
+        return True
+
+    def holds(self) -> bool:
+        return self.same() and all(_version(t) == v and t.data_ptr() == p for t, v, p in self._tensors.values())
+
+
+def _places(m: nn.Module) -> Iterator[dict]:
+    yield vars(m)
+    yield m._parameters
+    yield m._buffers
+    yield m._modules
+
+
+def _values(place: dict, without: set[str]) -> tuple:
+    return tuple(v for k, v in place.items() if k not in without)
+
+
+def _version(t: torch.Tensor) -> int:
+    return -1 if t.is_inference() else t._version

@@ -1,0 +1,282 @@
+"""From a tape to a function that computes the same: what does not depend on the inputs is computed once, convolutions are packed
+and take their bias, norm, activation and sum along, and the rest is torch's operations in their order, as Python source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fastgan._torch_packed import AFTER_SUM, tree_map
+from fastgan.patch.frozen.convolutions import Act, Convolution
+from fastgan.patch.frozen.tape import UNDEFINED, Node, Ref, Tape, refs
+
+aten = torch.ops.aten
+ALIASES = {aten.detach.default, aten.lift_fresh.default, aten.alias.default}
+RESHAPES = {aten.view.default, aten.expand.default, aten._unsafe_view.default}
+# Activations that a packed convolution applies: their numbers, from the arguments after the tensor.
+ACTS = {
+    aten.relu.default: ("relu", ()),
+    aten.tanh.default: ("tanh", ()),
+    aten.sigmoid.default: ("sigmoid", ()),
+    aten.silu.default: ("swish", ()),
+    aten.leaky_relu.default: ("leaky_relu", (0.01,)),
+    aten.hardtanh.default: ("hardtanh", (-1.0, 1.0)),
+    aten.clamp.default: ("hardtanh", (None, None)),
+}
+BIAS_ACTS = {
+    "linear": "none",
+    "relu": "relu",
+    "lrelu": "leaky_relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "swish": "swish",
+}
+# Pointwise operations that write over an argument nobody needs any more.
+OVER = {
+    getattr(getattr(aten, name), form): getattr(getattr(aten, f"{name}_"), form)
+    for form, names in {
+        "default": ("relu", "leaky_relu", "tanh", "sigmoid", "silu", "clamp", "hardtanh", "elu", "addcmul"),
+        "Tensor": ("add", "sub", "mul", "div"),
+        "Scalar": ("add", "sub", "mul", "div"),
+    }.items()
+    for name in names
+}
+
+
+def compile(tape: Tape) -> Callable[..., Any]:
+    """The function of the tape's inputs that returns its output."""
+    return _Plan(tape).function()
+
+
+class _Plan:
+    def __init__(self, tape: Tape):
+        self.tape, self.facts = tape, tape.facts
+        self.constants = dict(tape.held)
+        self.live = set(tape.inputs)
+        self.nodes: list[Node] = []
+        self.packed: dict[int, tuple[Convolution, int]] = {}  # by the id of its node; the second: what is added
+        alias: dict[int, int] = {}
+        for node in tape.nodes:
+            node.args, node.kwargs = tree_map(
+                lambda a: Ref(alias.get(a.n, a.n)) if isinstance(a, Ref) else a, (node.args, node.kwargs)
+            )
+            if self._depends(node):
+                self.live.update(node.outs)
+                if self._is_alias(node):
+                    alias[node.outs[0]] = node.args[0].n
+                    continue
+                self.nodes.append(node)
+        self.output = tree_map(lambda a: Ref(alias.get(a.n, a.n)) if isinstance(a, Ref) else a, tape.output)
+        self._drop_unused()
+        i = 0
+        while i < len(self.nodes):
+            if self.nodes[i].func is aten.convolution.default:
+                self._pack(i)
+            i += 1
+        self._drop_unused()
+
+    def _depends(self, node: Node) -> bool:
+        if node.writes or any(self.tape.base[n] in self.tape.written for n in node.outs):
+            return True
+        random = torch.Tag.nondeterministic_seeded in node.func.tags or node.func.overloadpacket in UNDEFINED
+        return random or any(n in self.live for n in node.inputs())
+
+    def _is_alias(self, node: Node) -> bool:
+        if node.writes or len(node.outs) != 1 or self.tape.base[node.outs[0]] in self.tape.written:
+            return False
+        same = node.func in RESHAPES and self.facts[node.outs[0]] == self.facts[node.args[0].n]
+        return node.func in ALIASES or same
+
+    def _drop_unused(self) -> None:
+        wanted, kept = set(refs(self.output)), []
+        for node in reversed(self.nodes):
+            if node.writes or any(n in wanted for n in node.outs):
+                wanted.update(node.inputs())
+                kept.append(node)
+        self.nodes = kept[::-1]
+        self.uses = Counter(n for node in self.nodes for n in set(node.inputs()))
+        self.uses.update(refs(self.output))
+        self.by: dict[int, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for n in set(node.inputs()):
+                self.by[n].append(node)
+
+    def constant(self, value) -> torch.Tensor | None:
+        """The tensor that does not depend on the inputs; None for one that does."""
+        return self.constants[value.n] if isinstance(value, Ref) and value.n not in self.live else None
+
+    def _after(self, n: int, node: Node) -> Node | None:
+        """The one node that uses value n, if the work of `node` can wait until there: nothing in between writes in place."""
+        if self.uses[n] != 1 or not self.by[n] or self.tape.base[n] in self.tape.written:
+            return None
+        following = self.by[n][0]
+        between = self.nodes[self.nodes.index(node) : self.nodes.index(following) + 1]
+        return None if any(other.writes for other in between) else following
+
+    def _pack(self, i: int) -> None:
+        """The convolution at place i, with what follows it; it takes the place of the last of these."""
+        node = self.nodes[i]
+        x, weight, bias = node.args[0], self.constant(node.args[1]), node.args[2]
+        shape, _, dtype = self.facts[x.n]
+        fits = weight is not None and (bias is None or self.constant(bias) is not None)
+        if not fits or dtype != torch.float32 or weight.dtype != dtype or len(shape) not in (3, 4) or 0 in shape:
+            return
+        made = Convolution(weight, self.constant(bias), node.args[3:], shape)
+        last, added = node, None
+        while True:
+            following = self._after(last.outs[0], last)
+            if following is None or following.writes:
+                break
+            taken, other = self._take(made, following, last.outs[0], added)
+            if not taken:
+                break
+            added = added if other is None else other
+            last = following
+        new = Node(made, (x,) if added is None else (x, Ref(added)), {}, [last.outs[0]])
+        self.packed[id(new)] = made
+        self.nodes[self.nodes.index(last)] = new
+        if last is not node:
+            # What was in between stays before it.
+            self.nodes[i] = Node(_nothing, (), {}, [])
+        self._drop_unused_but_moved()
+
+    def _drop_unused_but_moved(self) -> None:
+        self._drop_unused()
+
+    def _take(self, made: Convolution, node: Node, n: int, added: int | None) -> tuple[bool, int | None]:
+        """Whether `made` can do the work of `node`, which uses its result n, too; and the number of what it then adds."""
+        no, func, args = (False, None), node.func, node.args
+        if made.act.name != "none" or made.clamped:
+            return no
+        mine = bool(args) and isinstance(args[0], Ref) and args[0].n == n
+        if func in ACTS and mine:
+            name, numbers = ACTS[func]
+            given = (*args[1:], *numbers[len(args) - 1 :])
+            if name == "hardtanh":
+                given = tuple(sign * math.inf if v is None else v for v, sign in zip(given, (-1, 1), strict=True))
+            if any(not isinstance(v, int | float) for v in given) or (added is not None and name not in AFTER_SUM):
+                return no
+            return made.activate(Act(name, tuple(map(float, given)))), None
+        if func is torch.ops.fastgan.bias_act.default and mine:
+            _, b, dim, act, alpha, gain, clamp = args
+            constant = None if b is None else self.constant(b)
+            if dim != 1 or act not in BIAS_ACTS or (b is not None and constant is None) or clamp >= 0:
+                return no
+            if act not in ("linear", "relu", "lrelu") and gain != 1:
+                return no
+            if added is not None and (gain != 1 or b is not None or BIAS_ACTS[act] not in AFTER_SUM):
+                return no
+            made.scale(gain, constant)
+            return made.activate(Act(BIAS_ACTS[act], (alpha,) if act == "lrelu" else ())), None
+        if added is not None:
+            return no
+        if func is aten.native_batch_norm.default and mine and not args[5]:
+            w, b, mean, var = (None if a is None else self.constant(a) for a in args[1:5])
+            if mean is None or var is None or node.inputs() != refs(args[:5]) or self._others(node):
+                return no
+            factor = (var + args[7]).rsqrt() * (1 if w is None else w)
+            made.scale(factor, -mean)
+            made.shift(b)
+            return True, None
+        if func in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar) and mine:
+            factor = self._factor(args[1], made.outputs)
+            if factor is None:
+                return no
+            made.scale(factor if "mul" in func.__name__ else 1 / factor)
+            return True, None
+        if func is aten.add.Tensor and len(args) == 2:
+            alpha = node.kwargs.get("alpha", 1)
+            left, right = args
+            other = right if mine else left
+            if isinstance(other, Ref) and isinstance(right, Ref) and isinstance(left, Ref) and left.n != right.n:
+                vector = self._factor(other, made.outputs)
+                if vector is not None:
+                    made.scale(1 if mine else alpha)
+                    made.shift(vector * (alpha if mine else 1))
+                    return True, None
+                if self.facts[other.n] == self.facts[node.outs[0]] and (alpha == 1 or not mine) and made.adds:
+                    made.scale(alpha)
+                    return True, other.n
+        return no
+
+    def _others(self, node: Node) -> bool:
+        return any(self.uses[n] for n in node.outs[1:])
+
+    def _factor(self, value, outputs: int):
+        """A number, or a constant vector of the outputs [O]; None for anything else."""
+        if isinstance(value, int | float):
+            return value
+        t = self.constant(value)
+        if t is None or t.dtype != torch.float32:
+            return None
+        if t.numel() == 1:
+            return t.item()
+        per_channel = t.dim() == 4 and t.shape == (1, outputs, 1, 1)
+        per_channel = per_channel or (t.dim() == 3 and t.shape in ((outputs, 1, 1), (1, outputs, 1)))
+        return t.flatten() if per_channel else None
+
+    def function(self) -> Callable[..., Any]:
+        """Generated: one line per operation, names freed where they are last used."""
+        pool: dict[str, Any] = {"inf": math.inf, "nan": math.nan}
+
+        def name(value) -> str:
+            if isinstance(value, Ref):
+                if value.n in self.live:
+                    return f"v{value.n}"
+                pool[f"c{value.n}"] = self.constants[value.n]
+                return f"c{value.n}"
+            if isinstance(value, tuple | list):
+                inner = ", ".join(map(name, value))
+                return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if value else "()"
+            if isinstance(value, dict):
+                return "{" + ", ".join(f"{k!r}: {name(v)}" for k, v in value.items()) + "}"
+            if value is None or isinstance(value, bool | int | float | str):
+                return repr(value)
+            key = f"o{len(pool)}"
+            pool[key] = value
+            return key
+
+        last: dict[int, int] = {}
+        for i, node in enumerate(self.nodes):
+            last.update(dict.fromkeys((*node.inputs(), *node.outs), i))
+        kept = {*refs(self.output), *self.tape.inputs}
+        made = {n for node in self.nodes for n in node.outs}
+        lines = []
+        for i, node in enumerate(self.nodes):
+            dying = {n for n in {*node.inputs(), *node.outs} if last[n] == i and n in made and n not in kept}
+            args, kwargs, func = node.args, node.kwargs, node.func
+            if id(node) in self.packed and len(args) == 2:
+                kwargs = {"over": self._free(args[1].n, dying, made)}
+            elif func in OVER and isinstance(args[0], Ref) and self._free(args[0].n, dying, made):
+                out = self.facts[node.outs[0]] if node.outs else None
+                if out == self.facts[args[0].n] and args[0].n not in refs((args[1:], kwargs)):
+                    func = OVER[func]
+            given = [name(a) for a in args] + [f"{k}={name(v)}" for k, v in kwargs.items()]
+            target = ", ".join(f"v{n}" for n in node.outs)
+            several = len(node.outs) > 1 or len(getattr(getattr(func, "_schema", None), "returns", "1")) > 1
+            target = f"{target}, = " if several and target else f"{target} = " if target else ""
+            lines.append(f"{target}{name(func)}({', '.join(given)})")
+            if gone := sorted(dying - set(node.outs) | {n for n in node.outs if n in dying}):
+                lines.append(f"del {', '.join(f'v{n}' for n in gone)}")
+        lines.append(f"return {name(self.output)}")
+        arguments = ", ".join(f"v{n}" for n in self.tape.inputs)
+        source = f"def run({arguments}):\n" + "".join(f"    {line}\n" for line in lines)
+        exec(source, pool)
+        run = pool["run"]
+        run.source = source
+        return run
+
+    def _free(self, n: int, dying: set[int], made: set[int]) -> bool:
+        """Whether the memory of value n is nobody's after this operation."""
+        base = self.tape.base[n]
+        alone = sum(b == base for m, b in self.tape.base.items() if m in made or m in self.tape.inputs) == 1
+        return n in dying and alone and base not in self.tape.written
+
+
+def _nothing():
+    return None

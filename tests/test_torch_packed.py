@@ -1,0 +1,44 @@
+"""Private names of torch that frozen networks use: a torch that changes one fails here, and what runs without it."""
+
+import pytest
+import torch
+from tolerances import assert_close
+from torch import nn
+
+import fastgan
+from fastgan import _torch_packed
+
+
+def test_packed_convolutions_are_there():
+    assert _torch_packed.has_packed()
+
+
+@pytest.mark.parametrize("act", ["none", "relu", "tanh", "sigmoid", "swish", "leaky_relu", "hardtanh"])
+def test_activations_by_name(act):
+    numbers = {"leaky_relu": (0.2,), "hardtanh": (-0.5, 0.25)}.get(act, ())
+    x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
+    form = ((1, 1), (1, 1), (1, 1), 1)
+    plain = nn.functional.conv2d(x, w, padding=1)
+    functions = {"none": lambda y: y, "swish": nn.functional.silu}
+    function = functions.get(act) or getattr(nn.functional, act)
+    packed = _torch_packed.pack(w, (0, 0), *form, False, x.shape)
+    actual = _torch_packed.convolve(x, packed, None, (0, 0), *form, False, act, numbers)
+    assert_close(actual, function(plain, *numbers), 1e-5)
+    if act not in _torch_packed.AFTER_SUM:
+        return
+    other = torch.randn_like(plain)
+    actual = _torch_packed.convolve_add(x, other, packed, None, *form, act, numbers, False)
+    assert_close(actual, function(plain + other, *numbers), 1e-5)
+
+
+def test_without_them_networks_freeze_too(monkeypatch):
+    monkeypatch.setattr(_torch_packed, "has_packed", lambda: False)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.1), nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.Tanh()).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = net(x)
+        fastgan.accelerate(net, freeze=True)
+        for _ in range(3):
+            assert_close(net(x), expected, 1e-5)
+    assert vars(net)["forward"].refused == ""
