@@ -294,7 +294,7 @@ _library.define(
     fake=lambda x, a, c, fu, fd, up, down: x.new_empty(*x.shape[:2], (x.shape[2] * up + down - 1) // down),
     setup_context=_setup,
     backward=_backward,
-    kernels=(),
+    kernels=("cpp",),
 )
 
 # Its gradients (dx, da, dc) from x alone, t computed anew; da and dc [C] in the dtype of a. An op of its own with its own
@@ -306,5 +306,5 @@ _library.define(
     fake=lambda dy, x, a, c, *_: (x.new_empty(x.shape), torch.empty_like(a), torch.empty_like(c)),
     setup_context=_setup_backward,
     backward=_double_backward,
-    kernels=(),
+    kernels=("cpp",),
 )

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from cpu_levels import LEVELS
 from derivatives import derivatives
 from device import DEVICE, kernels, seeded
 from golden import golden_cases
@@ -14,8 +15,9 @@ DEFAULT_TAPS = next(  # as recorded: ours are within 3e-7 of them
 )
 
 
-def tensor(*shape, dtype=torch.float64, seed=0, **kwargs):
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64).to(dtype).requires_grad_(**kwargs)
+def tensor(*shape, dtype=torch.float64, seed=0, requires_grad=False):
+    t = torch.randn(shape, generator=seeded(seed), dtype=torch.float64).to(dtype)
+    return t.requires_grad_(requires_grad)
 
 
 def fir(taps, seed=7, dtype=torch.float64):
@@ -144,6 +146,72 @@ def test_dtypes(impl, dtype):
     ):
         assert found.dtype == dtype
         assert_close(found, right)
+
+
+def results(x, alpha, beta, dy, **options):
+    """y and the gradients."""
+    inputs = [t.detach().clone().requires_grad_() for t in (x, alpha, beta)]
+    y = filtered_snake(*inputs, **options)
+    return [y.detach(), *torch.autograd.grad(y, inputs, dy)]
+
+
+@pytest.mark.parametrize("up, down", [(2, 2), (4, 4), (4, 2), (1, 4), (1, 1)])
+@pytest.mark.parametrize("level", LEVELS)
+def test_rows_of_many_units(cpu_level, level, up, down):
+    cpu_level(level)
+    options = {"up": up, "down": down, "fu": fir(12 if up < 4 else 24), "fd": fir(13, seed=8)}
+    for size in (1023, 1025, 4099):
+        x, alpha, beta = tensor(1, 2, size), tensor(2, seed=1), tensor(2, seed=2).abs() + 0.5
+        dy = tensor(1, 2, -(-size * up // down), seed=3)
+        for dtype in (torch.float64, torch.float32):
+            given = [t.to(dtype) for t in (x, alpha, beta, dy)]
+            expected = results(*(t.double() for t in given), impl="reference", **options)
+            for found, right in zip(results(*given, impl="cpp", **options), expected, strict=True):
+                assert_close(found, right, TOLERANCE[dtype] * (5 if dtype == torch.float32 else 1))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_error_of_the_sine(cpu_level, level):
+    """2.2e-8 of the polynomial, a few roundings of 6e-8, and 1.2e-7 of the phase; beyond 2^23 turns it is bounded."""
+    cpu_level(level)
+    x = torch.cat([torch.linspace(-700, 700, 99991), torch.logspace(-20, 30, 4001), -torch.logspace(3, 30, 401)])[
+        None, None
+    ]
+    one = torch.ones(1)
+    y = snake(x, one, one, impl="cpp").double() - x.double()
+    right = x.double().sin().square()
+    near = x.double().abs()
+    small = near < 4e3
+    error = ((y - right).abs() - near * 2**-24)[small]  # of the sum, rounded
+    assert (error <= 2e-7 + 2.5e-7 * near[small]).all()
+    assert ((y >= -1 - near * 2**-23) & (y <= 1 + near * 2**-23)).all()
+    gradient = torch.autograd.grad(snake(x.requires_grad_(), one, one, impl="cpp").sum(), x)[0].double() - 1
+    right = (2 * x.detach().double()).sin()
+    assert ((gradient - right).abs() <= 4e-7 + 5e-7 * near)[small].all() and (gradient.abs() <= 1.0001).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_not_finite(impl):
+    """A NaN or an infinity reaches the outputs whose sums have it, and the gradients of them."""
+    x, alpha, beta = tensor(1, 2, 40), tensor(2, seed=1), tensor(2, seed=2).abs() + 0.5
+    x[0, 0, 20], x[0, 1, 0] = torch.inf, torch.nan
+    dy = tensor(1, 2, 40, seed=3)
+    expected = results(x, alpha, beta, dy, impl="reference")
+    for found, right in zip(results(x, alpha, beta, dy, impl=impl), expected, strict=True):
+        assert torch.equal(found.isnan(), right.isnan())
+
+
+@pytest.mark.skipif("cpp" not in IMPLS, reason="no CPU kernel under test")
+def test_threads_change_nothing():
+    x, alpha, beta, dy = tensor(2, 3, 5003), tensor(3, seed=1), tensor(3, seed=2) + 4, tensor(2, 3, 5003, seed=3)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = results(x, alpha, beta, dy, impl="cpp")
+        torch.set_num_threads(3)
+        assert all(map(torch.equal, one, results(x, alpha, beta, dy, impl="cpp")))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

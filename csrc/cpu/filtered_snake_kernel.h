@@ -1,0 +1,254 @@
+// Loops of filtered_snake on one unit of one row. Included once per instruction set by each_level.h.
+//
+// x into planes, a pass up with the snake in registers to planes of v, a pass down to y: 24 multiply-adds and two sines of 9 per
+// element of x with 12 taps and a factor of 2. All of it stays in the L1 cache.
+
+#include "cpu/convert.h"
+#include "cpu/vectors.h"
+
+using snaked::BackwardUnit;
+using snaked::ForwardUnit;
+using snaked::Pass;
+using snaked::Plan;
+using snaked::Planes;
+using snaked::Source;
+
+template <class T>
+inline vector_t<T> nearest(vector_t<T> u) {
+#if defined(FASTGAN_AVX512)
+  if constexpr (std::is_same_v<T, float>) return _mm512_roundscale_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  else return _mm512_roundscale_pd(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(FASTGAN_AVX2)
+  if constexpr (std::is_same_v<T, float>) return _mm256_round_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  else return _mm256_round_pd(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  constexpr T large = std::is_same_v<T, float> ? T(0x1.8p23) : T(0x1.8p52);
+  return (u + large) - large;
+#endif
+}
+
+// Of one channel.
+template <class T>
+struct Channel {
+  T turns, amplitude, slope;  // a / pi, c, a c
+  Channel(T a, T c) : turns(static_cast<T>(a / snaked::kPi)), amplitude(c), slope(a * c) {}
+};
+
+// f and f^2 of csrc/snake.h. The portable rounding is exact up to |u| = 2^22 only; the square stays in its range beyond.
+template <class T>
+struct Phase {
+  vector_t<T> f, square;
+  explicit Phase(vector_t<T> u) : f(u - nearest<T>(u)), square(f * f) {
+    if (kBytes == 16) square = smaller<T>(splat(T(0.25)), square);
+  }
+};
+
+template <class T>
+inline vector_t<T> activated(vector_t<T> t, const Channel<T>& channel) {
+  const Phase<T> phase(t * channel.turns);
+  return t + channel.amplitude * snaked::square_of_sine<T>(phase.square);
+}
+
+// dt = g (1 + c a sin 2at); adds g t sin 2at and g sin^2 at to the sums.
+template <class T>
+inline vector_t<T> turned_back(vector_t<T> t, vector_t<T> g, const Channel<T>& channel, vector_t<T>& by_a, vector_t<T>& by_c) {
+  const Phase<T> phase(t * channel.turns);
+  const vector_t<T> sine = g * snaked::sine_of_double<T>(phase.f, phase.square);
+  by_a += t * sine;
+  by_c += g * snaked::square_of_sine<T>(phase.square);
+  return g + channel.slope * sine;
+}
+
+// The taps of one output plane, as pointers to what element 0 of it reads.
+template <class T>
+inline int64_t aim(const std::vector<snaked::Tap<T>>& taps, const Planes<T>& in, Source<T>* sources) {
+  for (size_t k = 0; k < taps.size(); ++k) sources[k] = {in.at(taps[k].plane, taps[k].shift), taps[k].weight};
+  return taps.size();
+}
+
+template <int kVectors, class T, class Then>
+inline __attribute__((always_inline)) void block(const Source<T>* sources, int64_t n, int64_t i, const Then& then) {
+  using V = vector_t<T>;
+  V sum[kVectors] = {};
+  for (int64_t k = 0; k < n; ++k) {
+    const T* from = sources[k].from + i;
+    const T weight = sources[k].weight;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sum[v] += weight * load<V>(from + v * kLanes<T>);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) then(i + v * kLanes<T>, sum[v]);
+}
+
+// then(i, sum of the taps at i) for whole vectors that cover [first, last).
+template <class T, class Then>
+inline __attribute__((always_inline)) void sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, const Then& then) {
+  constexpr int64_t lanes = kLanes<T>;
+  int64_t i = first;
+  for (; i + 7 * lanes < last; i += 8 * lanes) block<8>(sources, n, i, then);
+  if (i + 3 * lanes < last) block<4>(sources, n, i, then), i += 4 * lanes;
+  for (; i < last; i += lanes) block<1>(sources, n, i, then);
+}
+
+template <class T>
+__attribute__((noinline)) void plain_sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, T* to) {
+  sums(sources, n, first, last, [to](int64_t i, vector_t<T> sum) __attribute__((always_inline)) { store(to + i, sum); });
+}
+
+template <class T>
+__attribute__((noinline)) void activated_sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, T* to, const Channel<T>& of) {
+  const Channel<T> channel = of;  // stores cannot reach it
+  sums(sources, n, first, last, [to, &channel](int64_t i, vector_t<T> t) __attribute__((always_inline)) { store(to + i, activated<T>(t, channel)); });
+}
+
+template <class T>
+__attribute__((noinline)) void turned_back_sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, const T* g, T* to,
+                                                const Channel<T>& of, vector_t<T>& by_a, vector_t<T>& by_c) {
+  using V = vector_t<T>;
+  const Channel<T> channel = of;
+  V sum_a = by_a, sum_c = by_c;
+  sums(sources, n, first, last, [&](int64_t i, V t) __attribute__((always_inline)) {
+    store(to + i, turned_back<T>(t, load<V>(g + i), channel, sum_a, sum_c));
+  });
+  by_a = sum_a, by_c = sum_c;
+}
+
+template <class T>
+inline void plain_pass(const Pass<T>& pass, const Planes<T>& in, const Planes<T>& out, int64_t first, int64_t last, Source<T>* sources) {
+  for (int64_t e = 0; e < out.count; ++e) plain_sums(sources, aim(pass.taps[e], in, sources), first, last, out.at(e, 0));
+}
+
+// A row of `size` samples in planes: its first and last sample over `held` places beyond each end, 0 beyond them.
+template <class S, class T>
+void take(const S* row, int64_t size, int64_t held, const Planes<T>& to) {
+  if (to.count > 1) {
+    for (int64_t e = 0; e < to.count; ++e)
+      for (int64_t i = to.first; i < to.last; ++i) {
+        const int64_t at = i * to.count + e;
+        *to.at(e, i) = at < -held || at >= size + held ? T(0) : static_cast<T>(row[std::clamp<int64_t>(at, 0, size - 1)]);
+      }
+    return;
+  }
+  T* const out = to.at(0, 0);
+  const auto fill = [&](int64_t from, int64_t until, T value) {
+    for (int64_t i = std::max(from, to.first); i < std::min(until, to.last); ++i) out[i] = value;
+  };
+  const int64_t from = std::clamp<int64_t>(to.first, 0, size), until = std::clamp<int64_t>(to.last, from, size);
+  fill(to.first, -held, T(0));
+  fill(-held, 0, static_cast<T>(row[0]));
+  widen(row + from, out + from, until - from);
+  fill(size, size + held, static_cast<T>(row[size - 1]));
+  fill(std::max(to.first, size + held), to.last, T(0));
+}
+
+// Elements [begin, end) of the signal.
+template <class S, class T>
+void give(const Planes<T>& from, int64_t begin, int64_t end, S* row) {
+  if (from.count == 1) return narrow(from.at(0, begin), row + begin, end - begin);
+  T buffer[256];
+  for (int64_t start = begin; start < end; start += 256) {
+    const int64_t n = std::min<int64_t>(256, end - start);
+    for (int64_t i = 0; i < n; ++i) buffer[i] = from.element(start + i);
+    narrow(buffer, row + start, n);
+  }
+}
+
+// Sets elements [begin, end) of the signal, as far as the planes have them.
+template <class T>
+void fill(const Planes<T>& planes, int64_t begin, int64_t end, T value) {
+  for (int64_t at = std::max(begin, planes.first * planes.count); at < std::min(end, planes.last * planes.count); ++at) planes.element(at) = value;
+}
+
+// Adds elements [-before, 0) to the first and [size, size + after) to the last of `size`.
+template <class T>
+void fold(const Planes<T>& planes, int64_t size, int64_t before, int64_t after) {
+  if (planes.first <= 0)
+    for (int64_t at = -before; at < 0; ++at) planes.element(0) += planes.element(at);
+  if (planes.last * planes.count >= size + after)
+    for (int64_t at = size; at < size + after; ++at) planes.element(size - 1) += planes.element(at);
+}
+
+template <class T>
+inline void place(std::initializer_list<Planes<T>*> all, T* work) {
+  for (Planes<T>* planes : all) planes->data = work, work += planes->count * planes->length();
+}
+
+// Unit u of a row; work: ForwardUnit::elements() numbers, sources: as many as the longer filter has taps.
+template <class S, class T>
+void forward_unit(const Plan<T>& plan, int64_t u, const S* x_row, T a, T c, S* y_row, T* work, Source<T>* sources) {
+  ForwardUnit<T> at(plan, u);
+  place({&at.y, &at.v, &at.x}, work);
+  take(x_row, plan.x_size, plan.held, at.x);
+  const Channel<T> channel(a, c);
+  for (int64_t e = 0; e < plan.phases; ++e)
+    activated_sums(sources, aim(plan.rise.taps[e], at.x, sources), at.first, at.last, at.v.at(e, 0), channel);
+  if (at.v.first < 0) fill(at.v, at.v.first * plan.phases, 0, at.v.element(0));
+  if (at.last == plan.places) fill(at.v, plan.t_size, at.v.last * plan.phases, at.v.element(plan.t_size - 1));
+  plain_pass(plan.fall, at.v, at.y, at.begin, at.end, sources);
+  give(at.y, at.begin * plan.y_phases, std::min(at.end * plan.y_phases, plan.y_size), y_row);
+}
+
+// sums: of g t sin 2at and of g sin^2 at over the t of this unit.
+template <class S, class T>
+void backward_unit(const Plan<T>& plan, int64_t u, const S* dy_row, const S* x_row, T a, T c, S* dx_row, double* found, T* work, Source<T>* sources) {
+  using V = vector_t<T>;
+  BackwardUnit<T> at(plan, u);
+  place({&at.dx, &at.dt, &at.g, &at.dy, &at.x}, work);
+  take(dy_row, plan.y_size, 0, at.dy);
+  plain_pass(plan.fall_back, at.dy, at.g, at.g.first, at.g.last, sources);
+  fold(at.g, plan.t_size, plan.before, plan.after);
+  fill(at.g, plan.t_size, at.g.last * plan.phases, T(0));
+  take(x_row, plan.x_size, plan.held, at.x);
+  const Channel<T> channel(a, c);
+  V by_a{}, by_c{}, others{};
+  for (int64_t e = 0; e < plan.phases; ++e) {
+    const int64_t n = aim(plan.rise.taps[e], at.x, sources);
+    const auto part = [&](int64_t first, int64_t last, V& by_a, V& by_c) {
+      turned_back_sums(sources, n, first, last, at.g.at(e, 0), at.dt.at(e, 0), channel, by_a, by_c);
+    };
+    part(at.first, at.begin, others, others);
+    part(at.begin, at.end, by_a, by_c);
+    part(at.end, at.last, others, others);
+  }
+  fill(at.dt, at.dt.first * plan.phases, 0, T(0));
+  fill(at.dt, plan.t_size, at.dt.last * plan.phases, T(0));
+  plain_pass(plan.rise_back, at.dt, at.dx, at.dx.first, at.dx.last, sources);
+  fold(at.dx, plan.x_size, plan.held, plan.held);
+  give(at.dx, at.begin * plan.x_phases, std::min(at.end * plan.x_phases, plan.x_size), dx_row);
+  found[0] = found[1] = 0;
+  for (int k = 0; k < kLanes<T>; ++k) found[0] += by_a[k], found[1] += by_c[k];
+}
+
+// The same of n elements without filters.
+constexpr int64_t kPiece = 512;
+
+template <class S, class T>
+void forward_range(const S* x, S* y, int64_t n, T a, T c) {
+  const Channel<T> channel(a, c);
+  alignas(64) T piece[kPiece];
+  for (int64_t start = 0; start < n; start += kPiece) {
+    const int64_t m = std::min(kPiece, n - start);
+    widen(x + start, piece, m);
+    for (int64_t i = m; i % kLanes<T>; ++i) piece[i] = 0;
+    for (int64_t i = 0; i < m; i += kLanes<T>) store(piece + i, activated<T>(load<vector_t<T>>(piece + i), channel));
+    narrow(piece, y + start, m);
+  }
+}
+
+template <class S, class T>
+void backward_range(const S* dy, const S* x, S* dx, int64_t n, T a, T c, double* found) {
+  const Channel<T> channel(a, c);
+  alignas(64) T t[kPiece], g[kPiece];
+  found[0] = found[1] = 0;
+  for (int64_t start = 0; start < n; start += kPiece) {
+    const int64_t m = std::min(kPiece, n - start);
+    widen(x + start, t, m);
+    widen(dy + start, g, m);
+    for (int64_t i = m; i % kLanes<T>; ++i) t[i] = g[i] = 0;
+    vector_t<T> by_a{}, by_c{};
+    for (int64_t i = 0; i < m; i += kLanes<T>)
+      store(g + i, turned_back<T>(load<vector_t<T>>(t + i), load<vector_t<T>>(g + i), channel, by_a, by_c));
+    narrow(g, dx + start, m);
+    for (int k = 0; k < kLanes<T>; ++k) found[0] += by_a[k], found[1] += by_c[k];
+  }
+}
