@@ -89,8 +89,8 @@ Tensor filtered_snake(Tensor x, Tensor a, Tensor c, std::optional<Tensor> fu, st
       const auto sources = buffer<snaked::Source<T>>(taps);
       for (int64_t u = first; u < last; ++u) {
         const int64_t row = u / plan.units, channel = row % channels;
-        FASTGAN_AT_LEVEL(forward_unit<scalar_t, T>(plan, u % plan.units, from + row * size, as[channel], cs[channel], to + row * y_size, numbers.get(),
-                                                   sources.get()));
+        FASTGAN_AT_LEVEL(forward_unit<scalar_t, T>(plan, u % plan.units, from + row * size, as[channel], cs[channel], to + row * y_size,
+                                                   numbers.get(), sources.get()));
       }
     });
   });
@@ -119,8 +119,7 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
       torch::stable::parallel_for(0, units.count, std::max<int64_t>(1, kGrain / units.unit), [&](int64_t first, int64_t last) {
         for (int64_t u = first; u < last; ++u) {
           const int64_t channel = units.row(u) % channels, at = units.begin(u);
-          FASTGAN_AT_LEVEL(
-              backward_range<scalar_t, T>(gradient + at, from + at, to + at, units.size(u), as[channel], cs[channel], &found[2 * u]));
+          FASTGAN_AT_LEVEL(backward_range<scalar_t, T>(gradient + at, from + at, to + at, units.size(u), as[channel], cs[channel], &found[2 * u]));
         }
       });
     } else {

@@ -107,9 +107,8 @@ __attribute__((noinline)) void turned_back_sums(const Source<T>* sources, int64_
   using V = vector_t<T>;
   const Channel<T> channel = of;
   V sum_a = by_a, sum_c = by_c;
-  sums(sources, n, first, last, [&](int64_t i, V t) __attribute__((always_inline)) {
-    store(to + i, turned_back<T>(t, load<V>(g + i), channel, sum_a, sum_c));
-  });
+  sums(sources, n, first, last,
+       [&](int64_t i, V t) __attribute__((always_inline)) { store(to + i, turned_back<T>(t, load<V>(g + i), channel, sum_a, sum_c)); });
   by_a = sum_a, by_c = sum_c;
 }
 
@@ -118,9 +117,27 @@ inline void plain_pass(const Pass<T>& pass, const Planes<T>& in, const Planes<T>
   for (int64_t e = 0; e < out.count; ++e) plain_sums(sources, aim(pass.taps[e], in, sources), first, last, out.at(e, 0));
 }
 
+// n elements, without the checks for overlap that a loop over two rows carries.
+template <class S, class T>
+inline void copy_in(const S* from, T* to, int64_t n) {
+  if constexpr (std::is_same_v<S, T>) std::memcpy(to, from, n * sizeof(T));
+  else widen(from, to, n);
+}
+template <class S, class T>
+inline void copy_out(const T* from, S* to, int64_t n) {
+  if constexpr (std::is_same_v<S, T>) std::memcpy(to, from, n * sizeof(T));
+  else narrow(from, to, n);
+}
+
 // A row of `size` samples in planes: its first and last sample over `held` places beyond each end, 0 beyond them.
 template <class S, class T>
-void take(const S* row, int64_t size, int64_t held, const Planes<T>& to) {
+void take(const S* row, int64_t size, int64_t held, Planes<T>& to) {
+  if constexpr (std::is_same_v<S, T>) {
+    if (to.count == 1 && to.first >= 0 && to.last <= size) {  // read where it lies
+      to.data = const_cast<T*>(row) + to.first;
+      return;
+    }
+  }
   if (to.count > 1) {
     for (int64_t e = 0; e < to.count; ++e)
       for (int64_t i = to.first; i < to.last; ++i) {
@@ -136,15 +153,27 @@ void take(const S* row, int64_t size, int64_t held, const Planes<T>& to) {
   const int64_t from = std::clamp<int64_t>(to.first, 0, size), until = std::clamp<int64_t>(to.last, from, size);
   fill(to.first, -held, T(0));
   fill(-held, 0, static_cast<T>(row[0]));
-  widen(row + from, out + from, until - from);
+  copy_in(row + from, out + from, until - from);
   fill(size, size + held, static_cast<T>(row[size - 1]));
   fill(std::max(to.first, size + held), to.last, T(0));
+}
+
+// Lets the planes be a part of the row that they are the result of, where whole vectors of it are.
+template <class S, class T>
+inline bool written_in_place(Planes<T>& planes, int64_t size, S* row) {
+  if constexpr (std::is_same_v<S, T>) {
+    if (planes.count == 1 && planes.first >= 0 && planes.last <= size) {
+      planes.data = row + planes.first;
+      return true;
+    }
+  }
+  return false;
 }
 
 // Elements [begin, end) of the signal.
 template <class S, class T>
 void give(const Planes<T>& from, int64_t begin, int64_t end, S* row) {
-  if (from.count == 1) return narrow(from.at(0, begin), row + begin, end - begin);
+  if (from.count == 1) return copy_out(from.at(0, begin), row + begin, end - begin);
   T buffer[256];
   for (int64_t start = begin; start < end; start += 256) {
     const int64_t n = std::min<int64_t>(256, end - start);
@@ -180,12 +209,12 @@ void forward_unit(const Plan<T>& plan, int64_t u, const S* x_row, T a, T c, S* y
   place({&at.y, &at.v, &at.x}, work);
   take(x_row, plan.x_size, plan.held, at.x);
   const Channel<T> channel(a, c);
-  for (int64_t e = 0; e < plan.phases; ++e)
-    activated_sums(sources, aim(plan.rise.taps[e], at.x, sources), at.first, at.last, at.v.at(e, 0), channel);
+  for (int64_t e = 0; e < plan.phases; ++e) activated_sums(sources, aim(plan.rise.taps[e], at.x, sources), at.first, at.last, at.v.at(e, 0), channel);
   if (at.v.first < 0) fill(at.v, at.v.first * plan.phases, 0, at.v.element(0));
   if (at.last == plan.places) fill(at.v, plan.t_size, at.v.last * plan.phases, at.v.element(plan.t_size - 1));
+  const bool in_place = written_in_place(at.y, plan.y_size, y_row);
   plain_pass(plan.fall, at.v, at.y, at.begin, at.end, sources);
-  give(at.y, at.begin * plan.y_phases, std::min(at.end * plan.y_phases, plan.y_size), y_row);
+  if (!in_place) give(at.y, at.begin * plan.y_phases, std::min(at.end * plan.y_phases, plan.y_size), y_row);
 }
 
 // sums: of g t sin 2at and of g sin^2 at over the t of this unit.
@@ -212,9 +241,10 @@ void backward_unit(const Plan<T>& plan, int64_t u, const S* dy_row, const S* x_r
   }
   fill(at.dt, at.dt.first * plan.phases, 0, T(0));
   fill(at.dt, plan.t_size, at.dt.last * plan.phases, T(0));
+  const bool in_place = written_in_place(at.dx, plan.x_size, dx_row);
   plain_pass(plan.rise_back, at.dt, at.dx, at.dx.first, at.dx.last, sources);
   fold(at.dx, plan.x_size, plan.held, plan.held);
-  give(at.dx, at.begin * plan.x_phases, std::min(at.end * plan.x_phases, plan.x_size), dx_row);
+  if (!in_place) give(at.dx, at.begin * plan.x_phases, std::min(at.end * plan.x_phases, plan.x_size), dx_row);
   found[0] = found[1] = 0;
   for (int k = 0; k < kLanes<T>; ++k) found[0] += by_a[k], found[1] += by_c[k];
 }
@@ -246,8 +276,7 @@ void backward_range(const S* dy, const S* x, S* dx, int64_t n, T a, T c, double*
     widen(dy + start, g, m);
     for (int64_t i = m; i % kLanes<T>; ++i) t[i] = g[i] = 0;
     vector_t<T> by_a{}, by_c{};
-    for (int64_t i = 0; i < m; i += kLanes<T>)
-      store(g + i, turned_back<T>(load<vector_t<T>>(t + i), load<vector_t<T>>(g + i), channel, by_a, by_c));
+    for (int64_t i = 0; i < m; i += kLanes<T>) store(g + i, turned_back<T>(load<vector_t<T>>(t + i), load<vector_t<T>>(g + i), channel, by_a, by_c));
     narrow(g, dx + start, m);
     for (int k = 0; k < kLanes<T>; ++k) found[0] += by_a[k], found[1] += by_c[k];
   }

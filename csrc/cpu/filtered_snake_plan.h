@@ -58,8 +58,8 @@ struct Plan {
   Plan(int64_t x_size, const std::vector<T>& fu, const std::vector<T>& fd, int64_t up, int64_t down)
       : up(up), down(down), phases(std::max(up, down)), x_phases(phases / up), y_phases(phases / down), x_size(x_size), t_size(x_size * up),
         y_size(ceil_div(t_size, down)), places(ceil_div(t_size, phases)), unit(std::min(2048 / phases, round_up(places, kAlign))),
-        units(ceil_div(places, unit)), held(int64_t(fu.size()) / up - 1), before((int64_t(fd.size()) - 1) / 2), after(fd.size() / 2),
-        rise(phases), fall(y_phases), fall_back(phases), rise_back(x_phases) {
+        units(ceil_div(places, unit)), held(int64_t(fu.size()) / up - 1), before((int64_t(fd.size()) - 1) / 2), after(fd.size() / 2), rise(phases),
+        fall(y_phases), fall_back(phases), rise_back(x_phases) {
     const int64_t taps_u = fu.size(), taps_d = fd.size(), first = held * up + (taps_u - up) / 2;
     for (int64_t e = 0; e < phases; ++e) {
       for (int64_t k = 0; k < taps_u; ++k)
