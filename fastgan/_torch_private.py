@@ -146,3 +146,8 @@ def module_hooks(module: nn.Module | None, but_pre: bool = False) -> list[dict] 
     own = module.__dict__
     kinds = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks", *(() if but_pre else ("_forward_pre_hooks",)))
     return [own[kind] for kind in kinds]
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile made the module. Without its class no module is known to be one."""
+    return isinstance(module, getattr(torch._dynamo, "OptimizedModule", ()))

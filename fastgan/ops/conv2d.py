@@ -158,7 +158,7 @@ def conv2d(
                 f"conv2d: {name} of input is {input.shape[2 + axis]} with padding={padding}; expected at least {least}, the"
                 " reach of weight"
             )
-    return _apply(input, weight, bias, form)
+    return apply(input, weight, bias, form)
 
 
 def conv_transpose2d(
@@ -191,7 +191,7 @@ def conv_transpose2d(
         )
     input, weight, bias = _operands("conv_transpose2d", input, weight, bias)
     _check_channels("conv_transpose2d", input, weight, bias, weight.shape[0], weight.shape[1] * groups, groups)
-    return _apply(input, weight, bias, form)
+    return apply(input, weight, bias, form)
 
 
 def _pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
@@ -244,7 +244,8 @@ def _check_channels(op, x, weight, bias, channels, outputs, groups):
         raise ValueError(f"{op}: bias has shape {tuple(bias.shape)}; expected ({outputs},), the outputs of weight")
 
 
-def _apply(x, weight, bias, form):
+def apply(x, weight, bias, form):
+    """A convolution of tensors that fit."""
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
     # The compiler and a transform differentiate and prune the plain operator by themselves; of nothing, torch's rules hold.
     if torch.compiler.is_compiling() or transforming() or 0 in x.shape or 0 in weight.shape:

@@ -1,84 +1,78 @@
-"""The two accelerated forms of a module: a `nn.Sequential`, and a module with a straight-line forward.
-
-Only the class of the container changes. Its children stay the objects they are, with their parameters, names and hooks, and
-compute what they always did for anybody who calls them one by one.
-"""
-
-import functools
+"""A `nn.Sequential` that runs neighbours in pairs."""
 
 import torch
 from torch import nn
 
-from fastgan.patch import rules
-from fastgan.patch.straight import Plan, make_plan
-
-# Attributes of an accelerated module: its plan, and whether weights inside it have been laid out.
-PLAN, LAID_OUT = "_fastgan_plan", "_fastgan_laid_out"
+from fastgan._torch_private import hooks
+from fastgan.patch import pairs
+from fastgan.patch.layers import Norm
+from fastgan.patch.swap import LAID_OUT, PLAN, Accelerated, original
 
 
 class Steps:
-    """A chain's plan: where `rules.rule` found a step among its modules; found anew where these have changed."""
+    """A chain's plan: its modules, and with which activation each runs as a pair (None: alone)."""
 
-    def __init__(self):
-        self.modules, self.places = [], set()
-
-    def of(self, modules: list[nn.Module]) -> set[int]:
-        if self.modules != modules:
-            self.modules, self.places = modules, rules.candidates(modules)
-        return self.places
-
-
-class Accelerated:
-    """What both forms share: one class per original class, found again by pickle and deepcopy."""
-
-    form: type
-
-    def __reduce_ex__(self, protocol):
-        state = {name: value for name, value in vars(self).items() if name != PLAN}
-        return _rebuild, (self.form, type(self).__bases__[1]), state
+    def __init__(self, modules: list[nn.Module]):
+        self.modules = modules
+        self.steps: list[tuple[nn.Module | None, nn.Module]] = []
+        i = 0
+        while i < len(modules):
+            paired = i + 1 < len(modules) and gains(modules[i], modules[i + 1])
+            self.steps.append((modules[i + 1] if paired else None, modules[i]))
+            i += 1 + paired
 
 
-@functools.cache
-def accelerated(form: type, base: type) -> type:
-    """The class `base` with the forward of `form`."""
-    return type(f"Fused{base.__name__}", (form, base), {"__module__": __name__})
-
-
-def _rebuild(form: type, base: type) -> nn.Module:
-    cls = accelerated(form, base)
-    return cls.__new__(cls)
+def gains(layer: nn.Module, act: nn.Module) -> bool:
+    """Whether the two run faster as a pair."""
+    kind, found = pairs.fresh(layer), pairs.activation(act)
+    if kind is None or found is None:
+        return False
+    if issubclass(kind, Norm):
+        return isinstance(layer, Norm) or not pairs.is_inplace(act)
+    return pairs.has_one_kernel(layer) or (
+        found.inplace is not None and not pairs.is_inplace(act) and not pairs.is_small(layer)
+    )
 
 
 class Chain(Accelerated):
-    """A Sequential that runs neighbours as one step where `rules.rule` allows it, asked anew at every call of those that
-    allowed it when they were first called together."""
+    """Its children stay what they are for anybody who calls them one by one, and are looked at anew when they change."""
 
     runs_in_order = True
 
     def forward(self, input):
-        plan = vars(self).get(PLAN)
-        if plan is None:  # a copy
-            plan = vars(self)[PLAN] = Steps()
-        modules = rules.flat(self._modules.values())
-        y = rules.run(modules, input, steps=plan.of(modules))
+        own = self.__dict__
+        plan, modules = own.get(PLAN), [*self._modules.values()]
+        if plan is None or plan.modules != modules:
+            plan = own[PLAN] = Steps(modules)
+        x = input
+        for act, layer in plan.steps:
+            x = layer(x) if act is None else pairs.pair(act, layer, x)
         # Weights that are laid out pass their layout on; whoever looks at the result finds it in that of the input.
-        plain = vars(self).get(LAID_OUT) and isinstance(input, torch.Tensor) and input.is_contiguous()
-        return y.contiguous() if plain else y
+        plain = own.get(LAID_OUT) and isinstance(input, torch.Tensor) and input.is_contiguous()
+        return x.contiguous() if plain else x
 
 
-class Straight(Accelerated):
-    """A module whose forward was traced: it runs the steps of its plan while the attributes its forward reads are those of
-    the trace, and its own forward otherwise. The compiler gets the original."""
+def why_not(layer: nn.Module, act: nn.Module) -> str | None:
+    """Why the two run one by one, where both are what could be a pair."""
+    kind = next((kind for kind in (*pairs.FRESH, Norm) if isinstance(layer, kind)), None)
+    if kind is None or type(act) not in pairs.MODULES:
+        return None
+    what = f"{original(layer).__name__} + {type(act).__name__}"
+    if pairs.fresh(layer) is None:
+        return f"{what}: {hooks(layer) or 'a forward of its own'} between them"
+    if hooks(act):
+        return f"{what}: {hooks(act)} after them"
+    found = pairs.activation(act)
+    if found is None:
+        return f"{what}: {act!r} is none of those that are known"
+    if found.inplace is None:
+        return f"{what}, which torch cannot compute in place"
+    if pairs.is_small(layer):
+        return f"{what}: {layer.out_channels} channels in place, nothing to gain"
+    return f"{what} in place: nothing to gain"
 
-    def forward(self, *args, **kwargs):
-        plan = vars(self).get(PLAN)
-        if plan is None:  # a copy: plans hold functions, which are not pickled
-            plan = make_plan(self, type(self).__bases__[1])
-            vars(self)[PLAN] = plan
-        usable = isinstance(plan, Plan) and not torch.compiler.is_compiling() and not kwargs
-        if usable and all(isinstance(x, torch.Tensor) for x in args) and plan.holds(self, len(args)):
-            return plan.run(self, args)
-        return super().forward(*args, **kwargs)
 
-
-Chain.form, Straight.form = Chain, Straight
+def what(layer: nn.Module, act: nn.Module) -> str:
+    """What a pair that gains does, in words."""
+    names = f"{original(layer).__name__} + {pairs.activation(act).name}"
+    return f"{names} -> norm_act" if isinstance(layer, Norm) else f"{names} in place"

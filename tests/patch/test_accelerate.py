@@ -1,82 +1,23 @@
 """accelerate: the same numbers to any order, the same objects afterwards, and no more than can be proven."""
 
 import copy
-import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerated import check, replaced
 from tolerances import assert_close
 from torch import nn
 
 import fastgan
-from fastgan.patch import rules
+from fastgan.patch import layers
 
 
 @pytest.fixture(autouse=True)
 def kernels_everywhere(monkeypatch):
     """Steps are chosen as where every op has its kernel, whatever is compiled here."""
-    monkeypatch.setattr(rules, "has_kernel", lambda op, device: True)
-
-
-def outcome(net, x, second=True):
-    """Output, and first and second derivatives by input and parameters."""
-    x = x.clone().requires_grad_()
-    y = net(x)
-    weights = [x, *(p for p in net.parameters() if p.requires_grad)]
-    first = torch.autograd.grad(y, weights, torch.ones_like(y).cumsum(-1), create_graph=second, allow_unused=True)
-    if not second:
-        return [y, *first]
-    s = sum((g * g).sum() for g in first if g is not None and g.requires_grad) + 0 * x.sum()
-    second = torch.autograd.grad(s, weights, allow_unused=True)  # None where zero everywhere
-    return [y, *first, *(torch.zeros_like(w) if g is None else g for g, w in zip(second, weights, strict=True))]
-
-
-def check(net, x, second=True):
-    """Everything equal before, during and after; returns the report. float64."""
-    net, x = net.double(), x.double()
-    for m in net.modules():  # nothing at its special initial value
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.normal_(m.running_mean), nn.init.uniform_(m.running_var, 0.5, 2)
-    with torch.no_grad():
-        plain = net(x.clone())
-    expected = outcome(net, x, second)
-    state, parameters = net.state_dict(), list(net.named_parameters())
-    objects = {id(m): type(m) for m in net.modules()}
-    attributes = {id(m): set(vars(m)) for m in net.modules()}
-    assert "would replace" in str(fastgan.accelerate(net, dry_run=True))
-    assert {id(m): type(m) for m in net.modules()} == objects
-    report = fastgan.accelerate(net)
-    for _ in range(2):
-        kept = x.clone()
-        with torch.no_grad():
-            assert_close(net(kept), plain)
-        assert torch.equal(kept, x), "the input was written to"
-        for actual, wanted in zip(outcome(net, x, second), expected, strict=True):
-            assert (actual is None) == (wanted is None)
-            if actual is not None:
-                assert_close(actual, wanted, 1e-9)
-        assert {id(m) for m in net.modules()} == set(objects)
-        assert all(a is b for (_, a), (_, b) in zip(net.named_parameters(), parameters, strict=True))
-        assert list(net.state_dict()) == list(state) and all(
-            torch.equal(v, state[k]) for k, v in net.state_dict().items()
-        )
-        again = fastgan.accelerate(net)
-        assert not again.replaced
-    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
-        assert [type(m) for m in twin.modules()] == [type(m) for m in net.modules()]
-        with torch.no_grad():
-            assert_close(twin(x.clone()), plain)
-    fastgan.unpatch(report)
-    assert {id(m): type(m) for m in net.modules()} == objects
-    assert {id(m): set(vars(m)) for m in net.modules()} == attributes
-    with torch.no_grad():
-        assert torch.equal(net(x.clone()), plain)
-    return report
-
-
-def replaced(report):
-    return dict(report.replaced)
+    monkeypatch.setattr(layers, "has_kernel", lambda op, device: True)
+    monkeypatch.setattr(layers, "pays", lambda *_: True)  # small images too
 
 
 ACTIVATIONS = [nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.1), nn.LeakyReLU(0.3, inplace=True), nn.Tanh(), nn.Sigmoid(),
@@ -88,10 +29,12 @@ def test_convolution_and_activation(act):
     # The inplace forms of torch write over what the second derivative needs, in the original too: compare with the other.
     act = copy.deepcopy(act)
     net = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), act, nn.ConvTranspose2d(4, 5, 3, 2, bias=False), copy.deepcopy(act)
+        nn.Conv2d(3, 8, 3, padding=1), act, nn.ConvTranspose2d(8, 5, 3, 2, padding=1, bias=False), copy.deepcopy(act)
     )
     report = check(net, torch.randn(2, 3, 5, 7), second=not getattr(act, "inplace", False))
-    assert list(replaced(report)) == ["0 + 1", "2 + 3"]
+    gains = not getattr(act, "inplace", False) and not isinstance(act, nn.Softplus)
+    assert list(replaced(report)) == ["0 + 1", "2 + 3"] * gains
+    assert gains or all("nothing to gain" in why or "cannot compute in place" in why for _, why in report.refused)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +62,8 @@ def test_convolution_and_activation(act):
 @pytest.mark.parametrize("act", [True, False])
 def test_layers(layer, shape, act):
     report = check(nn.Sequential(copy.deepcopy(layer), *[nn.LeakyReLU(0.2)] * act), torch.randn(shape))
-    assert not act or len(report.replaced) == 1
+    few = getattr(layer, "out_channels", 5) <= 4
+    assert ("0 + 1" in replaced(report)) == (act and not few)
 
 
 @pytest.mark.parametrize("norm", [nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d])
@@ -130,7 +74,8 @@ def test_instance_norm(norm, affine):
     if affine:
         nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
     report = check(nn.Sequential(layer, nn.Tanh(), norm(3)), torch.randn(2, 3, *(3, 4, 2)[:dims]))
-    assert replaced(report) == {"0 + 1": "instance norm + tanh -> norm_act", "2": "instance norm -> norm_act"}
+    assert replaced(report)["0 + 1"] == f"{norm.__name__} + tanh -> norm_act"
+    assert replaced(report)["2"] == "instance norm -> norm_act"
 
 
 class ResnetBlock(nn.Module):
@@ -148,8 +93,8 @@ class Stem(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.norm, self.act = nn.Conv2d(4, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.LeakyReLU(0.2)
-        self.last, self.slope = nn.Conv2d(4, 4, 1), 0.1
+        self.conv, self.norm, self.act = nn.Conv2d(4, 6, 3, padding=1), nn.InstanceNorm2d(4), nn.LeakyReLU(0.2)
+        self.last, self.slope = nn.Conv2d(6, 5, 1), 0.1
 
     def forward(self, x):
         h = self.act(self.norm(x)) + x
@@ -159,13 +104,13 @@ class Stem(nn.Module):
 
 def test_residual_block():
     report = check(nn.Sequential(nn.Conv2d(3, 4, 1), ResnetBlock(), ResnetBlock()), torch.randn(2, 3, 5, 5))
-    assert replaced(report)["1.conv_block"] == "Sequential + residual"
-    assert replaced(report)["1.conv_block.2 + 1.conv_block.3"] == "instance norm + relu -> norm_act"
+    assert replaced(report)["1.conv_block"] == "residual, with instance norm"
+    assert replaced(report)["1.conv_block.2 + 1.conv_block.3"] == "InstanceNorm2d + relu -> norm_act"
 
 
 def test_residual_reaches_the_op(monkeypatch):
     seen = []
-    monkeypatch.setattr(rules.ops, "norm_act", lambda x, w, b, residual, *rest: seen.append(residual) or x)
+    monkeypatch.setattr(layers, "norm", lambda m, x, act="linear", alpha=0, residual=None: seen.append(residual) or x)
     block, x = ResnetBlock(), torch.randn(1, 4, 5, 5)
     fastgan.accelerate(block)
     block(x)
@@ -175,11 +120,9 @@ def test_residual_reaches_the_op(monkeypatch):
 def test_straight_forward():
     net = Stem()
     report = check(net, torch.randn(2, 4, 5, 5))
-    assert replaced(report) == {
-        "norm": "instance norm + lrelu -> norm_act + residual",
-        "conv": "Conv2d + lrelu -> bias_act, in place without gradients",
-        "last": "Conv2d + tanh -> bias_act, in place without gradients",
-    }
+    found = replaced(report)
+    assert "InstanceNorm2d + LeakyReLU -> norm_act" in found["norm"]
+    assert "Conv2d + leaky_relu in place" in found["conv"] and "Conv2d + tanh in place" in found["last"]
     x = torch.randn(2, 4, 5, 5).double()
     fastgan.accelerate(net)
     net.slope = 0.5  # read at each call
@@ -269,7 +212,7 @@ def test_filters_that_differ_or_are_learnt_after_all():
 def test_spectral_norm(kind):
     """Weights computed from others, by a hook or a parametrisation: fused, and computed once per call."""
     torch.manual_seed(0)
-    net = nn.Sequential(kind(nn.Conv2d(3, 4, 3)), nn.LeakyReLU(0.1)).double()
+    net = nn.Sequential(kind(nn.Conv2d(3, 8, 3)), nn.LeakyReLU(0.1)).double()
     twin, x = copy.deepcopy(net), torch.randn(2, 3, 5, 5).double()
     report = fastgan.accelerate(net)
     assert list(replaced(report)) == ["0 + 1"]

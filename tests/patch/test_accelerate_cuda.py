@@ -9,7 +9,7 @@ from torch import nn
 
 import fastgan
 from fastgan import ops
-from fastgan.patch import rules
+from fastgan.patch import layers, pairs
 
 accelerate = importlib.import_module("fastgan.patch.accelerate")  # the package has the function by that name
 ACTS = [nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.ELU(), nn.SELU(), nn.SiLU()]
@@ -18,7 +18,9 @@ ROUNDINGS = 8 * torch.finfo(torch.bfloat16).eps  # of sums of 36 products, throu
 
 @pytest.fixture
 def autocast(monkeypatch):
-    monkeypatch.setattr(rules, "AUTOCAST", {"cpu"})
+    for name, module in (("AUTOCAST", layers), ("AUTOCAST", pairs), ("ONE_KERNEL", pairs)):
+        monkeypatch.setattr(module, name, {"cpu"})
+    monkeypatch.setattr(layers, "pays", lambda *_: True)
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
@@ -59,9 +61,9 @@ def test_softplus_is_left_to_autocast(autocast):
     """On a GPU its result is float32 there, and the ops' would not be."""
     net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Softplus())
     with autocast:
-        assert not rules.fuses(rules.activation(net[1]), torch.device("cpu"))
-        assert rules.fuses(rules.activation(nn.ReLU()), torch.device("cpu"))
-    assert rules.fuses(rules.activation(net[1]), torch.device("cpu"))
+        assert not pairs.fuses(pairs.activation(net[1]), torch.device("cpu"))
+        assert pairs.fuses(pairs.activation(nn.ReLU()), torch.device("cpu"))
+    assert pairs.fuses(pairs.activation(net[1]), torch.device("cpu"))
 
 
 def test_weights_for_tensor_cores(monkeypatch):

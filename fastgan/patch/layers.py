@@ -1,0 +1,287 @@
+"""Layers of torch that fastgan computes in another way: which, from which size on it pays, and the ways themselves.
+
+A layer's class changes, so it is faster whoever calls it: a loop, a functional forward, a hook's owner. It decides once for
+each shape, dtype, device, mode of gradients and autocast, and its own options, and then looks the way up.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fastgan import ops
+from fastgan._torch_private import autocast_anywhere, hooks
+from fastgan.ops import _library, conv_forms
+from fastgan.ops._checks import FLOATS
+from fastgan.ops.conv2d import apply
+from fastgan.ops.conv_forms import COLUMNS, WINOGRAD, Form
+from fastgan.patch.swap import PAYS, PLAN, Accelerated, original
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = {
+    nn.ConvTranspose1d: F.conv_transpose1d,
+    nn.ConvTranspose2d: F.conv_transpose2d,
+    nn.ConvTranspose3d: F.conv_transpose3d,
+}
+INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # and the rank of their batches
+AUTOCAST = {"cuda"}  # devices where a step is one under autocast too. On the CPU nothing was gained by it.
+PLAIN = {torch.Tensor, nn.Parameter}
+CONVOLVED = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups", "weight.dtype")
+BOTH = frozenset((False, True))  # with gradients and without
+KEPT = 64  # decisions of a layer; a network for images of any size would remember all of them
+
+
+def has_kernel(op: str, device: torch.device) -> bool:
+    """Whether `op` has more than its reference on this device."""
+    return _has_kernel(op, device.type)
+
+
+@functools.cache
+def _has_kernel(op: str, device: str) -> bool:
+    kernels = ("cpp",) if device == "cpu" else ("triton", "cuda")
+    return any(_library.availability(op, kernel).loaded for kernel in kernels)
+
+
+def is_recorded(module: nn.Module, x: torch.Tensor) -> bool:
+    """Whether autograd records module(x)."""
+    weight = module.weight
+    return torch.is_grad_enabled() and (x.requires_grad or (weight is not None and weight.requires_grad))
+
+
+def without_bias(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What a linear layer or a convolution adds its bias to."""
+    kind = original(module)
+    if kind is nn.Linear:
+        return F.linear(x, module.weight)
+    if kind in CONVOLUTIONS:
+        return module._conv_forward(x, module.weight, None)
+    options = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
+    return TRANSPOSED[kind](x, module.weight, None, *options)
+
+
+class Layer(Accelerated):
+    """A layer of torch with a table of ways to compute it."""
+
+    options: Callable  # what of the module the decision depends on
+
+    def forward(self, input, *more, **named):
+        if more or named or type(input) not in PLAIN or torch.compiler.is_compiling():
+            return super().forward(input, *more, **named)
+        own = self.__dict__
+        plan = own.get(PLAN)
+        if plan is None:  # a copy
+            plan = own[PLAN] = {}
+        recorded = is_recorded(self, input)
+        key = (input.shape, input.dtype, input.device, recorded, autocast_anywhere(), self.options(self))
+        way = plan.get(key)
+        if way is None:
+            way = self.choose(input, recorded) if recorded in own.get(PAYS, BOTH) else None
+            way = way or original(self).forward
+            if len(plan) >= KEPT:
+                plan.clear()
+            plan[key] = way
+        return way(self, input)
+
+    def choose(self, x: torch.Tensor, recorded: bool) -> Callable | None:
+        """way(module, x) for this input; None for torch's own."""
+        raise NotImplementedError
+
+
+class Norm(Layer):
+    """Instance norm by `norm_act`, with what follows it where a pair says so."""
+
+    options = operator.attrgetter("num_features", "affine", "track_running_stats")
+
+    def choose(self, x, recorded):
+        rank = INSTANCE_NORMS[original(self)]
+        if x.dim() != rank or x.shape[1] != self.num_features or self.track_running_stats:
+            return None
+        pixels = x[0, 0].numel() if len(x) else 0
+        if pixels <= 1 or x.dtype not in FLOATS or not has_kernel("norm_act", x.device):
+            return None
+        if not self.__dict__.get(PAYS) and not pays(x, pixels, recorded):
+            return None
+        if autocast_anywhere() and torch.is_autocast_enabled(x.device.type):
+            return norm_op if x.device.type in AUTOCAST else None
+        return norm
+
+    def joined(self, x, act, residual: torch.Tensor | None = None) -> torch.Tensor | None:
+        """act(norm(x)) + residual in one; None where it is not."""
+        if type(x) not in PLAIN or hooks(self):
+            return None
+        if residual is not None and (
+            type(residual) not in PLAIN or residual.shape != x.shape or residual.dtype != x.dtype
+        ):
+            return None
+        recorded = is_recorded(self, x)
+        key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), self.options(self))
+        way = self.__dict__.get(PLAN, {}).get(key) or self.choose(x, recorded)
+        if way not in (norm, norm_op) or (way is norm_op and act is not None and act.name == "softplus"):
+            return None
+        return way(self, x, "linear" if act is None else act.name, 0.0 if act is None else act.alpha, residual)
+
+
+def pays(x: torch.Tensor, pixels: int, recorded: bool) -> bool:
+    """Whether instance norm of a layer that was not measured is ours: of 64 pixels it takes 1.4 times as long with gradients, of
+    16 channels of 256 pixels 1.35 times, of 3 channels of 4096 pixels 1.2 times."""
+    return x.device.type != "cpu" or (pixels >= 256 and x.numel() >= (49152 if recorded else 8192))
+
+
+def norm(module, x, act="linear", alpha=0.0, residual=None):
+    arguments = (x, module.weight, module.bias, residual, act, float(alpha), module.eps)
+    return _library.select("norm_act", "auto", x)(*arguments)[0]
+
+
+def norm_op(module, x, act="linear", alpha=0.0, residual=None):
+    return ops.norm_act(x, module.weight, module.bias, residual, act, alpha, module.eps)
+
+
+class Convolution(Layer):
+    """A convolution, plain or transposed, by one of `conv_forms`; a transposed one over a single pixel as a matrix product."""
+
+    @staticmethod
+    def options(module):  # while a frozen network is recorded, convolutions are torch's
+        return conv_forms.plain(), CONVOLVED(module)
+
+    def choose(self, x, recorded):
+        transposed = isinstance(self, nn.ConvTranspose2d)
+        usual = x.dim() == 4 and x.device.type == "cpu" and not autocast_anywhere() and x.dtype == self.weight.dtype
+        if not usual or x.shape[1] != self.in_channels:
+            return None
+        if conv_forms.plain():
+            return None
+        form = _form(self)
+        if transposed and is_over_one_pixel(self):
+            return _product if x.shape[2:] == (1, 1) and len(x) and not recorded else None
+        algorithm = conv_forms.choose(x, self.weight, form)
+        if algorithm is None or not (self.__dict__.get(PAYS) or gains(algorithm, self, recorded)):
+            return None
+        return lambda module, x: apply(x, module.weight, module.bias, form)
+
+
+class DilatedConvolution(Layer):
+    """A Conv1d of many taps as one in two dimensions, channels last: kept where it was measured to pay."""
+
+    options = operator.attrgetter("stride", "padding", "dilation", "groups", "padding_mode")
+
+    def choose(self, x, recorded):
+        usual = x.dim() == 3 and x.device.type == "cpu" and len(x) and not isinstance(self.padding, str)
+        return _in_two_dimensions if usual and self.padding_mode == "zeros" else None
+
+
+class Filter(Layer):
+    """A depthwise convolution with the same fixed filter for every channel, by `upfirdn2d`."""
+
+    options = operator.attrgetter("stride", "padding", "groups", "output_padding")
+
+    def choose(self, x, recorded):
+        batch = x.dim() == 4 and x.dtype == self.weight.dtype and x.dtype in FLOATS and is_fixed_filter(self)
+        return _filtered if batch and has_kernel("upfirdn2d", x.device) else None
+
+
+def _in_two_dimensions(module, x):
+    rows = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    (stride,), (padding,), (dilation,) = module.stride, module.padding, module.dilation
+    weight = module.weight.unsqueeze(2)
+    y = F.conv2d(rows, weight, module.bias, (1, stride), (0, padding), (1, dilation), module.groups)
+    return y.squeeze(2).contiguous()
+
+
+def _product(module, x):
+    weight, bias, (ky, kx) = module.weight, module.bias, module.kernel_size
+    if not weight.is_contiguous():
+        return original(module).forward(module, x)
+    bias = None if bias is None else bias.repeat_interleave(ky * kx)
+    return F.linear(x.flatten(1), weight.flatten(1).t(), bias).view(-1, module.out_channels, ky, kx)
+
+
+def _filtered(module, x):
+    f = module.weight[0, 0]
+    # The same filter for every channel is a fact about numbers, asked for at every call: a few kB.
+    if module.weight.requires_grad or not torch.equal(module.weight, f.expand_as(module.weight)):
+        return original(module).forward(module, x)
+    (sy, sx), (py, px) = module.stride, module.padding
+    if isinstance(module, nn.Conv2d):
+        return ops.upfirdn2d(x, f, down=[sx, sy], padding=[px, px, py, py], flip_filter=True)
+    ky, kx = f.shape
+    oy, ox = module.output_padding
+    padding = [kx - 1 - px, kx - px - sx + ox, ky - 1 - py, ky - py - sy + oy]
+    return ops.upfirdn2d(x, f, up=[sx, sy], padding=padding)
+
+
+def is_over_one_pixel(module: nn.ConvTranspose2d) -> bool:
+    """Whether it may be a generator's first layer, over a 1x1 input."""
+    plain = module.groups == 1 and module.dilation == (1, 1)
+    return plain and module.padding == (0, 0) and module.output_padding == (0, 0)
+
+
+def is_fixed_filter(module: nn.Module) -> bool:
+    """Whether the module is a depthwise convolution whose weight is not learnt."""
+    return (
+        module.groups == module.in_channels == module.out_channels > 1
+        and not module.weight.requires_grad
+        and module.bias is None
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and tuple(module.dilation) == (1, 1)
+    )
+
+
+def _form(module: nn.Conv2d | nn.ConvTranspose2d) -> Form:
+    transposed = isinstance(module, nn.ConvTranspose2d)
+    return Form(module.stride, module.padding, module.dilation, transposed, module.output_padding, module.groups)
+
+
+def gains(algorithm: conv_forms.Algorithm, module: nn.Module, recorded: bool) -> bool:
+    """Whether an algorithm pays where nobody measured: not with gradients of a transposed convolution; by AVX2, Winograd's
+    algorithm takes 0.88 to 1.2 of torch's time."""
+    if recorded and isinstance(module, nn.ConvTranspose2d):
+        return False
+    return algorithm is not WINOGRAD or torch.ops.fastgan.cpu_level("") != "avx2"
+
+
+def form_of(module: nn.Module, measured: bool = False) -> tuple[type, str] | str | None:
+    """The form that a layer of torch gets and what it does; why a candidate gets none; None for other modules.
+
+    measured: whether it will be kept only where it pays: then forms are tried that seldom do.
+    """
+    kind = type(module)
+    if kind in INSTANCE_NORMS:
+        if module.track_running_stats:
+            return "instance norm with running statistics, which differ between training and evaluation"
+        why = _without_kernel("norm_act", module)
+        return why or (Norm, "instance norm -> norm_act")
+    if kind is nn.Conv1d and measured and module.kernel_size[0] >= 7 and module.groups == 1:
+        return DilatedConvolution, "Conv1d in two dimensions, channels last"
+    if kind not in (nn.Conv2d, nn.ConvTranspose2d):
+        return None
+    if not isinstance(module.weight, torch.Tensor) or isinstance(module.weight, nn.parameter.UninitializedParameter):
+        return None
+    if is_fixed_filter(module):
+        why = _without_kernel("upfirdn2d", module)
+        return why or (Filter, f"depthwise {kind.__name__} with a fixed filter -> upfirdn2d")
+    what = other_form(module, measured)
+    return (Convolution, what) if what else None
+
+
+def _without_kernel(op: str, module: nn.Module) -> str:
+    device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    anywhere = torch.cuda.is_available() and has_kernel(op, torch.device("cuda"))
+    return "" if has_kernel(op, device) or anywhere else f"{op} has no kernel for {device.type} here"
+
+
+def other_form(module: nn.Module, measured: bool = True) -> str:
+    """How a convolution is computed on the CPU; "" for as ever."""
+    if isinstance(module, nn.ConvTranspose2d) and is_over_one_pixel(module):
+        return "a matrix product where its input is 1x1"
+    weight = module.weight
+    ours = weight.dtype == torch.float32 and weight.device.type == "cpu"
+    if not ours or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        return ""
+    other = conv_forms.serving(weight, _form(module))
+    # 4x4 without padding is the last layer of a discriminator, over all of a 4x4 input: "columns" does not take it.
+    over_all = other is COLUMNS and module.kernel_size == (4, 4) and module.padding == (0, 0)
+    return other.what if other and not over_all and (measured or gains(other, module, False)) else ""

@@ -1,0 +1,218 @@
+"""What each piece of an accelerated network gains for the values that reach it, and which are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from fastgan.patch.last import ChannelsLast, shapes_of
+from fastgan.patch.report import MISSING, Assignment, Line, PatchReport
+from fastgan.patch.swap import PAYS, PLAN, SHAPES, Accelerated, Swap, accelerated
+
+if TYPE_CHECKING:
+    from fastgan.patch.accelerate import Piece
+
+LEAST = 1.02  # times as fast: a piece that gains less is left as it was
+# Seconds of timing a piece; at least as many rounds, unless they take as long as LONG.
+SECONDS, ROUNDS, LONG = 0.1, 7, 3.0
+
+
+def arguments_of(example: Any) -> tuple:
+    """The arguments of a call. Raises TypeError where there is no tensor among them."""
+    arguments = example if isinstance(example, tuple) else (example,)
+    if not any(isinstance(x, torch.Tensor) for x in tree_leaves(arguments)):
+        raise TypeError(
+            f"accelerate: example is {type(example).__name__}; expected a tensor, or a tuple of arguments with one"
+        )
+    return arguments
+
+
+def keep_what_pays(module: nn.Module, arguments: tuple, pieces: list[Piece], report: PatchReport) -> list[Piece]:
+    """The pieces that gain at least `LEAST`, their rows with what they gain; the others are undone."""
+    with _as_before(module):
+        seen = _calls(module, arguments, [piece.module for piece in pieces])
+        known: dict[tuple, dict[bool, float]] = {}
+        kept = []
+        for piece in pieces:
+            if piece.module not in seen:
+                _leave(piece, report, "the example does not reach it")
+                continue
+            args, kwargs = seen[piece.module]
+            key = _key(piece, args)
+            if key not in known:
+                known[key] = _gains(piece, args, kwargs, training=module.training)
+            gains = known[key]
+            pays = frozenset(recorded for recorded, gain in gains.items() if gain >= LEAST)
+            if not pays or (not _chooses(piece) and min(gains.values()) < 0.99):
+                _leave(piece, report, _in_words(gains))
+                continue
+            if _chooses(piece):
+                report.change(Assignment(vars(piece.module), PAYS, MISSING, pays))
+            piece.rows = [Line(where, f"{what}: {_in_words(gains)}") for where, what in piece.rows]
+            kept.append(piece)
+    return kept
+
+
+def try_channels_last(module: nn.Module, arguments: tuple, report: PatchReport) -> None:
+    """In evaluation mode on the CPU: the whole network channels last, where that gains."""
+    images = [x for x in arguments if isinstance(x, torch.Tensor)]
+    plain = all(type(x) is torch.Tensor and x.is_contiguous() and x.device.type == "cpu" for x in images)
+    if module.training or not plain or all(x.dim() != 4 for x in images) or isinstance(module, ChannelsLast):
+        return
+    base = type(module).made_of if isinstance(module, Accelerated) else type(module)
+    cls = accelerated(ChannelsLast, base)
+    changes = [
+        Assignment(vars(module), SHAPES, MISSING, frozenset([shapes_of(arguments)])),
+        Swap(module, type(module), cls),
+    ]
+    with _as_before(module), torch.no_grad():
+        expected = tree_leaves(module(*arguments))
+        for change in changes:
+            change.do()
+        try:
+            found = tree_leaves(module(*arguments))
+            new, old = _times(module, changes, lambda: module(*arguments))
+        except RuntimeError as error:  # a view of what is no longer in order
+            new, old, why = 1.0, 0.0, str(error).splitlines()[0]
+        else:
+            why = f"{old / new:.2f}x"
+            if not all(map(_close, found, expected)):
+                new, old, why = 1.0, 0.0, "other numbers"
+        for change in reversed(changes):
+            change.undo()
+    line = Line(type(module).__name__, f"the whole channels last, without gradients, for this shape: {why}")
+    if old / new < LEAST:
+        report.refused.append(line)
+        return
+    for change in changes:
+        report.change(change)
+    report.replaced.append(line)
+
+
+def _close(a, b) -> bool:
+    return not isinstance(a, torch.Tensor) or torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max() + 1e-30))
+
+
+def _chooses(piece: Piece) -> bool:
+    """Whether the piece can run with gradients in one way, and without in another."""
+    return hasattr(piece.module, "choose")
+
+
+def _key(piece: Piece, args: tuple) -> tuple:
+    shapes = tuple((x.shape, x.dtype, x.requires_grad) if isinstance(x, torch.Tensor) else None for x in args)
+    return type(piece.module), repr(piece.module), shapes
+
+
+def _leave(piece: Piece, report: PatchReport, why: str) -> None:
+    for change in reversed(piece.changes):
+        change.undo()
+    report._changes[:] = [done for done in report._changes if not any(done is change for change in piece.changes)]
+    report.refused += [Line(where, f"{what}: {why}, left as it was") for where, what in piece.rows]
+
+
+def _in_words(gains: dict[bool, float]) -> str:
+    return ", ".join(f"{gain:.2f}x" + " with gradients" * recorded for recorded, gain in gains.items())
+
+
+def _calls(module: nn.Module, arguments: tuple, wanted: list[nn.Module]) -> dict[nn.Module, tuple[tuple, dict]]:
+    """The arguments of the first call of each module."""
+    seen: dict[nn.Module, tuple[tuple, dict]] = {}
+
+    def copied(x):
+        return x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x
+
+    def remember(m, args, kwargs):
+        if m not in seen:
+            seen[m] = tree_map(copied, (args, kwargs))
+
+    handles = [m.register_forward_pre_hook(remember, with_kwargs=True) for m in dict.fromkeys(wanted)]
+    try:
+        with torch.set_grad_enabled(module.training):
+            module(*tree_map(copied, arguments))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _gains(piece: Piece, args: tuple, kwargs: dict, training: bool) -> dict[bool, float]:
+    """How many times as fast the piece is, by whether gradients are taken."""
+    gains = {}
+    vars(piece.module)[PAYS] = frozenset((False, True))  # all that it can do
+    for recorded in (False, True) if training else (False,):
+        call = _call(piece.module, args, kwargs, recorded)
+        if call is None:
+            continue
+        new, old = _times(piece.module, piece.changes, call)
+        gains[recorded] = old / new
+    vars(piece.module).pop(PAYS, None)
+    vars(piece.module).pop(PLAN, None)
+    return gains
+
+
+def _call(module: nn.Module, args: tuple, kwargs: dict, recorded: bool) -> Callable | None:
+    if not recorded:
+
+        def forward():
+            with torch.no_grad():
+                return module(*args, **kwargs)
+
+        return forward
+
+    def both():
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.requires_grad]
+        # A fresh leaf's view: an activation in place may write to it.
+        results = module(*tree_map(lambda x: x.view_as(x) if isinstance(x, torch.Tensor) else x, args), **kwargs)
+        results = [y for y in tree_leaves(results) if isinstance(y, torch.Tensor) and y.requires_grad]
+        wanted = [*given, *(p for p in module.parameters() if p.requires_grad)]
+        if results and wanted:
+            torch.autograd.grad(results, wanted, [torch.ones_like(y) for y in results], allow_unused=True)
+
+    return both
+
+
+def _times(module: nn.Module, changes: list, call: Callable) -> tuple[float, float]:
+    """Seconds of a call as it is and as it was, the least of interleaved rounds."""
+    on_gpu = any(p.device.type == "cuda" for p in module.parameters())
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    seconds()
+    new = old = float("inf")
+    start, rounds = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < SECONDS or (rounds < ROUNDS and (rounds < 2 or spent < LONG)):
+        new = min(new, seconds())
+        for change in reversed(changes):
+            change.undo()
+        try:
+            old = min(old, seconds())
+        finally:
+            for change in changes:
+                change.do()
+        rounds += 1
+    return new, old
+
+
+@contextlib.contextmanager
+def _as_before(module: nn.Module) -> Iterator[None]:
+    """Whatever calls do to buffers and random numbers is undone."""
+    buffers = [(b, b.detach().clone()) for b in module.buffers()]
+    devices = {b.device for b in module.parameters() if b.device.type == "cuda"}
+    with torch.random.fork_rng([d.index for d in devices]):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)

@@ -1,0 +1,246 @@
+"""Two neighbours as one: what rewritten forwards (source.py) and chains (chain.py) call in the place of act(layer(x)).
+
+A layer's result that nobody else sees may be written over: the activation then needs no memory of its own, which on the CPU is
+most of its time for large images (32 channels of 256x256 pixels, forward and backward: 0.79 of the whole). Instance norm takes
+in the activation, and a residual. On a GPU bias and activation are one kernel.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fastgan import ops
+from fastgan._torch_private import hooks
+from fastgan.ops._checks import FLOATS
+from fastgan.ops.conv_forms import FOLD
+from fastgan.patch.layers import (
+    AUTOCAST,
+    CONVOLUTIONS,
+    INSTANCE_NORMS,
+    PLAIN,
+    TRANSPOSED,
+    Norm,
+    has_kernel,
+    without_bias,
+)
+from fastgan.patch.swap import Accelerated, original
+
+
+class Act(NamedTuple):
+    """An activation of `bias_act` with gain 1.
+
+    inplace: the form of it that overwrites its argument, if torch has one.
+    recorded: whether that gives the same gradients of any order: torch computes them from the result.
+    """
+
+    name: str
+    alpha: float = 0.0
+    inplace: Callable | None = None
+    recorded: bool = False
+
+
+RELU = Act("relu", 0.0, torch.relu_, True)
+TANH = Act("tanh", 0.0, torch.tanh_, True)
+SIGMOID = Act("sigmoid", 0.0, torch.sigmoid_, True)
+SELU = Act("selu", 0.0, torch.selu_)
+SILU = Act("swish", 0.0, functools.partial(F.silu, inplace=True))
+ELU = Act("elu", 1.0, F.elu_)
+SOFTPLUS = Act("softplus")
+
+
+@functools.lru_cache(maxsize=64)
+def _leaky(slope: float) -> Act | None:
+    return Act("lrelu", slope, lambda y: F.leaky_relu_(y, slope), True) if slope >= 0 else None
+
+
+def _leaky_function(x, negative_slope=0.01, inplace=False):
+    return _leaky(negative_slope) if isinstance(negative_slope, int | float) else None
+
+
+def _elu_function(x, alpha=1.0, inplace=False):
+    return ELU if alpha == 1 else None
+
+
+# What a function with these arguments is; without arguments there is nothing to ask.
+FUNCTIONS = {
+    **dict.fromkeys((F.relu, F.relu_, torch.relu, torch.relu_), lambda x, inplace=False: RELU),
+    **dict.fromkeys((F.leaky_relu, F.leaky_relu_), _leaky_function),
+    **dict.fromkeys((F.tanh, torch.tanh, torch.tanh_), lambda x: TANH),
+    **dict.fromkeys((F.sigmoid, torch.sigmoid, torch.sigmoid_), lambda x: SIGMOID),
+    **dict.fromkeys((F.elu, F.elu_), _elu_function),
+    **dict.fromkeys((F.selu, F.selu_, torch.selu, torch.selu_), lambda x, inplace=False: SELU),
+    F.silu: lambda x, inplace=False: SILU,
+}
+MODULES = {
+    nn.ReLU: lambda m: RELU,
+    nn.LeakyReLU: lambda m: _leaky(m.negative_slope),
+    nn.Tanh: lambda m: TANH,
+    nn.Sigmoid: lambda m: SIGMOID,
+    nn.ELU: lambda m: ELU if m.alpha == 1 else None,
+    nn.SELU: lambda m: SELU,
+    nn.SiLU: lambda m: SILU,
+    nn.Softplus: lambda m: SOFTPLUS if m.beta == 1 and m.threshold == 20 else None,
+}  # fmt: skip
+FORWARDS = {kind: kind.forward for kind in MODULES}
+IN_PLACE = {F.relu_, torch.relu_, F.leaky_relu_, torch.tanh_, torch.sigmoid_, F.elu_, F.selu_, torch.selu_}
+
+ONE_KERNEL = {
+    "cuda"
+}  # devices where bias and activation run as one kernel: on the CPU it takes 1.04 to 1.15 times as long
+
+# Layers whose result is new memory that their gradient does not read.
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
+FRESH = {kind: kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, *NORMS)}
+
+
+def activation(act: Callable, rest: tuple = (), options: dict | None = None) -> Act | None:
+    """What `act(x, *rest, **options)` computes, for a module that nobody watches or a function of torch; else None."""
+    if isinstance(act, nn.Module):
+        kind = type(act)
+        known = MODULES.get(kind)
+        return known(act) if known and not rest and not options and not hooks(act) else None
+    known = FUNCTIONS.get(act) if isinstance(act, Callable) and act.__hash__ else None
+    if known is None:
+        return None
+    try:
+        return known(None, *rest, **(options or {}))
+    except TypeError:  # arguments that the function refuses as well, or `out`
+        return None
+
+
+def is_inplace(act: Callable, rest: tuple = (), options: dict | None = None) -> bool:
+    """Whether it writes over its argument as it is."""
+    if isinstance(act, nn.Module):
+        return bool(getattr(act, "inplace", False))
+    return act in IN_PLACE or bool((options or {}).get("inplace")) or (bool(rest) and rest[-1] is True)
+
+
+@functools.cache
+def _fresh_class(cls: type) -> type | None:
+    if issubclass(cls, Norm):
+        return Norm
+    kind = next((kind for kind in FRESH if issubclass(cls, kind)), None)
+    if kind is None or not (cls.forward is FRESH[kind] or issubclass(cls, Accelerated)):
+        return None
+    own = getattr(kind, "_conv_forward", None)
+    return kind if getattr(cls, "_conv_forward", None) is own else None
+
+
+def fresh(layer: Callable) -> type | None:
+    """The kind of layer, where its result is its own and nobody looks at it; the last of a nn.Sequential counts for it."""
+    if not isinstance(layer, nn.Module):
+        return None
+    own = layer.__dict__
+    if own["_forward_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"] or "forward" in own:
+        return None
+    if (kind := _fresh_class(type(layer))) is not None:
+        return kind
+    if isinstance(layer, nn.Sequential) and layer._modules and runs_in_order(type(layer)):
+        return fresh(next(reversed(layer._modules.values())))
+    return None
+
+
+@functools.cache
+def runs_in_order(cls: type) -> bool:
+    """Whether calling a module of the class is calling its children in turn."""
+    return issubclass(cls, nn.Sequential) and (
+        cls.forward is nn.Sequential.forward or getattr(cls, "runs_in_order", False)
+    )
+
+
+def has_one_kernel(layer: nn.Module) -> bool:
+    """Whether bias and activation run as one kernel where the layer is."""
+    bias = layer._parameters.get("bias")
+    return bias is not None and bias.device.type in ONE_KERNEL
+
+
+def is_small(layer: nn.Module) -> bool:
+    """Whether a convolution makes so few channels, an image's, that memory for them is no matter."""
+    return getattr(layer, "out_channels", FOLD.channels + 1) <= FOLD.channels
+
+
+def pair(act: Callable, layer: Callable, x, *rest, **options):
+    """act(layer(x), *rest, **options)."""
+    if torch.compiler.is_compiling() or (kind := fresh(layer)) is None:
+        return act(layer(x), *rest, **options)
+    found = activation(act, rest, options)
+    if found is None:
+        return act(layer(x), *rest, **options)
+    if kind is Norm and isinstance(layer, Norm):
+        y = layer.joined(x, found)
+        return act(layer(x), *rest, **options) if y is None else y
+    if type(x) in PLAIN and x.device.type in ONE_KERNEL:
+        y = with_bias(found, layer, kind, x)
+        return act(layer(x), *rest, **options) if y is None else y
+    y = layer(x)
+    if found.inplace is None or type(y) is not torch.Tensor:
+        return act(y, *rest, **options)
+    # torch's instance norm, and its linear layer in three dimensions, give autograd a view.
+    viewed = kind is Norm or (kind is nn.Linear and y.dim() != 2)
+    if y.requires_grad and (viewed or not found.recorded):
+        return act(y, *rest, **options)
+    return found.inplace(y)
+
+
+def run(modules: Sequence[nn.Module], x):
+    """modules[-1](... modules[0](x))."""
+    for module in modules:
+        x = module(x)
+    return x
+
+
+def with_bias(act: Act, layer: nn.Module, kind: type, x: torch.Tensor) -> torch.Tensor | None:
+    """Bias and activation of a layer in one kernel; None where they are not."""
+    if original(layer) not in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear) or layer.bias is None or hooks(layer):
+        return None
+    if x.dtype not in FLOATS or not has_kernel("bias_act", x.device) or not fuses(act, x.device):
+        return None
+    y = without_bias(layer, x)
+    dim = y.dim() - 1 if kind is nn.Linear else y.dim() - 1 - len(layer.kernel_size)
+    return ops.bias_act(y, layer.bias, dim, act.name, act.alpha, 1.0)
+
+
+def fuses(act: Act, device: torch.device) -> bool:
+    """Whether `bias_act` and `norm_act` stand in for the modules under what autocast is active: their results have the type of
+    the input, as those of the modules have, but for softplus, which autocast computes in float32 on a GPU."""
+    return not torch.is_autocast_enabled(device.type) or (device.type in AUTOCAST and act.name != "softplus")
+
+
+def add(x, layer: Callable, value, first: bool):
+    """x + layer(value), or layer(value) + x where the layer comes `first`."""
+    if torch.compiler.is_compiling() or not isinstance(layer, nn.Module) or not ends_in_norm(layer):
+        return layer(value) + x if first else x + layer(value)
+    if isinstance(layer, nn.Sequential):
+        *before, layer = layer._modules.values()
+        value = run(before, value)
+        return add(x, layer, value, first)
+    y = layer.joined(value, None, x) if isinstance(layer, Norm) else None
+    if y is None:
+        y = layer(value) + x if first else x + layer(value)
+    return y
+
+
+def scaled(function: Callable, x, first, second, *rest, **options):
+    """function(x, first * second, ...) of an equalised layer: the factor goes to the smaller of image and weight, in 16 bits to
+    the weight as written."""
+    if function in SCALED and not torch.compiler.is_compiling():
+        weight, scale = (second, first) if isinstance(second, torch.Tensor) else (first, second)
+        plain = type(weight) is nn.Parameter and type(scale) is float and type(x) is torch.Tensor
+        if plain and x.numel() < weight.numel() and x.dtype in (torch.float32, torch.float64):
+            return function(x * scale, weight, *rest, **options)
+    return function(x, operator.mul(first, second), *rest, **options)
+
+
+SCALED = {F.conv1d, F.conv2d, F.conv_transpose2d, F.linear}
+
+
+def ends_in_norm(layer: nn.Module) -> bool:
+    """Whether the last layer of `layer`, which nobody watches, is an instance norm."""
+    if isinstance(layer, nn.Sequential) and layer._modules and runs_in_order(type(layer)):
+        return not hooks(layer) and ends_in_norm(next(reversed(layer._modules.values())))
+    return isinstance(layer, (Norm, *INSTANCE_NORMS)) and not hooks(layer)

@@ -1,0 +1,66 @@
+"""Another class for a module that stays the object it is: found again by pickle and deepcopy, taken back by `unpatch`."""
+
+import functools
+from typing import NamedTuple
+
+from torch import nn
+
+# Attributes of an accelerated module. PLAN: what it decided, which a copy decides anew; PAYS: where it was measured to pay, with
+# gradients, without, or both; LAID_OUT: whether weights inside are laid out; SHAPES: the inputs' that run channels last.
+PLAN, PAYS, LAID_OUT, SHAPES = "_fastgan_plan", "_fastgan_pays", "_fastgan_laid_out", "_fastgan_shapes"
+
+
+class Accelerated:
+    """What all forms share: one class per original class. `form` is the class that derives from this one."""
+
+    @classmethod
+    def members(cls, base: type, *how) -> dict:
+        """Attributes of the class that `base` becomes in this form."""
+        return {}
+
+    def __reduce_ex__(self, protocol):
+        state = {name: value for name, value in vars(self).items() if name != PLAN}
+        return _rebuild, type(self).made_of, state
+
+
+@functools.cache
+def accelerated(form: type, base: type | tuple, *how) -> type:
+    """The class `base` with the forward of `form`; `how`: what else decides about it, to be pickled with it.
+
+    An accelerated `base` is given as its `made_of`: pickle finds no class that was made here.
+    """
+    base_class = accelerated(*base) if isinstance(base, tuple) else base
+    members = {"__module__": __name__, "made_of": (form, base, *how), **form.members(base_class, *how)}
+    return type(f"Fused{base_class.__name__}", (form, base_class), members)
+
+
+def _rebuild(*made_of) -> nn.Module:
+    cls = accelerated(*made_of)
+    return cls.__new__(cls)
+
+
+def original(module: nn.Module) -> type:
+    """The class that the module had before."""
+    kind = type(module)
+    while issubclass(kind, Accelerated):
+        kind = kind.__bases__[1]
+    return kind
+
+
+class Swap(NamedTuple):
+    """A module that gets another class; what it remembers as that class goes with it."""
+
+    owner: nn.Module
+    before: type
+    after: type
+    name = "the class"
+
+    def do(self) -> None:
+        self.owner.__class__ = self.after
+
+    def undo(self) -> None:
+        self.owner.__class__ = self.before
+        vars(self.owner).pop(PLAN, None)
+
+    def holds(self) -> bool:
+        return type(self.owner) is self.after

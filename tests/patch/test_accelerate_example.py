@@ -1,0 +1,123 @@
+"""accelerate(module, example=x): what pays is kept, what does not is as it was, and nothing else changes."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from tolerances import assert_close
+from torch import nn
+
+import fastgan
+from fastgan.patch import measure
+from fastgan.patch.swap import Accelerated
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.InstanceNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3),
+        nn.BatchNorm2d(16),
+        nn.Tanh(),
+    )
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """Seconds as told, by the name of the class that is timed."""
+    told = {}
+
+    def fake(module, changes, call):
+        call()
+        return 1.0, told.get(type(module).__name__, 1.0)
+
+    monkeypatch.setattr(measure, "_times", fake)
+    return told
+
+
+def test_what_does_not_pay_is_as_it_was(times):
+    net, x = network().train(), torch.randn(2, 3, 9, 9)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    random = torch.get_rng_state()
+    report = fastgan.accelerate(net, example=x)
+    assert not report.replaced and not any(isinstance(m, Accelerated) for m in net.modules())
+    assert all("left as it was" in why for _, why in report.refused if "1.00x" in why)
+    assert any("1.00x, 1.00x with gradients" in why for _, why in report.refused)
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items()) and not net[4].num_batches_tracked
+    assert torch.equal(torch.get_rng_state(), random) and all(p.grad is None for p in net.parameters())
+    fastgan.unpatch(report)
+
+
+def test_what_pays_is_kept_with_its_gain(times):
+    times["FusedInstanceNorm2d"] = 1.5
+    net, x = network(), torch.randn(2, 3, 9, 9)
+    plain, attributes = copy.deepcopy(net), [set(vars(m)) for m in net.modules()]
+    report = fastgan.accelerate(net, example=x)
+    assert dict(report.replaced)["1"] == "instance norm -> norm_act: 1.50x, 1.50x with gradients"
+    assert [type(m).__name__ for m in net] == [
+        "Conv2d", "FusedInstanceNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "Tanh",
+    ]  # fmt: skip
+    assert_close(net(x), plain(x))
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert_close(twin.eval()(x), net.eval()(x))
+    fastgan.unpatch(report)
+    assert [set(vars(m)) for m in net.modules()] == attributes
+
+
+def test_channels_last_of_the_whole_for_its_shape_alone(times):
+    times["FusedSequential"] = times["FusedFusedSequential"] = 1.2
+    net, x = (
+        nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(inplace=True), nn.Conv2d(16, 8, 3)).eval(),
+        torch.randn(2, 3, 9, 9),
+    )
+    plain, layouts = copy.deepcopy(net), []
+    report = fastgan.accelerate(net, example=x)
+    assert any("channels last" in what and "1.20x" in what for _, what in report.replaced), str(report)
+    handle = net[2].register_forward_pre_hook(lambda m, args: layouts.append(args[0].stride(1) == 1))
+    with torch.no_grad():
+        y = net(x)
+        assert y.is_contiguous() and net(x[:1]).is_contiguous()
+        assert_close(y, plain(x))
+    assert_close(net(x), plain(x))
+    assert layouts == [True, False, False]
+    handle.remove()
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(net)))
+    with torch.no_grad():
+        assert_close(twin(x), plain(x))
+    fastgan.unpatch(report)
+    assert type(net) is nn.Sequential
+
+
+def test_a_view_that_refuses_channels_last_leaves_the_network(times):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x):
+            return self.conv(x).view(-1)
+
+    times["FusedNet"] = 9.0
+    net = Net().eval()
+    report = fastgan.accelerate(net, example=torch.randn(2, 3, 9, 9))
+    assert type(net) is Net and any("view" in why for _, why in report.refused), str(report)
+
+
+def test_a_wrong_example_changes_nothing():
+    net = network()
+    kinds = [type(m) for m in net.modules()]
+    with pytest.raises(RuntimeError):
+        fastgan.accelerate(net, example=torch.randn(2, 5, 9, 9))
+    assert [type(m) for m in net.modules()] == kinds
+    for wrong in (3, (), ("x",)):
+        with pytest.raises(TypeError, match="expected a tensor, or a tuple of arguments with one"):
+            fastgan.accelerate(net, example=wrong)
+
+
+def test_real_times():
+    """An instance norm of large planes pays by far, and of one pixel row's worth it does not."""
+    net = nn.Sequential(nn.InstanceNorm2d(8)).eval()
+    report = fastgan.accelerate(net, example=torch.randn(1, 8, 128, 128))
+    assert "norm_act" in dict(report.replaced).get("0", ""), str(report)
