@@ -1,5 +1,7 @@
 """A `nn.Sequential` that runs neighbours in pairs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -12,14 +14,21 @@ from fastgan.patch.swap import LAID_OUT, PLAN, Accelerated, original
 class Steps:
     """A chain's plan: its modules, and with which activation each runs as a pair (None: alone)."""
 
-    def __init__(self, modules: list[nn.Module]):
-        self.modules = modules
-        self.steps: list[tuple[nn.Module | None, nn.Module]] = []
-        i = 0
-        while i < len(modules):
-            paired = i + 1 < len(modules) and gains(modules[i], modules[i + 1])
-            self.steps.append((modules[i + 1] if paired else None, modules[i]))
-            i += 1 + paired
+    modules: Sequence[nn.Module] = ()
+    steps: Sequence[tuple[nn.Module | None, nn.Module]] = ()
+
+    def of(self, modules: list[nn.Module]) -> Sequence[tuple[nn.Module | None, nn.Module]]:
+        """What it does, looked at anew where the modules have changed."""
+        if self.modules != modules:
+            self.modules, self.steps, i = modules, [], 0
+            while i < len(modules):
+                paired = i + 1 < len(modules) and gains(modules[i], modules[i + 1])
+                self.steps.append((modules[i + 1] if paired else None, modules[i]))
+                i += 1 + paired
+        return self.steps
+
+    def clear(self) -> None:
+        self.modules = ()
 
 
 def gains(layer: nn.Module, act: nn.Module) -> bool:
@@ -39,13 +48,14 @@ class Chain(Accelerated):
 
     runs_in_order = True
 
+    @classmethod
+    def plan(cls):
+        return Steps()
+
     def forward(self, input):
         own = self.__dict__
-        plan, modules = own.get(PLAN), [*self._modules.values()]
-        if plan is None or plan.modules != modules:
-            plan = own[PLAN] = Steps(modules)
         x = input
-        for act, layer in plan.steps:
+        for act, layer in own[PLAN].of([*self._modules.values()]):
             x = layer(x) if act is None else pairs.pair(act, layer, x)
         # Weights that are laid out pass their layout on; whoever looks at the result finds it in that of the input.
         plain = own.get(LAID_OUT) and isinstance(input, torch.Tensor) and input.is_contiguous()

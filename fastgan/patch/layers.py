@@ -71,9 +71,7 @@ class Layer(Accelerated):
         if more or named or type(input) not in PLAIN or torch.compiler.is_compiling():
             return super().forward(input, *more, **named)
         own = self.__dict__
-        plan = own.get(PLAN)
-        if plan is None:  # a copy
-            plan = own[PLAN] = {}
+        plan = own[PLAN]
         recorded = is_recorded(self, input)
         key = (input.shape, input.dtype, input.device, recorded, autocast_anywhere(), self.options(self))
         way = plan.get(key)
@@ -118,7 +116,7 @@ class Norm(Layer):
             return None
         recorded = is_recorded(self, x)
         key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), self.options(self))
-        way = self.__dict__.get(PLAN, {}).get(key) or self.choose(x, recorded)
+        way = self.__dict__[PLAN].get(key) or self.choose(x, recorded)
         if way not in (norm, norm_op) or (way is norm_op and act is not None and act.name == "softplus"):
             return None
         return way(self, x, "linear" if act is None else act.name, 0.0 if act is None else act.alpha, residual)

@@ -152,7 +152,7 @@ def _gains(piece: Piece, args: tuple, kwargs: dict, training: bool) -> dict[bool
         new, old = _times(piece.module, piece.changes, call)
         gains[recorded] = old / new
     vars(piece.module).pop(PAYS, None)
-    vars(piece.module).pop(PLAN, None)
+    vars(piece.module)[PLAN].clear()
     return gains
 
 

@@ -18,6 +18,11 @@ class Accelerated:
         """Attributes of the class that `base` becomes in this form."""
         return {}
 
+    @classmethod
+    def plan(cls):
+        """What a module in this form begins with as `PLAN`; it is filled, and never another object."""
+        return {}
+
     def __reduce_ex__(self, protocol):
         state = {name: value for name, value in vars(self).items() if name != PLAN}
         return _rebuild, type(self).made_of, state
@@ -36,7 +41,9 @@ def accelerated(form: type, base: type | tuple, *how) -> type:
 
 def _rebuild(*made_of) -> nn.Module:
     cls = accelerated(*made_of)
-    return cls.__new__(cls)
+    module = cls.__new__(cls)
+    vars(module)[PLAN] = cls.plan()
+    return module
 
 
 def original(module: nn.Module) -> type:
@@ -57,10 +64,12 @@ class Swap(NamedTuple):
 
     def do(self) -> None:
         self.owner.__class__ = self.after
+        vars(self.owner).setdefault(PLAN, self.after.plan())
 
     def undo(self) -> None:
         self.owner.__class__ = self.before
-        vars(self.owner).pop(PLAN, None)
+        if not issubclass(self.before, Accelerated):
+            vars(self.owner).pop(PLAN, None)
 
     def holds(self) -> bool:
         return type(self.owner) is self.after

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from fastgan import ops
+from fastgan._torch_private import hooks
 from fastgan.nn import Activation1d as OwnActivation1d
 from fastgan.nn import SnakeBeta
 from fastgan.patch.imports import Inert
-from fastgan.patch.rules import hooks
 
 SAMPLES = (1, 13)  # lengths of the probe: the shortest, and one longer than a filter
 
