@@ -11,6 +11,7 @@ from fastgan.data.pairs import PairDataset, load_pair
 from fastgan.data.pixels import to_float, to_uint8, to_uint16
 from fastgan.data.registered import DATA
 from fastgan.data.signal import SignalDataset, load_signals
+from fastgan.data.speech import Recordings, load_recordings
 
 register = DATA.register
 
@@ -19,9 +20,11 @@ __all__ = [
     "ImageDataset",
     "Loader",
     "PairDataset",
+    "Recordings",
     "SignalDataset",
     "load",
     "load_pair",
+    "load_recordings",
     "load_signals",
     "names",
     "prepare",

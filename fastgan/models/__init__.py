@@ -16,12 +16,14 @@ from fastgan.registry import Registry
 
 if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checker sees it
     from fastgan.models import biggan as biggan
+    from fastgan.models import bigvgan as bigvgan
     from fastgan.models import cyclegan as cyclegan
     from fastgan.models import dcgan as dcgan
     from fastgan.models import esrgan as esrgan
     from fastgan.models import fewshot as fewshot
     from fastgan.models import gfpgan as gfpgan
     from fastgan.models import gfpgan_original as gfpgan_original
+    from fastgan.models import hifigan as hifigan
     from fastgan.models import mlp as mlp
     from fastgan.models import pix2pix as pix2pix
     from fastgan.models import r3gan as r3gan
@@ -29,6 +31,8 @@ if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checke
     from fastgan.models import stylegan2 as stylegan2
     from fastgan.models import stylegan3 as stylegan3
     from fastgan.models import text as text
+    from fastgan.models import vocoder_discriminator as vocoder_discriminator
+    from fastgan.models import vocos as vocos
 
 # name -> "module:class"
 OURS = {
@@ -55,6 +59,14 @@ OURS = {
     "stylegan2.generator": "fastgan.models.stylegan2:Generator",
     "stylegan2.discriminator": "fastgan.models.stylegan2:Discriminator",
     "stylegan3.generator": "fastgan.models.stylegan3:Generator",
+    "hifigan.generator": "fastgan.models.hifigan:Generator",
+    "bigvgan.generator": "fastgan.models.bigvgan:Generator",
+    "vocos.generator": "fastgan.models.vocos:Generator",
+    "vocoder.periods": "fastgan.models.vocoder_discriminator:Periods",
+    "vocoder.scales": "fastgan.models.vocoder_discriminator:Scales",
+    "vocoder.resolutions": "fastgan.models.vocoder_discriminator:Resolutions",
+    "vocoder.bands": "fastgan.models.vocoder_discriminator:Bands",
+    "vocoder.spectra": "fastgan.models.vocoder_discriminator:Spectra",
     "text.lstm": "fastgan.models.text:LSTMGenerator",
     "text.relational": "fastgan.models.text_memory:RelationalGenerator",
     "text.transformer": "fastgan.models.text_transformer:TransformerGenerator",

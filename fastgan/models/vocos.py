@@ -1,0 +1,111 @@
+"""Vocos (Siuzdak, 2024): a vocoder whose layers all work at the rate of the frames; the signal is the inverse transform of the
+spectrum that they end in. So a sample costs a hundredth of HiFi-GAN's, which is what a CPU can train.
+
+From the paper (section 3) alone; the state_dict's names are our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fastgan.models.vocoder import Vocoder
+
+LOUDEST = 100.0  # of a spectrum's magnitude (section 3.3)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The paper's network has width 512 and 8 blocks."""
+
+    bands: int = 80
+    width: int = 512
+    blocks: int = 8
+    expansion: int = 3
+    """The widest layer of a block, in widths."""
+    window: int = 1024
+    """Samples of the inverse transform."""
+    hop: int = 256
+
+    def __post_init__(self):
+        if min(self.bands, self.width, self.blocks, self.expansion) < 1:
+            raise ValueError("vocos: bands, width, blocks and expansion must be positive")
+        if not 0 < 2 * self.hop <= self.window or (self.window - self.hop) % 2 or self.window % 2:
+            raise ValueError(
+                f"vocos: window is {self.window} and hop {self.hop}; expected even numbers, the hop at most half the window"
+            )
+
+
+class Block(nn.Module):
+    """x + s * W2 gelu(W1 norm(depthwise convolution of 7 frames)): ConvNeXt's (Liu et al., 2022) without a stride. [N, frames,
+    width]."""
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__()
+        width = config.width
+        self.conv = nn.Conv1d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, config.expansion * width)
+        self.narrow = nn.Linear(config.expansion * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 1 / config.blocks))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2))
+        return torch.addcmul(x, self.scale, self.narrow(F.gelu(self.widen(y))))
+
+
+class Generator(Vocoder):
+    """Log mel spectrograms [N, bands, frames] -> signals [N, 1, hop frames].
+
+    Examples:
+        >>> fastgan.models.build("vocos", width=64, blocks=2)(torch.randn(1, 80, 10)).shape
+        torch.Size([1, 1, 2560])
+    """
+
+    Config = GeneratorConfig
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__()
+        self.config, width = config, config.width
+        overlap = -(-(config.window - config.hop) // (2 * config.hop))  # frames to each side that reach into one
+        self.context = 3 + 3 * config.blocks + overlap
+        self.embed = nn.Conv1d(config.bands, width, 7, padding=3)
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.last_norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, config.window + 2)
+        self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """Raises ValueError for another shape."""
+        self.check(mel)
+        x = self.norm(self.embed(mel).transpose(1, 2))
+        for block in self.blocks:
+            x = block(x)
+        x = self.head(self.last_norm(x)).transpose(1, 2)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.inverse(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+
+    def inverse(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, window + 2, frames], logarithms of magnitudes and phases -> the signal [N, 1, hop frames]: overlapping windows,
+        divided by the sum of the squares of Hann's."""
+        size, hop = self.config.window, self.config.hop
+        magnitude, phase = x.chunk(2, 1)
+        windows = torch.fft.irfft(torch.polar(magnitude.exp().clamp(max=LOUDEST), phase), size, dim=1)
+        hann = self.hann.to(x.dtype)[:, None]
+        shares = hann.square().expand(1, size, x.shape[2])
+        total = hop * (x.shape[2] - 1) + size
+
+        def overlap(parts: torch.Tensor) -> torch.Tensor:
+            return F.fold(parts, (1, total), (1, size), stride=(1, hop))[:, :, 0]
+
+        cut = (size - hop) // 2
+        y = overlap(windows * hann)[..., cut : total - cut] / overlap(shares)[..., cut : total - cut]
+        return y.clamp(-1, 1)

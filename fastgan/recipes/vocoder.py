@@ -1,0 +1,273 @@
+"""Vocoders: speech from mel spectrograms, as HiFi-GAN (Kong et al., 2020) and BigVGAN (Lee et al., 2023) train them. With G the
+generator, D_i the discriminators and f their maps,
+
+D: sum mean (1 - D_i(y))^2 + mean D_i(G(m))^2                                           m = mel(y)
+G: sum mean (1 - D_i(G(m)))^2 + 2 sum |f(y) - f(G(m))|_1 + lambda |mel(y) - mel(G(m))|_1
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from fastgan.data.speech import Recordings, load_recordings
+from fastgan.losses.vocoder import MultiScaleMel, map_matching, sum_d, sum_g
+from fastgan.media import Signal
+from fastgan.models import hifigan, network_class, vocoder_discriminator
+from fastgan.nn import MelSpectrogram
+from fastgan.recipes import Recipe, RecipeConfig, Update
+from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative, Positive
+from fastgan.training.recipe import Preset
+
+EXAMPLES, SECONDS = 8, 2  # of the samples
+LENGTH = 8192  # of a segment, where the run gives none
+
+# name -> (network of `fastgan.models`, its options)
+GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tiny": ("vocos", {"width": 256, "blocks": 6}),
+    "hifigan-v1": ("hifigan", vars(hifigan.V1)),
+    "hifigan-v2": ("hifigan", vars(hifigan.V2)),
+    "hifigan-v3": ("hifigan", vars(hifigan.V3)),
+    "bigvgan-base": ("bigvgan", {}),
+}
+
+
+@dataclass
+class VocoderConfig(RecipeConfig):
+    """HiFi-GAN or BigVGAN on segments of recordings. The defaults are for two CPU cores and half an hour."""
+
+    steps: Count = 6000
+    """Length of the run, in generator updates."""
+    batch_size: Batch = 4
+    """Segments per update and process."""
+    ema_halflife: NonNegative = 2000.0
+    """Half-life of the generator's moving average, in segments. 0: no average, as in the papers."""
+    generator: Literal["tiny", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base"] = "tiny"
+    """The network."""
+    bands: Count = 80
+    """Mel bands that it hears."""
+    window: Count = 1024
+    """Samples of a window of the mel spectrogram; the generator decides the hop."""
+    high: Positive | None = 8000.0
+    """The highest frequency of the mel spectrogram that the generator hears, in Hz. None: half the rate."""
+    second: Literal["scales", "resolutions", "spectra"] = "spectra"
+    """What judges beside the periods: scales of the signal (HiFi-GAN), resolutions of its spectrum (BigVGAN), or complex spectra
+    (EnCodec)."""
+    judge: Positive = 0.125
+    """Width of the discriminators, as a share of the papers'."""
+    warmup: Natural = 3000
+    """Steps before the discriminators begin: until then the generator learns from the mel spectrogram alone."""
+    mel_loss: Literal["single", "multi"] = "multi"
+    """Distance of mel spectrograms: of the one that is heard, to half the rate (HiFi-GAN), or of seven windows (BigVGAN-v2)."""
+    mel_weight: NonNegative = 15.0
+    """lambda."""
+    lr: NonNegative = 1e-3
+    """Learning rate of the AdamW optimisers."""
+    lr_decay: Decay = 0.9998
+    """Factor of the learning rate at each step."""
+    beta1: Decay = 0.8
+    """AdamW's decay rate of the mean gradient."""
+    clip: NonNegative = 0.0
+    """Norm to which the gradients of the generator, and of each kind of discriminator, are cut. 0: as they are."""
+
+
+class Analysis(nn.Module):
+    """What signals are heard and compared by, and the recordings that the samples show, kept with the networks so that sampling
+    needs no data."""
+
+    def __init__(self, mel: MelSpectrogram, distance: nn.Module, length: int):
+        super().__init__()
+        self.mel, self.distance = mel, distance
+        self.register_buffer("examples", torch.zeros(EXAMPLES, 1, length))
+
+
+class MelDistance(nn.Module):
+    """Mean absolute difference of log mel spectrograms of signals [N, 1, T]."""
+
+    def __init__(self, mel: MelSpectrogram):
+        super().__init__()
+        self.mel = mel
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (self.mel(x) - self.mel(y)).abs().mean()
+
+
+def _second(config: VocoderConfig) -> nn.Module:
+    width = max(1, round(32 * config.judge))
+    if config.second == "scales":
+        return vocoder_discriminator.Scales(vocoder_discriminator.ScalesConfig(max(16, width // 4 * 16)))
+    if config.second == "spectra":
+        return vocoder_discriminator.Spectra(vocoder_discriminator.SpectraConfig(width))
+    return vocoder_discriminator.Resolutions(vocoder_discriminator.ResolutionsConfig(width=width))
+
+
+class Vocoder(Recipe):
+    name = "vocoder"
+    Config, medium = VocoderConfig, Signal
+    presets: ClassVar = {
+        "hifigan-v1": Preset(
+            "22.05 kHz, as Kong et al. (2020)",
+            {
+                "generator": "hifigan-v1",  # appendix A, as the next one
+                "second": "scales",
+                "rate": 22050,  # section 3, as all below
+                "length": 8192,
+                "judge": 1.0,
+                "warmup": 0,
+                "mel_loss": "single",
+                "mel_weight": 45.0,
+                "lr": 2e-4,
+                "lr_decay": 0.9999988,  # 0.999 an epoch of 809 batches
+                "batch_size": 16,
+                "ema_halflife": 0.0,
+                "steps": 2_500_000,
+            },
+        ),
+        "bigvgan-base": Preset(
+            "24 kHz, 100 bands, as Lee et al. (2023)",
+            {
+                "generator": "bigvgan-base",  # table 6 and appendix A, as all below
+                "second": "resolutions",
+                "bands": 100,
+                "high": 12000.0,
+                "rate": 24000,
+                "length": 8192,
+                "judge": 1.0,
+                "warmup": 0,
+                "mel_loss": "single",
+                "mel_weight": 45.0,
+                "lr": 1e-4,
+                "lr_decay": 0.9999996,
+                "clip": 1000.0,
+                "batch_size": 32,
+                "ema_halflife": 0.0,
+                "steps": 1_000_000,
+            },
+        ),
+    }
+    presets["hifigan-v3"] = Preset(
+        "22.05 kHz, the small one of Kong et al. (2020)",
+        {**presets["hifigan-v1"].options, "generator": "hifigan-v3"},
+    )
+    run_defaults: ClassVar = {"data": "speech", "samples": EXAMPLES}
+    averaged = ("generator", "analysis")
+    sample_options = ("input",)
+    whole_generator = "its networks are small, and the recordings that its samples show are kept with them"
+
+    def __init__(self, config: VocoderConfig, data: dict[str, Any]):
+        super().__init__(config, data)
+        kind, options = GENERATORS[config.generator]
+        network = network_class(kind)
+        self.generator = network(network.Config(**options | {"bands": config.bands}))
+        hop, rate, length = self.generator.hop, data["rate"], data["length"]
+        least = max(config.window, 2048)
+        if length % hop or length < least:
+            raise ValueError(
+                f"vocoder: length is {length}, expected a multiple of {hop}, the samples of a frame, and at least {least}: give "
+                f"length={max(-(-least // hop), round(length / hop)) * hop}"
+            )
+        heard = functools.partial(MelSpectrogram, rate, config.window, hop, bands=config.bands)
+        high = None if config.high is None else min(config.high, rate / 2)
+        distance = MultiScaleMel(rate) if config.mel_loss == "multi" else MelDistance(heard())
+        self.analysis = Analysis(heard(high=high), distance, SECONDS * rate // hop * hop)
+        self.periods = vocoder_discriminator.Periods.from_reference(discriminator_channel_mult=config.judge)
+        self.second = _second(config)
+        self.networks = {
+            "generator": self.generator,
+            "analysis": self.analysis,
+            "periods": self.periods,
+            config.second: self.second,
+        }
+        self.optimizers = {
+            "generator": self._adam(self.generator),
+            "discriminator": self._adam(self.periods, self.second),
+        }
+
+    def _adam(self, *networks: nn.Module) -> torch.optim.Optimizer:
+        """AdamW with the papers' weight decay, torch's default; each network's gradient is cut on its own."""
+        config, groups = self.config, [list(network.parameters()) for network in networks]
+        parameters = [p for group in groups for p in group]
+        made = torch.optim.AdamW(parameters, lr=config.lr, betas=(config.beta1, 0.99))
+        if config.clip:
+            made.register_step_pre_hook(
+                lambda *_: [torch.nn.utils.clip_grad_norm_(group, config.clip) for group in groups] and None
+            )
+        return made
+
+    @classmethod
+    def load_data(cls, name: str, config: VocoderConfig, **options) -> Recordings:
+        """Recordings (`fastgan.data.load_recordings`)."""
+        channels, length = options.pop("channels", None), options.pop("length", None)
+        if channels not in (None, 1):
+            raise ValueError(f"channels is {channels}, but {cls.name} hears one: leave it out")
+        return load_recordings(name, length=length or LENGTH, **options)
+
+    @classmethod
+    def describe(cls, dataset: Recordings) -> dict[str, Any]:
+        if not isinstance(dataset, Recordings):
+            raise ValueError(
+                f"{cls.name} trains on parts of recordings: expected Recordings, got {type(dataset).__name__}"
+            )
+        return super().describe(dataset)
+
+    Facts = Signal.Facts
+
+    def prepare(self, dataset: Recordings) -> None:
+        """Recordings for the samples, of those held out where there are any."""
+        some = dataset.held_out or dataset.recordings
+        for i, kept in enumerate(self.analysis.examples):
+            source = some[i % len(some)][: kept.shape[1]]
+            kept[0, : len(source)] = source
+
+    def updates(self, step: int) -> list[Update]:
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.lr * self.config.lr_decay**step
+        self.judged = step >= self.config.warmup
+        generator = Update("generator", self.g_step)
+        # The papers' discriminators go first; here the generator's one pass serves both.
+        return [generator, Update("discriminator", self.d_step, fresh=False)] if self.judged else [generator]
+
+    def cut(self, batch) -> torch.Tensor:
+        """A random part of each window, [N, 1, length]."""
+        windows, length = batch.real, self.data["length"]
+        first = (batch.rand(1) * (windows.shape[2] - length + 1)).long()
+        return windows.gather(2, (first + torch.arange(length, device=windows.device))[:, None])
+
+    def judges(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
+        found = [self.periods(x), self.second(x)]
+        return [one for logits, _ in found for one in logits], [one for _, maps in found for one in maps]
+
+    def g_step(self, batch) -> dict[str, torch.Tensor]:
+        real = self.cut(batch)
+        fake = self.generator(self.analysis.mel(real))
+        batch.keep(real=real, fake=fake)
+        mel = self.analysis.distance(real, fake)
+        if not self.judged:
+            return {"loss": self.config.mel_weight * mel, "mel": mel}
+        with torch.no_grad():
+            _, real_maps = self.judges(real)
+        logits, maps = self.judges(fake)
+        gan, matching = sum_g(logits), map_matching(real_maps, maps)
+        loss = gan + matching + self.config.mel_weight * mel
+        return {"loss": loss, "mel": mel, "gan": gan, "matching": matching}
+
+    def d_step(self, batch) -> dict[str, torch.Tensor]:
+        real, _ = self.judges(batch.kept("real"))
+        fake, _ = self.judges(batch.kept("fake"))
+        mean = [sum(x.mean() for x in some) / len(some) for some in (real, fake)]
+        return {"loss": sum_d(real, fake), "real": mean[0], "fake": mean[1]}
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
+        """[N, 1, T]: a recording, a fifth of a second of silence, and the recording from its mel spectrogram. Seed i: example i."""
+        analysis = networks["analysis"]
+        index = torch.tensor(list(dict.fromkeys(seed % EXAMPLES for seed in seeds)), device=analysis.examples.device)
+        real = analysis.examples[index]
+        gap = real.new_zeros(len(index), 1, self.data["rate"] // 5)
+        return torch.cat([real, gap, networks["generator"](analysis.mel(real))], 2)
