@@ -247,19 +247,19 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     return count
 
 
-def target_names(files: Sequence[str]) -> list[str]:
-    """Relative paths of PNGs, a different one for each of `files`, in the same sub-folders: x.png and x.jpg become x.png
-    and x.jpg.png; without an x.png, x.jpg becomes x.png. None leads out of the folder."""
+def target_names(files: Sequence[str], suffix: str = ".png") -> list[str]:
+    """Relative paths of files of a `suffix`, a different one for each of `files`, in the same sub-folders: x.png and x.jpg become
+    x.png and x.jpg.png; without an x.png, x.jpg becomes x.png. None leads out of the folder."""
     plain = [PurePosixPath(*(part for part in PurePosixPath(file).parts if part not in ("/", ".."))) for file in files]
     taken: set[str] = set()
     found = [""] * len(files)
     # Those whose name stays the same come first.
-    for i in sorted(range(len(files)), key=lambda i: plain[i].suffix != ".png"):
-        name = plain[i].with_suffix(".png").as_posix()
+    for i in sorted(range(len(files)), key=lambda i: plain[i].suffix != suffix):
+        name = plain[i].with_suffix(suffix).as_posix()
         if name in taken:
-            name = f"{plain[i]}.png"
+            name = f"{plain[i]}{suffix}"
         while name in taken:
-            name = name.removesuffix(".png") + "_.png"
+            name = f"{name.removesuffix(suffix)}_{suffix}"
         taken.add(name)
         found[i] = name
     return found

@@ -12,7 +12,7 @@ from fastgan.cli.options import UsageError, need_extra, parse, seed_list
 from fastgan.options import Range
 
 # Options that only some recipes have, as `Recipe.sample_options` names them.
-NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input", "tile", "overlap"}
+NOT_ALL = {"separate", "interpolate", "mix", "truncation", "class_label", "input", "tile", "overlap", "mel"}
 
 
 @dataclass(kw_only=True)
@@ -33,7 +33,7 @@ class Translation:
     """translation"""
 
     input: str | None = None
-    """A folder of images to translate, instead of seeds."""
+    """A folder of images to translate, or of recordings to speak again from their mel spectrograms, instead of seeds."""
     direction: Literal["AtoB", "BtoA"] | None = None
     """From the first set to the second, or back. Default: AtoB, or what the run has learnt."""
     tile: Annotated[int, Range(0, 1 << 16)] = 256
@@ -43,7 +43,15 @@ class Translation:
 
 
 @dataclass(kw_only=True)
-class Options(Styles, Translation):
+class Speech:
+    """vocoders"""
+
+    mel: Path | None = None
+    """An .npy of a log mel spectrogram [bands, frames], as a text-to-speech program makes it: speak that, instead of seeds."""
+
+
+@dataclass(kw_only=True)
+class Options(Styles, Translation, Speech):
     run: Path
     """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
     seeds: str = "0-15"
@@ -77,10 +85,14 @@ def sample(argv: list[str]) -> int:
     from fastgan.training.log import save_samples
     from fastgan.training.recipe import draw
     from fastgan.upscaling import upscale_folder
+    from fastgan.vocoding import speak_folder, speak_mel
 
     options = parse(Options, argv, "fastgan sample", sample.__doc__.partition(":")[0])
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
-    if len(several := [f"--{name}" for name in ("separate", "interpolate", "mix", "input") if name in given]) > 1:
+    if (
+        len(several := [f"--{name}" for name in ("separate", "interpolate", "mix", "input", "mel") if name in given])
+        > 1
+    ):
         raise UsageError(f"{' and '.join(several)} are different things to write: choose one")
     for name, other in (("mix_layers", "mix"), ("direction", "input"), ("tile", "input"), ("overlap", "input")):
         if name in given and other not in given:
@@ -108,11 +120,15 @@ def sample(argv: list[str]) -> int:
     with torch.no_grad():
         if options.input is not None:
             out = options.out or _free(translated)
-            if hasattr(recipe, "upscale"):
+            if hasattr(recipe, "heard"):
+                count = speak_folder(recipe, networks, options.input, out)
+            elif hasattr(recipe, "upscale"):
                 count = upscale_folder(recipe, networks, options.input, out, options.tile, options.overlap)
             else:
                 count = sampling.translate_folder(recipe, networks, options.input, options.direction, out)
-            print(f"{out}: {count} images")
+            print(f"{out}: {count} {recipe.medium.unit}")
+        elif options.mel is not None:
+            print(speak_mel(recipe, networks, options.mel, options.out or folder / f"{name}{options.mel.stem}"))
         elif options.interpolate is not None:
             frames = sampling.interpolate(recipe, networks, seeds, options.interpolate, label, truncation)
             print(sampling.save_video(frames, options.out or folder / f"{name}walk-{options.seeds}.gif"))

@@ -1,7 +1,8 @@
 """Other projects' checkpoints: read without running code from them, written as safetensors, loaded for sampling.
 
 What is read: `network-snapshot-*.pkl` of StyleGAN2-ADA, StyleGAN3 and R3GAN, `.pt` files in the rosinality layout (those of
-pSp and e4e, whose decoder it is, among them), `.pth` files of Real-ESRGAN, GFP-GAN, CycleGAN and pix2pix, and plain
+pSp and e4e, whose decoder it is, among them), `.pth` files of Real-ESRGAN, GFP-GAN, CycleGAN and pix2pix, `g_*` of HiFi-GAN and
+BigVGAN with their config.json beside them, and plain
 state_dicts (`.pt`, `.pth`, `.safetensors`) of the same networks. The result is one .safetensors file, with the name of the
 network and its constructor arguments in the header, and the same as a .json beside it, for people.
 """
@@ -22,8 +23,8 @@ import torch
 from torch import nn
 
 from fastgan._default_device import on_cpu
-from fastgan.convert import image_to_image, infer, rosinality, unpickler
-from fastgan.convert.converted import IMAGE_TO_IMAGE, Converted
+from fastgan.convert import image_to_image, infer, rosinality, unpickler, vocoder
+from fastgan.convert.converted import IMAGE_TO_IMAGE, Converted, Speaker
 from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network, checksum
 from fastgan.convert.unpickler import Record
@@ -34,8 +35,8 @@ __all__ = ["Converted", "UnknownNetwork", "UnsafePickle", "convert", "load", "re
 
 # What files call a network; the last ones are of files that hold one network, whichever that is.
 _NAMES = {
-    "G_ema": ("G_ema", "g_ema", "params_ema", "params", "state_dict"),
-    "G": ("G", "g", "params", "state_dict"),
+    "G_ema": ("G_ema", "g_ema", "params_ema", "params", "state_dict", "generator"),
+    "G": ("G", "g", "params", "state_dict", "generator"),
     "D": ("D", "d", "params", "state_dict"),
 }
 # What DataParallel, R3GAN's training code and torch.compile put their networks under.
@@ -125,7 +126,9 @@ def _from_state(state: Any, beside: dict, source: str) -> Network:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise UnknownNetwork(f"{clip(name)} is {clip(tensor)}, expected a tensor with a name")
-    state = image_to_image.tidied(rosinality.decoder(_unwrapped(state)))
+    if vocoder.is_generator(state := _unwrapped(state)):
+        return vocoder.found(state, source)
+    state = image_to_image.tidied(rosinality.decoder(state))
     if rosinality.is_generator(state):
         average = rosinality.one_average(beside.get("latent_avg"))
         state = rosinality.generator(state, average)
@@ -182,6 +185,8 @@ def read(path: str | Path, network: str = "G_ema", arguments: dict[str, Any] | N
             _from_record(chosen, str(path)) if isinstance(chosen, Record) else _from_state(chosen, beside, str(path))
         )
         found.arguments = _plain({**found.arguments, **(arguments or {})}, [_MOST_ARGUMENTS])
+        if found.model in vocoder.MODELS:
+            vocoder.check(found)
     except BadFile as error:
         raise type(error)(f"{path}: {error}") from error
     except Exception as error:  # tensors that are missing or of other dimensions than a layout's
@@ -280,6 +285,9 @@ def load(
         if re.fullmatch(r"step-\d+", Path(path).resolve().parent.name):
             raise UnknownNetwork(f"{path} is a part of a run's checkpoint: name its folder, {Path(path).parent}")
         raise UnknownNetwork(f"{path} was not written by fastgan convert: run `fastgan convert {path} OUT.safetensors`")
+    if found.model in vocoder.MODELS:
+        speaker = Speaker(found.model, found.build().to(device), vocoder.mel_of(found.arguments))
+        return speaker, {"generator": speaker.generator}
     if found.model in IMAGE_TO_IMAGE:
         generator = found.build().to(device)
         return IMAGE_TO_IMAGE[found.model](found.model, generator), {"generator": generator}

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastgan.media import Image
+from fastgan.media import Image, Signal
 from fastgan.models.draw import draw
+from fastgan.nn import MelSpectrogram, fold_weight_norm
 
 
 class Converted:
@@ -101,6 +102,26 @@ class Upscaler(Translator):
         """images [N, C, H, W] in [-1, 1] -> [N, C, scale H, scale W]. The published networks take and give [0, 1]."""
         generator = networks["generator"]
         return generator((images.to(next(generator.parameters()).device) + 1) / 2) * 2 - 1
+
+
+class Speaker:
+    """A vocoder: recordings or mel spectrograms in, speech out. mel: arguments of `fastgan.nn.MelSpectrogram`."""
+
+    medium = Signal
+    sample_columns = ()
+    sample_options = ("input", "mel")
+
+    def __init__(self, model: str, generator: nn.Module, mel: dict):
+        self.name, self.generator = model, fold_weight_norm(generator)
+        self.data = {"rate": mel["rate"]}
+        self._mel = MelSpectrogram(**mel).to(next(generator.parameters()).device)
+
+    def heard(self, networks: dict[str, nn.Module]) -> MelSpectrogram:
+        """What makes the mel spectrograms that the generator takes."""
+        return self._mel
+
+    def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
+        raise ValueError(f"{self.name} speaks what it is given: --input FOLDER or --mel FILE.npy instead of seeds")
 
 
 IMAGE_TO_IMAGE = {

@@ -102,8 +102,8 @@ def load_recordings(
     split: str | None = None,
     strict: bool = False,
 ) -> Recordings:
-    """Load recordings from a folder or zip of WAV, FLAC, Ogg, MP3 or AIFF files, or the embedded set "speech": 75 sentences, 202 s,
-    one speaker, 16 kHz. Several channels are mixed.
+    """Load recordings from a folder or zip of WAV, FLAC, Ogg, MP3 or AIFF files, or the embedded set "speech": 75 sentences,
+    202 s, one speaker, 16 kHz. Several channels are mixed.
 
     Args:
         rate: samples a second; recordings of another rate are resampled (SciPy's ``resample_poly``). None: as they are, which
@@ -183,7 +183,8 @@ def _from_files(source: Source, rate: int | None, length: int, split: str | None
             first = first or (key, rate or own)
             if (rate or own) != first[1]:
                 raise ValueError(
-                    f"{source.name}: recordings differ in rate ({shown([first[0]])}: {first[1]}, {shown([key])}: {own}): give rate="
+                    f"{source.name}: recordings differ in rate ({shown([first[0]])}: {first[1]}, {shown([key])}: {own}): give "
+                    "rate="
                 )
             found[part].append((key, samples[0]))
     if not found["train"]:

@@ -124,9 +124,13 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
         raise ValueError(
             f"{path}: {length} samples at {rate} a second in {channels} channels are too many for a WAV file"
         )
-    scaled = np.clip(np.rint(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")
     with wave.open(str(path), "wb") as file:
         file.setnchannels(channels)
         file.setsampwidth(2)
         file.setframerate(rate)
-        file.writeframes(scaled.T.tobytes())
+        file.writeframes(scaled(samples).T.tobytes())
+
+
+def scaled(samples: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] as integers of 16 bits, what is beyond it clipped."""
+    return np.clip(np.rint(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")

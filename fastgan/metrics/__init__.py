@@ -7,10 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checker sees it
-    from fastgan.metrics import fid, images, kid, latent, meaning, modes, ngram, pairs, prdc, suite, text
+    from fastgan.metrics import fid, images, kid, latent, meaning, modes, ngram, pairs, prdc, speech, suite, text
     from fastgan.metrics.suite import register
 
-__all__ = ["fid", "images", "kid", "latent", "meaning", "modes", "ngram", "pairs", "prdc", "register", "suite", "text"]
+__all__ = [
+    "fid",
+    "images",
+    "kid",
+    "latent",
+    "meaning",
+    "modes",
+    "ngram",
+    "pairs",
+    "prdc",
+    "register",
+    "speech",
+    "suite",
+    "text",
+]
 
 
 def __getattr__(name: str):

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fastgan.metrics import fid, kid, latent, pairs, prdc, text
+from fastgan.metrics import fid, kid, latent, pairs, prdc, speech, text
 from fastgan.metrics import meaning as meanings
 from fastgan.metrics.meaning import Meaning
 from fastgan.metrics.processes import place
@@ -74,6 +74,13 @@ TABLE = (
     # Of translated images.
     *(Row(f.__name__, (f.__name__,), ("output", "target"), _mean_of(f)) for f in (pairs.l1, pairs.psnr, pairs.ssim)),
     Row("cycle", ("cycle",), ("returned", "source"), _mean_of(pairs.l1)),
+    # Of speech: what was made, and the recordings it was made of.
+    Row("mel-l1", ("mel-l1",), ("made", "recorded", "mel"), lambda *given: [speech.mel_l1(*given)]),
+    Row("stft", ("stft",), ("made", "recorded"), lambda *given: [speech.stft_distance(*given)]),
+    Row("voicing", ("periodicity", "voicing"), ("made", "recorded", "rate"), speech.voicing),
+    Row("pesq", ("pesq",), ("made", "recorded", "rate"), lambda *given: [speech.pesq(*given)]),
+    Row("stoi", ("stoi",), ("made", "recorded", "rate"), lambda *given: [speech.stoi(*given)]),
+    Row("fd-mel", ("fd-mel",), ("made", "recorded", "mel"), lambda *given: [speech.frechet_mel(*given)]),
     # Of texts: `evaluate_text`.
     Row("nll-gen", ("nll-gen",), ("model", "train", "ignored"), lambda *given: [text.nll(*given)]),
     Row("nll-test", ("nll-test",), ("model", "test", "ignored"), lambda *given: [text.nll(*given)]),
@@ -135,6 +142,7 @@ _ABSENT = {
     "target": "true counterparts of the images",
     "returned": "translators in both directions",
     "oracle": "the data set oracle",
+    "made": "speech made of recordings",
 }
 
 

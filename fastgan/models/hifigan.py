@@ -106,8 +106,8 @@ def small(module: nn.Module) -> nn.Module:
 
 
 class Block(nn.Module):
-    """y <- y + conv(act(conv(act(y)))) of kind 1, y <- y + conv(act(y)) of kind 2, per dilation. `activation` makes the activation
-    of some channels."""
+    """y <- y + conv(act(conv(act(y)))) of kind 1, y <- y + conv(act(y)) of kind 2, per dilation. `activation` makes that of
+    some channels."""
 
     def __init__(
         self, kind: int, width: int, kernel: int, dilations: tuple[int, ...], activation: Callable[[int], nn.Module]

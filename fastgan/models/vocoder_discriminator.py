@@ -1,4 +1,4 @@
-"""Discriminators of signals [N, 1, T]: of periods and of scales (HiFi-GAN: Kong et al., 2020, section 2.3), of the spectra of several
+"""Discriminators of signals [N, 1, T]: of periods and of scales (HiFi-GAN: Kong et al., 2020, section 2.3), of spectra of several
 resolutions (UnivNet: Jang et al., 2021, as BigVGAN has it), of bands of them (DAC: Kumar et al., 2023), and of complex spectra
 (EnCodec: Defossez et al., 2022, section 3.4).
 
@@ -8,6 +8,7 @@ compares. Names in the state_dicts are those of the published checkpoints.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ class PeriodDiscriminator(nn.Module):
         make, widths = _conv(spectral), [1, width, 4 * width, 16 * width, 32 * width, 32 * width]
         convs = [
             make(a, b, (5, 1), (3 if i < 4 else 1, 1), padding=(2, 0))
-            for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
         ]
         self.convs = nn.ModuleList(nn.Sequential(conv) if dac else conv for conv in convs)
         self.conv_post = make(widths[-1], 1, (3, 1), padding=(1, 0))

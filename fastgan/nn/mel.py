@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -73,20 +74,33 @@ class MelSpectrogram(nn.Module):
         self.register_buffer("basis", mel_filterbank(rate, length, bands, low, high).float(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.bands_of(self.magnitude(x)).clamp(min=LEAST).log()
+        return self._logarithm(self._magnitude(self._reflected(x)))
 
-    def bands_of(self, magnitude: torch.Tensor) -> torch.Tensor:
-        """Magnitudes [N, frequencies, frames] -> their bands [N, bands, frames]."""
-        return self.basis.to(magnitude.dtype) @ magnitude
+    def pieces(self, x: torch.Tensor, frames: int) -> Iterator[torch.Tensor]:
+        """The same in pieces of at most so many frames, each as large in memory as it is alone."""
+        x = self._reflected(x)
+        count = (x.shape[1] - self.length) // self.hop + 1
+        for first in range(0, count, frames):
+            last = min(count, first + frames) - 1
+            yield self._logarithm(self._magnitude(x[:, first * self.hop : last * self.hop + self.length]))
 
-    def magnitude(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, length // 2 + 1, frames]."""
+    def _reflected(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, T + length - hop], at least float32."""
         x = x.squeeze(1) if x.dim() == 3 else x
         pad = (self.length - self.hop) // 2
         if x.dim() != 2 or x.shape[1] <= pad:
             raise ValueError(f"MelSpectrogram: signals have shape {tuple(x.shape)}, expected [N, T], T above {pad}")
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        return F.pad(x[:, None], (pad, pad), "reflect")[:, 0]
+
+    def _logarithm(self, magnitude: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(magnitude.device.type, enabled=False):
+            return (self.basis.to(magnitude.dtype) @ magnitude).clamp(min=LEAST).log()
+
+    def _magnitude(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, length // 2 + 1, frames], of a signal that is reflected already."""
         spectrum = torch.stft(
-            F.pad(x[:, None], (pad, pad), "reflect")[:, 0],
+            x,
             self.length,
             self.hop,
             len(self.window),

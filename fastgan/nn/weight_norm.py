@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=nn.Module)
-_NEWER = ("parametrizations.weight.original0", "parametrizations.weight.original1")
+NEWER = ("parametrizations.weight.original0", "parametrizations.weight.original1")
 
 
 class _WeightNorm:
@@ -45,8 +45,8 @@ class _WeightNorm:
     def unfold(self) -> None:
         if "weight" in self._parameters:
             weight = self._parameters.pop("weight")
-            self.weight_g = nn.Parameter(_norm(weight.detach()), weight.requires_grad)
-            self.weight_v = nn.Parameter(weight.detach(), weight.requires_grad)
+            g, v = factors(weight.detach())
+            self.weight_g, self.weight_v = (nn.Parameter(t, weight.requires_grad) for t in (g, v))
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         def rename(olds, make, news):
@@ -55,16 +55,17 @@ class _WeightNorm:
                 state_dict.update(zip((prefix + name for name in news), made, strict=True))
 
         normed = ("weight_g", "weight_v")
-        rename(_NEWER, lambda g, v: (g, v), normed)
+        rename(NEWER, lambda g, v: (g, v), normed)
         if "weight_g" in self._parameters:
-            rename(("weight",), lambda weight: (_norm(weight), weight), normed)
+            rename(("weight",), factors, normed)
         else:
             rename(normed, lambda g, v: (torch._weight_norm(v, g, 0),), ("weight",))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _norm(weight: torch.Tensor) -> torch.Tensor:
-    return torch.norm_except_dim(weight, 2, 0)
+def factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """g = |w| and v = w, whose product is the weight."""
+    return torch.norm_except_dim(weight, 2, 0), weight
 
 
 class WeightNormConv1d(_WeightNorm, nn.Conv1d):

@@ -7,8 +7,9 @@ G: sum mean (1 - D_i(G(m)))^2 + 2 sum |f(y) - f(G(m))|_1 + lambda |mel(y) - mel(
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,15 +17,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from fastgan._default_device import on_cpu
 from fastgan.data.speech import Recordings, load_recordings
 from fastgan.losses.vocoder import MultiScaleMel, map_matching, sum_d, sum_g
 from fastgan.media import Signal
+from fastgan.metrics import speech, suite
 from fastgan.models import hifigan, network_class, vocoder_discriminator
 from fastgan.nn import MelSpectrogram
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative, Positive
 from fastgan.training.recipe import Preset
 
+METRICS = ("mel-l1", "stft", "voicing", "pesq", "stoi", "fd-mel")
 EXAMPLES, SECONDS = 8, 2  # of the samples
 LENGTH = 8192  # of a segment, where the run gives none
 
@@ -157,7 +161,9 @@ class Vocoder(Recipe):
     )
     run_defaults: ClassVar = {"data": "speech", "samples": EXAMPLES}
     averaged = ("generator", "analysis")
-    sample_options = ("input",)
+    metrics = METRICS
+    headline = ("pesq", "stoi", "mel-l1")
+    sample_options = ("separate", "input", "mel")
     whole_generator = "its networks are small, and the recordings that its samples show are kept with them"
 
     def __init__(self, config: VocoderConfig, data: dict[str, Any]):
@@ -265,9 +271,63 @@ class Vocoder(Recipe):
         return {"loss": sum_d(real, fake), "real": mean[0], "fake": mean[1]}
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
-        """[N, 1, T]: a recording, a fifth of a second of silence, and the recording from its mel spectrogram. Seed i: example i."""
+        """[N, 1, T]: a recording, a fifth of a second of silence, the recording from its mel spectrogram. Seed i: example i."""
         analysis = networks["analysis"]
         index = torch.tensor(list(dict.fromkeys(seed % EXAMPLES for seed in seeds)), device=analysis.examples.device)
         real = analysis.examples[index]
         gap = real.new_zeros(len(index), 1, self.data["rate"] // 5)
         return torch.cat([real, gap, networks["generator"](analysis.mel(real))], 2)
+
+    def heard(self, networks: dict[str, nn.Module]) -> MelSpectrogram:
+        """What makes the mel spectrograms that the generator takes."""
+        return networks["analysis"].mel
+
+    @on_cpu
+    def evaluate(
+        self,
+        networks: dict[str, nn.Module],
+        run: dict[str, Any],
+        count: int,
+        extractor: str | None = None,
+        weights: Path | None = None,
+        metrics: Sequence[str] | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """At most `count` of the recordings that are held out, from their mel spectrograms, against themselves; beside the
+        recipe's stands Griffin-Lim's speech of 32 iterations. `extractor`, `weights`: none is used."""
+        choice = suite.choose(suite.rows(METRICS, None, metrics), metrics, count)
+        data = self.dataset
+        if data is None:
+            names = ("split", "rate", "length", "strict")
+            data = self.load_data(run["data"], self.config, **{name: run[name] for name in names if name in run})
+        analysis = networks["analysis"]
+        mel, hop = analysis.mel, analysis.mel.hop
+        # To half the rate, whatever the generator hears.
+        full = MelSpectrogram(self.data["rate"], mel.length, hop, bands=mel.bands)
+        held_out = [x for x in data.held_out if len(x) >= mel.length][:count]
+        if not held_out:
+            raise ValueError(f"{data.name}: no recording is held out to evaluate on")
+        recorded = [x[: len(x) // hop * hop] for x in held_out]
+        device = analysis.examples.device
+        with torch.no_grad():
+            mels = [mel(x[None].to(device))[0].cpu() for x in recorded]
+
+        @torch.no_grad()
+        def ours() -> list[torch.Tensor]:
+            return [networks["generator"](m[None].to(device))[0, 0].float().cpu() for m in mels]
+
+        def theirs() -> list[torch.Tensor]:
+            heard = copy.deepcopy(mel).cpu()
+            return [speech.griffin_lim(m[None], heard)[0] for m in mels]
+
+        facts = {"recorded": lambda: recorded, "rate": lambda: self.data["rate"], "mel": lambda: full}
+        columns = {self.name: functools.cache(ours), "Griffin-Lim": functools.cache(theirs)}
+        return {
+            name: suite.compute(
+                choice,
+                facts | {"made": made},
+                len(recorded),
+                strict=metrics is not None,
+                told=self.told,
+            )
+            for name, made in columns.items()
+        }

@@ -194,10 +194,8 @@ def test_hifigan_against_plain_torch(block):
             for b in network.resblocks[2 * i : 2 * i + 2]:
                 y = x
                 for q in range(2):
-                    if block == 1:
-                        y = y + conv(b.convs2[q], conv(b.convs1[q], y, 0.1), 0.1)
-                    else:
-                        y = y + conv(b.convs[q], y, 0.1)
+                    h = conv((b.convs1 if block == 1 else b.convs)[q], y, 0.1)
+                    y = y + (conv(b.convs2[q], h, 0.1) if block == 1 else h)
                 outs.append(y)
             x = sum(outs) / 2
         return conv(network.conv_post, x, 0.01).tanh()
@@ -254,7 +252,7 @@ def test_the_context_is_no_larger_than_it_must_be(name):
     """A frame `context` away from another one changes its samples in one direction at least; one further does not."""
     network = models.build(name, **SMALL).double()
     for p in network.parameters():
-        torch.nn.init.uniform_(p, 0.2, 0.4)  # no cancellation
+        torch.nn.init.uniform_(p, 0.01, 0.02)  # nothing cancels, and tanh is far from its ends
     mel = torch.full((1, 5, 61), 0.01, dtype=torch.float64, requires_grad=True)
     y = network(mel)[0, 0, 30 * network.hop : 31 * network.hop]
     (g,) = torch.autograd.grad(y.sum(), mel)

@@ -1,0 +1,103 @@
+"""Speech of recordings and of mel spectrograms by a vocoder, in bounded memory."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from fastgan.data.files import Source, folder_source, read_file, zip_source
+from fastgan.data.wav import OTHERS, WAV, decode, resample, scaled
+from fastgan.files import complete, named
+from fastgan.models.vocoder import Vocoder, stream
+from fastgan.nn import MelSpectrogram
+from fastgan.sampling import target_names
+
+FRAMES = 512  # at a time
+_LARGEST = 1 << 30  # bytes of one recording's file
+
+
+def speak(generator: Vocoder, mels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The signal, float32 [T] on the CPU in pieces, of a log mel spectrogram [bands, frames] in pieces."""
+    device = next(generator.parameters()).device
+    with torch.no_grad():
+        for piece in stream(generator, (mel[None].to(device) for mel in mels)):
+            yield piece[0, 0].float().cpu()
+
+
+def resynthesise(generator: Vocoder, mel: MelSpectrogram, x: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A signal float32 [T] from its own mel spectrogram, in pieces of the same length in all. What is shorter than a window, or
+    ends within a frame, is followed by silence for the transform."""
+    whole = max(mel.length, -(-len(x) // mel.hop) * mel.hop)
+    padded = torch.nn.functional.pad(x, (0, whole - len(x)))
+    left = len(x)
+    with torch.no_grad():
+        for piece in speak(generator, (part[0] for part in mel.pieces(padded[None].to(mel.window.device), FRAMES))):
+            yield piece[:left]
+            left -= min(left, len(piece))
+
+
+def save(pieces: Iterable[torch.Tensor], path: Path, rate: int) -> Path:
+    """Write a signal that comes in pieces [T] as WAV of 16 bits; the file appears under its name only when it is complete."""
+    path = named(path, (".wav",))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with complete(path) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        for piece in pieces:
+            file.writeframes(scaled(piece.nan_to_num(0.0, 1.0, -1.0).numpy()).tobytes())
+    return path
+
+
+def speak_folder(recipe, networks: dict, source: str, out: Path) -> int:
+    """Resynthesises every recording of a folder, a zip, or one file, at the run's rate, as WAV files of the same names in `out`;
+    returns how many.
+
+    Raises ValueError for what is no recording, FileExistsError rather than replace a file.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; expected recordings ({', '.join((*WAV, *OTHERS))})")
+    if path.is_file() and path.suffix.lower() in (*WAV, *OTHERS):
+        found = Source(str(path.parent), [path.name], lambda key, limit: read_file(path, limit))
+    else:
+        found = (folder_source if path.is_dir() else zip_source)(path, (*WAV, *OTHERS))
+    if not found.keys:
+        raise ValueError(f"{path}: no recordings found (looked for {', '.join((*WAV, *OTHERS))})")
+    keys = sorted(found.keys)
+    names = target_names(keys, ".wav")
+    if there := [name for name in names if (out / name).exists()]:
+        raise FileExistsError(
+            f"{out} already holds {there[0]}, one of {len(there)} files to write: choose another --out"
+        )
+    rate = recipe.data["rate"]
+    for key, name in zip(keys, names, strict=True):
+        samples, own = decode(found.read(key, _LARGEST), PurePosixPath(key).suffix.lower())
+        x = torch.from_numpy(resample(samples.mean(0, keepdims=True), own, rate)[0])
+        save(resynthesise(networks["generator"], recipe.heard(networks), x), out / name, rate)
+    return len(keys)
+
+
+def speak_mel(recipe, networks: dict, source: Path, out: Path) -> Path:
+    """Writes the speech of a mel spectrogram in an .npy, floating [bands, frames] or [1, bands, frames], as the run hears it:
+    natural logarithms (`fastgan.nn.MelSpectrogram`).
+
+    Raises ValueError for another shape or type, or numbers that are not finite.
+    """
+    try:
+        mel = np.load(source, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{source}: no readable .npy ({error})") from error
+    mel = mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
+    generator = networks["generator"]
+    bands = generator.config.bands
+    if mel.dtype.kind != "f" or mel.ndim != 2 or mel.shape[0] != bands or not mel.shape[1]:
+        raise ValueError(f"{source}: it holds {mel.dtype} {list(mel.shape)}, expected floating [{bands}, frames]")
+    if not np.isfinite(mel).all():
+        raise ValueError(f"{source}: it holds numbers that are not finite")
+    pieces = (torch.tensor(mel[:, i : i + FRAMES], dtype=torch.float32) for i in range(0, mel.shape[1], FRAMES))
+    return save(speak(generator, pieces), out, recipe.data["rate"])
