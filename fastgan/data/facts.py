@@ -56,6 +56,15 @@ FACTS = (
         "song_quatrains.txt",
     ),
     _text("kjv", 18_000, "5-20 words", "public domain", "clauses of the Bible", "kjv_clauses.txt"),
+    Facts(
+        "speech",
+        68,
+        "1.5-5.4 s",
+        0,
+        "CC BY-SA 3.0",
+        "one speaker, 16 kHz; and 7 for tests",
+        _embedded("speech16k.flac"),
+    ),
     Facts("oracle", 10_000, "20 tokens", 0, "made here", "a known LSTM's, in minutes", lambda: ""),
     Facts("oracle-40", 10_000, "40 tokens", 0, "made here", "the same", lambda: ""),
 )

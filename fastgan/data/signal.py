@@ -14,10 +14,12 @@ from fastgan.data.archive import read_arrays, read_classes
 from fastgan.data.classes import find_classes
 from fastgan.data.dataset import about_classes, checked_labels, shown
 from fastgan.data.files import Source, TooLarge, full_name, open_source, read_file, reason, warn_skipped
-from fastgan.data.registered import load_registered, refuse
+from fastgan.data.registered import DATA, load_registered, refuse
+from fastgan.data.speech import NAME, RATE, embedded
 from fastgan.data.wav import OTHERS, WAV, decode, resample
 
 EXTENSIONS = (*WAV, *OTHERS)
+DATA.own({NAME: "fastgan.data.speech:embedded"})
 _LARGEST = 1 << 30  # bytes of one recording's file
 
 
@@ -101,8 +103,8 @@ def load_signals(
     strict: bool = False,
     code: bool = False,
 ) -> SignalDataset:
-    """Load signals from a folder or zip of recordings, from one recording, or from an ``.npy`` or ``.npz`` file; or what is
-    registered by that name (:mod:`fastgan.data.registered`).
+    """Load signals from a folder or zip of recordings, from one recording, or from an ``.npy`` or ``.npz`` file; the embedded
+    "speech" (`fastgan.data.load_recordings`); or what is registered by that name (:mod:`fastgan.data.registered`).
 
     Recordings are WAV files (integers of 8 to 32 bits, floats), and FLAC, Ogg, MP3 and AIFF where the package soundfile is
     installed. Classes come from sub-folders or a ``dataset.json``, as for images (`fastgan.data.load`).
@@ -132,10 +134,13 @@ def load_signals(
     if (found := load_registered(name_or_path, options, load_signals, code)) is not None:
         refuse(name_or_path, found[1])
         return found[0]
+    if name_or_path == NAME:
+        return _from_speech(rate, length, channels, split)
     path = Path(name_or_path).expanduser()
     if not path.exists():
         raise FileNotFoundError(
-            f"{name_or_path}: no such file or folder; expected a folder or zip of {', '.join(EXTENSIONS)}, or an .npy or .npz"
+            f"{name_or_path}: no such file or folder; expected {NAME}, a folder or zip of "
+            f"{', '.join(EXTENSIONS)}, or an .npy or .npz"
         )
     suffix = "folder" if path.is_dir() else path.suffix.lower()
     if suffix not in ("folder", ".zip", ".npy", ".npz", *EXTENSIONS) or not (path.is_dir() or path.is_file()):
@@ -150,6 +155,15 @@ def load_signals(
         one = Source(str(path.parent), [path.name], lambda key, limit: read_file(path, limit))
         return _from_recordings(one, rate, length, channels, strict=True)
     return _from_arrays(path, suffix, rate, length, channels)
+
+
+def _from_speech(rate: int | None, length: int | None, channels: int | None, split: str | None) -> SignalDataset:
+    parts = embedded(split)
+    clips = [clip for part in (("train", "test") if split is None else ("train",)) for clip in parts[part]]
+    cut, files = _Items(NAME, rate, length, channels), []
+    for name, samples in clips:
+        files += [name] * cut.add(resample(samples[None], RATE, rate or RATE), rate or RATE, name)
+    return SignalDataset(cut.signals(), cut.rate, name=NAME, files=files)
 
 
 def _from_recordings(

@@ -19,7 +19,7 @@ from fastgan.data.files import Source, folder_source, full_name, read_file, reas
 from fastgan.data.wav import OTHERS, WAV, decode, resample
 
 ASSETS = Path(__file__).parent / "assets"
-NAME = "speech"  # of the embedded set
+NAME, RATE = "speech", 16000  # of the embedded set
 _EXTENSIONS = (*WAV, *OTHERS)
 _LARGEST = 1 << 30  # bytes of one recording's file
 _HELD_OUT = 10  # one recording in so many, where no part is called test
@@ -124,12 +124,12 @@ def load_recordings(
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise ValueError(f"{option} is {value!r}, expected a positive integer")
     if name_or_path == NAME:
-        found, own = _embedded(split), 16000
-        if rate not in (None, own):
-            found = {
-                part: [(name, resample(x[None], own, rate)[0]) for name, x in some] for part, some in found.items()
-            }
-        return _made(NAME, found, rate or own, length, [])
+        rate = rate or RATE
+        found = {
+            part: [(name, resample(x[None], RATE, rate)[0]) for name, x in some]
+            for part, some in embedded(split).items()
+        }
+        return _made(NAME, found, rate, length, [])
     path = Path(name_or_path).expanduser()
     if not path.exists():
         raise FileNotFoundError(
@@ -142,22 +142,20 @@ def load_recordings(
     return _from_files(source, rate, length, split, strict)
 
 
-def clips() -> list[tuple[str, str, np.ndarray]]:
-    """(name, split, float32 [T]) of the embedded speech. Raises ImportError without soundfile, which reads FLAC."""
-    samples, _ = decode((ASSETS / "speech16k.flac").read_bytes(), ".flac")
-    rows = json.loads((ASSETS / "speech16k.json").read_text(encoding="utf-8"))["clips"]
-    return [(row["name"], row["split"], samples[0, row["start"] : row["start"] + row["samples"]]) for row in rows]
-
-
 Found = dict[str, list[tuple[str, np.ndarray]]]
 
 
-def _embedded(split: str | None) -> Found:
+def embedded(split: str | None = None) -> Found:
+    """(name, float32 [T] at `RATE`) of the embedded speech, by parts: what to train on, and what is held out.
+
+    Raises ValueError for another split than train and test, ImportError without soundfile, which reads FLAC.
+    """
     if split not in (None, "train", "test"):
         raise ValueError(f"{NAME}: split is {split!r}, expected one of 'train', 'test'")
+    samples, _ = decode((ASSETS / "speech16k.flac").read_bytes(), ".flac")
     found: Found = {"train": [], "test": []}
-    for name, part, samples in clips():
-        found[part].append((name, samples))
+    for row in json.loads((ASSETS / "speech16k.json").read_text(encoding="utf-8"))["clips"]:
+        found[row["split"]].append((row["name"], samples[0, row["start"] : row["start"] + row["samples"]]))
     return found if split in (None, "train") else {"train": found["test"], "test": found["test"]}
 
 

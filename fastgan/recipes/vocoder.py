@@ -102,8 +102,13 @@ class MelDistance(nn.Module):
         return (self.mel(x) - self.mel(y)).abs().mean()
 
 
+def _width(config: VocoderConfig) -> int:
+    """Channels of the discriminators' first layers; 32 in the papers."""
+    return max(1, round(32 * config.judge))
+
+
 def _second(config: VocoderConfig) -> nn.Module:
-    width = max(1, round(32 * config.judge))
+    width = _width(config)
     if config.second == "scales":
         return vocoder_discriminator.Scales(vocoder_discriminator.ScalesConfig(max(16, width // 4 * 16)))
     if config.second == "spectra":
@@ -182,7 +187,7 @@ class Vocoder(Recipe):
         high = None if config.high is None else min(config.high, rate / 2)
         distance = MultiScaleMel(rate) if config.mel_loss == "multi" else MelDistance(heard())
         self.analysis = Analysis(heard(high=high), distance, SECONDS * rate // hop * hop)
-        self.periods = vocoder_discriminator.Periods.from_reference(discriminator_channel_mult=config.judge)
+        self.periods = vocoder_discriminator.Periods(vocoder_discriminator.PeriodsConfig(width=_width(config)))
         self.second = _second(config)
         self.networks = {
             "generator": self.generator,

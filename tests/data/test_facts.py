@@ -3,16 +3,17 @@
 import pytest
 
 from fastgan.cli import main
-from fastgan.data import load, names
+from fastgan.data import load, load_recordings, names
 from fastgan.data.facts import FACTS
 from fastgan.data.idx import FASHION_CLASSES
+from fastgan.data.speech import NAME as SPEECH
 from fastgan.data.text import TEXT_NAMES, load_text
 
 BY_NAME = {facts.name: facts for facts in FACTS}
 
 
 def test_every_name_is_there():
-    assert set(BY_NAME) == {*names(), *TEXT_NAMES} - {"emoji:google"}  # it is emoji
+    assert set(BY_NAME) == {*names(), *TEXT_NAMES, SPEECH} - {"emoji:google"}  # it is emoji
 
 
 @pytest.mark.parametrize("name", [facts.name for facts in FACTS if facts.name.startswith("emoji")])
@@ -29,6 +30,13 @@ def test_texts(name):
     low, high = min(lengths), max(lengths)
     unit = "words" if name == "kjv" else "chars"
     assert facts.items == len(data) and facts.shape == (f"{low}-{high} {unit}" if low < high else f"{high} {unit}")
+
+
+def test_speech():
+    data, facts = load_recordings(SPEECH), BY_NAME[SPEECH]
+    seconds = [len(x) / data.rate for x in data.recordings + data.held_out]
+    assert facts.items == len(data.recordings) and len(data.held_out) == 7 and facts.absent() == ""
+    assert facts.shape == f"{min(seconds):.1f}-{max(seconds):.1f} s"
 
 
 def test_oracle():

@@ -20,7 +20,11 @@ def test_every_preset(name, preset):
     check_options(kind, made.recipe, made.run)
     assert kind.presets[preset].about and made != Settings.of(kind)
     with torch.device("meta"):  # no memory: they are large
-        facts = IMAGES | {"resolution": made.run.resolution or 32} if kind.medium.name == "image" else TOKENS
+        facts = {
+            "image": lambda: IMAGES | {"resolution": made.run.resolution or 32},
+            "signal": lambda: IMAGES | {"channels": 1, "rate": made.run.rate, "length": made.run.length},
+            "text": lambda: TOKENS,
+        }[kind.medium.name]()
         recipe = kind(made.recipe, facts)
     assert recipe.networks and (preset != "paper256" or made.run.resolution == 256)
 
@@ -37,6 +41,8 @@ PUBLISHED = [
     ("cyclegan", "paper256", dict(lr=2e-4, batch_size=1, pool=50, lambda_a=10, blocks=9)),
     ("pix2pix", "paper256", dict(lr=2e-4, beta1=0.5, weight=100, batch_size=1)),
     ("seqgan", "paper", dict(rollouts=16, discriminator_steps=5, hidden=32, batch_size=64)),
+    ("vocoder", "hifigan-v1", dict(lr=2e-4, batch_size=16, mel_weight=45, second="scales", judge=1, clip=0)),
+    ("vocoder", "bigvgan-base", dict(lr=1e-4, batch_size=32, bands=100, second="resolutions", clip=1000)),
     ("relgan", "paper", dict(pretrain_lr=1e-2, lr=1e-4, inverse_temperature=100, representations=64)),
 ]
 

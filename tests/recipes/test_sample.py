@@ -11,6 +11,7 @@ from recipes.test_images import SMALL as IMAGES
 from fastgan import recipes, sampling
 from fastgan.cli import main
 from fastgan.data import load, to_float, to_uint8
+from fastgan.data.wav import write_wav
 from fastgan.training import RunConfig, Trainer
 
 SMALL = {name: options | {"latent": 8, "batch_size": 4} for name, options in IMAGES.items()} | {
@@ -19,24 +20,36 @@ SMALL = {name: options | {"latent": 8, "batch_size": 4} for name, options in IMA
     "relgan": {"embedding": 8, "hidden": 8, "batch_size": 8, "pretrain": 1},
     "cyclegan": {"width": 4, "blocks": 1, "layers": 1, "batch_size": 2},
     "pix2pix": {"width": 4, "layers": 1, "batch_size": 2},
+    "vocoder": {"batch_size": 2, "judge": 0.03, "warmup": 0},
 }
 CONDITIONAL = ("dcgan", "sngan", "r3gan", "stylegan2", "stylegan3")
 TEXTS, TRANSLATORS = ("mle", "seqgan", "relgan"), ("cyclegan", "pix2pix")
 HAVE = {
-    "separate": [name for name in recipes.RECIPES if name in IMAGES],
+    "separate": [name for name in recipes.RECIPES if name in IMAGES or name == "vocoder"],
     "interpolate": [name for name in recipes.RECIPES if name in IMAGES],
     "class-label": CONDITIONAL,
     "truncation": ["stylegan2", "stylegan3"],
     "mix": ["stylegan2", "stylegan3"],
-    "input": TRANSLATORS,
+    "input": (*TRANSLATORS, "vocoder"),
+    "mel": ["vocoder"],
 }
 VALUES = {"interpolate": ["3"], "class-label": ["1"], "truncation": ["0.5"], "mix": ["4,5"]}
+
+
+def tones(folder):
+    """Six recordings of 8 kHz, in two folders."""
+    folder.mkdir(exist_ok=True)
+    for i in range(6):
+        path = folder / ("a" if i % 2 else "b") / f"{i}.wav"
+        path.parent.mkdir(exist_ok=True)
+        write_wav(path, 0.5 * np.sin(np.arange(9000 + 700 * i) * 0.05 * (i + 1))[None], 8000)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, pictures):
     """run(name, **options): the folder of a run of one step, made once."""
-    made = {}
+    made, sounds = {}, tones(tmp_path_factory.mktemp("sounds"))
     corpus = tmp_path_factory.mktemp("text") / "corpus.txt"
     corpus.write_text("\n".join(f"{a} sees {b} {c}" for a in "abcd" for b in "xyz" for c in ("now", "then")), "utf-8")
 
@@ -46,6 +59,7 @@ def run(tmp_path_factory, pictures):
             out = tmp_path_factory.mktemp("runs") / name
             sets = ("emoji:google:base:flags", "emoji:twitter:base:flags")
             data = str(corpus) if name in TEXTS else sets if name in TRANSLATORS else pictures
+            data = str(sounds) if name == "vocoder" else data
             settings = RunConfig(data=data, out=str(out), device="cpu", samples=2)
             recipe = recipes.get(name)
             made[key] = Trainer(recipe, recipe.Config(**SMALL[name] | options, steps=1), settings).train()
@@ -79,8 +93,10 @@ def test_every_option_of_every_recipe(name, option, run, tmp_path, capsys, photo
     folder = run(name, **{"conditional": True} if name in CONDITIONAL else {})
     capsys.readouterr()
     before = sorted(folder.rglob("*"))
-    given = [f"--{option}", *([str(photographs)] if option == "input" else VALUES.get(option, []))]
-    seeds = [] if option == "input" else ["--seeds", "3,0-2"]
+    np.save(tmp_path / "heard.npy", np.zeros((80, 5), np.float32))
+    things = {"input": tones(tmp_path / "sounds") if name == "vocoder" else photographs, "mel": tmp_path / "heard.npy"}
+    given = [f"--{option}", *([str(things[option])] if option in things else VALUES.get(option, []))]
+    seeds = [] if option in things else ["--seeds", "3,0-2"]
     code = main(["sample", str(folder), *seeds, *given, "--device", "cpu"])
     said = capsys.readouterr()
     if name in HAVE[option]:

@@ -1,0 +1,73 @@
+"""Metrics of speech: zero where nothing differs, known values, order of degradation, errors."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from fastgan.metrics import speech
+from fastgan.nn import MelSpectrogram
+
+RATE = 16000
+TIME = torch.arange(RATE) / RATE
+# A voice of 120 Hz with harmonics, and noise.
+VOICE = 0.2 * sum((2 * torch.pi * 120 * k * TIME).sin() / k for k in range(1, 9))
+NOISE = 0.1 * torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+MEL = MelSpectrogram(RATE)
+
+
+def test_nothing_differs():
+    same = [VOICE, NOISE]
+    assert speech.mel_l1(same, same, MEL) == 0
+    assert speech.stft_distance(same, same) == 0
+    assert speech.voicing(same, same, RATE) == (0, 0)
+    assert speech.frechet_mel(same, same, MEL) == pytest.approx(0, abs=1e-6)
+
+
+def test_more_noise_is_farther():
+    distances = [
+        (
+            speech.mel_l1([VOICE + level * NOISE], [VOICE], MEL),
+            speech.stft_distance([VOICE + level * NOISE], [VOICE]),
+            speech.frechet_mel([VOICE + level * NOISE], [VOICE], MEL),
+        )
+        for level in (0.1, 1.0)
+    ]
+    assert all(near < far for near, far in zip(*distances, strict=True))
+
+
+def test_mel_l1_of_half_the_level_is_ln_2():
+    assert speech.mel_l1([NOISE / 2], [NOISE], MEL) == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-3)
+
+
+def test_periodicity():
+    voiced, unvoiced = speech.periodicity(VOICE, RATE), speech.periodicity(NOISE, RATE)
+    assert len(voiced) == 101 and voiced[5:90].min() > 0.98 and unvoiced[5:90].max() < 0.5
+    assert speech.periodicity(torch.cat([VOICE, 1e-4 * VOICE]), RATE)[110:].max() == 0  # silence has no pitch
+    error, share = speech.voicing([NOISE], [VOICE], RATE)
+    assert error > 0.5 and share > 0.9
+
+
+@pytest.mark.parametrize("function", [speech.pesq, speech.stoi])
+def test_perceptual(function):
+    if importlib.util.find_spec(function.__name__.replace("stoi", "pystoi")) is None:
+        pytest.skip("the package is not installed; pip install 'fastgan[speech]'")
+    from fastgan.data import load_recordings
+
+    clip = load_recordings("speech").held_out[0]
+    noise = 0.05 * torch.randn(len(clip), generator=torch.Generator().manual_seed(0))
+    best, worse = function([clip], [clip], RATE), function([(clip + noise).clamp(-1, 1)], [clip], RATE)
+    assert best > worse and best > (4.5 if function is speech.pesq else 0.999)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="1 signals against 2 recordings"):
+        speech.mel_l1([VOICE], [VOICE, VOICE], MEL)
+    with pytest.raises(ValueError, match="expected the same"):
+        speech.stft_distance([VOICE[1:]], [VOICE])
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pesq", None)
+    with pytest.raises(ImportError, match=r"pip install 'fastgan\[speech\]'"):
+        speech.pesq([VOICE], [VOICE], RATE)
