@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fastgan._torch_packed import AFTER_SUM, tree_map
+from fastgan._torch_packed import tree_map
 from fastgan.patch.frozen.convolutions import Act, Convolution
 from fastgan.patch.frozen.tape import UNDEFINED, Node, Ref, Tape, refs
 
@@ -151,7 +151,7 @@ class _Plan:
     def _take(self, made: Convolution, node: Node, n: int, added: int | None) -> tuple[bool, int | None]:
         """Whether `made` can do the work of `node`, which uses its result n, too; and the number of what it then adds."""
         no, func, args = (False, None), node.func, node.args
-        if made.act.name != "none" or made.clamped:
+        if made.act.name != "none":
             return no
         mine = bool(args) and isinstance(args[0], Ref) and args[0].n == n
         if func in ACTS and mine:
@@ -159,20 +159,29 @@ class _Plan:
             given = (*args[1:], *numbers[len(args) - 1 :])
             if name == "hardtanh":
                 given = tuple(sign * math.inf if v is None else v for v, sign in zip(given, (-1, 1), strict=True))
-            if any(not isinstance(v, int | float) for v in given) or (added is not None and name not in AFTER_SUM):
+            if any(not isinstance(v, int | float) for v in given):
                 return no
-            return made.activate(Act(name, tuple(map(float, given)))), None
+            return made.activate(Act(name, tuple(map(float, given))), added is not None), None
+        if func is aten._prelu_kernel.default and mine:
+            slopes = self._factor(args[1], made.outputs)
+            if slopes is None:
+                return no
+            act = Act("prelu", (slopes,)) if isinstance(slopes, torch.Tensor) else Act("leaky_relu", (slopes,))
+            return made.activate(act, added is not None), None
         if func is torch.ops.fastgan.bias_act.default and mine:
             _, b, dim, act, alpha, gain, clamp = args
             constant = None if b is None else self.constant(b)
             if dim != 1 or act not in BIAS_ACTS or (b is not None and constant is None) or clamp >= 0:
                 return no
-            if act not in ("linear", "relu", "lrelu") and gain != 1:
+            if gain != 1 and (act not in ("linear", "relu", "lrelu") or gain < 0):
                 return no
-            if added is not None and (gain != 1 or b is not None or BIAS_ACTS[act] not in AFTER_SUM):
+            if added is not None and (gain != 1 or b is not None):
                 return no
-            made.scale(gain, constant)
-            return made.activate(Act(BIAS_ACTS[act], (alpha,) if act == "lrelu" else ())), None
+            if not made.activate(Act(BIAS_ACTS[act], (alpha,) if act == "lrelu" else ()), added is not None):
+                return no
+            made.shift(constant)
+            made.scale(gain)
+            return True, None
         if added is not None:
             return no
         if func is aten.native_batch_norm.default and mine and not args[5]:
