@@ -10,6 +10,7 @@ import torch
 
 from fastgan.patch import basicsr, mmcv, rosinality, stylegan, vocoder
 from fastgan.patch.imports import exists, submodules
+from fastgan.patch.report import MISSING, Assignment, Line, PatchReport
 
 
 class Family(NamedTuple):
@@ -71,11 +72,24 @@ def of(package: str) -> tuple[str, Family]:
     Raises: ValueError where it has neither modules nor names of any.
     """
     for name in (package, f"{package}.ops"):
-        for family in FAMILIES:
-            if any(exists(f"{name}.{mark}") for mark in family.marks):
-                return name, family
+        family = marked(name)
+        if family is not None:
+            return name, family
     module = sys.modules.get(package) or importlib.import_module(package)
     return package, one_module(module)
+
+
+def marked(package: str) -> Family | None:
+    """The family that the modules of a package tell, none of which is imported."""
+    return next((f for f in FAMILIES if any(exists(f"{package}.{mark}") for mark in f.marks)), None)
+
+
+def rename(family: Family, report: PatchReport) -> None:
+    """Makes modules that a family imports from elsewhere, and that are gone, those which have their names now."""
+    for old, new in family.renamed.items():
+        if not exists(old):
+            report.change(Assignment(sys.modules, old, MISSING, importlib.import_module(new)))
+            report.replaced.append(Line(old, f"{new}, as this version calls it"))
 
 
 def one_module(module: ModuleType) -> Family:

@@ -65,10 +65,7 @@ class _Patch:
 
     def run(self) -> None:
         exchanged: dict[int, tuple[object, object]] = {}
-        for old, new in self.family.renamed.items():
-            if not exists(old):
-                self.report.change(Assignment(sys.modules, old, MISSING, importlib.import_module(new)))
-                self.report.replaced.append(Line(old, f"{new}, as this version calls it"))
+        families.rename(self.family, self.report)
         for full, names in self.names.items():
             if full not in self.loaded and not exists(full):
                 self.report.refused.append(Line(full, "the package has no such module"))

@@ -7,62 +7,12 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from stand_in_families import BASICSR, CUDA_OP, MMCV_LITE
 from stand_ins import stylegan_package
 from tolerances import assert_close
 
 import fastgan
 from fastgan import ops
-
-BUILD = "raise RuntimeError('importing would compile a plugin')"
-FUSED = """
-    import torch
-    try:
-        from . import fused_act_ext
-    except ImportError:
-        pass
-
-    class FusedLeakyReLU(torch.nn.Module):
-        def __init__(self, channel, negative_slope=0.2, scale=2 ** 0.5):
-            super().__init__()
-            self.bias = torch.nn.Parameter(torch.randn(channel))
-            self.negative_slope, self.scale = negative_slope, scale
-
-        def forward(self, input):
-            return fused_leaky_relu(input, self.bias, self.negative_slope, self.scale)
-
-    def fused_leaky_relu(input, bias, negative_slope=0.2, scale=2 ** 0.5):
-        return fused_act_ext.fused_bias_act(input, bias)
-"""
-BASICSR = {
-    "basicsr/__init__.py": "from .degradations import grayscale\nfrom .archs import Net",
-    "basicsr/degradations.py": "from torchvision.transforms.functional_tensor import rgb_to_grayscale as grayscale",
-    "basicsr/archs.py": """
-        import torch
-        from basicsr.ops.fused_act import FusedLeakyReLU, fused_leaky_relu
-        from basicsr.ops.upfirdn2d import upfirdn2d
-        from basicsr.ops.dcn import deform_conv, modulated_deform_conv
-        Net = FusedLeakyReLU
-    """,
-    "basicsr/ops/__init__.py": "",
-    "basicsr/ops/fused_act/__init__.py": "from .fused_act import FusedLeakyReLU, fused_leaky_relu",
-    "basicsr/ops/fused_act/fused_act.py": FUSED,
-    "basicsr/ops/upfirdn2d/__init__.py": "from .upfirdn2d import upfirdn2d",
-    "basicsr/ops/upfirdn2d/upfirdn2d.py": "def upfirdn2d(input, kernel, up=1, down=1, pad=(0, 0)): 1 / 0",
-    "basicsr/ops/dcn/__init__.py": "from .deform_conv import deform_conv, modulated_deform_conv",
-    "basicsr/ops/dcn/deform_conv.py": """
-        import torch
-
-        class Function(torch.autograd.Function): pass
-        class Modulated(torch.autograd.Function): pass
-
-        deform_conv, modulated_deform_conv = Function.apply, Modulated.apply
-    """,
-}
-CUDA_OP = {
-    "__init__.py": "from .fused_act import FusedLeakyReLU, fused_leaky_relu\nfrom .upfirdn2d import upfirdn2d",
-    "fused_act.py": BUILD,
-    "upfirdn2d.py": BUILD,
-}
 
 
 def test_basicsr_imports_again_and_computes(project):
@@ -152,30 +102,6 @@ def test_mmgen(project):
     assert torch.equal(mmgen_ops.fused_bias_leakyrelu(x, b), ops.bias_act(x, b, act="lrelu"))
     f = ops.setup_filter([1, 3, 3, 1])
     assert torch.equal(mmgen_ops.upfirdn2d.upfirdn2d(x, f, 1, 2, (1, 1)), ops.upfirdn2d(x, f, 1, 2, 1))
-
-
-MMCV_LITE = {
-    "mmcv/__init__.py": "",
-    "mmcv/ext_loader.py": """
-        import importlib
-
-        def load(names):
-            extension = importlib.import_module("mmcv._ext")
-            for name in names:
-                assert hasattr(extension, name)
-            return extension
-    """,
-    "mmcv/ops/__init__.py": "from .nms import nms\nfrom .fused_bias_leakyrelu import fused_bias_leakyrelu\n"
-    "from .upfirdn2d import filter2d, upfirdn2d, upsample2d",
-    "mmcv/ops/nms.py": "from ..ext_loader import load\nextension = load(['nms'])\n\ndef nms(boxes): return extension.nms(boxes)",
-    "mmcv/ops/fused_bias_leakyrelu.py": "from ..ext_loader import load\nload(['fused_bias_leakyrelu'])\n"
-    "def fused_bias_leakyrelu(input, bias, negative_slope=0.2, scale=2**0.5): 1 / 0",
-    "mmcv/ops/upfirdn2d.py": """
-        def upfirdn2d(input, filter, up=1, down=1, padding=0, flip_filter=False, gain=1, use_custom_op=True): 1 / 0
-        def filter2d(input, filter, padding=0, flip_filter=False, gain=1, use_custom_op=True): 1 / 0
-        def upsample2d(input, filter, up=2, padding=0, flip_filter=False, gain=1, use_custom_op=True): 1 / 0
-    """,
-}
 
 
 def test_mmcv_lite(project):
