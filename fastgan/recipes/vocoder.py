@@ -257,9 +257,10 @@ class Vocoder(Recipe):
 
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         real = self.cut(batch)
-        fake = self.generator(self.analysis.mel(real))
+        fake = self.generator(self.analysis.mel(real)).float()
         batch.keep(real=real, fake=fake)
-        mel = self.analysis.distance(real, fake)
+        with torch.autocast(real.device.type, enabled=False):
+            mel = self.analysis.distance(real, fake)
         if not self.judged:
             return {"loss": self.config.mel_weight * mel, "mel": mel}
         with torch.no_grad():

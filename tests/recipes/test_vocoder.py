@@ -55,6 +55,16 @@ def test_it_resumes_bit_for_bit(second, sounds, tmp_path):
     assert "audio/wav" in (tmp_path / "whole" / "report.html").read_text()
 
 
+@pytest.mark.parametrize(("generator", "second"), [("tiny", "resolutions"), ("hifigan-v2", "spectra")])
+def test_in_16_bits(generator, second, sounds, tmp_path):
+    recipe = recipes.get("vocoder")
+    run = RunConfig(data=str(sounds), out=str(tmp_path / "run"), precision="bf16", samples=1, device="cpu")
+    options = SMALL | dict(generator=generator, second=second, steps=1, warmup=0, batch_size=1, high=None)
+    made = Trainer(recipe, recipe.Config(**options), run)
+    made.train()
+    assert all(p.dtype == torch.float32 for p in made.recipe.generator.parameters())
+
+
 @pytest.mark.parametrize("generator", ["hifigan-v2", "hifigan-v3", "bigvgan-base"])
 def test_networks_of_the_papers_are_built(generator):
     recipe = recipes.get("vocoder")
