@@ -80,6 +80,7 @@ OURS = {
     "cyclegan": ("fastgan.recipes.cyclegan:CycleGANRecipe", "translation between two sets of images without pairs"),
     "pix2pix": ("fastgan.recipes.pix2pix:Pix2Pix", "translation learnt from pairs of images"),
     "vocoder": ("fastgan.recipes.vocoder:Vocoder", "speech from mel spectrograms: HiFi-GAN and BigVGAN"),
+    "realesrgan": ("fastgan.recipes.realesrgan:RealESRGAN", "enlarging pictures, also blurred and compressed ones"),
 }
 RECIPES.own(OURS)
 

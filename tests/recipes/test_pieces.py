@@ -28,6 +28,7 @@ OPTIONS |= {
         TRANSLATION | {"blocks": 1, "pool": pool, "norm": norm} for pool, norm in ((3, "instance"), (0, "batch"))
     ],
     "pix2pix": [TRANSLATION | {"norm": norm} for norm in ("instance", "batch")],
+    "realesrgan": [{"width": 4, "blocks": 1, "disc_width": 4, "warmup": 1, "perceptual": 0.0}],
     "mle": [TEXT],
     "seqgan": [TEXT | {"pretrain": 0, "discriminator_pretrain": 0}],
     "relgan": [TEXT | {"pretrain": 0, "discriminator": kind} for kind in ("cnn", "lstm")],
@@ -36,7 +37,7 @@ CASES = [(name, i, pieces) for name in recipes.RECIPES for i in range(len(OPTION
 # Groups of 4 in a batch of 8 bear two pieces; what is not here is refused.
 TRUE = {("gan", 0, 2), ("gan", 1, 2), ("gan", 1, 4), ("stylegan2", 0, 2), ("stylegan2", 1, 2), ("stylegan3", 0, 2)}
 TRUE |= {(name, i, pieces) for name, i in (("dcgan", 0), ("dcgan", 1), ("r3gan", 0), ("mle", 0)) for pieces in (2, 4)}
-TRUE |= {(name, 0, pieces) for name in ("cyclegan", "pix2pix") for pieces in (2, 4)}
+TRUE |= {(name, 0, pieces) for name in ("cyclegan", "pix2pix", "realesrgan") for pieces in (2, 4)}
 
 
 @pytest.fixture

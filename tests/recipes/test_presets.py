@@ -40,6 +40,7 @@ PUBLISHED = [
     ("stylegan3", "paper256", dict(width=128, max_width=512, layers=14, batch_size=32, mapping_layers=2)),
     ("cyclegan", "paper256", dict(lr=2e-4, batch_size=1, pool=50, lambda_a=10, blocks=9)),
     ("pix2pix", "paper256", dict(lr=2e-4, beta1=0.5, weight=100, batch_size=1)),
+    ("realesrgan", "paper256", dict(lr=1e-4, batch_size=48, blocks=23, gan=0.1, degradation=1)),
     ("seqgan", "paper", dict(rollouts=16, discriminator_steps=5, hidden=32, batch_size=64)),
     ("vocoder", "hifigan-v1", dict(lr=2e-4, batch_size=16, mel_weight=45, second="scales", judge=1, clip=0)),
     ("vocoder", "bigvgan-base", dict(lr=1e-4, batch_size=32, bands=100, second="resolutions", clip=1000)),

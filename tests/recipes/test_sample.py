@@ -21,6 +21,7 @@ SMALL = {name: options | {"latent": 8, "batch_size": 4} for name, options in IMA
     "cyclegan": {"width": 4, "blocks": 1, "layers": 1, "batch_size": 2},
     "pix2pix": {"width": 4, "layers": 1, "batch_size": 2},
     "vocoder": {"batch_size": 2, "judge": 0.03, "warmup": 0},
+    "realesrgan": {"width": 4, "blocks": 1, "disc_width": 4, "warmup": 0, "perceptual": 0.0, "batch_size": 2},
 }
 CONDITIONAL = ("dcgan", "sngan", "r3gan", "stylegan2", "stylegan3")
 TEXTS, TRANSLATORS = ("mle", "seqgan", "relgan"), ("cyclegan", "pix2pix")
@@ -30,7 +31,7 @@ HAVE = {
     "class-label": CONDITIONAL,
     "truncation": ["stylegan2", "stylegan3"],
     "mix": ["stylegan2", "stylegan3"],
-    "input": (*TRANSLATORS, "vocoder"),
+    "input": (*TRANSLATORS, "vocoder", "realesrgan"),
     "mel": ["vocoder"],
 }
 VALUES = {"interpolate": ["3"], "class-label": ["1"], "truncation": ["0.5"], "mix": ["4,5"]}
