@@ -1,4 +1,4 @@
-"""The program `fastgan`: train, sample, eval, convert, data, info, completion. Heavy imports wait until a command needs them."""
+"""The program `fastgan`: its commands by name. Heavy imports wait until a command needs them."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import traceback
 from fastgan.cli.completion import completion
 from fastgan.cli.convert import convert
 from fastgan.cli.data import data
+from fastgan.cli.edit import directions, project
 from fastgan.cli.evaluate import evaluate
 from fastgan.cli.info import info
 from fastgan.cli.options import UsageError, as_options, speak_of
@@ -23,6 +24,8 @@ COMMANDS = {
     "sample": sample,
     "eval": evaluate,
     "convert": convert,
+    "project": project,
+    "directions": directions,
     "data": data,
     "info": info,
     "completion": completion,
@@ -41,6 +44,7 @@ your own pictures: a folder, or a zip
 
 more
   fastgan train --help                   the recipes: what each is for, and how long it takes
+  fastgan project RUN IMAGE...           the latents of pictures; fastgan directions RUN: ways to change them
   fastgan convert IN.pkl OUT.safetensors other projects' checkpoints, read without running their code
   fastgan completion bash|zsh|fish       commands and options at the Tab key
   fastgan COMMAND --help                 all options of a command; fastgan --version"""

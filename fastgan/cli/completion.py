@@ -31,6 +31,7 @@ def _words() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     from fastgan.cli.arguments import arguments, choices, flags
     from fastgan.cli.convert import Options as Convert
     from fastgan.cli.data import Options as Prepare
+    from fastgan.cli.edit import Find, Project
     from fastgan.cli.evaluate import Options as Evaluate
     from fastgan.cli.options import of_setting, of_words
     from fastgan.cli.sample import Options as Sample
@@ -40,7 +41,14 @@ def _words() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     from fastgan.recipes import RECIPES
     from fastgan.training.settings import Settings, options
 
-    classes = {"sample": Sample, "eval": Evaluate, "convert": Convert, "data prepare": Prepare}
+    classes = {
+        "sample": Sample,
+        "eval": Evaluate,
+        "convert": Convert,
+        "project": Project,
+        "directions": Find,
+        "data prepare": Prepare,
+    }
     known = {name: arguments(config) for name, config in classes.items()}
     values: dict[str, list[str]] = {
         "--data": [*names(), *TEXT_NAMES],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from fastgan.cli import edit
 from fastgan.cli.options import UsageError, need_extra, parse, seed_list
 from fastgan.options import Range
 
@@ -34,8 +35,9 @@ class Translation:
 
     input: str | None = None
     """A folder of images to translate, or of recordings to speak again from their mel spectrograms, instead of seeds."""
-    direction: Literal["AtoB", "BtoA"] | None = None
-    """From the first set to the second, or back. Default: AtoB, or what the run has learnt."""
+    direction: Literal["AtoB", "BtoA"] | str | None = None
+    """With --input: from the first set to the second, or back. Default: AtoB, or what the run has learnt. Otherwise the numbers
+    of directions that fastgan directions has found, 0-3: a strip of pictures along each."""
     tile: Annotated[int, Range(0, 1 << 16)] = 256
     """Upscalers: the side of the tiles that --input's pictures are cut into, which bounds the memory. 0: none."""
     overlap: Annotated[int, Range(0, 1 << 12)] = 16
@@ -51,7 +53,19 @@ class Speech:
 
 
 @dataclass(kw_only=True)
-class Options(Styles, Translation, Speech):
+class Editing:
+    """editing"""
+
+    latents: Path | None = None
+    """A file of latents to draw, as fastgan project writes it, instead of seeds."""
+    strength: str = "-3:3"
+    """How far along --direction, in deviations: FROM:TO, seven pictures; FROM:TO:PICTURES; or one number."""
+    directions: Path | None = None
+    """The file of --direction. Default: where fastgan directions has put it."""
+
+
+@dataclass(kw_only=True)
+class Options(Styles, Translation, Speech, Editing):
     run: Path
     """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
     seeds: str = "0-15"
@@ -87,16 +101,24 @@ def sample(argv: list[str]) -> int:
     from fastgan.upscaling import upscale_folder
     from fastgan.vocoding import speak_folder, speak_mel
 
-    options = parse(Options, argv, "fastgan sample", sample.__doc__.partition(":")[0])
+    options = parse(Options, edit.joined(argv), "fastgan sample", sample.__doc__.partition(":")[0])
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
-    if (
-        len(several := [f"--{name}" for name in ("separate", "interpolate", "mix", "input", "mel") if name in given])
-        > 1
-    ):
+    moved = "direction" in given and options.direction not in ("AtoB", "BtoA")
+    different = {"separate", "interpolate", "mix", "input", "mel", "direction" if moved else "latents"}
+    if len(several := [f"--{name}" for name in sorted(different & given)]) > 1:
         raise UsageError(f"{' and '.join(several)} are different things to write: choose one")
-    for name, other in (("mix_layers", "mix"), ("direction", "input"), ("tile", "input"), ("overlap", "input")):
+    needs = {
+        "mix_layers": "mix",
+        "tile": "input",
+        "overlap": "input",
+        "strength": "direction",
+        "directions": "direction",
+    }
+    for name, other in (needs if moved else needs | {"direction": "input"}).items():
         if name in given and other not in given:
             raise UsageError(f"--{name.replace('_', '-')} says more about --{other}, which is not there")
+    for name in sorted(given & {"seeds", "class_label", "truncation"}) if "latents" in given else ():
+        raise UsageError(f"--{name.replace('_', '-')} chooses latents, and --latents has them: leave one out")
     if {"input", "seeds"} <= given:
         raise UsageError("--input is translated instead of --seeds: choose one")
     if (many := given & {"separate", "input"}) and options.out is not None and options.out.suffix.lower() in PICTURES:
@@ -112,13 +134,15 @@ def sample(argv: list[str]) -> int:
     recipe, networks = sampling.load_generator(options.run, find_device(options.device), options.recipe)
     _check_offered(recipe, given)
     label, truncation = _label(recipe, options.class_label), options.truncation
-    folder, inner, name = _place(options.run)
+    folder, inner, name = place(options.run)
     if options.out is None and not writable(folder / inner):
         folder, inner, name = Path(), "", f"{options.run.resolve().stem}-"
         print(f"{options.run} may not be written to: writing to the working directory")
     translated, folder = folder / f"{name}translated", folder / inner
     with torch.no_grad():
-        if options.input is not None:
+        if moved or options.latents is not None:
+            edit.draw(options, recipe, networks, translated.parent, name, folder)
+        elif options.input is not None:
             out = options.out or _free(translated)
             if hasattr(recipe, "heard"):
                 count = speak_folder(recipe, networks, options.input, out)
@@ -181,7 +205,7 @@ def _label(recipe, label: int | None):
     return torch.full_like(first, label)
 
 
-def _place(run: Path) -> tuple[Path, str, str]:
+def place(run: Path) -> tuple[Path, str, str]:
     """Where to put what is drawn from `run` (a run's folder, a checkpoint in it, or a file): a folder, the sub-folder of samples,
     and the beginning of their names."""
     if run.is_file():

@@ -235,8 +235,6 @@ def convert(
         raise ValueError(f"{out}: expected a name that ends with .safetensors")
     found = read(source, network, arguments)
     built = found.build()
-    if found.measure_average:
-        built.mapping.w_avg.copy_(_average(built))
     about = {"model": found.model, "arguments": found.arguments, "source": Path(source).name, "network": network}
     tensors = {name: tensor.contiguous().clone() for name, tensor in built.state_dict().items()}
     header = {"fastgan": json.dumps(about)}
@@ -260,15 +258,6 @@ def convert(
             f" exact. For the same as in training: --config '{{\"FP16Stages\": {found.half}}}'"
         )
     return out
-
-
-def _average(generator: nn.Module) -> torch.Tensor:
-    """The mean of w over 10,000 latents, drawn 400 at a time."""
-    random, parts = torch.Generator("cpu").manual_seed(0), []
-    for _ in range(25):
-        z = torch.randn(400, generator.z_dim, generator=random, device="cpu")
-        parts.append(generator.mapping(z, None)[:, 0].mean(0))
-    return torch.stack(parts).mean(0)
 
 
 @on_cpu

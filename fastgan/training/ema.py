@@ -16,15 +16,15 @@ class EMA:
 
     After n more images every parameter p moves as p_ema <- p + (p_ema - p) * 0.5^(n / halflife). Early in a run the
     half-life is at most a twentieth of the images seen, so that the average forgets the initial weights (Karras et al.,
-    2020, appendix B). Buffers are copied.
+    2020, appendix B), unless these are worth keeping: `fresh` is False. Buffers are copied.
 
     Attributes: `networks`, the averaged copies by name.
     """
 
     RAMP = 0.05
 
-    def __init__(self, networks: dict[str, nn.Module], halflife: float):
-        self.halflife = halflife
+    def __init__(self, networks: dict[str, nn.Module], halflife: float, fresh: bool = True):
+        self.halflife, self.fresh = halflife, fresh
         self._source = networks
         self.networks = {
             name: copy.deepcopy(network).eval().requires_grad_(False) for name, network in networks.items()
@@ -45,7 +45,7 @@ class EMA:
     @torch.no_grad()
     def update(self, images: int, seen: int) -> None:
         """`images` more were used, `seen` in all."""
-        halflife = min(self.halflife, seen * self.RAMP)
+        halflife = min(self.halflife, seen * self.RAMP) if self.fresh else self.halflife
         keep = 0.5 ** (images / halflife) if halflife > 0 else 0.0
         for name, averaged in self.networks.items():
             source = self._source[name]

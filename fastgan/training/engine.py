@@ -20,7 +20,7 @@ from fastgan._default_device import on_cpu
 from fastgan.data import Loader
 from fastgan.data.source import about
 from fastgan.training import checkpoint as ckpt
-from fastgan.training import graphs, pieces, shard, state, yaml_file
+from fastgan.training import graphs, pieces, shard, state, transfer, yaml_file
 from fastgan.training.batch import derive_seed
 from fastgan.training.batch_norm import synchronise
 from fastgan.training.distributed import World, choose_speed, join, listening
@@ -108,6 +108,7 @@ class Trainer:
         self.recipe = recipe(self.config, facts_of(recipe, self.dataset, name))
         self.recipe.dataset = dataset
         self.recipe.processes = self.world.size
+        self._frozen = transfer.freeze(self.recipe, self.run)
         pieces.check(self.recipe, self.run.grad_accum)
         if self.run.graphs:
             graphs.check(self.recipe, self.run, self.world)
@@ -122,7 +123,9 @@ class Trainer:
                 network.to(self.world.device, memory_format=self._layout)
             if self.world.size > 1:
                 synchronise(network, self.world)
-        self.ema = EMA({name: self.recipe.networks[name] for name in recipe.averaged}, self.config.ema_halflife)
+        averaged = {name: self.recipe.networks[name] for name in recipe.averaged}
+        self.ema = EMA(averaged, self.config.ema_halflife, fresh=not self.run.init_from)
+        self._fitted: dict[str, transfer.Fitted] = {}
         self.step = self.update = self.images = 0
         self.seconds = 0.0
         self._signal = StopSignal()
@@ -199,6 +202,9 @@ class Trainer:
         if not found:
             recipe.prepare(self.dataset)
             self.ema.restart()
+            if self.run.init_from:
+                source = transfer.read(self.run.init_from) if world.main else None
+                self._fitted = transfer.begin(recipe, self.ema, state.share(world, source), self.run.init_optimizer)
         if self._sharded:
             networks = [*(recipe.networks[name] for name in recipe.averaged), *self.ema.networks.values()]
             shard.split(networks, recipe.optimizers.values(), world.device)
@@ -232,6 +238,8 @@ class Trainer:
         self.folder = self._lock.folder
         for sentence in left_out(self.folder, self.run):
             print(sentence, flush=True)
+        if self._fitted or self._frozen:
+            transfer.tell(self.folder, self.run, self._fitted, self._frozen)
         write_config(self.folder, self.recipe, self.run)
         settings = Settings(type(self.recipe), self.run, self.config)
         yaml_file.write(self.folder / "run.yaml", RECIPES.name_of(settings.kind), settings)

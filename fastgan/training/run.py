@@ -99,11 +99,27 @@ class LogOptions:
 
 
 @dataclass
-class RunOptions(LogOptions, HardwareOptions, DataOptions):
+class TransferOptions:
+    """What a new run begins with instead of networks that know nothing, and what of it stays as it is."""
+
+    init_from: tuple[str, ...] = ()
+    """Begin with the networks of another run (its folder, or its name in runs/), of a checkpoint in it, or of files: what fastgan
+    convert wrote, or another project's snapshot. What does not fit is adapted or new, as is printed."""
+    init_optimizer: bool = False
+    """Take the optimisers' state of that run too, where all networks are taken as they are."""
+    freeze_d: Natural = 0
+    """Blocks of the discriminator that keep their weights, from the image on."""
+    freeze_g: Natural = 0
+    """Layers of the mapping network that keep their weights, from the latent on."""
+
+
+@dataclass
+class RunOptions(TransferOptions, LogOptions, HardwareOptions, DataOptions):
     """The options of a run, whatever the recipe and its medium."""
 
 
-GROUPS = {"run": DataOptions, "hardware": HardwareOptions, "log": LogOptions}  # as the help and run.yaml list them
+# As the help and run.yaml list them.
+GROUPS = {"run": DataOptions, "hardware": HardwareOptions, "log": LogOptions, "transfer": TransferOptions}
 
 
 @dataclass
@@ -225,8 +241,11 @@ def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunOptions) -
         )
     if config.batch_size % run.grad_accum:
         raise ValueError(f"grad_accum is {run.grad_accum}, expected a divisor of batch_size, {config.batch_size}")
+    if run.init_optimizer and not run.init_from:
+        raise ValueError("init_optimizer=True says more about init_from, which is not there")
     names = [run.data] if isinstance(run.data, str) else run.data
-    for option, value in (("out", run.out), *(("data", name) for name in names)):
+    named = [*(("data", name) for name in names), *(("init_from", name) for name in run.init_from)]
+    for option, value in (("out", run.out), *named):
         if value == "":
             raise ValueError(f"{option} is '', expected a name")
     if len(names) > 1 and not recipe.pairs:

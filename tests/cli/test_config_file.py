@@ -125,7 +125,7 @@ def test_errors_spell_what_is_nested(place, capsys):
 
 def test_help_has_groups_and_presets(place, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    run = ["run", "hardware", "log"]
+    run = ["run", "hardware", "log", "transfer"]
     for recipe, titles in (("./collider.py:Mine", [*run, "image", "recipe", "model"]), ("mle", [*run, "recipe"])):
         with pytest.raises(SystemExit):
             main(["train", recipe, "--help"])

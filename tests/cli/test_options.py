@@ -83,7 +83,7 @@ def test_no_option_that_is_a_number_is_unchecked():
         check_ranges(options())
         for name, value in vars(options()).items():
             numbers = value if isinstance(value, tuple) else (value,)
-            if type(numbers[0]) not in (int, float):
+            if not numbers or type(numbers[0]) not in (int, float):
                 continue
             for wrong in (float("nan"), -1):
                 broken = options()

@@ -69,7 +69,7 @@ def test_names():
     assert known["run.seed"].name == "seed" and known["recipe.model.deep"].name == "model.deep"
     titles = list(dict.fromkeys(option.section.title for option in options(Colliding)))
     nested = ["data", "data.block", "recipe.run", "recipe.run.block", "model", "model.block"]
-    assert titles == ["run", "hardware", "log", "image", "recipe", *nested]
+    assert titles == ["run", "hardware", "log", "transfer", "image", "recipe", *nested]
     assert known["model.width"].about == "Channels." and known["seed"].about.startswith("Decides every random draw")
 
 
