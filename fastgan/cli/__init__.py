@@ -44,7 +44,8 @@ your own pictures: a folder, or a zip
 
 more
   fastgan train --help                   the recipes: what each is for, and how long it takes
-  fastgan project RUN IMAGE...           the latents of pictures; fastgan directions RUN: ways to change them
+  fastgan project RUN IMAGE...           find the latents of pictures
+  fastgan directions RUN                 find ways to change pictures; fastgan sample RUN --direction 0 shows one
   fastgan convert IN.pkl OUT.safetensors other projects' checkpoints, read without running their code
   fastgan completion bash|zsh|fish       commands and options at the Tab key
   fastgan COMMAND --help                 all options of a command; fastgan --version"""
