@@ -104,8 +104,8 @@ def sample(argv: list[str]) -> int:
     options = parse(Options, edit.joined(argv), "fastgan sample", sample.__doc__.partition(":")[0])
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     moved = "direction" in given and options.direction not in ("AtoB", "BtoA")
-    different = {"separate", "interpolate", "mix", "input", "mel", "direction" if moved else "latents"}
-    if len(several := [f"--{name}" for name in sorted(different & given)]) > 1:
+    different = ("separate", "interpolate", "mix", "input", "mel", "direction" if moved else "latents")
+    if len(several := [f"--{name}" for name in different if name in given]) > 1:
         raise UsageError(f"{' and '.join(several)} are different things to write: choose one")
     needs = {
         "mix_layers": "mix",

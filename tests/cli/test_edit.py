@@ -144,7 +144,7 @@ def test_strengths():
         (["sample", "--direction", "AtoB"], "--direction says more about --input"),
         (["sample", "--strength", "-1:1"], "--strength says more about --direction"),
         (["sample", "--directions", "x"], "--directions says more about --direction"),
-        (["sample", "--direction", "0", "--mix", "1"], "--direction and --mix are different things"),
+        (["sample", "--direction", "0", "--mix", "1"], "--mix and --direction are different things"),
         (["sample", "--latents", "x", "--interpolate", "2"], "--interpolate and --latents are different things"),
         (["sample", "--latents", "x", "--seeds", "3"], "--seeds chooses latents, and --latents has them"),
         (["sample", "--latents", "nowhere.npz"], "nowhere.npz"),
