@@ -5,6 +5,7 @@ replace. On a GPU (`--device cuda`, "eager") it is the time in which the CPU can
 launched by a driver that does nothing (tests/triton_stub.py); its results are memory as it came, so nothing is compared.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+import fastgan
 from fastgan.ops import bias_act, grad_penalty, norm_act, setup_filter, upfirdn2d
 
 SHAPE, CHANNELS = (2, 8, 4, 4), 8
@@ -114,6 +117,52 @@ def bench_triton_noop(request):
         for name, row in rows.items():
             print(f"\nno-op launch, {name}: " + "  ".join(f"{k} {v:.1f}" for k, v in row.items()), end="")
     assert len(rows) == 6
+
+
+class Functional(nn.Module):
+    """Functional activations in a loop: what `accelerate` rewrites."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(8, 8, 1) for _ in range(LAYERS)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+        return x
+
+
+LAYERS, MOST = 8, 5.0  # replaced layers of a network, and microseconds of Python that each may add
+ACCELERATED = {  # name: (network, shape of its input): nothing of theirs is computed in another way, for it is too small
+    "instance norm": (lambda: nn.Sequential(*(nn.InstanceNorm2d(8) for _ in range(LAYERS))), (1, 8, 4, 4)),
+    "convolutions with another form": (
+        lambda: nn.Sequential(*(nn.ConvTranspose2d(8, 8, 1) for _ in range(LAYERS))), (1, 8, 4, 4),
+    ),
+    "pairs of a Sequential": (
+        lambda: nn.Sequential(*(m for _ in range(LAYERS) for m in (nn.Conv2d(8, 8, 1), nn.LeakyReLU(0.2)))), (1, 8, 4, 4),
+    ),
+    "pairs of a rewritten forward": (Functional, (1, 8, 4, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACCELERATED)
+def bench_accelerated(request, name):
+    """What a layer that `accelerate` replaced costs more than the original, where its kernels have nothing to do."""
+    build, shape = ACCELERATED[name]
+    net, x = build().eval(), torch.randn(shape)
+    twin = copy.deepcopy(net)
+    report = fastgan.accelerate(twin)
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        assert torch.allclose(net(x), twin(x), atol=1e-6)
+        old, new = best(
+            [lambda: net(x), lambda: twin(x)], rounds=40 if request.config.option.benchmark_disable else 400
+        )
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(
+            f"\naccelerated, {name}: {(new - old) / LAYERS:+.2f} us a layer ({len(report.replaced)} replaced)", end=""
+        )
+    assert report.replaced and (new - old) / LAYERS <= MOST
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine that others use, --threads 1"
     )
+    group.addoption("--example", action="store_true", help="bench_dropin.py: accelerate(network, example=x)")
     group.addoption("--allocator", choices=["both", "default", "tuned"], default="both", help="glibc settings on CPU")
 
 

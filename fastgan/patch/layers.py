@@ -11,13 +11,14 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.compiler import is_compiling
 
 from fastgan import ops
 from fastgan._torch_private import autocast_anywhere, hooks
 from fastgan.ops import _library, conv_forms
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.conv2d import apply
-from fastgan.ops.conv_forms import COLUMNS, WINOGRAD, Form
+from fastgan.ops.conv_forms import COLUMNS, WINOGRAD, Form, plain
 from fastgan.patch.swap import PAYS, PLAN, Accelerated, original
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -29,7 +30,6 @@ TRANSPOSED = {
 INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}  # and the rank of their batches
 AUTOCAST = {"cuda"}  # devices where a step is one under autocast too. On the CPU nothing was gained by it.
 PLAIN = {torch.Tensor, nn.Parameter}
-CONVOLVED = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups", "weight.dtype")
 BOTH = frozenset((False, True))  # with gradients and without
 KEPT = 64  # decisions of a layer; a network for images of any size would remember all of them
 
@@ -67,20 +67,18 @@ class Layer(Accelerated):
 
     options: Callable  # what of the module the decision depends on
 
-    def forward(self, input, *more, **named):
-        if more or named or type(input) not in PLAIN or torch.compiler.is_compiling():
-            return super().forward(input, *more, **named)
-        own = self.__dict__
-        plan = own[PLAN]
-        recorded = is_recorded(self, input)
-        key = (input.shape, input.dtype, input.device, recorded, autocast_anywhere(), self.options(self))
+    def forward(self, input, output_size=None):
+        if output_size is not None or type(input) not in PLAIN or is_compiling():
+            return super().forward(input, *(() if output_size is None else (output_size,)))
+        plan = self.__dict__[PLAN]
+        recorded = torch.is_grad_enabled() and is_recorded(self, input)
+        key = (input.shape, input.dtype, input.device, recorded, autocast_anywhere(), plain(), self.options(self))
         way = plan.get(key)
         if way is None:
-            way = self.choose(input, recorded) if recorded in own.get(PAYS, BOTH) else None
-            way = way or original(self).forward
             if len(plan) >= KEPT:
                 plan.clear()
-            plan[key] = way
+            paying = recorded in self.__dict__.get(PAYS, BOTH)
+            way = plan[key] = (self.choose(input, recorded) if paying else None) or original(self).forward
         return way(self, input)
 
     def choose(self, x: torch.Tensor, recorded: bool) -> Callable | None:
@@ -91,7 +89,7 @@ class Layer(Accelerated):
 class Norm(Layer):
     """Instance norm by `norm_act`, with what follows it where a pair says so."""
 
-    options = operator.attrgetter("num_features", "affine", "track_running_stats")
+    options = operator.attrgetter("num_features", "track_running_stats")
 
     def choose(self, x, recorded):
         rank = INSTANCE_NORMS[original(self)]
@@ -115,7 +113,7 @@ class Norm(Layer):
         ):
             return None
         recorded = is_recorded(self, x)
-        key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), self.options(self))
+        key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), plain(), self.options(self))
         way = self.__dict__[PLAN].get(key) or self.choose(x, recorded)
         if way not in (norm, norm_op) or (way is norm_op and act is not None and act.name == "softplus"):
             return None
@@ -140,16 +138,14 @@ def norm_op(module, x, act="linear", alpha=0.0, residual=None):
 class Convolution(Layer):
     """A convolution, plain or transposed, by one of `conv_forms`; a transposed one over a single pixel as a matrix product."""
 
-    @staticmethod
-    def options(module):  # while a frozen network is recorded, convolutions are torch's
-        return conv_forms.plain(), CONVOLVED(module)
+    options = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups")
 
     def choose(self, x, recorded):
         transposed = isinstance(self, nn.ConvTranspose2d)
         usual = x.dim() == 4 and x.device.type == "cpu" and not autocast_anywhere() and x.dtype == self.weight.dtype
         if not usual or x.shape[1] != self.in_channels:
             return None
-        if conv_forms.plain():
+        if plain():  # a frozen network is being recorded
             return None
         form = _form(self)
         if transposed and is_over_one_pixel(self):
@@ -212,8 +208,8 @@ def _filtered(module, x):
 
 def is_over_one_pixel(module: nn.ConvTranspose2d) -> bool:
     """Whether it may be a generator's first layer, over a 1x1 input."""
-    plain = module.groups == 1 and module.dilation == (1, 1)
-    return plain and module.padding == (0, 0) and module.output_padding == (0, 0)
+    usual = module.groups == 1 and module.dilation == (1, 1)
+    return usual and module.padding == (0, 0) and module.output_padding == (0, 0)
 
 
 def is_fixed_filter(module: nn.Module) -> bool:

@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan import ops
-from fastgan._torch_private import hooks
+from fastgan._torch_private import hooks, module_hooks
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.conv_forms import FOLD
 from fastgan.patch.layers import (
     AUTOCAST,
     CONVOLUTIONS,
     INSTANCE_NORMS,
-    PLAIN,
     TRANSPOSED,
     Norm,
     has_kernel,
@@ -89,9 +88,8 @@ MODULES = {
 FORWARDS = {kind: kind.forward for kind in MODULES}
 IN_PLACE = {F.relu_, torch.relu_, F.leaky_relu_, torch.tanh_, torch.sigmoid_, F.elu_, F.selu_, torch.selu_}
 
-ONE_KERNEL = {
-    "cuda"
-}  # devices where bias and activation run as one kernel: on the CPU it takes 1.04 to 1.15 times as long
+KEPT = 256  # functions with their arguments that are remembered
+ON_CPU = False  # whether bias and activation are one kernel there too: it takes 1.04 to 1.15 times as long as the two
 
 # Layers whose result is new memory that their gradient does not read.
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
@@ -100,15 +98,30 @@ FRESH = {kind: kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, 
 
 def activation(act: Callable, rest: tuple = (), options: dict | None = None) -> Act | None:
     """What `act(x, *rest, **options)` computes, for a module that nobody watches or a function of torch; else None."""
-    if isinstance(act, nn.Module):
-        kind = type(act)
-        known = MODULES.get(kind)
-        return known(act) if known and not rest and not options and not hooks(act) else None
-    known = FUNCTIONS.get(act) if isinstance(act, Callable) and act.__hash__ else None
-    if known is None:
+    if (known := MODULES.get(type(act))) is not None:
+        return known(act) if not rest and not options and not hooks(act) else None
+    if type(act) not in CALLABLE or module_hooks(None):
         return None
+    key = (act, rest, *options.items()) if options else (act, rest)
     try:
-        return known(None, *rest, **(options or {}))
+        return _functions[key]
+    except KeyError:
+        if len(_functions) >= KEPT:
+            _functions.clear()
+        found = _functions[key] = _function(act, rest, options or {})
+        return found
+    except TypeError:  # an argument that is no number
+        return None
+
+
+CALLABLE = {type(F.leaky_relu), type(torch.relu)}  # functions in Python, and built in
+_functions: dict[tuple, Act | None] = {}
+
+
+def _function(act: Callable, rest: tuple, options: dict) -> Act | None:
+    known = FUNCTIONS.get(act)
+    try:
+        return None if known is None else known(None, *rest, **options)
     except TypeError:  # arguments that the function refuses as well, or `out`
         return None
 
@@ -120,29 +133,33 @@ def is_inplace(act: Callable, rest: tuple = (), options: dict | None = None) -> 
     return act in IN_PLACE or bool((options or {}).get("inplace")) or (bool(rest) and rest[-1] is True)
 
 
-@functools.cache
-def _fresh_class(cls: type) -> type | None:
-    if issubclass(cls, Norm):
-        return Norm
-    kind = next((kind for kind in FRESH if issubclass(cls, kind)), None)
-    if kind is None or not (cls.forward is FRESH[kind] or issubclass(cls, Accelerated)):
-        return None
-    own = getattr(kind, "_conv_forward", None)
-    return kind if getattr(cls, "_conv_forward", None) is own else None
+class _Kinds(dict):
+    """The kind of layer that a class is: one of `FRESH` or `Norm`; None for others."""
+
+    def __missing__(self, cls: type) -> type | None:
+        kind = Norm if issubclass(cls, Norm) else next((kind for kind in FRESH if issubclass(cls, kind)), None)
+        if kind in FRESH:
+            own = getattr(kind, "_conv_forward", None)
+            same = cls.forward is FRESH[kind] or issubclass(cls, Accelerated)
+            kind = kind if same and getattr(cls, "_conv_forward", None) is own else None
+        self[cls] = kind
+        return kind
+
+
+_kinds = _Kinds()
 
 
 def fresh(layer: Callable) -> type | None:
     """The kind of layer, where its result is its own and nobody looks at it; the last of a nn.Sequential counts for it."""
-    if not isinstance(layer, nn.Module):
+    kind = _kinds[type(layer)]
+    if kind is None and not isinstance(layer, nn.Sequential):
         return None
     own = layer.__dict__
     if own["_forward_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"] or "forward" in own:
         return None
-    if (kind := _fresh_class(type(layer))) is not None:
-        return kind
-    if isinstance(layer, nn.Sequential) and layer._modules and runs_in_order(type(layer)):
+    if kind is None and layer._modules and runs_in_order(type(layer)):
         return fresh(next(reversed(layer._modules.values())))
-    return None
+    return kind
 
 
 @functools.cache
@@ -156,7 +173,7 @@ def runs_in_order(cls: type) -> bool:
 def has_one_kernel(layer: nn.Module) -> bool:
     """Whether bias and activation run as one kernel where the layer is."""
     bias = layer._parameters.get("bias")
-    return bias is not None and bias.device.type in ONE_KERNEL
+    return bias is not None and (ON_CPU or not bias.is_cpu)
 
 
 def is_small(layer: nn.Module) -> bool:
@@ -166,23 +183,21 @@ def is_small(layer: nn.Module) -> bool:
 
 def pair(act: Callable, layer: Callable, x, *rest, **options):
     """act(layer(x), *rest, **options)."""
-    if torch.compiler.is_compiling() or (kind := fresh(layer)) is None:
-        return act(layer(x), *rest, **options)
-    found = activation(act, rest, options)
+    kind = fresh(layer)
+    found = None if kind is None or torch.compiler.is_compiling() else activation(act, rest, options)
     if found is None:
         return act(layer(x), *rest, **options)
     if kind is Norm and isinstance(layer, Norm):
         y = layer.joined(x, found)
         return act(layer(x), *rest, **options) if y is None else y
-    if type(x) in PLAIN and x.device.type in ONE_KERNEL:
+    if type(x) is torch.Tensor and (ON_CPU or not x.is_cpu):
         y = with_bias(found, layer, kind, x)
         return act(layer(x), *rest, **options) if y is None else y
     y = layer(x)
     if found.inplace is None or type(y) is not torch.Tensor:
         return act(y, *rest, **options)
     # torch's instance norm, and its linear layer in three dimensions, give autograd a view.
-    viewed = kind is Norm or (kind is nn.Linear and y.dim() != 2)
-    if y.requires_grad and (viewed or not found.recorded):
+    if y.requires_grad and (not found.recorded or kind is Norm or (kind is nn.Linear and y.dim() != 2)):
         return act(y, *rest, **options)
     return found.inplace(y)
 
