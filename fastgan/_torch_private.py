@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -151,3 +153,15 @@ def module_hooks(module: nn.Module | None, but_pre: bool = False) -> list[dict] 
 def is_compiled(module: nn.Module) -> bool:
     """Whether torch.compile made the module. Without its class no module is known to be one."""
     return isinstance(module, getattr(torch._dynamo, "OptimizedModule", ()))
+
+
+def compile_aotinductor(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
+    """Writes the package of `program` for this CPU to `path` (.pt2). AOTInductor's only way in lies in a private module; without it
+    AttributeError: there is no other compiler to fall back on."""
+    options = {"aot_inductor.metadata": metadata}
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+
+
+def load_aotinductor(path: Path) -> Any:
+    """A package of `compile_aotinductor`, to be called as the module was; `get_metadata()` is what it was given."""
+    return torch._inductor.aoti_load_package(str(path))

@@ -137,7 +137,7 @@ def upscale_folder(recipe, networks: dict, source: str, out: Path, tile: int = 2
         raise ValueError(
             f"--input: the network was trained on {channels} channels, and pictures are enlarged by 1 or 3"
         )
-    multiple = getattr(networks["generator"], "unshuffle", 1)
+    multiple = getattr(recipe, "multiple", None) or getattr(networks["generator"], "unshuffle", 1)
     enlarge = for_channels(lambda x: recipe.upscale(networks, x), channels)
     for key, name in zip(files.keys, names, strict=True):
         try:

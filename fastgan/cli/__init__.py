@@ -12,6 +12,7 @@ from fastgan.cli.convert import convert
 from fastgan.cli.data import data
 from fastgan.cli.edit import directions, project
 from fastgan.cli.evaluate import evaluate
+from fastgan.cli.export import export
 from fastgan.cli.info import info
 from fastgan.cli.options import UsageError, as_options, speak_of
 from fastgan.cli.sample import sample
@@ -26,6 +27,7 @@ COMMANDS = {
     "convert": convert,
     "project": project,
     "directions": directions,
+    "export": export,
     "data": data,
     "info": info,
     "completion": completion,
@@ -47,6 +49,7 @@ more
   fastgan project RUN IMAGE...           find the latents of pictures
   fastgan directions RUN                 find ways to change pictures; fastgan sample RUN --direction 0 shows one
   fastgan convert IN.pkl OUT.safetensors other projects' checkpoints, read without running their code
+  fastgan export RUN OUT.onnx            for ONNX Runtime, OpenVINO, torch.export or AOTInductor
   fastgan completion bash|zsh|fish       commands and options at the Tab key
   fastgan COMMAND --help                 all options of a command; fastgan --version"""
 

@@ -33,6 +33,7 @@ def _words() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     from fastgan.cli.data import Options as Prepare
     from fastgan.cli.edit import Find, Project
     from fastgan.cli.evaluate import Options as Evaluate
+    from fastgan.cli.export import Options as Export
     from fastgan.cli.options import of_setting, of_words
     from fastgan.cli.sample import Options as Sample
     from fastgan.cli.train import words_of
@@ -47,6 +48,7 @@ def _words() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         "convert": Convert,
         "project": Project,
         "directions": Find,
+        "export": Export,
         "data prepare": Prepare,
     }
     known = {name: arguments(config) for name, config in classes.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,7 +68,8 @@ class Editing:
 @dataclass(kw_only=True)
 class Options(Styles, Translation, Speech, Editing):
     run: Path
-    """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
+    """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it, or .onnx,
+    as `fastgan export` made it."""
     seeds: str = "0-15"
     """One sample per seed: numbers and ranges. The same seed gives the same sample."""
     class_label: int | None = None
@@ -85,6 +87,9 @@ class Options(Styles, Translation, Speech, Editing):
     path/mine.py:Mine. Its code is imported; RUN alone chooses no code."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    engine: Literal["torch", "onnxruntime", "openvino"] | None = None
+    """What the network runs in; the others than torch run on the CPU, and a run is exported to them first. Default: torch, and
+    onnxruntime for an .onnx."""
 
 
 def sample(argv: list[str]) -> int:
@@ -95,7 +100,6 @@ def sample(argv: list[str]) -> int:
     from fastgan import sampling
     from fastgan.files import PICTURES, check_writable, writable
     from fastgan.media import Image, Text, save_grid
-    from fastgan.training.distributed import find_device
     from fastgan.training.log import save_samples
     from fastgan.training.recipe import draw
     from fastgan.upscaling import upscale_folder
@@ -131,8 +135,8 @@ def sample(argv: list[str]) -> int:
         raise UsageError(
             f"--interpolate is {options.interpolate}: {frames} frames, expected at most {sampling.MOST_FRAMES}"
         )
-    recipe, networks = sampling.load_generator(options.run, find_device(options.device), options.recipe)
-    _check_offered(recipe, given)
+    recipe, networks = _in_engine(options)
+    _check_offered(recipe, given, options.run)
     label, truncation = _label(recipe, options.class_label), options.truncation
     folder, inner, name = place(options.run)
     if options.out is None and not writable(folder / inner):
@@ -180,13 +184,39 @@ def sample(argv: list[str]) -> int:
     return 0
 
 
-def _check_offered(recipe, given: set[str]) -> None:
+def _in_engine(options: Options):
+    """(recipe, networks), or what stands for them where an exported network runs in another engine than torch."""
+    from fastgan.sampling import load_generator
+    from fastgan.training.distributed import find_device
+
+    exported = options.run.suffix == ".onnx" and options.run.is_file()
+    if exported and (options.engine == "torch" or options.recipe is not None):
+        raise UsageError(
+            f"{options.run} holds its network: --engine is onnxruntime or openvino, and it has no --recipe"
+        )
+    if not exported:
+        recipe, networks = load_generator(options.run, find_device(options.device), options.recipe)
+        if options.engine in (None, "torch"):
+            return recipe, networks
+    from fastgan import export
+
+    if exported:
+        return export.load(options.run, options.engine or "onnxruntime")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        export.to_onnx((recipe, networks), path, direction=options.direction)
+        return export.load(path, options.engine)
+
+
+def _check_offered(recipe, given: set[str], run: Path) -> None:
     """UsageError for an option that says nothing to `recipe`, with the recipes that know it."""
     from fastgan import recipes
     from fastgan.media import Image
 
     offered = set(recipe.sample_options) - (set() if issubclass(recipe.medium, Image) else {"interpolate"})
     for option in sorted(given & NOT_ALL - offered):
+        if hasattr(recipe, "facts"):  # an exported network
+            raise UsageError(f"--{option.replace('_', '-')}: {run.name} does not take it as an input")
         have = ", ".join(name for name in recipes.OURS if option in recipes.get(name).sample_options)
         raise UsageError(f"--{option.replace('_', '-')} is nothing for {recipe.name}; recipes that have it: {have}")
 

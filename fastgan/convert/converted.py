@@ -13,6 +13,11 @@ from fastgan.models.draw import draw
 from fastgan.nn import MelSpectrogram, fold_weight_norm
 
 
+def numpy_latents(seeds: list[int], size: int) -> torch.Tensor:
+    """float32 [N, size], as the original projects draw them: by numpy's RandomState."""
+    return torch.stack([torch.from_numpy(np.random.RandomState(seed).randn(size)).float() for seed in seeds])
+
+
 class Converted:
     """A converted generator for sampling; stands where a recipe does in `fastgan sample`."""
 
@@ -21,16 +26,15 @@ class Converted:
 
     def __init__(self, model: str, generator: nn.Module):
         self.name, self.generator = model, generator
-        r3gan = model.startswith("r3gan")
-        self.z_dim = generator.config.latent if r3gan else generator.z_dim
-        self.classes = generator.config.num_classes if r3gan else generator.c_dim
+        self.z_dim = generator.z_dim if hasattr(generator, "z_dim") else generator.config.latent
+        self.classes = getattr(generator.config, "num_classes", 0)
         self.data = {"num_classes": self.classes}
         # A network without styles says so itself.
         self.sample_options = ("separate", "interpolate", "class_label", "truncation", "mix")
 
     def latents(self, seeds: list[int]) -> torch.Tensor:
-        """float32 [N, z_dim]; seed s gives the picture that the original projects show for it (numpy's RandomState)."""
-        return torch.stack([torch.from_numpy(np.random.RandomState(s).randn(self.z_dim)).float() for s in seeds])
+        """float32 [N, z_dim]; seed s gives the picture that the original projects show for it."""
+        return numpy_latents(seeds, self.z_dim)
 
     def labels(self, seeds: list[int]) -> torch.Tensor | None:
         """int64 [N], a class per seed, in turn; None for a network without classes."""
@@ -97,6 +101,7 @@ class Upscaler(Translator):
     def __init__(self, model: str, generator: nn.Module):
         super().__init__(model, generator)
         self.scale, self.data = generator.config.scale, {"channels": generator.config.in_channels}
+        self.multiple = getattr(generator, "unshuffle", 1)  # what heights and widths are multiples of
 
     def upscale(self, networks: dict[str, nn.Module], images: torch.Tensor) -> torch.Tensor:
         """images [N, C, H, W] in [-1, 1] -> [N, C, scale H, scale W]. The published networks take and give [0, 1]."""

@@ -168,6 +168,7 @@ class Generator(Network):
     """images [N, in_channels, H, W] in [-1, 1], H and W multiples of 4 and at least 16 -> [N, out_channels, H, W]."""
 
     Config = GeneratorConfig
+    multiple, least = 4, 16  # of heights and widths
 
     def __init__(self, config: GeneratorConfig | None = None):
         super().__init__()

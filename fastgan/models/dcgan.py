@@ -92,7 +92,7 @@ class Generator(Network):
         z = pixel_norm(latents)
         if self.embedding is not None:
             z = torch.cat([z, pixel_norm(self.embedding(labels))], dim=1)
-        x = (z @ self.weight.flatten(1)).view(len(z), *self.weight.shape[1:])
+        x = (z @ self.weight.flatten(1)).view(z.shape[0], *self.weight.shape[1:])
         return self.rgb(self.up(pixel_norm(bias_act(x, self.bias, act="lrelu"))))
 
 

@@ -134,7 +134,7 @@ class Generator(Network):
         self.rgb = Conv(config.width, config.channels, 3)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        x = (latents @ self.weight.flatten(1)).view(len(latents), *self.weight.shape[1:])
+        x = (latents @ self.weight.flatten(1)).view(latents.shape[0], *self.weight.shape[1:])
         x = self.blocks(bias_act(x, self.bias))
         return torch.tanh(self.rgb(bias_act(self.norm(x), act="relu")))
 

@@ -157,7 +157,7 @@ class SynthesisBlock(nn.Module):
         w = iter(ws.unbind(1))
         options = layout(self.config, ws, self.half and not force_fp32)
         if x is None:
-            x = self.const[None].repeat(len(ws), 1, 1, 1).to(**options)
+            x = self.const[None].repeat(ws.shape[0], 1, 1, 1).to(**options)
             x = self.conv1(x, next(w), noise_mode)
         else:
             x = x.to(**options)

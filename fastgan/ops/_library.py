@@ -5,11 +5,12 @@ exists on every device; a compiled or Triton kernel registers for its own dispat
 definition makes the thinner route that a plain eager call takes (_eager.py).
 """
 
+import contextlib
 import functools
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,7 @@ class _State:
     calls: dict[str, dict[str, Callable]] = field(default_factory=dict)
     python_kernels: dict[tuple[str, str], dict[str, Callable]] = field(default_factory=dict)
     found: set[tuple[str, str, str]] = field(default_factory=set)  # namespace, op, key of kernels that are there
+    as_torch: bool = False
 
 
 _STATE = _State()
@@ -197,6 +199,17 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable]:
     return {getattr(torch.ops.fastgan, name).default: op.reference for name, op in _STATE.ops.items()}
 
 
+@contextlib.contextmanager
+def as_torch() -> Iterator[None]:
+    """Graphs that are traced within hold every op as PyTorch's operations: what `torch.export.export` needs for a runtime without
+    fastgan, in one pass where `decompositions` needs a second."""
+    before, _STATE.as_torch = _STATE.as_torch, True
+    try:
+        yield
+    finally:
+        _STATE.as_torch = before
+
+
 def select(name: str, impl: str, x: torch.Tensor) -> Any:
     """What computes op `name` by `impl` for tensors on the device of x: the op, or its reference.
 
@@ -211,7 +224,8 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
         return _STATE.ops[name].reference
     if impl == "auto":
         # torch.onnx.export knows torch's operations alone.
-        return _STATE.ops[name].reference if torch.onnx.is_in_onnx_export() else getattr(torch.ops.fastgan, name)
+        plain = _STATE.as_torch or torch.onnx.is_in_onnx_export()
+        return _STATE.ops[name].reference if plain else getattr(torch.ops.fastgan, name)
     on_device = x.device.type == ("cpu" if impl == "cpp" else "cuda")
     if on_device and _has_kernel(NAMESPACE, name, _DISPATCH_KEY[impl]):
         return _in_namespace(NAMESPACE, name)

@@ -120,7 +120,7 @@ def _modulated(x, weight, styles, gain, noise, demodulate, prenormalize, resampl
     plain = resampling["up"] == resampling["down"] == 1
     pointwise = weight.shape[2:] == (1, 1) and plain and resampling["padding"] in (0, (0, 0), [0, 0])
     matrix = pointwise and len(weight) <= MATRIX_OUTPUTS
-    form = _form(x, weight, styles, matrix, plain) if impl == "auto" else "grouped" if len(x) else "shared"
+    form = _form(x, weight, styles, matrix, plain) if impl == "auto" else "grouped" if x.shape[0] else "shared"
     if form == "shared":
         y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
     else:
@@ -160,9 +160,10 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
     takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input of several samples (a 1x1
     one takes twice as long for a single sample too), and under `no_weight_gradients` it would lose the gradient of the styles,
     so it serves neither that layout nor where gradients are recorded; the product serves both.
-    Not measured on a GPU, where the shared form is taken.
+    Not measured on a GPU, where the shared form is taken. So it is in an exported graph: other runtimes prepare a weight that is
+    a constant once, and the graph holds for any number of samples.
     """
-    if transforming() or not len(x) or plainly():
+    if transforming() or torch.compiler.is_exporting() or plainly() or not len(x):
         return "shared"
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:

@@ -224,9 +224,7 @@ class Recipe:
 
     def latents(self, seeds: list[int]) -> torch.Tensor:
         """float32 [N, *latent_shape]: row i depends on seeds[i] alone."""
-        seeded = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
-        draws = [torch.randn(self.latent_shape, generator=g, device="cpu") for g in seeded]
-        return torch.stack(draws)
+        return latents_of(seeds, self.latent_shape)
 
     def labels(self, seeds: list[int]) -> torch.Tensor | None:
         """int64 [N] for class-conditional networks: a class per seed, in turn. None where there are no classes."""
@@ -309,6 +307,12 @@ class Recipe:
         constant = {"networks": networks, "recipe": self, "count": count}
         made = {name: lambda value=value: value for name, value in constant.items()}
         return {"samples": functools.cache(samples), "data": functools.cache(data), **made}
+
+
+def latents_of(seeds: list[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """float32 [N, *shape], normal numbers: row i depends on seeds[i] alone."""
+    seeded = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
+    return torch.stack([torch.randn(shape, generator=g, device="cpu") for g in seeded])
 
 
 @on_cpu
