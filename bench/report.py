@@ -1,4 +1,5 @@
-"""Turns what was measured into pages: docs/benchmarks.md, and the tables of docs/gpu.md, docs/metrics.md and the README.
+"""Turns what was measured into pages: docs/benchmarks.md, and the tables of docs/gpu.md,
+docs/metrics.md, docs/serving.md and the README.
 
 python bench/report.py                                the pages
 python bench/report.py --add bench.json [...]         results of `pytest bench/ --benchmark-json=bench.json` first kept here
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
 PAGE, GPU_PAGE, METRICS, README = DOCS / "benchmarks.md", DOCS / "gpu.md", DOCS / "metrics.md", ROOT / "README.md"
+SERVING = DOCS / "serving.md"
 SAMPLES = ROOT / "bench" / "experiments" / "results" / "metric_samples.md"
 OPEN, CLOSE = "<!-- {}: made by python bench/report.py -->", "<!-- end of {} -->"
 # The table of the README: what a reader would call it, the bench, the beginning of the case's name.
@@ -134,6 +136,28 @@ def headlines(benches: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def serving(benches: list[dict]) -> str:
+    """Milliseconds of every way to run a generator, the quickest of a row in bold."""
+    found = [bench for bench in benches if bench["bench"] == "serving"]
+    if not found:
+        return "`pytest bench/bench_serving.py` measures it on your machine; bench/results holds no figures yet."
+    (bench,) = found
+    names = dict.fromkeys(["fastgan", *(name for row in bench["rows"] for name in row["median"])])
+    title = {"reference": "eager"}
+    lines = [f"Milliseconds. {provenance(bench)}", ""]
+    lines += [f"| network | allocator | {' | '.join(title.get(n, n) for n in names)} | best other / fastgan |"]
+    lines += ["|" + "---|" * (len(names) + 3)]
+    for row in bench["rows"]:
+        median = row["median"]
+        best = min(median.values())
+        cells = [f"{1e3 * median[n]:.3g}" if n in median else "" for n in names]
+        cells = [f"**{cell}**" if median.get(n) == best else cell for n, cell in zip(names, cells, strict=True)]
+        others = [seconds for name, seconds in median.items() if name != "fastgan"]
+        cells.append(times(min(others) / median["fastgan"]) if others and "fastgan" in median else "")
+        lines.append(f"| {row['case']} | {row['allocator']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def between(text: str, name: str, made: str) -> str:
     """`text` with what `made` says between the two marks of `name`."""
     before, start, rest = text.partition(OPEN.format(name))
@@ -150,6 +174,7 @@ def pages() -> dict[Path, str]:
         GPU_PAGE: gpu_report.tables(RESULTS),
         METRICS: {"samples": samples},
         README: {"ratios": headlines(benches)},
+        SERVING: {"serving": serving(benches)},
     }
     made = {PAGE: page(benches)}
     for path, parts in places.items():

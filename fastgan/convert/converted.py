@@ -68,7 +68,7 @@ class Translator:
         self.name, self.generators = model, {"AtoB": "generator"}
         # What the published networks were trained on; CycleGAN's have no layer that knows the size.
         channels = next(m.in_channels for m in generator.modules() if isinstance(m, nn.Conv2d))
-        self.data = {"resolution": getattr(generator, "multiple", 256), "channels": channels}
+        self.data = {"resolution": generator.multiple if model == "pix2pix.generator" else 256, "channels": channels}
 
     def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
         """images [N, C, H, W] in [-1, 1] -> translated ones. Raises ValueError for a way back, which is another file."""

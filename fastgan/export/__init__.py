@@ -132,7 +132,7 @@ def _program(planned: Plan) -> torch.export.ExportedProgram:
                 planned.module, (), planned.examples, dynamic_shapes=planned.free, strict=False
             )
     except Exception as error:  # torch has many for code that no graph can express
-        raise ExportError(f"{name} cannot be exported: {_culprit(error) or shorten(error)}") from error
+        raise ExportError(f"{name} cannot be exported: {_culprit(error)}") from error
     foreign = {
         str(node.target)
         for node in program.graph.nodes
@@ -143,17 +143,23 @@ def _program(planned: Plan) -> torch.export.ExportedProgram:
     return program
 
 
+# What torch's messages say of the operation or the line that no graph can hold, and what to make of it.
+CULPRITS = {
+    r"No ONNX function found for <OpOverload\(op='([\w.:]+)'": "ONNX has no form of the operation {}",
+    r"Error when translating node [^\n]*target=torch\.ops\.([\w.]+)": "ONNX has no form of the operation {}",
+    r"data-dependent[\s\S]*following call raised this error:\s+(File [^\n]+\n[^\n]+)": "it decides by numbers of a tensor: {}",
+}
+
+
 def _culprit(error: BaseException) -> str:
-    """The operation that an exporter's error, or one that it came from, names; empty where none does."""
+    """What is in the way, by an exporter's error or one that it came from; else the beginning of its message."""
     seen: BaseException | None = error
     while seen is not None:
-        text = str(seen)
-        if found := re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", text):
-            return f"ONNX has no form of the operation {found[1]}"
-        if "data-dependent" in text and (found := re.search(r"# (?:\w+: .* in \w+, code: |.*?, code: )?(.*)", text)):
-            return shorten(f"it decides by numbers of a tensor: {text.strip().splitlines()[0]}")
+        for pattern, meaning in CULPRITS.items():
+            if found := re.search(pattern, str(seen)):
+                return shorten(meaning.format(" ".join(found[1].split())))
         seen = seen.__cause__ or seen.__context__
-    return ""
+    return shorten(error)
 
 
 def _compare(planned: Plan, engine: engines.Engine) -> float:
@@ -189,7 +195,7 @@ def _onnx(planned: Plan, program: torch.export.ExportedProgram, path: Path) -> N
             verbose=False,
         )
     except Exception as error:
-        raise ExportError(f"{facts.recipe} cannot be exported: {_culprit(error) or shorten(error)}") from error
+        raise ExportError(f"{facts.recipe} cannot be exported: {_culprit(error)}") from error
     made.model.metadata_props["fastgan"] = facts.to_json()
     made.save(path)
 

@@ -162,10 +162,12 @@ def plan(
     options = dict(truncation=truncation, class_label=class_label, noise=noise)
     if hasattr(made, "translate") or hasattr(made, "upscale"):
         if given := [name for name, value in options.items() if value is not None]:
-            raise ValueError(f"{given[0]} is nothing for {made.name}, which makes images of images")
+            raise ValueError(
+                f"{given[0]}={options[given[0]]!r} is nothing for {made.name}, which makes images of images"
+            )
         return _translated(made, networks, direction)
     if direction is not None:
-        raise ValueError(f"direction is nothing for {made.name}, which does not translate images")
+        raise ValueError(f"direction={direction!r} is nothing for {made.name}, which does not translate images")
     return _drawn(made, networks, **options)
 
 
@@ -177,7 +179,7 @@ def _find(source: Any, recipe: Any) -> tuple[Any, dict[str, nn.Module]]:
         return source
     if isinstance(source, nn.Module):
         name = MODELS.name_of(type(source))
-        if name not in IMAGE_TO_IMAGE and not hasattr(source, "z_dim") and not hasattr(source.config, "latent"):
+        if name not in IMAGE_TO_IMAGE and not name.endswith(".generator"):
             raise ValueError(
                 f"{name} is no generator of fastgan.models, whose inputs are known: torch.onnx.export takes any module"
             )
@@ -204,13 +206,15 @@ def _drawn(recipe, networks, truncation, class_label, noise) -> Plan:
     mean = styled and hasattr(generator.mapping, "w_avg")
     labels = recipe.labels([0])
     if truncation is not None and not mean:
-        raise ValueError(f"truncation: {recipe.name} has none: its generator has no mean latent to move towards")
+        raise ValueError(
+            f"truncation={truncation}: {recipe.name} has none, its generator has no mean latent to move towards"
+        )
     if noise is not None and (noise not in ("const", "none", "input") or not pixels):
         there = "expected 'const', 'none' or 'input'" if pixels else f"and {recipe.name} has no noise"
         raise ValueError(f"noise is {clip(noise)}, {there}")
     if class_label is not None:
         if labels is None:
-            raise ValueError(f"class_label: {recipe.name} was trained without classes")
+            raise ValueError(f"class_label={class_label}: {recipe.name} was trained without classes")
         if not 0 <= class_label < recipe.data["num_classes"]:
             raise ValueError(f"class_label is {class_label}, expected 0 to {recipe.data['num_classes'] - 1}")
     noise = (noise or "const") if pixels else None
@@ -261,7 +265,7 @@ def _translated(recipe, networks, direction) -> Plan:
     network, scale = networks[name], getattr(recipe, "scale", 1)
     step = getattr(network, "multiple", getattr(recipe, "multiple", 1))
     fewest = -(-getattr(network, "least", step) // step)  # steps of the smallest side
-    fixed = getattr(network.config, "resolution", None)
+    fixed = getattr(getattr(network, "config", None), "resolution", None)
     made = Translated(recipe, {name: network}, direction)
 
     def images(count: int, height: int, width: int) -> dict[str, torch.Tensor]:
