@@ -156,8 +156,8 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def compile_aotinductor(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
-    """Writes the package of `program` for this CPU to `path` (.pt2). AOTInductor's only way in lies in a private module; without it
-    AttributeError: there is no other compiler to fall back on."""
+    """Writes the package of `program` for this CPU to `path` (.pt2). AOTInductor's only way in lies in a private module; without
+    it AttributeError: there is no other compiler to fall back on."""
     options = {"aot_inductor.metadata": metadata}
     torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 

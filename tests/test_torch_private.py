@@ -191,3 +191,8 @@ def test_hooks():
     assert private.hooks(nn.ReLU()) == "global hooks"
     handle.remove()
     assert private.hooks(nn.ReLU()) == ""
+
+
+def test_aotinductor():
+    """tests/export makes and runs packages."""
+    assert callable(torch._inductor.aoti_compile_and_package) and callable(torch._inductor.aoti_load_package)
