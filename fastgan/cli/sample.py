@@ -194,6 +194,11 @@ def _in_engine(options: Options):
         raise UsageError(
             f"{options.run} holds its network: --engine is onnxruntime or openvino, and it has no --recipe"
         )
+    edited = options.latents is not None or options.direction not in (None, "AtoB", "BtoA")
+    if edited and (exported or options.engine not in (None, "torch")):
+        raise UsageError(
+            "--latents and found --direction change what is inside the network: name its run, and --engine torch"
+        )
     if not exported:
         recipe, networks = load_generator(options.run, find_device(options.device), options.recipe)
         if options.engine in (None, "torch"):
