@@ -33,7 +33,7 @@ class Editor:
     def __init__(self, recipe: Any, networks: dict[str, nn.Module]):
         self.recipe, self.networks, self.name = recipe, networks, recipe.name
         generator = networks.get("generator")
-        if not issubclass(recipe.medium, Image) or generator is None or hasattr(recipe, "translate"):
+        if not issubclass(recipe.medium, Image) or generator is None or "input" in recipe.sample_options:
             raise ValueError(f"{self.name} makes no images of latents: there is nothing to edit or to project into")
         self.generator = generator
         self.device = next(generator.parameters()).device

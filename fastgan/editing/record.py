@@ -103,7 +103,10 @@ def record(
     distances: list[torch.Tensor] = []
     if resume and state.exists():
         tensors = dict(read_tensors(state)[0])
-        way, distances = list(tensors.pop("way")), list(tensors.pop("distances"))
+        way, distances = (list(tensors.pop(name, ())) for name in ("way", "distances"))
+        shape = _thin(projector).shape
+        if not way or len(way) != len(distances) or any(values.shape != shape for values in way):
+            raise ValueError(f"{state} is damaged: remove {folder} and begin again")
         projector.restore(tensors)
         say(f"resuming {folder} at step {projector.step}")
     else:

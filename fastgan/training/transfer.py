@@ -19,10 +19,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from fastgan import fields
 from fastgan.files import complete
 from fastgan.nn import EqualConv2d, EqualLinear
 from fastgan.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, unpack_optimizer
@@ -75,7 +77,8 @@ def read(names: Sequence[str]) -> Checkpoint:
         if path.is_dir():
             checkpoint = load_checkpoint(path)
             found.tensors |= checkpoint.tensors
-            found.state["optimizers"] |= checkpoint.state.get("optimizers") or {}
+            held = checkpoint.state.get("optimizers", {})
+            found.state["optimizers"] |= fields.conform(held, dict[str, dict[str, Any]], f"{path}: optimizers")
         else:
             found.tensors |= _read_file(path)
     return found
