@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fastgan._allocator import tune_cpu_allocator
 
 if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checker sees it
-    from fastgan import data, export, losses, media, metrics, models, nn, ops, patch, recipes, training
+    from fastgan import data, editing, export, losses, media, metrics, models, nn, ops, patch, recipes, training
     from fastgan.patch import PatchReport, accelerate, patch_ops, patched, unpatch
     from fastgan.runs import Run, run
 
@@ -18,6 +18,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "data",
+    "editing",
     "export",
     "losses",
     "media",

@@ -34,7 +34,9 @@ class Editor:
         self.recipe, self.networks, self.name = recipe, networks, recipe.name
         generator = networks.get("generator")
         if not issubclass(recipe.medium, Image) or generator is None or "input" in recipe.sample_options:
-            raise ValueError(f"{self.name} makes no images of latents: there is nothing to edit or to project into")
+            raise ValueError(
+                f"{self.name} makes no images of latents that could be edited; of an exported file take the run"
+            )
         self.generator = generator
         self.device = next(generator.parameters()).device
         has_styles = hasattr(generator, "mapping") and hasattr(generator, "synthesis")
