@@ -101,7 +101,7 @@ def bench_speech(name, compare, request, device):
     network = fold_weight_norm(generators(request.config.getoption("--benchmark-disable"))[name].eval())
     for p in network.parameters():  # fresh weights are so small that a wrong layer would not show
         if p.dim() > 1:
-            nn.init.normal_(p, 0.0, 1.5 / p[0].numel() ** 0.5)
+            nn.init.normal_(p, 0.0, 0.5 / p[0].numel() ** 0.5)
     network.requires_grad_(False)
     eager, mel, threads = plain(network), torch.randn(1, 80, FRAMES), torch.get_num_threads()
     others = {}
