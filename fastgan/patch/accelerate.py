@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -197,14 +198,16 @@ OPS = {"upfirdn2d", "bias_act", "fused_act", "fused_bias_leakyrelu", "conv2d_gra
 
 def _ways_of_packages(module: nn.Module) -> list[Line]:
     """Which packages with operations of their own the classes of `module` use: they have another way."""
-    packages = {}
-    for m in module.modules():
-        scope = vars(sys.modules.get(original(m).__module__, sys))
-        for value in scope.values():
-            origin = value.__name__ if isinstance(value, type(sys)) else getattr(value, "__module__", None)
-            package, _, last = origin.rpartition(".") if isinstance(origin, str) else ("", "", "")
-            if last in OPS and package and not package.startswith("fastgan"):
-                packages.setdefault(package, original(m).__name__)
+    packages: dict[str, str] = {}
+    scopes = {original(m).__module__: original(m).__name__ for m in module.modules()}
+    for scope, name in scopes.items():
+        for value in list(vars(sys.modules.get(scope, types.SimpleNamespace())).values()):
+            # Others may be imported lazily: to ask them would do that.
+            if type(value) in (types.ModuleType, types.FunctionType) or issubclass(type(value), type):
+                origin = value.__name__ if type(value) is types.ModuleType else value.__module__
+                package, _, last = origin.rpartition(".") if isinstance(origin, str) else ("", "", "")
+                if last in OPS and package and package.split(".")[0] != "fastgan":
+                    packages.setdefault(package, name)
     return [
         Line(f"{cls} and others", f"they use operations of {package}: fastgan.patch_ops({package!r}) is their way")
         for package, cls in packages.items()

@@ -124,8 +124,10 @@ class _Rewriter(ast.NodeTransformer):
         self.names = [node for node in nodes if isinstance(node, ast.Name)]
         loops = [node.target for node in nodes if isinstance(node, ast.For)]
         self.looped = {node.id for loop in loops for node in ast.walk(loop) if isinstance(node, ast.Name)}
-        # What handles an exception, or a function within, may look at any value.
-        self.watched = any(isinstance(n, ast.Try | ast.Lambda | ast.FunctionDef) for n in nodes if n is not function)
+        # What handles an exception, a function within, and who asks for all names, may look at any value.
+        lookers = ast.Try | ast.Lambda | ast.FunctionDef | ast.Global | ast.Nonlocal
+        self.watched = any(isinstance(node, lookers) for node in nodes if node is not function)
+        self.watched |= any(node.id in ("locals", "vars", "eval", "exec") for node in self.names)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)

@@ -146,7 +146,22 @@ class Twice(Seen):
         return F.threshold(self.conv(x), 0.1, 0) + self.act(torch.abs(self.conv(x)))
 
 
-@pytest.mark.parametrize("kind", [Seen, Caught, Kept, Twice])
+class Outside(Seen):
+    def forward(self, x):
+        global h
+        h = self.conv(x)
+        h = self.act(h)
+        return h
+
+
+class Asked(Seen):
+    def forward(self, x):
+        h = self.conv(x)
+        z = self.act(h)
+        return z + locals()["h"]
+
+
+@pytest.mark.parametrize("kind", [Seen, Caught, Kept, Twice, Outside, Asked])
 def test_what_is_seen_elsewhere_stays(kind):
     net, x = kind(), torch.randn(2, 3, 4, 4)
     with torch.no_grad():
