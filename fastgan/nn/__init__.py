@@ -10,6 +10,7 @@ from fastgan.nn.modulated_conv2d import ModulatedConv2d
 from fastgan.nn.norm_act import InstanceNormAct2d
 from fastgan.nn.pixel_norm import PixelNorm
 from fastgan.nn.snake import Activation1d, DownSample1d, LowPassFilter1d, Snake, SnakeBeta, UpSample1d
+from fastgan.nn.snake_stream import Activation1dStream
 from fastgan.nn.upfirdn2d import Blur, Downsample, UpFirDn2d, Upsample
 from fastgan.nn.weight_norm import (
     WeightNormConv1d,
@@ -21,6 +22,7 @@ from fastgan.nn.weight_norm import (
 
 __all__ = [
     "Activation1d",
+    "Activation1dStream",
     "BiasAct",
     "Blur",
     "Conv2d",

@@ -170,6 +170,13 @@ def _down_margins(taps: int) -> tuple[int, int]:
     return (taps - 1) // 2, taps // 2
 
 
+def reach(taps_u: int, taps_d: int, up: int) -> tuple[int, int]:
+    """Output o reads the samples i of x with o down + least <= i up <= o down + most: (least, most)."""
+    held, first, _ = _up_margins(taps_u, up)
+    before, after = _down_margins(taps_d)
+    return first - held * up - (taps_u - 1) - before, first - held * up + after
+
+
 @outside_autocast
 def upsample1d(x: torch.Tensor, f: torch.Tensor, up: int) -> torch.Tensor:
     """t of the module's text: x [N, C, T], f [taps >= up] -> [N, C, T up]; PyTorch operations."""

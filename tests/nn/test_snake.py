@@ -1,8 +1,10 @@
+import pytest
 import torch
+from device import kernels
 from tolerances import assert_close
 from torch import nn
 
-from fastgan.nn import Activation1d, Snake, SnakeBeta
+from fastgan.nn import Activation1d, Activation1dStream, Snake, SnakeBeta
 from fastgan.ops import filtered_snake, snake
 
 
@@ -32,3 +34,30 @@ def test_another_activation():
     module = Activation1d(nn.Tanh())
     x = torch.randn(2, 3, 19)
     assert_close(module(x), module.downsample(torch.tanh(module.upsample(x))))
+
+
+@pytest.mark.parametrize(
+    "up, down, taps_u, taps_d", [(2, 2, 12, 12), (2, 4, 12, 24), (4, 2, 5, 1), (1, 4, 3, 8), (3, 2, 7, 6)]
+)
+def test_a_stream_is_the_whole(up, down, taps_u, taps_d):
+    module = Activation1d(SnakeBeta(3), up, down, taps_u, taps_d)
+    stream = Activation1dStream(module)
+    for pieces in ([40, 1, 0, 7, 1, 100, 3], [1], [2, 1, 1], [5003]):
+        x = torch.randn(2, 3, sum(pieces))
+        expected = module(x)
+        found = [stream.push(piece) for piece in x.split(pieces, -1)]
+        assert stream._kept.shape[2] <= 24 + down
+        found = torch.cat([*found, stream.finish()], -1)
+        assert_close(found, expected)
+        if "cpp" in kernels("filtered_snake") and up != 3:
+            assert torch.equal(found, expected)
+
+
+def test_a_stream_refuses():
+    stream = Activation1dStream(Activation1d(Snake(3)))
+    with pytest.raises(ValueError, match=r"finish\(\) before push\(\)"):
+        stream.finish()
+    stream.push(torch.zeros(1, 3, 4))
+    with pytest.raises(ValueError, match=r"x has shape \(2, 3, 4\); expected \[1, 3\] first"):
+        stream.push(torch.zeros(2, 3, 4))
+    assert stream.finish().shape == (1, 3, 4)
