@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="g++ is not 
 OPS = torch.ops.fastgan_cuda
 X, F, B = torch.randn(2, 3, 8, 8), torch.ones(4), torch.zeros(3)
 STYLES, WEIGHT, GAIN = torch.randn(2, 3), torch.randn(5, 3, 3, 3), torch.randn(2, 3)
+A = torch.ones(8)
 MASK = torch.zeros(2, 3, 8, 2, 4, dtype=torch.uint8)
 # op: arguments with which it works
 CALLS = {
@@ -19,6 +20,8 @@ CALLS = {
     "upfirdn2d_filter_backward": (X, X, [4, 4], [1, 1], [1, 1], [2, 1, 2, 1], False, 1.0),
     "filtered_lrelu": (X, B, F, F, 1, 1, [3, 3, 3, 3], 1.0, 0.2, -1.0, False, True),
     "filtered_lrelu_backward": (X, MASK, F, F, 1, 1, [3, 3, 3, 3], [8, 8, 8, 8], 1.0, 0.2, False),
+    "filtered_snake": (X[0], A, A, F, F, 2, 2),
+    "filtered_snake_backward": (X[0], X[0], A, A, F, F, 2, 2),
     "modulated_conv2d_weight": (WEIGHT, STYLES, GAIN, True),
     "modulated_conv2d_weight_backward": (torch.randn(2, 5, 3, 3, 3), WEIGHT, STYLES, GAIN, torch.ones(2, 5), True),
 }

@@ -23,6 +23,7 @@ WIDE = {
     "upfirdn2d_filter": {},
     "filtered_lrelu": {"filtered_lrelu_kernel": BOTH},
     "filtered_lrelu_stream": {"stream_kernel": ("LDG",)},
+    "filtered_snake": {"forward_kernel": BOTH, "backward_kernel": BOTH},
     "modulated_conv2d": {"weight_kernel": BOTH, "sums_kernel": ("LDG",), "weight_gradient_kernel": BOTH},
 }
 SCALAR = re.compile(r"direct_kernelI.*Li1E[il]E")

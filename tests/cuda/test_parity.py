@@ -11,7 +11,8 @@ import pytest
 from cuda_emulation import emulated
 
 TESTS = emulated.HERE.parent / "ops"
-FILES = ("test_upfirdn2d.py", "test_filtered_lrelu.py", "test_modulated_conv2d.py", "test_modulated_conv2d_weight.py")
+FILES = ("test_upfirdn2d.py", "test_filtered_lrelu.py", "test_filtered_snake.py", "test_modulated_conv2d.py")
+FILES += ("test_modulated_conv2d_weight.py",)
 RUNS = [(file, "not golden") for file in FILES] + [
     pytest.param(file, "golden", marks=pytest.mark.golden)
     for file in FILES

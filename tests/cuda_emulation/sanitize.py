@@ -17,7 +17,7 @@ def cases():
     """(name, function of impl that gives the tensors to compare)"""
     import torch
 
-    from fastgan.ops import filtered_lrelu, upfirdn2d
+    from fastgan.ops import filtered_lrelu, filtered_snake, upfirdn2d
     from fastgan.ops.modulated_conv2d import _backward_reference, _reference
 
     torch.manual_seed(0)
@@ -65,6 +65,16 @@ def cases():
         "filtered_lrelu float64",
         filtered_lrelu_case(x[:, :, :8].double(), f12, radial, b.double(), up=2, down=2, padding=9),
     )
+
+    def filtered_snake_case(x, fu, fd, up, down):
+        alpha, beta = torch.rand(x.shape[1]).to(x.dtype), 1 + torch.rand(x.shape[1]).to(x.dtype)
+        return lambda impl: with_gradients(
+            lambda x, alpha, beta: filtered_snake(x, alpha, beta, fu, fd, up, down, impl=impl), x, alpha, beta
+        )
+
+    yield "filtered_snake", filtered_snake_case(torch.randn(1, 2, 72), f12, f12, 2, 2)
+    yield "filtered_snake two stretches, odd", filtered_snake_case(torch.randn(1, 1, 519).half(), f24, f5[0], 4, 1)
+    yield "filtered_snake float64", filtered_snake_case(torch.randn(2, 1, 5).double(), f4[0], f24, 1, 4)
 
     def modulated_case(samples, out, channels, size, gain):
         weight, styles = torch.randn(out, channels, size, size), torch.randn(samples, channels)
