@@ -158,6 +158,8 @@ def plan(
     made, networks = _find(source, recipe)
     if issubclass(made.medium, Text):
         raise ExportError(f"{made.name} writes text token by token: the loop of its sampling is no graph to export")
+    if "mel" in made.sample_options:
+        raise ExportError(f"{made.name} makes sound of mel spectrograms: torch.onnx.export takes its generator")
     networks = {name: _plain(network) for name, network in networks.items()}
     options = dict(truncation=truncation, class_label=class_label, noise=noise)
     if hasattr(made, "translate") or hasattr(made, "upscale"):
@@ -263,7 +265,7 @@ def _translated(recipe, networks, direction) -> Plan:
         raise ValueError(f"{recipe.name}: direction is {clip(direction)}, expected {' or '.join(generators)}")
     name = generators[direction]
     network, scale = networks[name], getattr(recipe, "scale", 1)
-    step = getattr(network, "multiple", getattr(recipe, "multiple", 1))
+    step = getattr(network, "multiple", getattr(network, "unshuffle", 1))
     fewest = -(-getattr(network, "least", step) // step)  # steps of the smallest side
     fixed = getattr(getattr(network, "config", None), "resolution", None)
     made = Translated(recipe, {name: network}, direction)

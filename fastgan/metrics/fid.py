@@ -13,6 +13,9 @@ import torch.distributed as dist
 
 from fastgan.metrics.checks import check_rows
 
+# Rows that are gathered before the covariance's product: 2048 x 2048 sums for 64 rows at a time take 8 times as long as for all.
+ROWS = 1024
+
 
 class Statistics:
     """Mean and covariance of features that arrive in batches and from several processes, in float64.
@@ -21,49 +24,71 @@ class Statistics:
     """
 
     def __init__(self, dim: int):
-        self.count = 0
-        self.mean = torch.zeros(dim, dtype=torch.float64)
+        self._count = 0
+        self._mean = torch.zeros(dim, dtype=torch.float64)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+        self._waiting: list[torch.Tensor] = []
 
     def __repr__(self) -> str:
-        return f"Statistics of {self.count} rows of {len(self.mean)} features"
+        return f"Statistics of {self.count} rows of {len(self._mean)} features"
+
+    @property
+    def count(self) -> int:
+        return self._count + sum(map(len, self._waiting))
+
+    @property
+    def mean(self) -> torch.Tensor:
+        self._settle()
+        return self._mean
+
+    @property
+    def scatter(self) -> torch.Tensor:
+        """float64 [D, D]: the covariance times count - 1."""
+        self._settle()
+        return self._scatter
 
     def update(self, features: torch.Tensor) -> None:
         """Adds `features` [N, D], any floating type and device."""
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
-            raise ValueError(f"features has shape {list(features.shape)}, expected [N, {len(self.mean)}]")
-        if not len(features):
-            return
-        x = features.detach().to("cpu", torch.float64)
-        mean = x.mean(0)
-        centred = x - mean
-        self._merge(len(x), mean, centred.mT @ centred)
+        if features.ndim != 2 or features.shape[1] != len(self._mean):
+            raise ValueError(f"features has shape {list(features.shape)}, expected [N, {len(self._mean)}]")
+        if len(features):
+            self._waiting.append(features.detach().to("cpu", torch.float64, copy=True))
+        if sum(map(len, self._waiting)) >= ROWS:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._waiting:
+            x, self._waiting = torch.cat(self._waiting), []
+            mean = x.mean(0)
+            centred = x - mean
+            self._merge(len(x), mean, centred.mT @ centred)
 
     def merge(self, other: "Statistics") -> None:
         """Adds what `other` has seen."""
         if other.count:
-            self._merge(other.count, other.mean, other._scatter)
+            self._settle()
+            self._merge(other.count, other.mean, other.scatter)
 
     def _merge(self, count: int, mean: torch.Tensor, scatter: torch.Tensor) -> None:
         # Chan et al. 1979: no cancellation, however far the mean is from zero.
-        total = self.count + count
-        shift = mean - self.mean
-        self._scatter += scatter + torch.outer(shift, shift) * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.count = total
+        total = self._count + count
+        shift = mean - self._mean
+        self._scatter += scatter + torch.outer(shift, shift) * (self._count * count / total)
+        self._mean = self._mean + shift * (count / total)
+        self._count = total
 
     @property
     def covariance(self) -> torch.Tensor:
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 features, got {self.count}")
-        return self._scatter / (self.count - 1)
+        return self.scatter / (self.count - 1)
 
     def gather(self) -> "Statistics":
         """The statistics of all processes together, the same on each of them; itself where there is one process."""
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return self
         parts: list = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, (self.count, self.mean, self._scatter))
+        dist.all_gather_object(parts, (self.count, self.mean, self.scatter))
         whole = Statistics(len(self.mean))
         for count, mean, scatter in parts:
             if count:

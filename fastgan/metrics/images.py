@@ -208,7 +208,7 @@ def dataset_features(extractor: nn.Module, dataset: Any, cache: str | Path | Non
     why = "nothing tells whether its images have changed"
     if place()[0] == 0 and content is not None:
         s = made.statistics
-        saved = {"count": s.count, "mean": s.mean, "scatter": s._scatter, "rows": made.rows, "logits": made.logits}
+        saved = {"count": s.count, "mean": s.mean, "scatter": s.scatter, "rows": made.rows, "logits": made.logits}
         try:
             files.write(path, key, saved)
             why = ""
