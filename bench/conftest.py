@@ -42,6 +42,9 @@ def pytest_addoption(parser):
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine that others use, --threads 1"
     )
     group.addoption("--example", action="store_true", help="bench_dropin.py: accelerate(network, example=x)")
+    group.addoption("--compilers", action="store_true", help="bench_serving: torch.compile and AOTInductor too")
+    group.addoption("--steady", action="store_true", help="bench_serving: without first images, a process for each")
+    group.addoption("--files", help="bench_serving: a folder where exported networks stay")
     group.addoption("--allocator", choices=["both", "default", "tuned"], default="both", help="glibc settings on CPU")
 
 

@@ -45,6 +45,7 @@ def condensed(data: dict) -> dict[str, dict]:
         rounded = {name: float(f"{seconds:.4g}") for name, seconds in info["median"].items()}
         floor = info["floor"] and float(f"{info['floor']:.4g}")
         bench["rows"].append({**{k: info[k] for k in ("case", "allocator")}, "floor": floor, "median": rounded})
+        bench["rows"][-1] |= {k: info[k] for k in ("first", "memory") if k in info}  # bench_serving
     return kept
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 
 from fastgan.files import complete, named
 from fastgan.media import Image, Medium
+from fastgan.patch import accelerate, unpatch
 from fastgan.sizes import sides
 
 FPS = 30
@@ -41,6 +44,24 @@ def load_generator(
     if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():
         raise ValueError(f"{path} is not a run: fastgan convert {path} {path.with_suffix('.safetensors')} comes first")
     return recipes.load_run(path, device, recipe)
+
+
+@contextlib.contextmanager
+def served(networks: dict) -> Iterator[None]:
+    """Within, networks on the CPU are in their serving form (`accelerate(freeze=True)`), which pays from the third call on."""
+    reports = []
+    for network in networks.values():
+        tensors = (*network.parameters(), *network.buffers()) if isinstance(network, torch.nn.Module) else ()
+        plain = tensors and not any(m.training for m in network.modules())
+        if plain and all(t.device.type == "cpu" for t in tensors):
+            reports.append(accelerate(network, freeze=True))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* runs as ever, not frozen")
+            yield
+    finally:
+        for report in reversed(reports):
+            unpatch(report)
 
 
 def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:

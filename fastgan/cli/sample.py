@@ -143,7 +143,8 @@ def sample(argv: list[str]) -> int:
         folder, inner, name = Path(), "", f"{options.run.resolve().stem}-"
         print(f"{options.run} may not be written to: writing to the working directory")
     translated, folder = folder / f"{name}translated", folder / inner
-    with torch.no_grad():
+    many = networks if options.input is not None or options.interpolate is not None else {}
+    with torch.no_grad(), sampling.served(many):
         if moved or options.latents is not None:
             edit.draw(options, recipe, networks, translated.parent, name, folder)
         elif options.input is not None:

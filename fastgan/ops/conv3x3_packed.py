@@ -46,8 +46,8 @@ _library.define(
     kernels=("cpp",),
 )
 
-# y = act(convolution of x + bias + other); act: numbers below zero times slope [O]. y, x and other [N, C, H, W] have the channels of
-# a pixel side by side; they may be channels of wider images.
+# y = act(convolution of x + bias + other); act: numbers below zero times slope [O]. y, x and other [N, C, H, W] have the channels
+# of a pixel side by side; they may be channels of wider images.
 _library.define(
     "conv3x3_packed(Tensor(a!) y, Tensor x, Tensor u, Tensor bias, Tensor slope, Tensor? other, int padding) -> Tensor(a!)",
     reference=_packed,

@@ -139,6 +139,19 @@ NETWORKS = {
         ),
         (3, 8),
     ),
+    "to images by winograd": (
+        lambda: nn.Sequential(
+            nn.Conv2d(4, 16, 3, padding=1),
+            nn.PReLU(16),
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.PReLU(),
+            nn.Conv2d(16, 20, 3),
+            nn.Hardtanh(),
+            nn.ConvTranspose2d(20, 3, 4, 2, 1),
+            nn.Tanh(),
+        ),
+        (2, 4, 15, 14),
+    ),
     "no layer": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3, bias=False)), (1, 1, 3, 3)),
 }
 
@@ -446,3 +459,14 @@ def test_refused_arguments():
         fastgan.accelerate(nn.Sequential(nn.Conv2d(3, 3, 3)), freeze=True)
     with pytest.raises(ValueError, match="graphs=True"):
         fastgan.accelerate(nn.Linear(2, 2, device="meta").eval(), freeze=True)
+
+
+def test_sampling_serves_and_takes_it_back():
+    from fastgan.sampling import served
+
+    net, trained = small(), small().train()
+    before = dict(vars(net))
+    with served({"generator": net, "other": trained, "engine": object()}), torch.no_grad():
+        assert isinstance(vars(net)["forward"], Frozen) and "forward" not in vars(trained)
+        net(X)
+    assert vars(net) == before and type(net) is nn.Sequential

@@ -22,9 +22,12 @@ ACTS = {
 }
 
 
-# Winograd's form: at least so many channels of inputs and of outputs, and tiles of 4x4 outputs of all images. 512 channels of 8x8
+# Winograd's form: at least so many channels of inputs, of outputs, and tiles of 4x4 outputs of all images. 512 channels of 8x8
 # pixels, 4 tiles, took 1.3 times as long as oneDNN, of 16x16 0.7 times; from 64x64 on 0.42 to 0.5 times (Zen 3, one core).
-CHANNELS, TILES = 16, 12
+CHANNELS, LEAST, TILES = 16, 12, 12
+IMAGE = (
+    4  # outputs of a 4x4 convolution of stride 2 for `quarters`, at most: 0.65 times for 3, 0.85 to 1.3 for 64 to 256
+)
 
 
 class Act(NamedTuple):
@@ -54,16 +57,17 @@ class Convolution:
         self.act, self.packed = Act("none"), None
         self.outputs = weight.shape[1] * self.groups if self.transposed else weight.shape[0]
         self.adds = not self.transposed
-        self.winograd = self._is_winograd()
+        form = [*self.stride, *self.padding, *self.dilation, *self.output_padding, self.groups, *weight.shape[2:]]
+        self.doubles = self.outputs <= IMAGE and self.transposed and form == [2, 2, 1, 1, 1, 1, 0, 0, 1, 4, 4]
+        plain = not self.transposed and form in ([1, 1, p, p, 1, 1, 0, 0, 1, 3, 3] for p in range(3))
+        self.winograd = (plain or self.doubles) and self._is_winograd()
 
     def _is_winograd(self) -> bool:
-        plain = [*self.stride, *self.dilation, self.groups] == [1] * 5 and not self.transposed
-        if not plain or self.weight.shape[2:] != (3, 3) or self.padding[0] != self.padding[1] or self.padding[0] > 2:
-            return False
         n, inputs, height, width = self.size
         border = 2 * self.padding[0] - 2
         tiles = n * -(-(height + border) // 4) * -(-(width + border) // 4)
-        return min(inputs, self.outputs) >= CHANNELS and tiles >= TILES and is_fast("conv3x3_packed")
+        outputs = self.outputs * (4 if self.doubles else 1)
+        return inputs >= CHANNELS and outputs >= LEAST and tiles >= TILES and is_fast("conv3x3_packed")
 
     def scale(self, factor, shift: torch.Tensor | None = None) -> None:
         """factor * (result + shift), factor a number or a vector of the outputs."""
@@ -106,9 +110,13 @@ class Convolution:
         """Chooses how it is computed, and brings the weight into the layout for it."""
         form = (self.stride, self.padding, self.dilation, self.groups)
         if self.winograd:
-            self._run, self.packed = self._winograd, torch.ops.fastgan.conv3x3_pack(self.weight)
+            self._run = self._doubled if self.doubles else self._winograd
+            weight = quarters(self.weight) if self.doubles else self.weight
+            self.packed = torch.ops.fastgan.conv3x3_pack(weight)
             self.shift(0)
             self.slope = _slope(self.act, self.weight.new_ones(self.outputs))
+            if self.doubles:
+                self.bias, self.slope = self.bias.repeat(4), self.slope.repeat(4)
             self.reach = 2 * self.padding[0] - 2
         elif _torch_packed.has_packed():
             self._run, self.form = self._onednn, form
@@ -122,6 +130,14 @@ class Convolution:
         size = (n, self.outputs, height + self.reach, width + self.reach)
         y = other if over else torch.empty(size, memory_format=torch.channels_last)
         torch.ops.fastgan.conv3x3_packed(y, x, self.packed, self.bias, self.slope, other, self.padding[0])
+        return y if self.act.name in SLOPES else ACTS[self.act.name](y, *self.act.numbers)
+
+    def _doubled(self, x, other, over):
+        n, _, height, width = x.shape
+        y = torch.empty((n, 4 * self.outputs, height, width), memory_format=torch.channels_last)
+        torch.ops.fastgan.conv3x3_packed(y, x, self.packed, self.bias, self.slope, None, 1)
+        y = y.permute(0, 2, 3, 1).view(n, height, width, 2, 2, self.outputs).transpose(2, 3)
+        y = y.reshape(n, 2 * height, 2 * width, self.outputs).permute(0, 3, 1, 2)
         return y if self.act.name in SLOPES else ACTS[self.act.name](y, *self.act.numbers)
 
     def _onednn(self, x, other, over):
@@ -142,3 +158,16 @@ SLOPES = {"none": lambda: 1.0, "relu": lambda: 0.0, "leaky_relu": lambda slope: 
 def _slope(act: Act, ones: torch.Tensor) -> torch.Tensor:
     """What numbers below zero are multiplied by, for each output."""
     return (ones * SLOPES[act.name](*act.numbers)).contiguous() if act.name in SLOPES else ones
+
+
+def quarters(weight: torch.Tensor) -> torch.Tensor:
+    """The transposed 4x4 convolution of stride 2, [I, O, 4, 4], as a 3x3 one to the four pixels that an input becomes,
+    [4 O, I, 3, 3]: output 2i + a takes of input i + d the tap a + 1 - 2d. 9 products by Winograd's form where it takes 16."""
+    inputs, outputs = weight.shape[:2]
+    made = weight.new_zeros(2, 2, outputs, inputs, 3, 3)
+    for a in range(2):
+        for b in range(2):
+            for dy in (a - 1, a):
+                for dx in (b - 1, b):
+                    made[a, b, :, :, dy + 1, dx + 1] = weight[:, :, a + 1 - 2 * dy, b + 1 - 2 * dx].t()
+    return made.flatten(0, 2)

@@ -1,0 +1,212 @@
+"""Serving generators on a CPU: fastgan.accelerate(network, freeze=True) against eager, torch.compile with freezing, AOTInductor,
+ONNX Runtime and OpenVINO, all in float32.
+
+    pytest bench/bench_serving.py --threads 1 --clock cpu              on a machine that others use
+    pytest bench/bench_serving.py -k "DCGAN or SRVGG" --compilers      torch.compile and AOTInductor too: minutes per network
+
+Each contender must give eager's numbers to 1e-4 of the largest. Time to the first image and peak memory are those of a process of
+its own that has the network (or its file) and wants one image. The floor: the products of plain convolutions and matrices at the
+rate of a large matrix product; Winograd's algorithm needs fewer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from serving_networks import NETWORKS, build
+from torch.utils.flop_counter import FlopCounterMode
+
+import fastgan
+
+COMPILERS = ("torch.compile", "AOTInductor")
+
+
+def options(name: str) -> dict:
+    return {"noise_mode": "const"} if name.startswith("StyleGAN2") else {}
+
+
+class Fixed(torch.nn.Module):
+    """The network with its options, as exporters take it."""
+
+    def __init__(self, network, options: dict):
+        super().__init__()
+        self.network, self.options = network, options
+
+    def forward(self, x):
+        return self.network(x, **self.options)
+
+
+def eager(network, x, file, threads):
+    return lambda: network(x)
+
+
+def channels_last(network, x, file, threads):
+    twin = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    y = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    return lambda: twin(y)
+
+
+def ours(network, x, file, threads):
+    twin = copy.deepcopy(network)
+    fastgan.accelerate(twin.network, freeze=True)
+    return lambda: twin(x)
+
+
+def compiled(network, x, file, threads):
+    import torch._inductor.config as inductor
+
+    with inductor.patch(freezing=True):
+        run = torch.compile(network)
+        run(x)
+    return lambda: run(x)
+
+
+def aot(network, x, file, threads):
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+
+    program = torch.export.export(network, (x,)).run_decompositions(fastgan.ops.decompositions())
+    package = aoti_compile_and_package(
+        program, package_path=str(file.with_suffix(".pt2")), inductor_configs={"freezing": True}
+    )
+    run = aoti_load_package(package)
+    return lambda: run(x)
+
+
+def onnx_runtime(network, x, file, threads):
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
+    name, array = session.get_inputs()[0].name, x.numpy()
+    return lambda: torch.from_numpy(session.run(None, {name: array})[0])
+
+
+def openvino(network, x, file, threads):
+    import openvino as ov
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    request = ov.Core().compile_model(str(file), "CPU", settings).create_infer_request()
+    array = x.numpy()
+    return lambda: torch.from_numpy(np.asarray(request.infer([array], share_inputs=True, share_outputs=True)[0]))
+
+
+CONTENDERS: dict[str, Callable] = {
+    "reference": eager,
+    "eager channels_last": channels_last,
+    "torch.compile": compiled,
+    "AOTInductor": aot,
+    "onnxruntime": onnx_runtime,
+    "openvino": openvino,
+    "fastgan": ours,
+}
+
+
+def network_of(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    network, x = build(name)
+    return Fixed(network, options(name)).eval(), x
+
+
+def exported(name: str, folder: Path) -> Path:
+    file = folder / (name.replace(" ", "_").replace(",", "") + ".onnx")
+    if not file.exists():
+        network, x = network_of(name)
+        logging.disable(logging.WARNING)
+        torch.onnx.export(network, (x,), verbose=False).save(str(file))
+        logging.disable(logging.NOTSET)
+    return file
+
+
+def first_image(name: str, contender: str, file: Path, threads: int, allocator: str) -> dict[str, float]:
+    """Seconds to the first image, and bytes at most, of a process of its own."""
+    command = [sys.executable, __file__, name, contender, str(file), str(threads), allocator]
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def product_rate(cpu: bool) -> float:
+    """float32 flops per second of the fastest of 20 products of 1024x1024 matrices, by the clock of the bench."""
+    clock, (a, b), seconds = time.process_time if cpu else time.perf_counter, torch.randn(2, 1024, 1024), []
+    for _ in range(20):
+        start = clock()
+        a @ b
+        seconds.append(clock() - start)
+    return 2 * 1024**3 / min(seconds)
+
+
+@pytest.fixture(scope="session")
+def files(request, tmp_path_factory) -> Path:
+    kept = request.config.getoption("--files")
+    return Path(kept) if kept else tmp_path_factory.mktemp("serving")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def bench_serving(compare, benchmark, request, files, allocator, name):
+    if benchmark.disabled and name.startswith(("StyleGAN", "HiFi", "CycleGAN", "RRDB")):
+        pytest.skip("minutes; the quick networks are checked without timing")
+    threads = request.config.getoption("--threads")
+    torch.set_num_threads(threads)
+    wanted = {
+        n: make for n, make in CONTENDERS.items() if n not in COMPILERS or request.config.getoption("--compilers")
+    }
+    file = exported(name, files)
+    first, memory = {}, {}
+    if not (benchmark.disabled or request.config.getoption("--steady")):
+        for contender in wanted:
+            found = first_image(name, contender, file, threads, allocator)
+            first[contender], memory[contender] = found["seconds"], found["bytes"]
+    network, x = network_of(name)
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            network(x)
+        runs = {n: make(network, x, file, threads) for n, make in wanted.items()}
+        for _ in range(3):
+            runs["fastgan"]()
+        mine, plain = runs.pop("fastgan"), runs.pop("reference")
+        cpu = request.config.getoption("--clock") == "cpu"
+        floor = None if benchmark.disabled else counter.get_total_flops() / product_rate(cpu)
+        compare(
+            name, lambda f: f(), reference=plain, fastgan=mine, compiled=False, others=runs, tolerance=1e-4, floor=floor
+        )
+    if first:
+        benchmark.extra_info.update(first=first, memory=memory)
+
+
+def main() -> None:
+    name, contender, file, threads, allocator = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    if allocator == "tuned":
+        fastgan.tune_cpu_allocator()
+    if contender in ("onnxruntime", "openvino"):  # they have the file, not the network
+        network, x = None, torch.zeros(NETWORKS[name][1])
+    else:
+        network, x = network_of(name)
+    with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
+        start = time.perf_counter()
+        CONTENDERS[contender](network, x, Path(file), int(threads))()
+        seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+if __name__ == "__main__":
+    main()
