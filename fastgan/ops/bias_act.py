@@ -237,10 +237,10 @@ def _double_backward(ops, ctx, ddx, ddb):
         if ctx.needs_input_grad[2] and ACTIVATIONS[ctx.act].saves_input:
             grad_b = _sum_except(grad_saved, ctx.dim).to(dy.dtype)
         grad_saved = grad_saved.to(dy.dtype)
-    elif (
-        ctx.needs_input_grad[2] and ctx.act != "linear"
-    ):  # as torch has it: 0 where there is a kink and no curvature, so
-        grad_b = torch.zeros_like(b)  # that optimisers move the bias by its momentum in a step of a penalty alone
+    elif ctx.needs_input_grad[2] and ctx.act != "linear":
+        # 0 where there is a kink and no curvature, as torch has it, not None: in a step of a penalty alone optimisers then move
+        # the bias by its momentum.
+        grad_b = torch.zeros_like(b)
     return grad_dy, grad_saved, grad_b, None, None, None, None, None, None
 
 
