@@ -149,6 +149,12 @@ def _take_optimizers(recipe: Recipe, source: Checkpoint, report: dict[str, Fitte
         raise ValueError(f"init_optimizer=True, and {why}: leave it out, and the optimisers begin anew")
     for name, optimizer in recipe.optimizers.items():
         groups = optimizer.state_dict()["param_groups"]  # rates are this run's own
+        theirs, own = (sum(len(group.get("params", ())) for group in g) for g in (held[name].get("groups", ()), groups))
+        if theirs != own:  # state is known by number
+            raise ValueError(
+                f"init_optimizer=True: the optimiser of the {name} has {own} parameters, and in {source.path} {theirs}:"
+                " freeze what was frozen there, or leave it out"
+            )
         try:
             unpack_optimizer(optimizer, source.under(f"optimizer/{name}/"), held[name] | {"groups": groups})
         except CheckpointError as error:

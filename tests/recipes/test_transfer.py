@@ -223,6 +223,10 @@ def test_optimisers(train):
     assert taken.recipe.optimizers["generator"].param_groups[0]["lr"] == 0.0  # the new run's
     with pytest.raises(ValueError, match="init_optimizer=True, and the generator is not taken as it is"):
         train("dcgan", {"init_from": (str(source.folder),), "init_optimizer": True, "channels": 1})
+    with pytest.raises(
+        ValueError, match=r"optimiser of the discriminator has 6 parameters, and in .* 8: freeze what was"
+    ):
+        train("dcgan", {"init_from": (str(source.folder),), "init_optimizer": True, "freeze_d": 1})
 
 
 @pytest.mark.parametrize(
