@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from fastgan.metrics.checks import check_rows
 
-# Rows that are gathered before the covariance's product: 1,024 rows of 2,048 numbers, 64 at a time, took 5 times as long as at once.
+# Rows gathered before the covariance's product: 1,024 rows of 2,048 numbers, 64 at a time, took 5 times as long as at once.
 ROWS = 1024
 
 
