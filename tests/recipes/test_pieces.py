@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from recipes.test_images import SMALL as IMAGES
+from recipes.test_sample import tones
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -29,6 +30,7 @@ OPTIONS |= {
     ],
     "pix2pix": [TRANSLATION | {"norm": norm} for norm in ("instance", "batch")],
     "realesrgan": [{"width": 4, "blocks": 1, "disc_width": 4, "warmup": 1, "perceptual": 0.0}],
+    "vocoder": [{"judge": 0.03, "warmup": 0}],
     "mle": [TEXT],
     "seqgan": [TEXT | {"pretrain": 0, "discriminator_pretrain": 0}],
     "relgan": [TEXT | {"pretrain": 0, "discriminator": kind} for kind in ("cnn", "lstm")],
@@ -37,15 +39,21 @@ CASES = [(name, i, pieces) for name in recipes.RECIPES for i in range(len(OPTION
 # Groups of 4 in a batch of 8 bear two pieces; what is not here is refused.
 TRUE = {("gan", 0, 2), ("gan", 1, 2), ("gan", 1, 4), ("stylegan2", 0, 2), ("stylegan2", 1, 2), ("stylegan3", 0, 2)}
 TRUE |= {(name, i, pieces) for name, i in (("dcgan", 0), ("dcgan", 1), ("r3gan", 0), ("mle", 0)) for pieces in (2, 4)}
-TRUE |= {(name, 0, pieces) for name in ("cyclegan", "pix2pix", "realesrgan") for pieces in (2, 4)}
+TRUE |= {(name, 0, pieces) for name in ("cyclegan", "pix2pix", "realesrgan", "vocoder") for pieces in (2, 4)}
 
 
 @pytest.fixture
-def data(pictures, corpus):
-    """Of a recipe: two sets of pictures, one, or sentences of unequal length."""
+def data(pictures, corpus, tmp_path):
+    """Of a recipe: two sets of pictures, one, sentences of unequal length, or recordings."""
     twice = ("emoji:google:base:flags", "emoji:twitter:base:flags")
     return lambda name: (
-        twice if name in ("cyclegan", "pix2pix") else corpus if name in ("mle", "seqgan", "relgan") else pictures
+        str(tones(tmp_path / "sounds"))
+        if name == "vocoder"
+        else twice
+        if name in ("cyclegan", "pix2pix")
+        else corpus
+        if name in ("mle", "seqgan", "relgan")
+        else pictures
     )
 
 
