@@ -92,6 +92,13 @@ def has_turned_product() -> bool:
         return False
 
 
+def weight_norm(v: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """The weight g v / |v|, |v| over all axes but the first, in one kernel. Without it: as written."""
+    if hasattr(torch, "_weight_norm"):
+        return torch._weight_norm(v, g, 0)
+    return v * (g / torch.linalg.vector_norm(v, dim=tuple(range(1, v.dim())), keepdim=True))
+
+
 def lerp_(old: Sequence[torch.Tensor], new: Sequence[torch.Tensor], weight: float) -> None:
     """old += weight (new - old), for all tensors in a few kernels. Without the grouped form: one by one."""
     if hasattr(torch, "_foreach_lerp_"):

@@ -133,6 +133,16 @@ def test_softmax_backward(there, monkeypatch):
     assert torch.autograd.gradcheck(private.softmax_backward, (dy, detached))
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_weight_norm(there, monkeypatch):
+    if not there:
+        monkeypatch.delattr(torch, "_weight_norm")
+    v, g = torch.randn(3, 2, 4, dtype=torch.float64), torch.rand(3, 1, 1, dtype=torch.float64)
+    norms = v.square().sum((1, 2), keepdim=True).sqrt()
+    torch.testing.assert_close(private.weight_norm(v, g), v * g / norms)
+    assert torch.autograd.gradcheck(private.weight_norm, (v.requires_grad_(), g.requires_grad_()))
+
+
 def test_turned_product():
     assert private.has_turned_product()
     x, w = torch.randn(5, 7), torch.randn(7, 3)

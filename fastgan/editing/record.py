@@ -204,7 +204,9 @@ def _write(
                 )
     means = torch.stack(distances).mean(1)
     with complete(folder / "distances.svg") as temporary:
-        temporary.write_text(chart(steps, {"perceptual": means[:, 0].tolist(), "error": means[:, 1].tolist()}), "utf-8")
+        temporary.write_text(
+            chart(steps, {"perceptual": means[:, 0].tolist(), "error": means[:, 1].tolist()}), encoding="utf-8"
+        )
 
 
 def _tiled(images: torch.Tensor) -> torch.Tensor:

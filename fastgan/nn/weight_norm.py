@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from fastgan._torch_private import weight_norm
+
 __all__ = [
     "WeightNormConv1d",
     "WeightNormConv2d",
@@ -33,7 +35,7 @@ class _WeightNorm:
     @property
     def weight(self) -> torch.Tensor:
         if "weight_g" in self._parameters:
-            return torch._weight_norm(self.weight_v, self.weight_g, 0)
+            return weight_norm(self.weight_v, self.weight_g)
         return self.__getattr__("weight")
 
     def fold(self) -> None:
@@ -59,7 +61,7 @@ class _WeightNorm:
         if "weight_g" in self._parameters:
             rename(("weight",), factors, normed)
         else:
-            rename(normed, lambda g, v: (torch._weight_norm(v, g, 0),), ("weight",))
+            rename(normed, lambda g, v: (weight_norm(v, g),), ("weight",))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

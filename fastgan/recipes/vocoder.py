@@ -169,6 +169,7 @@ class Vocoder(Recipe):
     metrics = METRICS
     headline = ("pesq", "stoi", "mel-l1")
     sample_options = ("separate", "input", "mel")
+    dynamic = "torch's Fourier transforms of windows ask the host about them"
     whole_generator = "its networks are small, and the recordings that its samples show are kept with them"
 
     def __init__(self, config: VocoderConfig, data: dict[str, Any]):

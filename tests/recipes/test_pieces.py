@@ -86,14 +86,19 @@ def updates(recipe, options, data, out, pieces, monkeypatch, dataset=None):
     return found
 
 
-def same(whole, parts):
+# torch sums the gradient of a convolution's bias over 10^5 places of a spectrogram one after the other: 4e-5 of it in float32 (in
+# float64 pieces and whole agree to 1e-16).
+ROUNDING = {"vocoder": 1e-4}
+
+
+def same(whole, parts, rounding=2e-5):
     assert len(whole) == len(parts)
     for (values, gradients, buffers), (other_values, others, other_buffers) in zip(whole, parts, strict=True):
         torch.testing.assert_close(other_values, values, rtol=2e-5, atol=2e-6)
         torch.testing.assert_close(other_buffers, buffers, rtol=2e-5, atol=2e-6)
         # Sums over images cancel: what is rounded is measured by the largest gradient.
         scale = max(float(g.abs().max()) for g in gradients if g is not None)
-        torch.testing.assert_close(others, gradients, rtol=0, atol=2e-5 * scale)
+        torch.testing.assert_close(others, gradients, rtol=0, atol=rounding * scale)
 
 
 @pytest.mark.parametrize(("name", "option", "pieces"), CASES)
@@ -108,7 +113,7 @@ def test_pieces_are_the_whole_or_refused(name, option, pieces, data, tmp_path, m
         assert not (tmp_path / "parts").exists()
         return
     whole = updates(*given, tmp_path / "whole", 1, monkeypatch)
-    same(whole, updates(*given, tmp_path / "parts", pieces, monkeypatch))
+    same(whole, updates(*given, tmp_path / "parts", pieces, monkeypatch), ROUNDING.get(name, 2e-5))
 
 
 class Memory(nn.Module):

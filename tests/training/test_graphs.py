@@ -33,7 +33,7 @@ RECIPES = {
     "cyclegan": {"batch_size": 2, "width": 4, "layers": 1, "blocks": 1, "pool": 0},
 }
 GRAPHS = {"stylegan2": 4, "stylegan3": 4}  # of two kinds of updates unless given; stylegan3 ends its blur in step 6
-DYNAMIC = {"mle", "seqgan", "relgan", "realesrgan"}
+DYNAMIC = {"mle", "seqgan", "relgan", "realesrgan", "vocoder"}
 
 
 def on_the_cpu(monkeypatch, warm_up=2):
