@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING
 from fastgan._allocator import tune_cpu_allocator
 
 if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checker sees it
-    from fastgan import data, editing, export, losses, media, metrics, models, nn, ops, patch, recipes, training
+    from fastgan import (
+        data,
+        editing,
+        export,
+        losses,
+        media,
+        metrics,
+        models,
+        nn,
+        ops,
+        patch,
+        recipes,
+        sharing,
+        training,
+    )
     from fastgan.patch import PatchReport, accelerate, patch_ops, patched, unpatch
     from fastgan.runs import Run, run
 
@@ -31,6 +45,7 @@ __all__ = [
     "patched",
     "recipes",
     "run",
+    "sharing",
     "training",
     "tune_cpu_allocator",
     "unpatch",

@@ -18,6 +18,7 @@ from fastgan.patch import accelerate, unpatch
 from fastgan.sizes import sides
 
 FPS = 30
+PACKED = "model.safetensors"  # of a folder that is shared
 MOST_FRAMES = 10_000  # of a walk: five minutes and a half
 MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
 
@@ -25,19 +26,26 @@ MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
 def load_generator(
     path: str | Path, device: str | torch.device = "cpu", recipe: Any = None
 ) -> tuple[Any, dict[str, torch.nn.Module]]:
-    """(recipe, networks) of a run's folder, of a checkpoint in it, or of a file that `fastgan convert` wrote; the networks are
-    those that samples are drawn from, by name, in eval mode. recipe: as in `fastgan.recipes.load_run`.
+    """(recipe, networks) of a run's folder, of a checkpoint in it, of a file that `fastgan convert` wrote, or of what `fastgan
+    pull` fetched; the networks are those that samples are drawn from, by name, in eval mode. recipe: as in
+    `fastgan.recipes.load_run`.
 
     Raises ValueError that says what is there instead, and what those two raise.
     """
     from fastgan import convert, recipes
+    from fastgan.recipes.packed import load_packed
 
     path = Path(path)
+    if (path / PACKED).is_file():
+        path /= PACKED
     if not path.exists():
         raise ValueError(
-            f"{path}: no such file or folder; expected a run, as fastgan train makes it, or a .safetensors"
+            f"{path}: no such file or folder; expected a run, as fastgan train makes it, a .safetensors, or a folder of fastgan"
+            " pull"
         )
     if path.suffix == ".safetensors" and not path.is_dir():
+        if (found := load_packed(path, device, recipe)) is not None:
+            return found
         if recipe is not None:
             raise ValueError(f"--recipe {recipe} is for a run's folder: {path} says itself which network it holds")
         return convert.load(path, device)

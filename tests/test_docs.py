@@ -35,6 +35,8 @@ ELSEWHERE = {
     "emoji-up": "tests/recipes/test_realesrgan.py: drawing the emoji larger takes a minute",
     "--log wandb": "tests/training/test_loggers.py",
     "--log trackio": "the same",
+    "hf auth login": "no network in tests; tests/sharing/test_sharing.py has a hub of its own",
+    "me/emoji-dcgan": "the same",
     "--graphs": "tests/training/test_graphs.py; refused without a GPU",
     "pip install": ".ci/run and .ci/packaging",
     "--preset paper": "networks of papers take hours; tests/recipes/test_presets.py",

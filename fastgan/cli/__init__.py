@@ -16,6 +16,7 @@ from fastgan.cli.export import export
 from fastgan.cli.info import info
 from fastgan.cli.options import UsageError, as_options, speak_of
 from fastgan.cli.sample import sample
+from fastgan.cli.share import pull, push
 from fastgan.cli.train import train
 from fastgan.names import did_you_mean
 from fastgan.training.signals import number_of, stopping
@@ -28,6 +29,8 @@ COMMANDS = {
     "project": project,
     "directions": directions,
     "export": export,
+    "push": push,
+    "pull": pull,
     "data": data,
     "info": info,
     "completion": completion,
@@ -50,6 +53,8 @@ more
   fastgan directions RUN                 find ways to change pictures; fastgan sample RUN --direction 0 shows one
   fastgan convert IN.pkl OUT.safetensors other projects' checkpoints, read without running their code
   fastgan export RUN OUT.onnx            for ONNX Runtime, OpenVINO, torch.export or AOTInductor
+  fastgan push RUN FOLDER|user/name      share a generator with its card, here or on huggingface.co
+  fastgan pull user/name                 fetch one from there
   fastgan completion bash|zsh|fish       commands and options at the Tab key
   fastgan COMMAND --help                 all options of a command; fastgan --version"""
 

@@ -36,6 +36,7 @@ def _words() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     from fastgan.cli.export import Options as Export
     from fastgan.cli.options import of_setting, of_words
     from fastgan.cli.sample import Options as Sample
+    from fastgan.cli.share import Pull, Push
     from fastgan.cli.train import words_of
     from fastgan.data import names
     from fastgan.data.text import TEXT_NAMES
@@ -49,6 +50,8 @@ def _words() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         "project": Project,
         "directions": Find,
         "export": Export,
+        "push": Push,
+        "pull": Pull,
         "data prepare": Prepare,
     }
     known = {name: arguments(config) for name, config in classes.items()}

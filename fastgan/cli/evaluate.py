@@ -45,7 +45,7 @@ def evaluate(argv: list[str]) -> int:
     from fastgan.files import complete, writable
     from fastgan.metrics import suite
     from fastgan.recipes import find_run, load_run, read_run
-    from fastgan.training.checkpoint import CheckpointError
+    from fastgan.training.checkpoint import CheckpointError, load_checkpoint
     from fastgan.training.distributed import find_device
 
     options = parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
@@ -57,6 +57,7 @@ def evaluate(argv: list[str]) -> int:
         raise UsageError(f"{options.run}: no such folder; expected a run, as fastgan train makes it")
     try:
         recipe, networks = load_run(options.run, device, options.recipe)
+        step = load_checkpoint(options.run).step
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     run = dataclasses.asdict(read_run(options.run, type(recipe)).run)
@@ -87,7 +88,7 @@ def evaluate(argv: list[str]) -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with complete(out) as temporary:
-            found = {"samples": options.samples} | ({"notes": notes} if notes else {}) | columns
+            found = {"samples": options.samples, "step": step} | ({"notes": notes} if notes else {}) | columns
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         print(

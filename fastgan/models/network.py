@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from fastgan.fields import brief
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Network(nn.Module):
@@ -20,6 +26,26 @@ class Network(nn.Module):
         lines = [f"{family}.{type(self).__name__}({options}: {_parameters(self)}"]
         lines += [f"  {name}: {type(part).__name__}, {_parameters(part)}" for name, part in self.named_children()]
         return "\n".join(lines)
+
+    @classmethod
+    def from_pretrained(
+        cls, where: str | Path, device: str | torch.device = "cpu", *, revision: str | None = None
+    ) -> Self:
+        """The network of this class in a shared folder, or in user/name on huggingface.co, in eval mode:
+
+            generator = fastgan.models.dcgan.Generator.from_pretrained("me/emoji-dcgan")
+
+        Nothing in the files is executed (`fastgan.sharing.load`, whose errors these are). Raises ValueError where there is no
+        network of this class.
+        """
+        from fastgan import sharing
+
+        networks = sharing.load(where, device, revision=revision)[1]
+        for network in networks.values():
+            if isinstance(network, cls):
+                return network
+        held = ", ".join(f"{type(n).__module__}.{type(n).__name__}" for n in networks.values())
+        raise ValueError(f"{where} holds {held}, no {cls.__module__}.{cls.__name__}")
 
 
 def _parameters(module: nn.Module) -> str:

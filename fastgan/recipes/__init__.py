@@ -132,7 +132,7 @@ def read_run(path: str | Path, recipe: type[Recipe] | str | None = None) -> Save
     folder = find_run(path)
     saved, where = read_config(folder), folder / "config.json"
     try:
-        kind = _trusted(saved["recipe"], recipe)
+        kind = trusted(saved["recipe"], recipe)
         config = fields.build(kind.Config, saved["config"], f"{where}: config")
         run = read_options(kind, saved["run"], f"{where}: run")
         check_options(kind, config, run)
@@ -144,7 +144,7 @@ def read_run(path: str | Path, recipe: type[Recipe] | str | None = None) -> Save
         raise ValueError(f"{where}: {error}") from error
 
 
-def _trusted(name: str, recipe: type[Recipe] | str | None) -> type[Recipe]:
+def trusted(name: str, recipe: type[Recipe] | str | None) -> type[Recipe]:
     """The class of a run whose config.json names `name`: a registered one, or the one that the caller names."""
     if recipe is None:
         if name not in RECIPES and not RECIPES.typed(name):

@@ -40,11 +40,13 @@ def naming(where: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def within(tensors: Iterable[torch.Tensor], where: str) -> Iterator[None]:
+def within(
+    tensors: Iterable[torch.Tensor], where: str, spare: tuple[int, int] = (SPARE_ELEMENTS, SPARE_TENSORS)
+) -> Iterator[None]:
     """Networks are made on the meta device, which has shapes and no memory; BadFile as soon as they have more elements or
-    tensors than twice those of `tensors`, and as `naming`."""
+    tensors than twice those of `tensors` and `spare`, and as `naming`."""
     elements, count = total(tensors)
-    left = [2 * elements + SPARE_ELEMENTS, 2 * count + SPARE_TENSORS]
+    left = [2 * elements + spare[0], 2 * count + spare[1]]
     end = time.thread_time() + SECONDS
 
     def register(_, name: str, value) -> None:
