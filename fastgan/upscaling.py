@@ -114,6 +114,24 @@ def for_channels(upscale: Upscale, channels: int) -> Upscale:
     return all_channels
 
 
+def upscale_picture(recipe, networks: dict, image: torch.Tensor, tile: int = 256, overlap: int = 16) -> torch.Tensor:
+    """image, uint8 or uint16 [C, H, W] with 1 to 4 channels -> [C, scale H, scale W], by a recipe or converted network with
+    `upscale` and `scale`. ValueError for a network of other channels than 1 or 3, and as `tiled` raises it."""
+    channels = _check_channels(recipe)
+    multiple = getattr(recipe, "multiple", None) or getattr(networks["generator"], "unshuffle", 1)
+    enlarge = for_channels(lambda x: recipe.upscale(networks, x), channels)
+    return tiled(enlarge, image, recipe.scale, tile, overlap, multiple)
+
+
+def _check_channels(recipe) -> int:
+    channels = recipe.data["channels"]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"--input: the network was trained on {channels} channels, and pictures are enlarged by 1 or 3"
+        )
+    return channels
+
+
 def upscale_folder(recipe, networks: dict, source: str, out: Path, tile: int = 256, overlap: int = 16) -> int:
     """Enlarges every picture of folder or zip `source` by a recipe or converted network with `upscale` and `scale`, and writes
     PNGs in folder `out` by the same names (`target_names`); returns how many. Alpha and 16 bits stay.
@@ -132,18 +150,12 @@ def upscale_folder(recipe, networks: dict, source: str, out: Path, tile: int = 2
         raise FileExistsError(
             f"{out} already holds {there[0]}, one of {len(there)} files to write: choose another --out"
         )
-    channels = recipe.data["channels"]
-    if channels not in (1, 3):
-        raise ValueError(
-            f"--input: the network was trained on {channels} channels, and pictures are enlarged by 1 or 3"
-        )
-    multiple = getattr(recipe, "multiple", None) or getattr(networks["generator"], "unshuffle", 1)
-    enlarge = for_channels(lambda x: recipe.upscale(networks, x), channels)
+    _check_channels(recipe)
     for key, name in zip(files.keys, names, strict=True):
         try:
             image = read_exact(files.read(key, _MEMBER_LIMIT))
         except (OSError, ValueError, SyntaxError) as error:
             raise ValueError(f"{source}: {key}: {error}") from error
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        write_png(tiled(enlarge, image, recipe.scale, tile, overlap, multiple), out / name)
+        write_png(upscale_picture(recipe, networks, image, tile, overlap), out / name)
     return len(names)

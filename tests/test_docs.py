@@ -38,6 +38,7 @@ ELSEWHERE = {
     "hf auth login": "no network in tests; tests/sharing/test_sharing.py has a hub of its own",
     "me/emoji-dcgan": "the same",
     "--graphs": "tests/training/test_graphs.py; refused without a GPU",
+    "fastgan explore": "tests/explore: it goes on until it is stopped",
     "pip install": ".ci/run and .ci/packaging",
     "--preset paper": "networks of papers take hours; tests/recipes/test_presets.py",
     "mypackage": "no such package is installed; tests/test_registry.py",

@@ -12,6 +12,7 @@ from fastgan.cli.convert import convert
 from fastgan.cli.data import data
 from fastgan.cli.edit import directions, project
 from fastgan.cli.evaluate import evaluate
+from fastgan.cli.explore import explore
 from fastgan.cli.export import export
 from fastgan.cli.info import info
 from fastgan.cli.options import UsageError, as_options, speak_of
@@ -28,6 +29,7 @@ COMMANDS = {
     "convert": convert,
     "project": project,
     "directions": directions,
+    "explore": explore,
     "export": export,
     "push": push,
     "pull": pull,
@@ -51,6 +53,7 @@ more
   fastgan train --help                   the recipes: what each is for, and how long it takes
   fastgan project RUN IMAGE...           find the latents of pictures
   fastgan directions RUN                 find ways to change pictures; fastgan sample RUN --direction 0 shows one
+  fastgan explore RUN                    the generator in the browser: sliders, projection, a training's newest samples
   fastgan convert IN.pkl OUT.safetensors other projects' checkpoints, read without running their code
   fastgan export RUN OUT.onnx            for ONNX Runtime, OpenVINO, torch.export or AOTInductor
   fastgan push RUN FOLDER|user/name      share a generator with its card, here or on huggingface.co

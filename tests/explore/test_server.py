@@ -1,0 +1,158 @@
+"""The page over HTTP: what it answers, what it refuses, and that no file of the machine can be read through it."""
+
+import contextlib
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+from saved_runs import write_run
+from uploads import bomb, encoded
+
+pytest.importorskip("gradio", reason="gradio is not installed")
+gradio_client = pytest.importorskip("gradio_client")
+
+from fastgan.explore import Explored, serve  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    torch.manual_seed(1)
+    return write_run(tmp_path_factory.mktemp("somewhere") / "tiny", "stylegan2")
+
+
+@pytest.fixture(scope="module")
+def url(run):
+    with serve(Explored.load(run), steps=2) as address:
+        yield address.rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    return gradio_client.Client(url, verbose=False)
+
+
+def get(address, data=None, **headers):
+    """(status, body)."""
+    request = urllib.request.Request(address, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def controls(url, **changed):
+    """The values of "draw", as the page has them at first."""
+    config = json.loads(get(f"{url}/config")[1])
+    draw = next(d for d in config["dependencies"] if d["api_name"] == "draw")
+    parts = {part["id"]: part for part in config["components"]}
+    shown = [parts[i] for i in draw["inputs"] if parts[i]["type"] != "state"]
+    return [changed.get(part["props"].get("elem_id"), part["props"].get("value")) for part in shown]
+
+
+def test_a_slider_changes_the_picture(url, client):
+    def drawn(**changed):
+        return re.search(
+            r'^<figure><img[^>]* src="([^"]+)', client.predict(*controls(url, **changed), api_name="/draw")
+        )[1]
+
+    first = drawn()
+    assert drawn() == first
+    for name, value in (("seed", 3), ("blend", 0.5), ("direction-0", 3.0)):
+        assert drawn(**{name: value}) != first
+    with pytest.raises(gradio_client.exceptions.AppError, match="seed is 9999999999, expected a whole number"):
+        client.predict(*controls(url, seed=9999999999), api_name="/draw")
+
+
+def test_a_picture_is_projected(client, tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded())
+    shown = client.predict(gradio_client.handle_file(str(tmp_path / "x.png")), -1, api_name="/project")
+    assert "step 2 of 2" in shown and "projected.safetensors" in shown
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("bomb.png", bomb(60_000, 60_000), "too many pixels"),
+        ("large.png", bomb(5000, 5000), "5000x5000 pixels"),
+        ("text.png", b"hello", "no picture that is read here"),
+        ("text.txt", b"hello", "no picture that is read here"),
+    ],
+)
+def test_a_hostile_upload_is_refused(client, tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(gradio_client.exceptions.AppError, match=message):
+        client.predict(gradio_client.handle_file(str(tmp_path / name)), -1, api_name="/project")
+
+
+@pytest.mark.parametrize(
+    "place", ["/etc/passwd", "../../../etc/passwd", "http://127.0.0.1:9/x.png", "file:///etc/passwd"]
+)
+@pytest.mark.parametrize("kind", ["project", "draw"])
+def test_a_path_instead_of_an_upload_is_refused(url, client, place, kind):
+    """As no client of gradio's would send it."""
+    config = json.loads(get(f"{url}/config")[1])
+    number = next(d["id"] for d in config["dependencies"] if d["api_name"] == kind)
+    file = {"path": place, "meta": {"_type": "gradio.FileData"}, "orig_name": "x.png"}
+    values = [file, -1] if kind == "project" else [None, file, *controls(url)[1:]]
+    session = f"s{abs(hash((place, kind)))}"
+    body = json.dumps({"data": values, "fn_index": number, "session_hash": session}).encode()
+    status, _ = get(f"{url}/gradio_api/queue/join", body, **{"Content-Type": "application/json"})
+    assert status == 200
+    with urllib.request.urlopen(f"{url}/gradio_api/queue/data?session_hash={session}", timeout=30) as stream:
+        events = [json.loads(line[5:]) for line in stream if line.startswith(b"data:")]
+    (done,) = [event for event in events if event["msg"] == "process_completed"]
+    assert not done["success"] and "root:" not in json.dumps(events)
+
+
+def test_no_file_has_an_address(url, run, client):
+    for path in ("/etc/passwd", run / "config.json", __file__, "http://127.0.0.1:9/x"):
+        for way in (
+            "gradio_api/file=",
+            "file=",
+            "gradio_api/file/",
+            "gradio_api/proxy=",
+            "static/",
+            "assets/",
+            "svelte/",
+        ):
+            status, body = get(f"{url}/{way}{path}")
+            assert status in (403, 404) and "root:" not in body and "recipe" not in body, (way, path)
+    for path in ("static/../../../../etc/passwd", "static/%2e%2e/%2e%2e/routes.py", "assets/..%2f..%2f..%2froutes.py"):
+        assert get(f"{url}/{path}")[0] in (403, 404)
+    for path in (
+        "monitoring",
+        "docs",
+        "openapi.json",
+        "gradio_api/runs",
+        "gradio_api/vibe-code/",
+        "gradio_api/run/draw",
+    ):
+        assert get(f"{url}/{path}")[0] == 404
+    for path in ("", "/config", "/gradio_api/info"):
+        status, body = get(url + path)
+        assert status == 200 and str(run.parent) not in body
+
+
+def test_who_may_ask_and_how_much(url):
+    assert get(url, Host="evil.example")[0] == 403
+    assert get(url, Host="localhost:1")[0] == 200
+    much = b"x" * (17 << 20)
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    with contextlib.suppress(urllib.error.URLError):  # the connection may end before all was sent
+        assert get(f"{url}/gradio_api/upload", much, **kind)[0] == 413
+    with urllib.request.urlopen(url) as answer:
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self' data: blob:;")
+
+
+def test_nothing_is_left(run, monkeypatch):
+    monkeypatch.setenv("GRADIO_ALLOWED_PATHS", "/")
+    before = dict(os.environ)
+    with serve(Explored.load(run)):
+        folder = os.environ["GRADIO_TEMP_DIR"]
+        assert os.path.isdir(folder) and "GRADIO_ALLOWED_PATHS" not in os.environ
+    assert not os.path.exists(folder) and dict(os.environ) == before
