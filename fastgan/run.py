@@ -1,13 +1,23 @@
 """`python -m fastgan.run [--accelerate] script.py ...`: a program of others, its operations replaced, without an edit.
 
 Python is started anew on the program, with the folder of fastgan's hook on PYTHONPATH; the processes that it starts are patched
-likewise. (`fastgan.run` in Python is another thing: it trains.)
+likewise. In Python `fastgan.run(...)` trains (`fastgan.runs.run`), also where this module was imported.
 """
 
 import os
 import sys
+import types
 
 import fastgan
+
+
+class _Run(types.ModuleType):
+    """An import of the module makes it the attribute `run` of fastgan, where the function was."""
+
+    def __call__(self, *given, **options):
+        from fastgan.runs import run
+
+        return run(*given, **options)
 
 USAGE = """\
 usage: python -m fastgan.run [--accelerate] SCRIPT.py [ARGUMENTS ...]
@@ -43,3 +53,5 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
+if __name__ in sys.modules:
+    sys.modules[__name__].__class__ = _Run

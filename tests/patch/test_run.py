@@ -114,3 +114,10 @@ def test_wrong_commands(arguments, capsys):
     assert run.main(arguments) == 2 and capsys.readouterr().err
     assert run.main(["--help"]) == 0 and "--accelerate" in capsys.readouterr().out
     assert callable(fastgan.run)
+
+
+def test_the_module_trains_when_called():
+    """`import fastgan.run` makes the module the attribute that `fastgan.run("dcgan", ...)` looks up."""
+    code = "import fastgan.run, fastgan; assert fastgan.run.main; fastgan.run('nothing')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "unknown recipe" in done.stderr or "'nothing'" in done.stderr.splitlines()[-1]
