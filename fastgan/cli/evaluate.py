@@ -19,9 +19,9 @@ class Options:
     samples: int = 2000
     """How many samples to draw."""
     metrics: str | None = None
-    """Compute only these, separated by commas: fd (fid with --extractor inception), kid, prdc, is, ppl, eq; bleu, self-bleu,
-    distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; those of your own that the recipe's code or a package
-    registers; or how names of figures begin. Default: all that the recipe lists and that can be computed."""
+    """Compute only these, separated by commas: fd (fid with --extractor inception), fd-inf, kid, prdc, is, ppl, eq; bleu,
+    self-bleu, distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; those of your own that the recipe's code or a
+    package registers; or how names of figures begin. Default: all that the recipe lists and that can be computed."""
     extractor: str = "efflite0"
     """Features of images: efflite0 (works offline), inception, which FID is named for, or one of your own: a registered
     name, mypackage.features:make or path/mine.py:make."""

@@ -116,6 +116,31 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap)
 
 
+def frechet_infinity(real: Statistics, rows: torch.Tensor) -> float:
+    """The Fréchet distance d of `real` and infinitely many samples, from features `rows` [N, D] of N of them.
+
+    Of n samples it is too large by c/n, to first order, with another c for each generator (Chong and Forsyth, "Effectively
+    Unbiased FID and Inception Score", 2020). The straight line in 1/n through all N and through halves of them, whose two
+    distances are averaged, is taken to its end: 2 d(N) - d(N/2). It may fall below 0; what the number of real images adds stays
+    in it. Further points, at N/3 and N/4, brought the next order's error with them and scattered no less (16 features, 4 to
+    20 samples a feature).
+
+    Raises ValueError for fewer than 4 D rows.
+    """
+    if len(rows) < 4 * rows.shape[1]:
+        raise ValueError(
+            f"{len(rows)} samples are too few to extrapolate from, expected at least {4 * rows.shape[1]}, 4 for each feature"
+        )
+
+    def distance(part: torch.Tensor) -> float:
+        seen = Statistics(part.shape[1])
+        seen.update(part)
+        return frechet_distance(real, seen)
+
+    first, second = rows.tensor_split(2)
+    return 2 * distance(rows) - (distance(first) + distance(second)) / 2
+
+
 def _root(covariance: torch.Tensor) -> torch.Tensor:
     """The symmetric square root of a positive semi-definite matrix."""
     values, vectors = torch.linalg.eigh(covariance)

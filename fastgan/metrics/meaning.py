@@ -18,6 +18,7 @@ _FEATURES = {
     "fd": Meaning(
         "lower", "distance of Gaussians fitted to the features, 0: the same; no FID, which has other features"
     ),
+    "fd-inf": Meaning("lower", "the same, extrapolated to infinitely many samples; may be a little below 0"),
     "kid": Meaning(
         "lower", "kernel distance of the features, about 0: the same; unbiased, so a few hundred samples will do"
     ),
@@ -30,6 +31,7 @@ _FEATURES = {
 }
 MEANINGS = _FEATURES | {
     "fid": Meaning("lower", "FID, 0: the same; to be compared at one number of samples and one data set alone"),
+    "fid-inf": Meaning("lower", "FID extrapolated to infinitely many samples; may be a little below 0"),
     "eq_t": Meaning("higher", "decibels: how exactly an image follows a translation"),
     "eq_r": Meaning("higher", "decibels: how exactly an image follows a rotation"),
     "l1": Meaning("lower", f"mean difference from the true counterpart, {_RANGE}"),

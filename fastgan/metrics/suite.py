@@ -61,6 +61,7 @@ _SETS = ("real", "fake")
 TABLE = (
     # Of images: real, fake are `images.Features`; of a generator with styles: `latent`.
     Row("fd", ("fd",), _SETS, lambda real, fake: [fid.frechet_distance(real.statistics, fake.statistics)], 2),
+    Row("fd-inf", ("fd-inf",), _SETS, lambda real, fake: [fid.frechet_infinity(real.statistics, fake.rows)], 5120),
     Row("kid", ("kid",), _SETS, lambda real, fake: kid.kernel_distance(real.rows, fake.rows)[:1], 2),
     Row("prdc", prdc.PRDC._fields, _SETS, lambda real, fake: prdc.prdc(real.rows, fake.rows), 6),
     Row("is", ("is",), ("fake",), lambda fake: _inception_score(fake.logits), 10),
@@ -147,8 +148,9 @@ _ABSENT = {
 
 
 def rows(names: Iterable[str], extractor: str | None = None, asked: Iterable[str] | None = ()) -> list[Row]:
-    """The rows of these names, and of those that users registered the ones that are `asked` for. What is computed from features
-    is named for their `extractor`: fd_efflite0; by the published Inception network ("inception") it is fid, kid, ...
+    """The rows of these names, and of those that users registered the ones that are `asked` for; fd-inf, which takes thrice as
+    long as fd, where there is fd and it is asked for. What is computed from features is named for their `extractor`:
+    fd_efflite0; by the published Inception network ("inception") it is fid, kid, ...
 
     Raises ValueError for a name that nobody registered, or where it stands for no row.
     """
@@ -156,6 +158,8 @@ def rows(names: Iterable[str], extractor: str | None = None, asked: Iterable[str
     names = (
         [*names, *(name for name in METRICS.added() if name.lower() in asked and name not in names)] if asked else names
     )
+    if "fd" in names and any(word.startswith(("fd-inf", "fid-inf")) for word in asked):
+        names = [*names, "fd-inf"]
     return [_named(_row(name), extractor) for name in names]
 
 
@@ -179,7 +183,10 @@ def _named(row: Row, extractor: str | None) -> Row:
         return row
     if extractor != "inception":
         return row._replace(figures=tuple(f"{figure}_{extractor}" for figure in row.figures))
-    return row._replace(name="fid", figures=("fid",)) if row.name == "fd" else row
+    if row.name == "fd":
+        return row._replace(name="fid", figures=("fid",))
+    # 4 samples for each of 2,048 features, where efflite0 has 1,280.
+    return row._replace(name="fid-inf", figures=("fid-inf",), least=8192) if row.name == "fd-inf" else row
 
 
 Choice = list[tuple[Row, tuple[str, ...]]]
