@@ -108,9 +108,11 @@ def _edit(page: Any, explored: Explored, steps: int) -> None:
                 back = gr.Button("Back to the seed")
     controls = [seed, other, blend, truncation, label, layers, *sliders]
 
+    def own_class(label):
+        return None if label in (None, -1) else label
+
     def latents(kept, seed, other, blend, truncation, label, layers, *strengths):
-        own = None if label in (None, -1) else label
-        choice = Choice(seed, other, blend, tuple(layers or ()), truncation, own, strengths)
+        choice = Choice(seed, other, blend, tuple(layers or ()), truncation, own_class(label), strengths)
         return drawing.chosen(editor, choice, directions, kept)
 
     def show(kept, *values) -> str:
@@ -119,12 +121,12 @@ def _edit(page: Any, explored: Explored, steps: int) -> None:
             name = f"seed-{values[0]}" if kept is None else "projected"
             return drawing.picture(editor.images(made)[0], name, editor.recipe.data, made)
 
-    def project(content, label):
+    def project(content, seed, label):
         with told():
             if content is None:
                 return
             image = pictures.to_project(editor, content)
-            labels = editor.labels([0], max(label or 0, 0)) if editor.classes else None
+            labels = editor.labels([drawing.check_seed(seed)], own_class(label))
             for step in editing.project(editor, image, steps, labels=labels, every=max(1, steps // 20)):
                 made, note = (
                     editor.images(step.latents)[0],
@@ -134,7 +136,7 @@ def _edit(page: Any, explored: Explored, steps: int) -> None:
 
     moves = [control.input for control in controls]
     gr.on([page.load, *moves], show, [found, *controls], shown, api_name="draw", trigger_mode="always_last", **_ONE)
-    going = upload.upload(project, [upload, label], [found, shown], api_name="project", **_ONE)
+    going = upload.upload(project, [upload, seed, label], [found, shown], api_name="project", **_ONE)
     stop.click(None, cancels=[going])
     back.click(lambda: (None, None), None, [found, upload], cancels=[going]).then(
         show, [found, *controls], shown, **_ONE

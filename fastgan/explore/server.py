@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 
@@ -29,8 +30,9 @@ _POLICY = (
 
 
 class Guard:
-    """An ASGI application around `app`: unknown paths are not found, requests too large are refused, and of an address on this
-    machine other names are refused too, else a page elsewhere could give its own name that address (DNS rebinding)."""
+    """An ASGI application around `app`. Unknown paths are not found, requests too large are refused. So are, of an address on
+    this machine, other names and pages of other origins: a page elsewhere could give its own name that address (DNS
+    rebinding), or send forms to it."""
 
     def __init__(self, app, local: bool):
         self.app, self.local = app, local
@@ -53,10 +55,10 @@ class Guard:
 
     def _refused(self, path: str, headers: dict[bytes, bytes], method: str) -> tuple[int, str] | None:
         """(status, message), or None."""
-        host = headers.get(b"host", b"").decode("latin-1").rpartition(":")[0] or headers.get(b"host", b"").decode(
-            "latin-1"
-        )
-        if self.local and host.strip("[]") not in LOCAL:
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin", b"").decode("latin-1").rpartition("//")[2]
+        name = re.sub(r":\d+$", "", host).strip("[]")
+        if self.local and (name not in LOCAL or origin not in ("", host)):
             return 403, "this page is for this machine alone"
         known = path in _PAGES or path.startswith(_UNDER) or path.removeprefix("/gradio_api/").rstrip("/") in _API
         if not known:

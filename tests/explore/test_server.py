@@ -1,5 +1,6 @@
 """The page over HTTP: what it answers, what it refuses, and that no file of the machine can be read through it."""
 
+import base64
 import contextlib
 import json
 import os
@@ -15,7 +16,16 @@ from uploads import bomb, encoded
 pytest.importorskip("gradio", reason="gradio is not installed")
 gradio_client = pytest.importorskip("gradio_client")
 
+from fastgan.editing import Latents  # noqa: E402
 from fastgan.explore import Explored, serve  # noqa: E402
+from fastgan.media import Signal  # noqa: E402
+
+
+class Tone:
+    medium, sample_columns, sample_options, data, name = Signal, (), (), {"rate": 8000}, "tone"
+
+    def sample(self, networks, seeds):
+        return torch.zeros(len(seeds), 1, 800)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def test_a_slider_changes_the_picture(url, client):
 
 def test_a_picture_is_projected(client, tmp_path):
     (tmp_path / "x.png").write_bytes(encoded())
-    shown = client.predict(gradio_client.handle_file(str(tmp_path / "x.png")), -1, api_name="/project")
+    shown = client.predict(gradio_client.handle_file(str(tmp_path / "x.png")), 0, -1, api_name="/project")
     assert "step 2 of 2" in shown and "projected.safetensors" in shown
 
 
@@ -86,7 +96,7 @@ def test_a_picture_is_projected(client, tmp_path):
 def test_a_hostile_upload_is_refused(client, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(gradio_client.exceptions.AppError, match=message):
-        client.predict(gradio_client.handle_file(str(tmp_path / name)), -1, api_name="/project")
+        client.predict(gradio_client.handle_file(str(tmp_path / name)), 0, -1, api_name="/project")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +108,7 @@ def test_a_path_instead_of_an_upload_is_refused(url, client, place, kind):
     config = json.loads(get(f"{url}/config")[1])
     number = next(d["id"] for d in config["dependencies"] if d["api_name"] == kind)
     file = {"path": place, "meta": {"_type": "gradio.FileData"}, "orig_name": "x.png"}
-    values = [file, -1] if kind == "project" else [None, file, *controls(url)[1:]]
+    values = [file, 0, -1] if kind == "project" else [None, file, *controls(url)[1:]]
     session = f"s{abs(hash((place, kind)))}"
     body = json.dumps({"data": values, "fn_index": number, "session_hash": session}).encode()
     status, _ = get(f"{url}/gradio_api/queue/join", body, **{"Content-Type": "application/json"})
@@ -140,13 +150,50 @@ def test_no_file_has_an_address(url, run, client):
 
 def test_who_may_ask_and_how_much(url):
     assert get(url, Host="evil.example")[0] == 403
-    assert get(url, Host="localhost:1")[0] == 200
+    assert get(url, Host="localhost:1")[0] == 200 and get(url, Host="[::1]:7")[0] == 200
+    assert get(url, Host="127.0.0.1.evil.example")[0] == 403 and get(url, Host="[")[0] == 403
+    assert get(url, Origin="http://evil.example")[0] == 403 and get(url, Origin="null")[0] == 403
+    assert get(url, Origin=url)[0] == 200
     much = b"x" * (17 << 20)
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     with contextlib.suppress(urllib.error.URLError):  # the connection may end before all was sent
         assert get(f"{url}/gradio_api/upload", much, **kind)[0] == 413
     with urllib.request.urlopen(url) as answer:
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'self' data: blob:;")
+
+
+def test_a_class_is_chosen_and_projected_into(tmp_path):
+    options = dict(width=4, max_width=4, group_width=2, latent=4, conditional=True)
+    images = dict(name="x", resolution=8, channels=3, num_classes=2, class_names=["cats", "dogs"])
+    run = write_run(tmp_path / "classes", "r3gan", options=(options, images))
+    (tmp_path / "x.png").write_bytes(encoded())
+    with serve(Explored.load(run), steps=1) as address:
+        client = gradio_client.Client(address, verbose=False)
+        said = {
+            name: client.predict(gradio_client.handle_file(str(tmp_path / "x.png")), 1, name, api_name="/project")
+            for name in (-1, 0, 1)
+        }
+    kept = {name: base64.b64decode(re.search(r'octet-stream;base64,([^"]+)', shown)[1]) for name, shown in said.items()}
+    for name, content in kept.items():
+        (tmp_path / "kept.safetensors").write_bytes(content)
+        assert Latents.load(tmp_path / "kept.safetensors").labels.tolist() == [1 if name == -1 else name]
+
+
+def test_other_pages(tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded())
+    with serve(Explored.load(write_run(tmp_path / "text", "mle"))) as address:
+        client = gradio_client.Client(address, verbose=False)
+        assert len(client.predict(0, 3, 0.5, api_name="/draw").split("\n")) == 3
+    explored = Explored.load(write_run(tmp_path / "pairs", "pix2pix"))
+    with serve(explored) as address:
+        client, file = gradio_client.Client(address, verbose=False), gradio_client.handle_file(str(tmp_path / "x.png"))
+        direction = next(iter(explored.recipe.generators))
+        assert client.predict(file, direction, api_name="/translate").startswith("<figure><img")
+        (tmp_path / "bomb.png").write_bytes(bomb(60_000, 60_000))
+        with pytest.raises(gradio_client.exceptions.AppError, match="too many pixels"):
+            client.predict(gradio_client.handle_file(str(tmp_path / "bomb.png")), direction, api_name="/translate")
+    with serve(Explored("sounds", Signal, Tone(), {})) as address:
+        assert "<audio controls" in gradio_client.Client(address, verbose=False).predict(4, api_name="/draw")
 
 
 def test_nothing_is_left(run, monkeypatch):
