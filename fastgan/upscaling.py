@@ -126,9 +126,7 @@ def upscale_picture(recipe, networks: dict, image: torch.Tensor, tile: int = 256
 def _check_channels(recipe) -> int:
     channels = recipe.data["channels"]
     if channels not in (1, 3):
-        raise ValueError(
-            f"--input: the network was trained on {channels} channels, and pictures are enlarged by 1 or 3"
-        )
+        raise ValueError(f"the network was trained on {channels} channels, and pictures are enlarged by 1 or 3")
     return channels
 
 
