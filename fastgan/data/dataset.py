@@ -137,6 +137,15 @@ def take(images: torch.Tensor, index: np.ndarray, flips: np.ndarray | None) -> t
     # numpy writes a mirrored view in one pass, where torch.flip would copy again (2.5x slower for 64 of 3x64x64), and
     # stays in its thread, where index_select starts an OpenMP team per worker thread beside the training's.
     source, target = images.numpy(), out.numpy()
+    mirrored = source, target
+    if images.dtype == torch.uint8 and images.shape[-1] % 8 == 0 and images.stride(-1) == 1:
+        mirrored = (
+            source.view(">u8"),
+            target.view("<u8"),
+        )  # the same bytes eight at a time: a quarter of the time at 256 px
     for row, i in enumerate(index.tolist()):
-        target[row] = source[i, :, :, ::-1] if flips is not None and flips[row] else source[i]
+        if flips is not None and flips[row]:
+            mirrored[1][row] = mirrored[0][i, :, :, ::-1]
+        else:
+            target[row] = source[i]
     return out

@@ -31,9 +31,9 @@ class Loader:
             collated by torch; no flips), or a stream.
         batch_size: samples per batch of this rank.
         seed: non-negative; the same on all ranks.
-        workers: threads that assemble batches ahead, two batches each; images share their memory, so there is nothing to
-            pickle or to fork. 0 assembles in the calling thread: a batch of 64 decoded images with flips takes 0.07 ms at
-            32 px, 0.14 at 64 and 4 at 256 (one core), so for these threads pay from about 256 px on.
+        workers: threads that assemble batches ahead, one for each and one more; images share their memory, so there is
+            nothing to pickle or to fork. 0 assembles in the calling thread: a batch of 64 decoded images with flips takes
+            0.07 ms at 32 px, 0.14 at 64 and 4 at 256 (one core), so for these threads pay from about 256 px on.
         rank, world_size: this process's shard.
         start: number of GLOBAL samples consumed so far; an indexed source continues exactly there.
         flip: mirror each image left to right with probability 1/2 (also on if ``dataset.flip``).
@@ -96,7 +96,7 @@ class Loader:
             )
         self._held: tuple[Batch, list] = ((), [])
         self._ahead: deque[Future] = deque()
-        self._depth = 2 * workers
+        self._depth = workers + 1 if workers else 0  # each more that waits is memory out of the caches
         self._reading, self._pool = (
             ThreadPoolExecutor(count, thread_name_prefix=f"fastgan-{name}") if workers else None
             for count, name in ((1, "read"), (workers, "data"))

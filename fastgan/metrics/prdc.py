@@ -4,21 +4,24 @@ Kynkäänniemi et al., "Improved Precision and Recall Metric", 2019, eq. 1-3 (pr
 Fidelity and Diversity Metrics", 2020, eq. 4-5 (density, coverage). The manifold of a set is the union of balls around its
 points, each as wide as the distance to its k-th nearest neighbour in the set; a ball holds its surface (<=).
 
-Equal distances therefore count, and must come out equal. All distances are taken from one matrix product, whose error is
-bounded; those that this bound cannot tell from the radius they are compared with are computed again, exactly.
+Equal distances therefore count, and must come out equal. All distances are taken from one matrix product in float32, whose
+error is bounded. Those that this bound cannot tell from the radius they are compared with are computed again in float64, and
+of these those that its bound cannot tell either, exactly.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
 
 from fastgan.metrics.checks import check_rows
 
-_ROWS = 1024  # rows of the distance matrix held at once: 1024 x 50,000 float64 are 410 MB
-_CHUNK = 2**17  # numbers that `_exact` works on at once: they fit a cache
+_ROWS = 1024  # rows of the distance matrix held at once: 1024 x 50,000 float32 are 205 MB
+_CHUNK = 2**17  # numbers that `_exact` and `_double` work on at once: they fit a cache
+_GATHER = 32  # a distance of two gathered rows takes as long as so many of a product
 
 
 class PRDC(NamedTuple):
@@ -40,6 +43,8 @@ def prdc(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> PRDC:
     check_rows(k + 1, real=real, fake=fake)
     sizes = (len(real), len(fake))
     both = torch.cat([real.double(), fake.to(real.device).double()])
+    # The largest becomes a half to one, by a power of two: figures stay, and no square leaves the range of float32.
+    both *= 2.0 ** -max(math.frexp(torch.linalg.vector_norm(both, math.inf).item())[1], -1000)
     number = torch.unique(both, dim=0, return_inverse=True)[1]
     sets = zip(both.split(sizes), number.split(sizes), strict=True)
     real_radius, fake_radius = (_radius(_Points.of(x, numbers), k) for x, numbers in sets)
@@ -49,11 +54,11 @@ def prdc(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> PRDC:
     recalled, covered = torch.zeros(2, len(real), dtype=torch.bool, device=both.device)
     for start in range(0, len(fake), _ROWS):
         part = fake[start : start + _ROWS]
-        distance = _distance(part, real)
+        distance = _distance(part.norms, part.near, real.norms, real.near)
         in_real = _inside(distance, part, real, real_radius)
         in_fake = _inside(distance.mT, real, part, fake_radius[start : start + _ROWS])
-        precise += int(in_real.any(1).sum())
-        inside += int(in_real.sum())
+        precise += int(in_real.any(1).count_nonzero())
+        inside += int(in_real.count_nonzero())
         covered |= in_real.any(0)
         recalled |= in_fake.any(1)
     return PRDC(
@@ -66,38 +71,50 @@ def prdc(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> PRDC:
 
 @dataclass
 class _Points:
-    """Rows `x` float64 [N, D]; `centred`: without their mean, which a product would take for digits; `norms`: the squared
-    ones of these; `number`: equal for equal rows."""
+    """Rows `x` float64 [N, D]; `centred`: without their mean, which a product would take for digits; `near`: these, as
+    products are taken of them; `norms`: the squared ones; `number`: equal for equal rows."""
 
     x: torch.Tensor
     centred: torch.Tensor
+    near: torch.Tensor
     norms: torch.Tensor
     number: torch.Tensor
 
     @classmethod
     def of(cls, x: torch.Tensor, number: torch.Tensor) -> _Points:
         centred = x - x.mean(0)
-        return cls(x, centred, centred.square().sum(1), number)
+        return cls(x, centred, centred.to(_product_dtype(x)), torch.linalg.vector_norm(centred, dim=1).square(), number)
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, rows: slice | torch.Tensor) -> _Points:
-        return _Points(self.x[rows], self.centred[rows], self.norms[rows], self.number[rows])
+        return _Points(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def _distance(a: _Points, b: _Points) -> torch.Tensor:
-    """Squared distances [A, B] to rounding, by a product: a seventh of torch.cdist's time without one."""
-    return torch.addmm(a.norms[:, None] + b.norms, a.centred, b.centred.mT, alpha=-2)
+def _product_dtype(x: torch.Tensor) -> torch.dtype:
+    """float32 where its products are sure to have all its digits: settings and GPUs may leave them fewer."""
+    exact = x.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    long = x.shape[1] > 2**16  # an error of D 2^-21 would decide little
+    return torch.float64 if long or not exact or torch.is_autocast_enabled("cpu") else torch.float32
 
 
-def _slack(points: _Points, radius: torch.Tensor) -> torch.Tensor:
-    """More than the error of `_distance` from each of `points` to what lies within or near its squared `radius`.
+def _distance(norms: torch.Tensor, x: torch.Tensor, other: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Squared distances [A, B] of rows `x` to `y` with the squared `norms` and `other`, to the rounding of their dtype, by a
+    product: a seventh of torch.cdist's time without one."""
+    return ((-2 * x) @ y.mT).add_(norms.to(x.dtype)[:, None]).add_(other.to(x.dtype))
 
-    With u = 2^-53, each of the three sums of D products is off by at most D u (|a|^2 + |b|^2) / 2 or D u |a|^2, the rest by
-    8 u (|a|^2 + |b|^2); and |b|^2 <= 2 |a|^2 + 2 |a - b|^2.
+
+def _slack(points: _Points, radius: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """More than the error of `_distance` in `dtype` from each of `points` to what lies within or near its squared `radius` r.
+
+    With u half the dtype's eps, D products summed in any order are off by at most 1.01 D u |a| |b|, and taken twice; all else
+    by 7 u (|a|^2 + |b|^2); and |b| <= |a| + r^(1/2), |b|^2 <= 2 |a|^2 + 2 r. D u r is the error of a sum of D squares. 2^-100
+    stands for what is rounded to zero.
     """
-    return (points.x.shape[1] + 8) * 2.0**-52 * 4 * (points.norms + radius.clamp(min=0))
+    radius = radius.double().clamp(min=0)
+    size = points.norms + (points.norms * radius).sqrt() + radius / 2 + 2.0**-100
+    return (points.x.shape[1] + 24) * 1.1 * torch.finfo(dtype).eps * size
 
 
 def _radius(points: _Points, k: int) -> torch.Tensor:
@@ -106,24 +123,53 @@ def _radius(points: _Points, k: int) -> torch.Tensor:
     copies = points.number.bincount()[points.number]
     for rows in (copies <= k).nonzero()[:, 0].split(_ROWS):  # the others have their k-th neighbour at distance 0
         part = points[rows]
-        distance = _distance(part, points)
-        radius = distance.topk(k + 1, largest=False).values[:, k]  # a row's nearest is itself
-        slack = 2 * _slack(part, radius)
-        low, high = (radius - slack)[:, None], (radius + slack)[:, None]
+        distance = _distance(part.norms, part.near, points.norms, points.near)
+        nearest = distance.topk(k + 1, largest=False).values  # a row's nearest is itself
+        slack = 2 * _slack(part, nearest[:, k], distance.dtype)
+        low, high = (nearest[:, k] + s for s in (-slack, slack))
+        low, high = (limit[:, None].to(distance.dtype) for limit in (low, high))
         row, column = ((distance >= low) & (distance <= high)).nonzero(as_tuple=True)
-        exact, order = _exact(part, row, points, column).sort()
-        row, again = row[order].sort(stable=True)
-        first = torch.searchsorted(row, torch.arange(len(rows), device=row.device))
-        found[rows] = exact[again][first + k - (distance < low).sum(1)]
+        rank = k - (nearest < low).sum(1)
+        again = _double(distance, part, row, points, column)
+        radius = _ranked(again, row, rank)
+        slack = 2 * _slack(part, radius, again.dtype)
+        rank -= row[again < (radius - slack)[row]].bincount(minlength=len(rows))
+        close = (again - radius[row]).abs() <= slack[row]
+        row, column = row[close], column[close]
+        found[rows] = _ranked(_exact(part, row, points, column), row, rank)
     return found
+
+
+def _ranked(values: torch.Tensor, row: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
+    """Of the values of each row the one that is number `rank` by size, from 0; `row` ascends."""
+    values, order = values.sort()
+    again = row[order].sort(stable=True).indices
+    first = torch.searchsorted(row, torch.arange(len(rank), device=row.device))
+    return values[again][first + rank]
 
 
 def _inside(distance: torch.Tensor, points: _Points, centres: _Points, radius: torch.Tensor) -> torch.Tensor:
     """bool [P, C]: which of `points` lie in which ball around `centres`; `distance` [P, C] and `radius` [C] are squared."""
-    slack = _slack(centres, radius)
-    found = distance <= radius + slack
-    row, column = (found & (distance >= radius - slack)).nonzero(as_tuple=True)
-    found[row, column] = _exact(points, row, centres, column) <= radius[column]
+    slack = _slack(centres, radius, distance.dtype)
+    found = distance <= (radius + slack).to(distance.dtype)
+    row, column = (found & (distance >= (radius - slack).to(distance.dtype))).nonzero(as_tuple=True)
+    again = _double(distance, points, row, centres, column)
+    close = ((again - radius[column]).abs() <= _slack(centres, radius, again.dtype)[column]).nonzero()[:, 0]
+    again[close] = _exact(points, row[close], centres, column[close])
+    found[row, column] = again <= radius[column]
+    return found
+
+
+def _double(distance: torch.Tensor, a: _Points, rows: torch.Tensor, b: _Points, columns: torch.Tensor) -> torch.Tensor:
+    """Squared distances of a[rows] to b[columns] to the rounding of float64. `distance` [A, B]: what is known of all."""
+    if distance.dtype == torch.float64:
+        return distance[rows, columns]
+    if len(rows) * _GATHER > distance.numel():
+        return _distance(a.norms, a.centred, b.norms, b.centred)[rows, columns]
+    found = a.norms.new_empty(len(rows))
+    few = max(1, _CHUNK // a.x.shape[1])
+    for part, row, column in zip(found.split(few), rows.split(few), columns.split(few), strict=True):
+        torch.sum((a.x[row] - b.x[column]).square_(), 1, out=part)
     return found
 
 

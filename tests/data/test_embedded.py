@@ -128,6 +128,9 @@ def test_range_and_back():
     assert torch.equal(to_uint8(values.double()), pixels)
     wild = torch.tensor([-7.0, -1.004, 1.003, torch.inf, -torch.inf, torch.nan, 0.001, -0.01])
     assert to_uint8(wild).tolist() == [0, 0, 255, 255, 0, 128, 128, 126]
+    many = torch.randint(0, 256, (3, 1, 601, 607), dtype=torch.uint8)  # more than one part
+    assert torch.equal(to_float(many), many.float() / 127.5 - 1)
+    assert torch.equal(to_float(many.mT), many.mT.float() / 127.5 - 1) and to_float(many[0, 0, 0, 0]).ndim == 0
     last = to_float(pixels.contiguous(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
     with pytest.raises(TypeError, match=r"dtype torch\.float32, expected torch\.uint8"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastgan.data import ImageDataset, Loader
+from fastgan.data.dataset import take
 
 
 def dataset(n: int, size: int = 4, flip: bool = False) -> ImageDataset:
@@ -86,6 +87,20 @@ def test_flip_mirrors_about_half_and_nothing_else():
     # The coin is tossed anew in each epoch: some images come both ways.
     first, second = dict(zip(labels[:500].tolist(), mirrored[:500], strict=True)), mirrored[500:]
     assert any(first[k] != flipped for k, flipped in zip(labels[500:].tolist(), second, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+@pytest.mark.parametrize("width", [7, 8, 24])
+def test_mirrored_rows_of_any_width(dtype, width):
+    images = torch.randint(0, 256, (6, 3, 4, width)).to(dtype)
+    odd = torch.cat([torch.zeros(1, dtype=dtype), images.flatten()])[1:].view(
+        images.shape
+    )  # not at a multiple of 8 bytes
+    for source in (images, odd, images.transpose(2, 3).contiguous().transpose(2, 3), images[::2], images[..., :-1]):
+        index, flips = np.array([1, 0, 2]), np.array([True, False, True])
+        found = take(source, index, flips)
+        assert torch.equal(found[1].int(), source[0].int())
+        assert torch.equal(found[[0, 2]].int(), source[[1, 2]].int().flip(-1))
 
 
 def test_batches_are_fresh_contiguous_tensors():

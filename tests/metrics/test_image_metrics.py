@@ -193,6 +193,44 @@ def test_prdc_computes_few_distances_twice(monkeypatch):
     assert sum(pairs) == 300
 
 
+CLOUDS = {
+    "around zero": lambda n, dim: torch.randn(n, dim),
+    "positive": lambda n, dim: torch.randn(n, dim).relu(),
+    "clusters": lambda n, dim: torch.randn(3, dim)[torch.arange(n) % 3] * 300 + torch.randn(n, dim),
+    "near one": lambda n, dim: torch.randn(n, dim).double() * 1e-7 + 1,
+    "one far away": lambda n, dim: torch.cat([torch.randn(n - 1, dim), torch.full((1, dim), 1e6)]),
+}
+
+
+@pytest.mark.parametrize("kind", CLOUDS)
+@pytest.mark.parametrize("dim", [1, 3, 257])
+def test_prdc_of_products_in_float32(monkeypatch, kind, dim):
+    """Their error stays within the bound, and the figures are those of products in float64."""
+    x, y = CLOUDS[kind](150, dim).split([80, 70])
+    both = torch.cat([x, y]).double()
+    points = prdc._Points.of(both / both.abs().max(), torch.arange(150))
+    exact = (points.x[:, None] - points.x).square().sum(2)
+    found = prdc._distance(points.norms, points.near, points.norms, points.near)
+    assert found.dtype == torch.float32
+    assert bool(((found - exact).abs() <= prdc._slack(points, exact.mT, torch.float32).mT).all())
+    figures = prdc.prdc(x, y, 3)
+    monkeypatch.setattr(prdc, "_product_dtype", lambda x: torch.float64)
+    assert prdc.prdc(x, y, 3) == figures
+
+
+def test_prdc_trusts_products_of_whole_digits_only():
+    """Not under autocast, nor where float32 products were allowed fewer digits."""
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    assert prdc._product_dtype(x) == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert prdc._product_dtype(x) == torch.float64
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert prdc._product_dtype(x) == torch.float64
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_prdc_extremes():
     x = features(50, 3, 8).float()
     assert prdc.prdc(x, x) == pytest.approx((1, 1, prdc.prdc(x, x).density, 1))
