@@ -6,6 +6,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ def accelerate(
     dry_run: bool = False,
     graphs: bool = False,
     freeze: bool = False,
-    example: torch.Tensor | tuple | None = None,
+    example: torch.Tensor | tuple[Any, ...] | None = None,
 ) -> PatchReport:
     """Computes layers of `module` by fastgan's kernels, in place: instance norm, with the activation and the residual after it;
     depthwise filters that are not learnt; equalised layers; on the CPU convolutions that have a faster form. Activations write
