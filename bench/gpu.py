@@ -4,7 +4,7 @@
     times      each kernel: a CUDA graph of 20 calls over inputs of 256 MB together; ps per element, share of the copy rate
     host       what an eager call costs the CPU, beside torch's own operations on the same small tensors
     inductor   six cases beside torch.compile of their references
-    counters   one call of six kernels, for a profiler to look at
+    counters   one call of seven kernels, for a profiler to look at
 
 With --device cpu each part runs on tiny tensors, without graphs: a rehearsal, whose numbers mean nothing.
 """
@@ -38,6 +38,8 @@ class Case(NamedTuple):
 # Whatever a call needs besides x is made once, by `make`: a graph captures no copy from the CPU.
 F4, F12 = (ops.setup_filter(torch.tensor(taps)) for taps in ([1.0, 3, 3, 1], [1.0, 2, 4, 7, 9, 10, 10, 9, 7, 4, 2, 1]))
 
+K12 = ops.kaiser_sinc_filter(0.25, 0.3)
+
 
 def _upfirdn2d(f: torch.Tensor, up: int = 1, down: int = 1, padding: int = 2) -> Callable:
     def make(impl, x):
@@ -50,6 +52,12 @@ def _upfirdn2d(f: torch.Tensor, up: int = 1, down: int = 1, padding: int = 2) ->
 def _filtered_lrelu(impl, x):
     f, b = F12.to(x.device), x.new_zeros(x.shape[1])
     return lambda x: ops.filtered_lrelu(x, f, f, b, up=2, down=2, padding=10, clamp=256.0, impl=impl)
+
+
+def _filtered_snake(impl, x):
+    f = K12.to(x.device)
+    a, b = (torch.full((x.shape[1],), v, dtype=x.dtype, device=x.device) for v in (1.25, 0.5))
+    return lambda x: ops.filtered_snake(x, a, b, f, f, impl=impl)
 
 
 def _bias_act(act: str) -> Callable:
@@ -92,10 +100,12 @@ CASES = {
     "upfirdn2d down 2": Case(IMAGE, _upfirdn2d(F4, down=2), 5),
     "filtered_lrelu": Case(IMAGE, _filtered_lrelu, 8, 0.11),
     "filtered_lrelu NHWC": Case(IMAGE, _filtered_lrelu, 8, last=True),
+    "filtered_snake": Case((8, 256, 4096), _filtered_snake, 8),
     "modulated weight": Case((256, 256, 3, 3), _modulated_weight, 68, 0.7),
     "modulated_conv2d": Case(IMAGE, _modulated_conv2d),
 }
 SIX = ("bias_act lrelu", "norm_act", "grad_penalty", "upfirdn2d 4x4", "filtered_lrelu", "modulated_conv2d")
+COUNTED = (*SIX, "filtered_snake")
 
 
 def inputs(case: Case, dtype: torch.dtype, device: torch.device, count: int | None = None) -> list[torch.Tensor]:
@@ -219,12 +229,12 @@ def inductor(device: torch.device) -> dict:
 
 
 def counters(device: torch.device) -> dict:
-    for name in SIX:
+    for name in COUNTED:
         (x,) = inputs(CASES[name], torch.float32, device, count=1)
         CASES[name].make("auto", x)(x)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return {"called": list(SIX)}
+    return {"called": list(COUNTED)}
 
 
 PARTS = {f.__name__: f for f in (ceilings, times, host, inductor, counters)}

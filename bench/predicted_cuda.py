@@ -1,10 +1,13 @@
-"""The CUDA kernels' part of bench/predicted.py: the streaming FIR kernels' machine code, compiled by nvcc.
+"""The CUDA kernels' part of bench/predicted.py: the machine code of the FIR kernels for networks' filters, compiled by nvcc.
 
-What is counted is the steady state: the main loop, which takes a batch of rows from shared memory and stores what they finish.
-Not the rows before the first output, nor the columns beside a tile (for 64x64 images some 10 to 20% more). In the main loop x is
-loaded in packs or, with channels_last, one by one: two loops, of which a batch runs one, once.
+What is counted of the streaming kernels is the steady state: the main loop, which takes a batch of rows from shared memory and
+stores what they finish. Not the rows before the first output, nor the columns beside a tile (for 64x64 images 10 to 20% more). In
+the main loop x is loaded in packs or, with channels_last, one by one: two loops, of which a batch runs one, once.
+
+filtered_snake has no loop, and all of its code counts, for rows of 4096 samples: threads without outputs of their own, too.
 """
 
+import functools
 import re
 import sys
 from collections import Counter
@@ -23,7 +26,7 @@ DTYPES = {"fp32": ("If", 4), "bf16": ("IN3c108BFloat16E", 2)}
 class Case(NamedTuple):
     source: str
     kernel: str  # what follows the element type in the mangled name
-    outputs: int  # of a thread and batch: csrc/cuda's Shape
+    outputs: float  # of a thread and batch: csrc/cuda's Shape
     bytes: float  # per output, in float32
     per_element: float = 1.0  # outputs of an element of x
 
@@ -37,6 +40,14 @@ CASES = {
     "upfirdn2d up 2, 12 taps": Case("upfirdn2d_stream", _shape(2, 1, 12, flag="Lb1E"), 2 * 8 * 2, 5, 4),
     "upfirdn2d down 2": Case("upfirdn2d_stream", _shape(1, 2, 4, flag="Lb0E"), 8 // 2, 20, 0.25),
     "filtered_lrelu": Case("filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8),
+}
+
+SNAKE_SAMPLES = 4096 / (
+    3 * 192
+)  # of a row / its threads: three tiles of 171 packs, six warps each (filtered_snake_packs.cu)
+SNAKE = {
+    "filtered_snake": Case("filtered_snake_packs", "14forward_kernel", SNAKE_SAMPLES, 8),
+    "filtered_snake backward": Case("filtered_snake_packs", "15backward_kernel", SNAKE_SAMPLES, 12),
 }
 
 
@@ -53,16 +64,22 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
     import test_machine_code
     from cuda_emulation import emulated
 
-    cubins = {}
+    @functools.cache
+    def kernels(source: str) -> dict[str, sass.Code]:
+        cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{source}.cu", arch)
+        return sass.disassemble(cubin.read_bytes())
+
+    def row(case: Case, counts: Counter, size: int) -> dict:
+        per_output = Counter({opcode: n / 32 / case.outputs for opcode, n in counts.items()})
+        return {**estimate(per_output, case.bytes * size / 4, arch), "outputs per element": case.per_element}
+
     for name, case in CASES.items():
-        if case.source not in cubins:
-            cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{case.source}.cu", arch)
-            cubins[case.source] = sass.disassemble(cubin.read_bytes())
         for kind, (mangled, size) in DTYPES.items():
             pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE0E)?{mangled[1:]}\w*{case.kernel}")
-            (code,) = [code for kernel, code in cubins[case.source].items() if pattern.search(kernel)]
+            (code,) = [code for kernel, code in kernels(case.source).items() if pattern.search(kernel)]
             for layout in ("", " NHWC"):
-                counts = main_loop(code, bool(layout))
-                counts = Counter({opcode: n / 32 / case.outputs for opcode, n in counts.items()})
-                row = estimate(counts, case.bytes * size / 4, arch)
-                yield f"{name}{layout} {kind} sm_{arch}", {**row, "outputs per element": case.per_element}
+                yield f"{name}{layout} {kind} sm_{arch}", row(case, main_loop(code, bool(layout)), size)
+    for name, case in SNAKE.items():
+        for kind, (mangled, size) in DTYPES.items():
+            (code,) = [code for kernel, code in kernels(case.source).items() if f"{case.kernel}{mangled}" in kernel]
+            yield f"{name} {kind} sm_{arch}", row(case, code.executed(()), size)

@@ -63,6 +63,11 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "upfirdn2d odd": (lambda x: ops.upfirdn2d(x, _f4(x), 3, 2, [2, -1, 0, 3]), _image()),
     "filtered_lrelu": (lambda x, b: ops.filtered_lrelu(x, _f12(x), _f12(x), b, 2, 2, 10, clamp=1.0), _image((8,))),
     "filtered_lrelu 2-D": (lambda x, b: ops.filtered_lrelu(x, _f4(x), _f4(x), b, 4, 2, 4), _image((8,))),
+    "filtered_snake": (
+        lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), logscale=True), _image((8,), (8,))),
+    "filtered_snake up 4": (
+        lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), 4, 1, logscale=True), _image((8,), (8,))),
+    "snake": (lambda x, a, b: ops.snake(x, a, b, logscale=True), _image((8,), (8,))),
     "modulated_conv2d": (lambda x, w, s: ops.modulated_conv2d(x, w, s, padding=1), _image((6, 8, 3, 3), (2, 8))),
     "conv2d_resample": (lambda x, w: ops.conv2d_resample(x, w, _f4(x), up=2, padding=1), _image((6, 8, 3, 3))),
     "grid_sample": (_grid_sample, _image((3,))),

@@ -191,14 +191,32 @@ def test_error_of_the_sine(cpu_level, level):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_packs_of_8(impl):
+    """Ratio 2 with 12 taps, whose kernel on a GPU takes packs of 8: each end alone, both in one pack, several blocks of a row."""
+    fu, fd = fir(12), fir(12, seed=8) * torch.linspace(-1, 2, 12, dtype=torch.float64)
+    for shape in ((2, 3, 8), (1, 2, 24), (3, 1, 2032), (1, 1, 2040), (1, 2, 4096)):
+        given = tensor(*shape), tensor(shape[1], seed=1), tensor(shape[1], seed=2).abs() + 0.5, tensor(*shape, seed=3)
+        for dtype in (torch.float32, torch.bfloat16):
+            given = [t.to(dtype) for t in given]
+            options = {"fu": fu.float(), "fd": fd.float()}
+            expected = results(
+                *(t.double() for t in given), **{k: f.double() for k, f in options.items()}, impl="reference"
+            )
+            for found, right in zip(results(*given, **options, impl=impl), expected, strict=True):
+                assert found.dtype == dtype
+                assert_close(found, right, TOLERANCE[dtype] * (5 if dtype == torch.float32 else 1))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_not_finite(impl):
     """A NaN or an infinity reaches the outputs whose sums have it, and the gradients of them."""
-    x, alpha, beta = tensor(1, 2, 40), tensor(2, seed=1), tensor(2, seed=2).abs() + 0.5
-    x[0, 0, 20], x[0, 1, 0] = torch.inf, torch.nan
-    dy = tensor(1, 2, 40, seed=3)
-    expected = results(x, alpha, beta, dy, impl="reference")
-    for found, right in zip(results(x, alpha, beta, dy, impl=impl), expected, strict=True):
-        assert torch.equal(found.isnan(), right.isnan())
+    for dtype in (torch.float64, torch.float32):
+        x, alpha, beta = tensor(1, 2, 40, dtype=dtype), tensor(2, dtype=dtype), tensor(2, dtype=dtype).abs() + 0.5
+        x[0, 0, 20], x[0, 1, 0] = torch.inf, torch.nan
+        dy = tensor(1, 2, 40, dtype=dtype, seed=3)
+        expected = results(x, alpha, beta, dy, impl="reference")
+        for found, right in zip(results(x, alpha, beta, dy, impl=impl), expected, strict=True):
+            assert torch.equal(found.isnan(), right.isnan())
 
 
 @pytest.mark.skipif("cpp" not in IMPLS, reason="no CPU kernel under test")
