@@ -19,6 +19,7 @@ class _Run(types.ModuleType):
 
         return run(*given, **options)
 
+
 USAGE = """\
 usage: python -m fastgan.run [--accelerate] SCRIPT.py [ARGUMENTS ...]
        python -m fastgan.run [--accelerate] -m MODULE [ARGUMENTS ...]

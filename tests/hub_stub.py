@@ -58,7 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
         hub, path = self.hub, self.path.partition("?")[0]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         hub.requests.append(f"{self.command} {path}")
-        if path.startswith(("/api/models", "/api/repos")):  # the store of large files is given signed addresses, and no token
+        if path.startswith(
+            ("/api/models", "/api/repos")
+        ):  # the store of large files is given signed addresses, and no token
             hub.tokens.add(self.headers.get("Authorization"))
         if path == "/api/repos/create":
             asked = json.loads(body)

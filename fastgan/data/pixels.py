@@ -30,7 +30,7 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
         raise TypeError(f"to_float: images has dtype {images.dtype}, expected torch.uint8 or torch.uint16")
     out = torch.empty_like(images, dtype=torch.float32)
     parts = [(images, out)]
-    if images.device.type == "cpu" and images.is_contiguous():
+    if images.device.type == "cpu" and images.is_contiguous() and images.numel() > 2 * _PART:
         parts = zip(images.view(-1).split(_PART), out.view(-1).split(_PART), strict=True)
     for source, target in parts:
         target.copy_(source).div_(WHITE[images.dtype] / 2).sub_(1.0)
