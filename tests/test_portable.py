@@ -16,7 +16,7 @@ import torch, fastgan
 
 def modules():
     found = (module.name for module in pkgutil.walk_packages(fastgan.__path__, "fastgan."))
-    return [name for name in found if not name.endswith(("_C", "_C_cuda", "__main__"))]
+    return [name for name in found if not name.endswith(("_C", "_C_cuda", "__main__", "nn.keras"))]  # keras is an extra
 
 for name in modules():
     importlib.import_module(name)

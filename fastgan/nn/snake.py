@@ -52,7 +52,10 @@ class UpSample1d(nn.Module):
     def __init__(self, ratio: int = 2, kernel_size: int | None = None) -> None:
         super().__init__()
         self.ratio = ratio
-        self.register_buffer("filter", kaiser_sinc_filter(0.5 / ratio, 0.6 / ratio, kernel_size)[None, None])
+        self.register_buffer(
+            "filter",
+            kaiser_sinc_filter(0.5 / ratio, 0.6 / ratio, kernel_size)[None, None].to(torch.get_default_device()),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [N, C, T] -> [N, C, T ratio]"""
@@ -67,7 +70,9 @@ class LowPassFilter1d(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.register_buffer("filter", kaiser_sinc_filter(cutoff, half_width, kernel_size)[None, None])
+        self.register_buffer(
+            "filter", kaiser_sinc_filter(cutoff, half_width, kernel_size)[None, None].to(torch.get_default_device())
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [N, C, T] -> [N, C, ceil(T / stride)]"""
