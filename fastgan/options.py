@@ -13,7 +13,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from fastgan.fields import clip
 
@@ -52,6 +52,19 @@ class Names:
         return " or ".join(map(repr, [*self.offered, *self.table.added()]))
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The numbers of a Literal."""
+
+    numbers: tuple[float, ...]
+
+    def __contains__(self, value: float) -> bool:
+        return value in self.numbers
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.numbers))
+
+
 EXACT = 2**53  # whole numbers up to here are exact as floats too, as logs and reports hold them
 Count = Annotated[int, Range(1, EXACT)]
 Batch = Annotated[int, Range(1, 65536)]
@@ -74,7 +87,7 @@ def check_ranges(options: Any, within: str = "") -> None:
         check_range(allowed(type(options))[field.name], value, within + field.name)
 
 
-def check_range(bounds: Range | Names, value: Any, name: str) -> None:
+def check_range(bounds: Range | Names | Choices, value: Any, name: str) -> None:
     """ValueError where a number, or one of a tuple or list, is not within `bounds`, or not finite; or where a name is not among
     them."""
     if isinstance(bounds, Names):
@@ -88,7 +101,7 @@ def check_range(bounds: Range | Names, value: Any, name: str) -> None:
 
 
 @functools.cache
-def allowed(cls: type) -> dict[str, Range | Names]:
+def allowed(cls: type) -> dict[str, Range | Names | Choices]:
     """What the fields of a dataclass may be."""
     try:
         hints = get_type_hints(cls, include_extras=True)
@@ -97,8 +110,10 @@ def allowed(cls: type) -> dict[str, Range | Names]:
     return {field.name: next(_ranges(hints.get(field.name)), Range()) for field in dataclasses.fields(cls)}
 
 
-def _ranges(hint: Any) -> Iterator[Range | Names]:
+def _ranges(hint: Any) -> Iterator[Range | Names | Choices]:
     """All that occur in a type such as `tuple[Count, Count] | None`."""
+    if get_origin(hint) is Literal and all(type(value) in (int, float) for value in get_args(hint)):
+        yield Choices(get_args(hint))
     for part in get_args(hint):
         if isinstance(part, Range | Names):
             yield part

@@ -157,7 +157,7 @@ def trusted(name: str, recipe: type[Recipe] | str | None) -> type[Recipe]:
     names = [RECIPES.name_of(kind), RECIPES.name_of(kind, elsewhere=True)]
     # Code that is registered nowhere may have another name by now: its file was moved.
     if name not in names and (name in RECIPES or ":" not in names[1]):
-        raise ValueError(f"this is a run of recipe {clip(name)}, not {names[0]}")
+        raise ValueError(f"this is a run of recipe {clip(name, 1000)}, not {names[0]}")
     return kind
 
 

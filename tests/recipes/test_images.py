@@ -19,7 +19,7 @@ SMALL = {
     "sngan": {"width": 8, "d_steps": 2},
     "r3gan": {"width": 8, "max_width": 16, "burn_in": 20},
     "fastgan": {"width": 4, "max_width": 16},
-    "stylegan2": {"width": 2, "max_width": 4},
+    "stylegan2": {"width": 2, "max_width": 4, "path_interval": 2},
     "stylegan3": {"width": 2, "max_width": 4, "layers": 4},
 }
 CONDITIONAL = ["dcgan", "sngan", "r3gan", "stylegan2", "stylegan3"]
@@ -62,14 +62,15 @@ def test_resumes_as_if_unbroken(finished, image_run, tmp_path):
 
 
 def test_every_weight_of_both_networks_learns(finished):
-    first, second, _ = checkpoints(finished)
+    # By the last step: beside path length's gradient another may move a weight less than float32 tells apart.
+    first, *_, last = checkpoints(finished)
     weights = {
         f"network/{network}/{parameter}"
         for network in ("generator", "discriminator")
         for parameter, _ in finished.recipe.networks[network].named_parameters()
     }
     # A constant in the logits cancels in these losses: its gradient is 0.
-    assert weights - changed(first, second) <= {"network/discriminator/bias", "network/discriminator/linear.bias"}
+    assert weights - changed(first, last) <= {"network/discriminator/bias", "network/discriminator/linear.bias"}
 
 
 def test_generates_by_class(finished):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from packages import install
+from safetensors.torch import save_file
 from saved_runs import IMAGES, write_run
 
 import fastgan
@@ -177,7 +178,7 @@ def write_config_of(recipe, folder):
 
 
 def test_a_file_of_weights_has_no_recipe(here, capsys):
-    (here / "weights.safetensors").write_bytes(b"")
+    save_file({"weight": torch.zeros(1)}, here / "weights.safetensors")
     assert main(["sample", "weights.safetensors", "--recipe", "./mine.py:Mine"]) == 1
     assert "--recipe ./mine.py:Mine is for a run's folder" in capsys.readouterr().err and "mine" not in sys.modules
 
