@@ -8,13 +8,8 @@
 // P and R interpolate at the Chebyshev points of [0, 1/4]: in exact arithmetic sin^2 is within 2.2e-8 of itself relatively (float;
 // double 3e-19), sin within 2.3e-9 absolutely (2e-20). The phase a t carries the rounding of a / pi and of its product with t,
 // 1.2e-7 |a t| in float, where sin(a * t) carries half of that. From |u| = 2^23 (2^52) on f is 0.
-#pragma once
-
-#include <type_traits>
-
-#include "activation.h"
-
-namespace fastgan::snaked {
+//
+// Included inside a namespace after activation.h, on the CPU once per instruction set: no include guard.
 
 constexpr double kPi = 3.14159265358979323846;
 
@@ -64,5 +59,3 @@ FASTGAN_HD V sine_of_double(V f, V s) {
     return f * (p * s + 6.2831853071795865);
   }
 }
-
-}  // namespace fastgan::snaked

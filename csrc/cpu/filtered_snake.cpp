@@ -10,13 +10,13 @@
 #include <immintrin.h>
 #endif
 
+#include "activation.h"
 #include "check.h"
 #include "cpu/buffer.h"
 #include "cpu/filtered_snake_plan.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
 #include "cpu/units.h"
-#include "snake.h"
 
 #define FASTGAN_KERNEL "cpu/filtered_snake_kernel.h"
 #include "cpu/each_level.h"

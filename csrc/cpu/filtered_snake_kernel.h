@@ -5,6 +5,7 @@
 
 #include "cpu/convert.h"
 #include "cpu/vectors.h"
+#include "snake.h"
 
 using snaked::BackwardUnit;
 using snaked::ForwardUnit;
@@ -31,7 +32,7 @@ inline vector_t<T> nearest(vector_t<T> u) {
 template <class T>
 struct Channel {
   T turns, amplitude, slope;  // a / pi, c, a c
-  Channel(T a, T c) : turns(static_cast<T>(a / snaked::kPi)), amplitude(c), slope(a * c) {}
+  Channel(T a, T c) : turns(static_cast<T>(a / kPi)), amplitude(c), slope(a * c) {}
 };
 
 // f and f^2 of csrc/snake.h. The portable rounding is exact up to |u| = 2^22 only; the square stays in its range beyond.
@@ -46,16 +47,16 @@ struct Phase {
 template <class T>
 inline vector_t<T> activated(vector_t<T> t, const Channel<T>& channel) {
   const Phase<T> phase(t * channel.turns);
-  return t + channel.amplitude * snaked::square_of_sine<T>(phase.square);
+  return t + channel.amplitude * square_of_sine<T>(phase.square);
 }
 
 // dt = g (1 + c a sin 2at); adds g t sin 2at and g sin^2 at to the sums.
 template <class T>
 inline vector_t<T> turned_back(vector_t<T> t, vector_t<T> g, const Channel<T>& channel, vector_t<T>& by_a, vector_t<T>& by_c) {
   const Phase<T> phase(t * channel.turns);
-  const vector_t<T> sine = g * snaked::sine_of_double<T>(phase.f, phase.square);
+  const vector_t<T> sine = g * sine_of_double<T>(phase.f, phase.square);
   by_a += t * sine;
-  by_c += g * snaked::square_of_sine<T>(phase.square);
+  by_c += g * square_of_sine<T>(phase.square);
   return g + channel.slope * sine;
 }
 

@@ -8,8 +8,12 @@
 
 #include <tuple>
 
+#include "activation.h"
 #include "cuda/launch.h"
+
+namespace fastgan::snaked {
 #include "snake.h"
+}
 
 namespace fastgan {
 namespace {
@@ -66,11 +70,11 @@ template <class S, class T>
 __device__ __forceinline__ void stage(const S* row, int64_t size, int held, bool wide, Range part, T* to) {
   constexpr int N = kPack<S>;
   for (int64_t at = floor_div<int64_t>(part.from, N) * N + int64_t(threadIdx.x) * N; at < part.until; at += kThreads * N) {
-    if (wide && at >= 0 && at + N <= size) {
+    // Packs that are read in part go by elements: nvcc would cut a load in two whose elements are not all used alike.
+    if (wide && at >= larger<int64_t>(0, part.from) && at + N <= smaller(size, part.until)) {
       const Pack<S, N> pack = load<S, N>(row + at);
       FASTGAN_UNROLL
-      for (int i = 0; i < N; ++i)
-        if (at + i >= part.from && at + i < part.until) to[at + i - part.from] = static_cast<T>(pack.at[i]);
+      for (int i = 0; i < N; ++i) to[at + i - part.from] = static_cast<T>(pack.at[i]);
     } else {
       for (int64_t i = larger(at, part.from); i < smaller(at + N, part.until); ++i)
         to[i - part.from] = i < -held || i >= size + held ? T(0) : static_cast<T>(row[larger<int64_t>(0, smaller(i, size - 1))]);

@@ -11,11 +11,12 @@
 // only serve their neighbour. 46 multiply-adds and the like per output, forward, where the bytes of bfloat16 leave time for 30.
 #include "cuda/filtered_snake.h"
 
+#include "activation.h"
 #include "cuda/stream.h"
-#include "snake.h"
 
 namespace fastgan::snaked {
 namespace {
+#include "snake.h"
 
 constexpr int kTaps = 12, kSamples = 8, kBeside = 3;  // samples of a pack, and to each side of it
 constexpr int kFine = 2 * kSamples, kEdge = 5;        // of t or v: a thread's own, and of its neighbours to each side
