@@ -162,7 +162,9 @@ def bench_accelerated(request, name):
         print(
             f"\naccelerated, {name}: {(new - old) / LAYERS:+.2f} us a layer ({len(report.replaced)} replaced)", end=""
         )
-    assert report.replaced and (new - old) / LAYERS <= MOST
+    assert report.replaced
+    if not request.config.option.benchmark_disable:  # where others compute too, time says nothing
+        assert (new - old) / LAYERS <= MOST
 
 
 if __name__ == "__main__":

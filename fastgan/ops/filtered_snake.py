@@ -135,6 +135,8 @@ def frequency_and_amplitude(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """a and c of t + c sin^2(a t), [C] each, in the dtype x is computed in."""
     eps = check_number(op, "eps", eps)
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"{op}: eps={eps}; expected a finite number >= 0")
     dtype = accumulation_dtype(x.dtype)
     values = []
     for name, v in (("alpha", alpha), ("beta", alpha if beta is None else beta)):

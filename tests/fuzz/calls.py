@@ -273,6 +273,58 @@ def minibatch_stddev(d: Draw) -> Call:
     return Call(ops.minibatch_stddev, dict(x=x, group_size=group, num_channels=channels), definition, ("x",), wrong)
 
 
+def _snake(d: Draw, op, shape: list[int], **more) -> Call:
+    x, channels = d.tensor(*shape, scale=2), shape[1]
+    logscale = d.chance(0.5)
+
+    def parameter():
+        v = d.tensor(channels, scale=0.5)
+        v = v if logscale else v.abs() + 0.5  # a beta about 0 makes any number
+        return v if d.chance(0.7) else v[None, :, None]
+
+    alpha, beta = parameter(), parameter() if d.chance(0.7) else None
+    arguments = dict(x=x, alpha=alpha, beta=beta, logscale=logscale, eps=d.of(1e-9, 1e-3), **more)
+    wrong = [
+        *not_a_tensor("x", x),
+        ("x", x.sum()),
+        *not_a_tensor("alpha", alpha),
+        ("alpha", alpha.flatten()[None]),
+    ]
+    wrong += [("alpha", torch.zeros(channels + 1, dtype=x.dtype)), ("beta", torch.zeros(channels + 1, dtype=x.dtype))]
+    wrong += [("eps", "1"), ("eps", math.nan), ("alpha", alpha.to("meta")), IMPL]
+
+    def definition(**a):
+        return op(**a, impl="reference")
+
+    return Call(op, arguments, definition, ("x", "alpha", "beta"), wrong)
+
+
+def snake(d: Draw) -> Call:
+    return _snake(d, ops.snake, [d.of(0, 1, 2, 3), d.of(1, 2, 5, 16), *(d.size() for _ in range(d.of(0, 1, 2)))])
+
+
+def filtered_snake(d: Draw) -> Call:
+    up, down = d.of(1, 2, 4, 3), d.of(1, 2, 4, 3)
+    taps = {"fu": up + d.random.randrange(20), "fd": 1 + d.random.randrange(20)}
+    filters = {
+        k: d.tensor(n, dtype=torch.float32, special=False, scale=0.4) if d.chance(0.7) else None
+        for k, n in taps.items()
+    }
+    call = _snake(
+        d, ops.filtered_snake, [d.of(0, 1, 2), d.of(1, 2, 5), d.size(1) * d.of(1, 8)], up=up, down=down, **filters
+    )
+    call.wrong += [
+        ("up", 0),
+        ("up", 2.0),
+        ("down", 0),
+        ("down", "2"),
+        ("fu", torch.zeros(0)),
+        ("fd", torch.zeros(2, 3)),
+        ("fd", [1.0]),
+    ]
+    return call
+
+
 def pixel_norm(d: Draw) -> Call:
     shape = [d.size() for _ in range(d.of(1, 2, 4))]
     x, dim = d.tensor(*shape), d.random.randrange(-len(shape), len(shape))

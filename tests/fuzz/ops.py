@@ -30,6 +30,8 @@ SIMPLE = (
     "grid_sample",
     "minibatch_stddev",
     "pixel_norm",
+    "snake",
+    "filtered_snake",
     "fma",
 )
 MAKERS = {name: getattr(calls, name) for name in SIMPLE}
@@ -40,6 +42,7 @@ MAKERS |= {
 }  # fmt: skip
 # Whose names may begin the message, too.
 MADE_OF = dict.fromkeys(("filter2d", "upsample2d", "downsample2d"), ("upfirdn2d",))
+MADE_OF["snake"] = ("filtered_snake",)
 MADE_OF["conv2d_resample"] = ("upfirdn2d",)
 MADE_OF["modulated_conv2d"] = ("conv2d_resample", "upfirdn2d", "modulated_conv2d_weight")
 # Relative to the largest value: sums of a few hundred terms in float32, and a few roundings to 16 bits on the way.
@@ -153,7 +156,8 @@ def main() -> int:
     parser.add_argument("--op", choices=MAKERS, help="this op alone")
     parser.add_argument("--call", type=int, help="this call alone")
     options = parser.parse_args()
-    assert set(MAKERS) == set(ops.__all__) - {"available", "decompositions", "no_weight_gradients", "setup_filter"}
+    no_ops = {"available", "decompositions", "kaiser_sinc_filter", "no_weight_gradients", "setup_filter"}
+    assert set(MAKERS) == set(ops.__all__) - no_ops
     faulthandler.enable()
     warnings.simplefilter("ignore")
     chosen = [options.op] if options.op else list(MAKERS)
