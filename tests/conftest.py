@@ -1,9 +1,13 @@
 """What every test shares: the same random numbers in every run, in which no value lies by chance so near a kink that rounding
 decides its gradient; uninitialised memory is NaN, so that an element a kernel leaves unwritten shows. With
 FASTGAN_EMULATE_CUDA=1 (or address, thread: under that sanitizer) the CUDA kernels run on CPU tensors as impl="cuda"; with
-FASTGAN_TEST_DEVICE=cuda all tensors are on a GPU."""
+FASTGAN_TEST_DEVICE=cuda all tensors are on a GPU. Of several processes (pytest -n auto) each has one thread, like its children:
+OpenMP's threads spin while they wait, and more of them than cores take ten times as long. Tests of threads ask for theirs."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -17,6 +21,12 @@ if emulation := os.environ.get("FASTGAN_EMULATE_CUDA"):
     from cuda_emulation import emulated
 
     emulated.load(sanitize=None if emulation == "1" else emulation)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Each takes up to 2 GiB."""
+    return min(os.cpu_count() or 1, 8)
 
 
 def pytest_collection_modifyitems(config, items):
