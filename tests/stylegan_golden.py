@@ -15,6 +15,17 @@ def close(actual: torch.Tensor, expected: torch.Tensor, share: float = SHARE) ->
     assert difference <= share, f"off by {difference:.2e} of the maximum"
 
 
+def check_gradient_norms(network, s: torch.Tensor, meta: dict) -> None:
+    """Those of s by every parameter. A parameter that s does not depend on has the recorded norm 0, or none."""
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    for name, g in zip(names, torch.autograd.grad(s, parameters, allow_unused=True), strict=True):
+        expected = meta["grad"]["norms"].get(name)
+        if g is None or expected is None:
+            assert g is None and not expected, name
+        else:
+            assert abs(g.norm().item() - expected) <= NORMS * max(expected, 1e-6), name
+
+
 def build(network, name: str):
     """(network with the stored state, meta, arrays, c)"""
     meta, arrays = golden_model(name)

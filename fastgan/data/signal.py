@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from numbers import Integral
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,14 +13,13 @@ import torch
 from fastgan.data.archive import read_arrays, read_classes
 from fastgan.data.classes import find_classes
 from fastgan.data.dataset import about_classes, checked_labels, shown
-from fastgan.data.files import Source, TooLarge, full_name, open_source, read_file, reason, warn_skipped
+from fastgan.data.files import Source, TooLarge, open_source, read_file, warn_skipped
 from fastgan.data.registered import DATA, load_registered, refuse
-from fastgan.data.speech import NAME, RATE, embedded
-from fastgan.data.wav import OTHERS, WAV, decode, resample
+from fastgan.data.speech import NAME, RATE, embedded, readable
+from fastgan.data.wav import OTHERS, WAV, resample
 
 EXTENSIONS = (*WAV, *OTHERS)
 DATA.own({NAME: "fastgan.data.speech:embedded"})
-_LARGEST = 1 << 30  # bytes of one recording's file
 
 
 class SignalDataset(torch.utils.data.Dataset):
@@ -176,18 +175,9 @@ def _from_recordings(
         raise ValueError("{}: {}".format(*source.skipped[0]))
     classes = find_classes(source.name, source.keys, source.manifests, source.read)
     cut, rows, skipped = _Items(source.name, rate, length, channels), [], list(source.skipped)
-    for row, key in enumerate(source.keys):
-        try:
-            samples, found = decode(source.read(key, _LARGEST), PurePosixPath(key).suffix.lower())
-            samples = samples if rate is None else resample(samples, found, rate)
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # soundfile raises its own
-            if strict:
-                raise ValueError(f"{full_name(source, key)}: {reason(error)}") from error
-            skipped.append((full_name(source, key), reason(error)))
-            continue
-        rows += [row] * cut.add(samples, rate or found, key)
+    row_of = {key: row for row, key in enumerate(source.keys)}
+    for key, samples, found in readable(source, source.keys, rate, strict, skipped):
+        rows += [row_of[key]] * cut.add(samples, found, key)
     if not rows:
         raise ValueError(
             f"{source.name}: none of {len(source.keys)} recordings is readable; first: {skipped[0][0]} ({skipped[0][1]})"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +21,7 @@ from fastgan.data.wav import OTHERS, WAV, decode, resample
 ASSETS = Path(__file__).parent / "assets"
 NAME, RATE = "speech", 16000  # of the embedded set
 _EXTENSIONS = (*WAV, *OTHERS)
-_LARGEST = 1 << 30  # bytes of one recording's file
+LARGEST = 1 << 30  # bytes of one recording's file
 _HELD_OUT = 10  # one recording in so many, where no part is called test
 
 
@@ -159,6 +159,25 @@ def embedded(split: str | None = None) -> Found:
     return found if split in (None, "train") else {"train": found["test"], "test": found["test"]}
 
 
+def readable(
+    source: Source, keys: Sequence[str], rate: int | None, strict: bool, skipped: list[tuple[str, str]]
+) -> Iterator[tuple[str, np.ndarray, int]]:
+    """(key, float32 [C, T], samples per second) of each readable recording, at `rate` where that is given. The others join
+    `skipped`, with the reason; `strict` raises ValueError instead."""
+    for key in keys:
+        try:
+            samples, own = decode(source.read(key, LARGEST), PurePosixPath(key).suffix.lower())
+            samples = samples if rate is None else resample(samples, own, rate)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # soundfile raises its own
+            if strict:
+                raise ValueError(f"{full_name(source, key)}: {reason(error)}") from error
+            skipped.append((full_name(source, key), reason(error)))
+        else:
+            yield key, samples, rate or own
+
+
 def _from_files(source: Source, rate: int | None, length: int, split: str | None, strict: bool) -> Recordings:
     if strict and source.skipped:
         raise ValueError("{}: {}".format(*source.skipped[0]))
@@ -166,25 +185,14 @@ def _from_files(source: Source, rate: int | None, length: int, split: str | None
     found: Found = {"train": [], "test": []}
     skipped, first = list(source.skipped), None
     for part, keys in parts.items():
-        for key in keys:
-            try:
-                samples, own = decode(source.read(key, _LARGEST), PurePosixPath(key).suffix.lower())
-                samples = samples.mean(0, keepdims=True)
-                samples = samples if rate is None else resample(samples, own, rate)
-            except (ImportError, MemoryError):
-                raise
-            except Exception as error:  # soundfile raises its own
-                if strict:
-                    raise ValueError(f"{full_name(source, key)}: {reason(error)}") from error
-                skipped.append((full_name(source, key), reason(error)))
-                continue
-            first = first or (key, rate or own)
-            if (rate or own) != first[1]:
+        for key, samples, own in readable(source, keys, rate, strict, skipped):
+            first = first or (key, own)
+            if own != first[1]:
                 raise ValueError(
                     f"{source.name}: recordings differ in rate ({shown([first[0]])}: {first[1]}, {shown([key])}: {own}): give "
                     "rate="
                 )
-            found[part].append((key, samples[0]))
+            found[part].append((key, samples.mean(0)))
     if not found["train"]:
         why = "; {}: {}".format(*skipped[0]) if skipped else ""
         raise ValueError(f"{source.name}: no readable recordings to train on ({', '.join(_EXTENSIONS)}){why}")
