@@ -40,6 +40,7 @@ ELSEWHERE = {
     "--graphs": "tests/training/test_graphs.py; refused without a GPU",
     "fastgan explore": "tests/explore: it goes on until it is stopped",
     "pip install": ".ci/run and .ci/packaging",
+    "eval RUN": "published weights are not at hand; tests/metrics/test_vit.py, tests/cli/test_eval.py",
     "--preset paper": "networks of papers take hours; tests/recipes/test_presets.py",
     "mypackage": "no such package is installed; tests/test_registry.py",
 }

@@ -24,11 +24,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results") / "transfer.md"
 PAGE = ROOT / "docs" / "experiments.md"
 FIRST, OTHER = "emoji:google", "emoji:twitter:base"
-SAMPLES = 250
+SAMPLES = 1000
 HEAD = """<!-- python bench/experiments/transfer.py -->
-DCGAN (width {width}, batch 32) on {other}, {steps} steps, fd_efflite0 of {samples} samples every {every} steps: begun anew, and
-with `--init-from` a run of {before} steps on {first} (one such run, seed 0; before any step its networks are at fd {start:.0f}
-from the other style). Reached: the first measured step at or below where the start from scratch ended.
+DCGAN (width {width}, batch 32, `--ema-halflife {halflife:.0f}`) on {other}, {steps} steps, fd_efflite0 of {samples}
+samples: begun anew, and with `--init-from` a run of {before} steps on {first} (one such run, seed 0; before any step its
+networks are at fd {start:.0f} from the other style). Reached: the first step, of every {every}th, at or below where the start
+from scratch ended.
 
 | seed | from scratch: fd at the end | from the other style: fd at the end | reached after | share of the steps |
 |---|---|---|---|---|
@@ -42,7 +43,9 @@ def curve(folder: Path) -> dict[int, float]:
     return {row["step"]: row["fd_efflite0/dcgan"] for row in rows if "fd_efflite0/dcgan" in row}
 
 
-def train(folder: Path, data: str, seed: int, steps: int, width: int, every: int, source: tuple[str, ...] = ()) -> None:
+def train(
+    folder: Path, data: str, seed: int, steps: int, every: int, source: tuple[str, ...] = (), **config: float
+) -> None:
     """A run that is measured every `every` steps; 0: never."""
     recipe = recipes.get("dcgan")
     settings = RunConfig(
@@ -59,10 +62,10 @@ def train(folder: Path, data: str, seed: int, steps: int, width: int, every: int
         keep=1,
         init_from=source,
     )
-    Trainer(recipe, recipe.Config(steps=steps, width=width, max_width=8 * width), settings).train()
+    Trainer(recipe, recipe.Config(steps=steps, **config), settings).train()
 
 
-def start(folder: Path, width: int) -> float:
+def start(folder: Path) -> float:
     """fd of the first run's networks against the other style."""
     run = fastgan.Run(folder, device="cpu")
     facts = vars(run.saved.run) | {"data": OTHER}
@@ -89,8 +92,9 @@ def report(out: Path, args: argparse.Namespace) -> None:
         before=args.before,
         first=FIRST,
         other=OTHER,
+        halflife=args.ema_halflife,
     )
-    text = HEAD.format(**about, start=start(out / "first", args.width)) + "".join(lines) + TAIL
+    text = HEAD.format(**about, start=start(out / "first")) + "".join(lines) + TAIL
     RESULTS.write_text(text, encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     mark = re.compile(f"{re.escape(HEAD.partition(chr(10))[0])}.*?{re.escape(TAIL)}", re.S)
@@ -102,23 +106,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=320)
     parser.add_argument("--before", type=int, default=800, help="steps of the run that the others begin with")
     parser.add_argument("--every", type=int, default=40, help="steps from one measurement to the next")
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--ema-halflife", type=float, default=1000.0, help="of all runs, in images")
     parser.add_argument("--report", action="store_true", help="write the table from what is measured, train nothing")
     args = parser.parse_args()
     fastgan.tune_cpu_allocator()
     torch.set_num_threads(1)
     if not args.report:
         first = args.out / "first"
+        config = dict(width=args.width, max_width=8 * args.width, ema_halflife=args.ema_halflife)
         if [step for step, _ in list_checkpoints(first / "checkpoints")][-1:] != [args.before]:
-            train(first, FIRST, 0, args.before, args.width, 0)
+            train(first, FIRST, 0, args.before, 0, **config)
         for seed in range(args.seeds):
-            for name, source in (("scratch", ()), ("taken", (str(first),))):
+            for name, every, source in (("scratch", args.steps, ()), ("taken", args.every, (str(first),))):
                 folder = args.out / f"{name}-{seed}"
                 if args.steps not in curve(folder):
-                    train(folder, OTHER, seed, args.steps, args.width, args.every, source)
+                    train(folder, OTHER, seed, args.steps, every, source, **config)
     report(args.out, args)
 
 

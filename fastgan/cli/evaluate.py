@@ -11,22 +11,30 @@ from pathlib import Path
 from fastgan.cli.options import UsageError, need_extra, parse, trust_data
 from fastgan.cli.table import show
 
+_SAMPLES, _PUBLISHED = 2000, 50_000  # by default; of the field's articles
+
 
 @dataclass(kw_only=True)
 class Options:
     run: Path
     """Run folder, as `fastgan train` made it."""
-    samples: int = 2000
-    """How many samples to draw."""
+    samples: int | None = None
+    """How many samples to draw. Default: 2000; with --paper 50000."""
     metrics: str | None = None
     """Compute only these, separated by commas: fd (fid with --extractor inception), fd-inf, kid, prdc, is, ppl, eq; bleu,
     self-bleu, distinct, nll, ... of texts; l1, psnr, ssim, cycle of translations; those of your own that the recipe's code or a
     package registers; or how names of figures begin. Default: all that the recipe lists and that can be computed."""
-    extractor: str = "efflite0"
-    """Features of images: efflite0 (works offline), inception, which FID is named for, or one of your own: a registered
-    name, mypackage.features:make or path/mine.py:make."""
+    paper: bool = False
+    """The published protocol: the Fréchet distance alone, of 50,000 samples, in Inception's 2,048 features unless --extractor
+    says otherwise, against --reference or else all pictures of the data set."""
+    extractor: str | None = None
+    """Features of images: efflite0 (the default; works offline), inception, which FID is named for, dinov2, clip (OpenAI's
+    weights), openclip (LAION's and DataComp's), or one of your own: a registered name, mypackage.features:make or
+    path/mine.py:make."""
     weights: Path | None = None
-    """A local file of the Inception weights, instead of a download."""
+    """A local file of the published weights: dinov2, clip and openclip need it; of inception instead of a download."""
+    reference: Path | None = None
+    """Measure against the mean and covariance in this file, mu and sigma of an .npz or .safetensors, instead of a data set."""
     data: tuple[str, ...] | None = None
     """Measure against this data set instead of the run's own: a name, a path, or code as module:function; two for
     translation."""
@@ -48,7 +56,7 @@ def evaluate(argv: list[str]) -> int:
     from fastgan.training.checkpoint import CheckpointError, load_checkpoint
     from fastgan.training.distributed import find_device
 
-    options = parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
+    options = _protocol(parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0]))
     asked = None if options.metrics is None else options.metrics.split(",")
     if options.out is not None and (options.out.is_dir() or not writable(options.out.parent)):
         raise UsageError(f"--out {options.out} cannot be written")
@@ -64,6 +72,9 @@ def evaluate(argv: list[str]) -> int:
     if options.data is not None:
         trust_data(options.data, argv)
         run["data"] = options.data if options.data[1:] else options.data[0]
+    if options.paper or options.reference is not None:
+        _need_drawn_images(recipe, "--paper" if options.paper else "--reference")
+        run["reference"] = options.reference
     notes: list[str] = []
 
     def note(message: Warning, *where, **more) -> None:
@@ -88,7 +99,8 @@ def evaluate(argv: list[str]) -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with complete(out) as temporary:
-            found = {"samples": options.samples, "step": step} | ({"notes": notes} if notes else {}) | columns
+            found = {"samples": options.samples, "step": step} | ({"notes": notes} if notes else {})
+            found |= ({"features": recipe.features} if recipe.features else {}) | columns
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         print(
@@ -96,3 +108,39 @@ def evaluate(argv: list[str]) -> int:
         )
         return 1 if options.out else 0
     return 0
+
+
+def _protocol(options: Options) -> Options:
+    """With what is left open chosen: by --paper as published, else the defaults."""
+    from fastgan.metrics import images
+
+    if options.reference is not None:
+        if options.data is not None:
+            raise UsageError("--reference takes the place of a data set: leave one of --reference and --data out")
+        if not options.reference.is_file():
+            raise UsageError(
+                f"--reference {options.reference}: no such file; expected .npz or .safetensors with mu and sigma"
+            )
+    if not options.paper:
+        return dataclasses.replace(
+            options,
+            samples=_SAMPLES if options.samples is None else options.samples,
+            extractor=options.extractor or "efflite0",
+        )
+    if options.samples not in (None, _PUBLISHED):
+        raise UsageError(f"--samples is {options.samples}, and --paper draws {_PUBLISHED}: leave one of the two out")
+    if options.metrics is not None:
+        raise UsageError(f"--metrics is {options.metrics!r}, and --paper computes the Fréchet distance: leave one out")
+    extractor = options.extractor or "inception"
+    metric = "fid" if images.title(extractor, options.weights) == "inception" else "fd"
+    return dataclasses.replace(options, samples=_PUBLISHED, metrics=metric, extractor=extractor)
+
+
+def _need_drawn_images(recipe, option: str) -> None:
+    from fastgan.media import Image
+    from fastgan.recipes import Recipe
+
+    if type(recipe).evaluate is not Recipe.evaluate or not issubclass(recipe.medium, Image):
+        raise UsageError(
+            f"{option} is for recipes that draw images from latents, and {recipe.name} is evaluated otherwise"
+        )

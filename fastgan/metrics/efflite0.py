@@ -68,11 +68,11 @@ class EfficientNetLite0(nn.Module):
     the published weights (eps 1e-3) are folded into the convolutions, which changes nothing but the time.
     """
 
-    name, dim = "efflite0", 1280
+    name, dim, precision = "efflite0", 1280, "float32"
 
     def __init__(self, resolution: int = 128):
         super().__init__()
-        self.resolution = resolution
+        self.resolution, self.resize = resolution, f"bilinear, antialiased, to {resolution}x{resolution}"
         self.stem = _Conv(3, 32, 3, 2)
         blocks, inputs = [], 32
         for repeats, kernel, stride, expansion, channels in _STAGES:

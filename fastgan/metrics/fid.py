@@ -29,6 +29,13 @@ class Statistics:
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
         self._waiting: list[torch.Tensor] = []
 
+    @classmethod
+    def of_moments(cls, mean: torch.Tensor, covariance: torch.Tensor) -> "Statistics":
+        """Those of unseen features with that mean [D] and covariance [D, D]. Their `count` says nothing: 2."""
+        found = cls(len(mean))
+        found._merge(2, mean.double(), covariance.double())
+        return found
+
     def __repr__(self) -> str:
         return f"Statistics of {self.count} rows of {len(self._mean)} features"
 

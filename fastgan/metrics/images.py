@@ -31,8 +31,9 @@ from fastgan.data import to_uint8
 from fastgan.data.pixels import unseen, viewable
 from fastgan.data.source import images_once
 from fastgan.metrics import cache as files
-from fastgan.metrics import fid, inception, latent, suite
+from fastgan.metrics import fid, inception, latent, suite, vit
 from fastgan.metrics.processes import everywhere, gather, place, share
+from fastgan.metrics.reference import read_reference
 from fastgan.registry import Registry
 from fastgan.sizes import sides
 
@@ -40,9 +41,11 @@ EXTRACTORS = Registry("extractor", "fastgan.extractors").own(
     {
         "efflite0": "fastgan.metrics.efflite0:EfficientNetLite0.pretrained",
         "inception": "fastgan.metrics.inception:Inception",
+        **{family: f"fastgan.metrics.vit:{family}" for family in vit.FAMILIES},
     }
 )
 METRICS = ("fid", "kid", "prdc", "is")
+BY_MOMENTS = ("fd", "fd-inf", "fid", "fid-inf")  # rows that take no more of real images than mean and covariance
 KEEP = 10_000  # rows that kernel distance, PRDC and Inception score see: 51 MB of efflite0 features
 _BATCH = 64
 
@@ -63,26 +66,47 @@ class Features:
 def load_extractor(
     name: str = "efflite0", device: str | torch.device = "cpu", weights: str | Path | None = None
 ) -> nn.Module:
-    """Feature extractor "efflite0" (offline), "inception" (torch-fidelity; `weights`: a local file of them), or a user's: a
-    registered name, `module:function` or `path/file.py:function`, which is your own word and not a file's.
+    """Feature extractor "efflite0" (offline), "inception" (torch-fidelity; `weights`: a local file of them), "dinov2", "clip" or
+    "openclip" (timm; `weights` likewise, which nothing downloads), or a user's: a registered name, `module:function` or
+    `path/file.py:function`, which is your own word and not a file's.
 
     Raises ValueError for another name, for weights that are not as published, and for what is no extractor; ImportError that
     names the package where it is missing.
     """
     title(name, weights)  # for its errors
-    if not EXTRACTORS.owns(name):
-        return _made(name).to(device)
-    return EXTRACTORS.resolve(name)(*[weights] * (name == "inception")).to(device)
+    if name in ("efflite0", "inception"):
+        return EXTRACTORS.resolve(name)(*[weights] * (name == "inception")).to(device)
+    return (_read(name, weights) if name in vit.FAMILIES else _made(name)).to(device)
 
 
 def title(extractor: str, weights: str | Path | None = None) -> str:
-    """What figures made with that extractor are named for: its name, with a hash where the weights are not the
-    published. Raises ValueError for an unknown one, or weights that it has no use for."""
-    if weights is not None and extractor != "inception":
-        raise ValueError(f"weights={weights} is for extractor inception; {extractor} brings its own")
+    """What figures made with that extractor are named for: its name, with a hash where the weights are not Inception's
+    published, with the size of another transformer than DINOv2's ViT-L/14. Raises as `load_extractor`."""
+    if weights is not None and extractor != "inception" and extractor not in vit.FAMILIES:
+        raise ValueError(
+            f"weights={weights} is for extractor inception, {', '.join(vit.FAMILIES)}; {extractor} brings its own"
+        )
     if extractor == "inception":
         return inception.title(weights)
+    if extractor in vit.FAMILIES:
+        return _read(extractor, weights).name
     return extractor if extractor == "efflite0" else _made(extractor).name
+
+
+def _read(name: str, weights: str | Path | None) -> nn.Module:
+    """A vision transformer; the same one while the same file is asked for, as its name is needed before its features."""
+    if weights is None:
+        raise ValueError(
+            f"extractor {name} needs a local file of its published weights, weights=FILE: none is downloaded"
+        )
+    file = Path(weights).resolve()
+    known = (file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None
+    return _read_once(name, Path(weights), known)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(name: str, weights: Path, known: tuple[int, int] | None) -> nn.Module:
+    return EXTRACTORS.resolve(name)(weights)
 
 
 def _made(name: str) -> nn.Module:
@@ -90,7 +114,8 @@ def _made(name: str) -> nn.Module:
     if name not in EXTRACTORS and ":" not in name:
         more = "".join(f", {added}" for added in EXTRACTORS.added())
         raise ValueError(
-            f"extractor {name!r} is unknown; expected efflite0 or inception{more}, MODULE:NAME or FILE.py:NAME"
+            f"extractor {name!r} is unknown; expected efflite0 or inception, {', '.join(vit.FAMILIES)}{more}, MODULE:NAME or "
+            "FILE.py:NAME"
         )
     return _make(EXTRACTORS.resolve(name, code=True))
 
@@ -117,25 +142,52 @@ def tell(facts: Mapping[str, Any], told: set[str]) -> None:
     told.add(message)
 
 
+def about(extractor: nn.Module) -> dict[str, Any]:
+    """What its figures depend on besides the images: `extractor`, its name, and what it says of `resize`, `precision` and the
+    `sha256` of a file of weights."""
+    found = {"extractor": extractor.name} | {
+        name: getattr(extractor, name, None) for name in ("resize", "precision", "sha256")
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def provided(
-    recipe, networks: dict[str, nn.Module], data: Callable, count: int, extractor: str, weights: str | Path | None
+    recipe,
+    networks: dict[str, nn.Module],
+    data: Callable,
+    count: int,
+    extractor: str,
+    weights: str | Path | None,
+    reference: str | Path | None = None,
 ) -> tuple[dict[str, Callable], str]:
-    """What rows of `suite` need of a recipe of images, as functions that make it: `real`, `fake` (features of what `data` makes
-    and of `count` samples), `perceptual`, `styles`, `transform` where it has them. And the extractor's `title`."""
+    """What rows of `suite` need of a recipe of images, as functions that make it: `real`, `fake` (features of what `data` makes,
+    or the mean and covariance in file `reference`, and of `count` samples), `perceptual`, `styles`, `transform` where it has
+    them. And the extractor's `title`. What the features are, and of how many images, goes into `recipe.features`."""
     averaged = next(iter(networks.values()))
     device = next(averaged.parameters(), torch.empty(0)).device
 
     @functools.cache
     def network() -> nn.Module:
         tell(recipe.data, recipe.told)
-        return load_extractor(extractor, device, weights)
+        made = load_extractor(extractor, device, weights)
+        recipe.features |= about(made) | {"samples": count}
+        return made
+
+    def real() -> Features:
+        if reference is None:
+            found = dataset_features(network(), data())
+            recipe.features["real"] = found.statistics.count
+            return found
+        statistics, said = read_reference(reference, network().dim)
+        recipe.features |= said
+        return Features(statistics, torch.empty(0, network().dim), torch.empty(0, 0))
 
     def fake() -> Features:
         seeds = share(torch.arange(count)).split(_BATCH)
         with torch.no_grad():
             return collect_drawn(network(), (recipe.sample(networks, part.tolist()) for part in seeds))
 
-    facts = {"real": lambda: dataset_features(network(), data()), "fake": fake}
+    facts = {"real": real, "fake": fake}
     if extractor == "efflite0":  # takes floating images; the steps along a path are too small for bytes
         facts["perceptual"] = network
     if latent.has_styles(averaged):

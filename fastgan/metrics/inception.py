@@ -33,7 +33,7 @@ class Inception(nn.Module):
     these weights, OSError where they cannot be downloaded.
     """
 
-    dim = 2048
+    dim, resize, precision = 2048, "bilinear as in TensorFlow 1, to 299x299", "float32"
 
     def __init__(self, weights: str | Path | None = None):
         super().__init__()

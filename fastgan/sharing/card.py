@@ -23,7 +23,7 @@ def card(
     }
     title = name.rpartition("/")[2]
     where = name if "/" in name else "USER/NAME"
-    columns = {label: values for label, values in measured.items() if isinstance(values, dict)}
+    columns = {label: values for label, values in measured.items() if isinstance(values, dict) and label != "features"}
     if columns:
         head["model-index"] = [_index(title, _task(made), about["data"]["name"], columns)]
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
@@ -86,5 +86,7 @@ def _table(columns: dict[str, dict[str, float]], measured: dict[str, Any]) -> st
     for name in dict.fromkeys(name for values in columns.values() for name in values):
         cells = [f"{values[name]:.4f}" if name in values else "-" for values in columns.values()]
         lines.append(f"| {name} | {' | '.join(cells)} | {suite.meaning(name)[0]} |")
+    if features := measured.get("features"):
+        lines.append(f"\nFeatures: {', '.join(f'{name} {value}' for name, value in features.items())}.")
     lines += [f"\n{note}" for note in measured.get("notes", ())]
     return "\n".join(lines)

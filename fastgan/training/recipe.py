@@ -171,6 +171,7 @@ class Recipe:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.latent_shape: tuple[int, ...] = (getattr(config, "latent", 64),)
         self.told: set[str] = set()  # warnings of `evaluate`, which a run gives once
+        self.features: dict[str, Any] = {}  # what `evaluate` compared images by
 
     def __repr__(self) -> str:
         lines = [f"{self.name} on {self.data.get('name')}: {brief(self.config)}"]
@@ -264,9 +265,11 @@ class Recipe:
         """Columns of figures by name, from `count` samples of seeds 0, 1, ... against the data set of the run. All processes
         call it together and share the work.
 
-        run: the options in config.json. extractor, weights: see `fastgan.metrics.images.load_extractor`; the names of the
-        figures say which it was. metrics: those to compute, by names of rows or beginnings of figures' names. None: all that
-        can be; a warning tells which cannot and why, where ValueError does if they are asked for.
+        run: the options in config.json; its `reference`, a file of `fastgan.metrics.reference`, takes the place of the data set,
+        and leaves out what needs more of it than mean and covariance. extractor, weights: see
+        `fastgan.metrics.images.load_extractor`; the names of the figures say which it was. metrics: those to compute, by names of
+        rows or beginnings of figures' names. None: all that can be; a warning tells which cannot and why, where ValueError does
+        if they are asked for.
 
         What rows need is what `provided` says, and of images their features.
         """
@@ -274,9 +277,14 @@ class Recipe:
 
         facts, title = self.provided(networks, run, count), None
         if issubclass(self.medium, Image):
-            found, title = images.provided(self, networks, facts["data"], count, extractor, weights)
+            found, title = images.provided(
+                self, networks, facts["data"], count, extractor, weights, run.get("reference")
+            )
             facts |= found
-        choice = suite.choose(suite.rows(self.metrics, title, metrics), metrics, count)
+        rows = suite.rows(self.metrics, title, metrics)
+        if run.get("reference") is not None:
+            rows = [row for row in rows if "real" not in row.needs or row.name in images.BY_MOMENTS]
+        choice = suite.choose(rows, metrics, count)
         return {self.name: suite.compute(choice, facts, count, strict=metrics is not None, told=self.told)}
 
     def provided(self, networks: dict[str, nn.Module], run: dict[str, Any], count: int) -> dict[str, Callable[[], Any]]:

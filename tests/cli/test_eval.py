@@ -1,11 +1,16 @@
 """fastgan eval: names and numbers are checked first, what is asked for is computed, and figures are never lost."""
 
+import hashlib
+import importlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 from pixels import Pixels
 
+import fastgan
+from fastgan import recipes
 from fastgan.cli import main
 from fastgan.metrics import fid, images, prdc
 
@@ -119,3 +124,80 @@ def test_figures_say_what_they_mean(run, capsys):
     title, *lines = capsys.readouterr().out.splitlines()
     assert title.split() == ["figure", "dcgan", "better", "meaning"]
     assert [line.split()[2] for line in lines] == ["lower", "higher"] and "0 to 1: quality" in lines[1]
+
+
+@pytest.fixture
+def moments(run, tmp_path):
+    """Of the run's own data set, as a published reference file holds them."""
+    loaded = fastgan.Run(run)
+    data = loaded.recipe.provided(loaded.networks, vars(loaded.saved.run), 1)["data"]()
+    real = images.dataset_features(Pixels(), data, tmp_path / "features").statistics
+    np.savez(tmp_path / "published.npz", mu=real.mean.numpy(), sigma=real.covariance.numpy(), more=[1])
+    return tmp_path / "published.npz"
+
+
+def test_a_reference_file_takes_the_place_of_the_data(run, moments, capsys):
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "fd"]) == 0
+    saved = json.loads((run / "metrics.json").read_text())
+    assert saved["features"] == {"extractor": "efflite0", "samples": 20, "real": saved["features"]["real"]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "dataset_features", lambda *a: pytest.fail("the data set was read"))
+        assert main(["eval", str(run), "--samples", "20", "--reference", str(moments)]) == 0
+    found = json.loads((run / "metrics.json").read_text())
+    assert found["features"]["reference"] == "published.npz" and "real" not in found["features"]
+    assert found["features"]["reference_sha256"] == hashlib.sha256(moments.read_bytes()).hexdigest()
+    assert set(found["dcgan"]) == {"fd_efflite0", "is_efflite0"}
+    assert found["dcgan"]["fd_efflite0"] == pytest.approx(saved["dcgan"]["fd_efflite0"], rel=1e-6)
+
+
+def test_the_published_protocol(run, moments, capsys, monkeypatch):
+    """50,000 samples, here 30, in the published network's features alone is it FID."""
+    monkeypatch.setattr(importlib.import_module("fastgan.cli.evaluate"), "_PUBLISHED", 30)
+    title = images.title
+    paper = ["eval", str(run), "--paper", "--reference", str(moments)]
+    monkeypatch.setattr(images, "title", lambda name, weights=None: "inception" if name == "inception" else title(name))
+    assert main(paper) == 0
+    saved = json.loads((run / "metrics.json").read_text())
+    assert list(saved["dcgan"]) == ["fid"] and saved["samples"] == 30
+    assert main([*paper, "--extractor", "efflite0"]) == 0
+    saved = json.loads((run / "metrics.json").read_text())
+    assert list(saved["dcgan"]) == ["fd_efflite0"] and saved["samples"] == saved["features"]["samples"] == 30
+    monkeypatch.setattr(images, "title", lambda *given: "inception_0123abcd")
+    assert main(paper) == 0
+    assert list(json.loads((run / "metrics.json").read_text())["dcgan"]) == ["fd_inception_0123abcd"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "100"], "--samples is 100, and --paper draws 50000"),
+        (["--metrics", "kid"], "--metrics is 'kid', and --paper computes the Fréchet distance"),
+        (["--weights", "/nonexistent.pth"], "/nonexistent.pth: No such file"),
+        (["--reference", "/nonexistent.npz"], "--reference /nonexistent.npz: no such file"),
+        (["--extractor", "dinov2"], "extractor dinov2 needs a local file of its published weights, --weights"),
+    ],
+)
+def test_what_the_protocol_lacks_is_said_before_anything_is_computed(run, capsys, monkeypatch, options, message):
+    monkeypatch.setattr(images, "collect", lambda *a: pytest.fail("computed"))
+    assert main(["eval", str(run), "--paper", *options]) == 1
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1 and not (run / "metrics.json").exists()
+
+
+def test_a_reference_says_nothing_of_kernel_distances(run, moments, tmp_path, capsys):
+    assert main(["eval", str(run), "--reference", str(moments), "--metrics", "kid"]) == 1
+    assert "--metrics is 'kid', expected some of fd, is" in capsys.readouterr().err
+    assert main(["eval", str(run), "--reference", str(moments), "--data", "emoji"]) == 1
+    assert "leave one of --reference and --data out" in capsys.readouterr().err
+    np.savez(tmp_path / "other.npz", mu=np.zeros(5), sigma=np.eye(5))
+    assert main(["eval", str(run), "--reference", str(tmp_path / "other.npz"), "--metrics", "fd"]) == 1
+    assert "mu is torch.float64 [5], expected floats [12]" in capsys.readouterr().err
+
+
+def test_the_protocol_is_for_generators(run, capsys, monkeypatch):
+    monkeypatch.setattr(recipes.get("dcgan"), "evaluate", lambda *a, **k: pytest.fail("computed"))
+    assert main(["eval", str(run), "--paper", "--extractor", "efflite0"]) == 1
+    assert (
+        "--paper is for recipes that draw images from latents, and dcgan is evaluated otherwise"
+        in capsys.readouterr().err
+    )

@@ -289,7 +289,10 @@ def test_a_registered_extractor(extractors):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("vgg", "extractor 'vgg' is unknown; expected efflite0 or inception, theirs, MODULE:NAME"),
+        (
+            "vgg",
+            "extractor 'vgg' is unknown; expected efflite0 or inception, dinov2, clip, openclip, theirs, MODULE:NAME",
+        ),
         ("means_of:number", "the extractor is of type int; expected a module"),
         ("means_of:nameless", "the extractor lacks name; expected a module"),
         ("means_of:other", "there is no 'other' in means_of"),
