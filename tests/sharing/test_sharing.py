@@ -123,10 +123,12 @@ def test_from_pretrained(shared, runs):
 
 def test_figures_are_those_of_the_step(runs, tmp_path):
     folder = shutil.copytree(runs / "gan", tmp_path / "gan")
-    figures = {"samples": 50, "step": 2, "notes": ["a note"], "gan": {"fd_efflite0": 12.5, "kid_efflite0": 0.25}}
+    figures = {"samples": 50, "step": 2, "notes": ["a note"], "features": {"extractor": "efflite0", "real": 99}}
+    figures["gan"] = {"fd_efflite0": 12.5, "kid_efflite0": 0.25}
     (folder / "metrics.json").write_text(json.dumps(figures))
     text = (sharing.write(folder, tmp_path / "a", license="mit", name="me/mine") / CARD).read_text()
     assert "| fd_efflite0 | 12.5000 | lower |" in text and "50 samples" in text and "a note" in text
+    assert "Features: extractor efflite0, real 99." in text and "| figure | gan | better |" in text
     assert "fastgan pull me/mine" in text
     cards = pytest.importorskip("huggingface_hub").ModelCard(text)
     assert [(r.metric_type, r.metric_value) for r in cards.data.eval_results] == list(figures["gan"].items())
