@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from fastgan._torch_private import has_turned_product, turned_product
-from fastgan.ops import _library, conv3x3, conv3x3_packed, conv_to_image  # noqa: F401 - these define torch.ops.fastgan.*
+from fastgan.ops import _library, conv3x3, conv3x3_packed, conv_packed, conv_to_image  # noqa: F401 - these define torch.ops.fastgan.*
 
 aten = torch.ops.aten
 

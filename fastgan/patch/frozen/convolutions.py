@@ -8,17 +8,19 @@ import torch
 import torch.nn.functional as F
 
 from fastgan import _torch_packed
+from fastgan.ops import conv_packed
 from fastgan.ops.conv_forms import is_fast
 from fastgan.patch.frozen.tape import in_images, pixels
 
+# In place, what the kernels do not do themselves.
 ACTS = {
     "none": lambda y: y,
-    "relu": torch.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "swish": F.silu,
-    "leaky_relu": F.leaky_relu,
-    "hardtanh": F.hardtanh,
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+    "sigmoid": torch.sigmoid_,
+    "swish": lambda y: F.silu(y, inplace=True),
+    "leaky_relu": F.leaky_relu_,
+    "hardtanh": lambda y, low, high: y.clamp_(low, high),
 }
 
 
@@ -28,6 +30,11 @@ CHANNELS, LEAST, TILES = 16, 12, 12
 IMAGE = (
     4  # outputs of a 4x4 convolution of stride 2 for `quarters`, at most: 0.65 times for 3, 0.85 to 1.3 for 64 to 256
 )
+
+
+# `conv_packed`: channels that it multiplies, and outputs, of a group, at least. With fewer its vectors are half empty, or the
+# way to a pixel takes longer than the pixel: 64 outputs of 3 channels took 1.5 times as long as oneDNN.
+DEPTH, WIDTH = 16, 12
 
 
 class Act(NamedTuple):
@@ -40,7 +47,7 @@ class Act(NamedTuple):
 class Convolution:
     """act(scale * (x * weight + bias) + shift [+ other]) for inputs of one shape, packed at the first call.
 
-    By oneDNN, or of 3x3 kernels by `conv3x3_packed`.
+    By `conv3x3_packed`, `conv_packed`, or oneDNN. `told`: whether it writes where it is told, images of `shape` and `strides`.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, form, size: tuple[int, ...]):
@@ -56,11 +63,30 @@ class Convolution:
         self.weight, self.bias, self.size = weight, bias, size
         self.act, self.packed = Act("none"), None
         self.outputs = weight.shape[1] * self.groups if self.transposed else weight.shape[0]
-        self.adds = not self.transposed
         form = [*self.stride, *self.padding, *self.dilation, *self.output_padding, self.groups, *weight.shape[2:]]
         self.doubles = self.outputs <= IMAGE and self.transposed and form == [2, 2, 1, 1, 1, 1, 0, 0, 1, 4, 4]
         plain = not self.transposed and form in ([1, 1, p, p, 1, 1, 0, 0, 1, 3, 3] for p in range(3))
         self.winograd = (plain or self.doubles) and self._is_winograd()
+        self.direct = not self.winograd and self._is_direct()
+        self.told = (self.winograd and not self.doubles) or self.direct
+        self.adds = not self.transposed or self.direct
+        self.kernel = tuple(weight.shape[2:])
+        self.shape = (size[0], self.outputs, *map(self._length, range(2)))
+        _, c, h, w = self.shape
+        self.strides = (c * h * w, 1, c * w, c)
+
+    def _length(self, axis: int) -> int:
+        """Of the output."""
+        n, kernel, stride = self.size[2 + axis], self.kernel[axis], self.stride[axis]
+        reach, border = self.dilation[axis] * (kernel - 1) + 1, 2 * self.padding[axis]
+        if self.transposed:
+            return (n - 1) * stride + reach - border + self.output_padding[axis]
+        return (n + border - reach) // stride + 1
+
+    def _is_direct(self) -> bool:
+        known = not self.transposed or (max(self.stride) > 1 and max(self.dilation) == 1)
+        deep = self.size[1] // self.groups >= DEPTH and self.outputs // self.groups >= WIDTH
+        return known and deep and is_fast("conv_packed")
 
     def _is_winograd(self) -> bool:
         n, inputs, height, width = self.size
@@ -92,32 +118,40 @@ class Convolution:
 
     def activate(self, act: Act, after_sum: bool) -> bool:
         """Whether it applies `act` too."""
-        if not self.winograd and (act.name == "prelu" or (after_sum and act.name not in _torch_packed.AFTER_SUM)):
+        ours = self.winograd or self.direct
+        if not ours and (act.name == "prelu" or (after_sum and act.name not in _torch_packed.AFTER_SUM)):
             return False
         self.act = act
         return True
 
-    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None, over: bool = False) -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, other: torch.Tensor | None = None, over: bool = False, out=None
+    ) -> torch.Tensor:
+        """over: written over `other`. out: where to, if `told`."""
         if self.signal:
             x, other = x.unsqueeze(2), None if other is None else other.unsqueeze(2)
         x, other = pixels(x), None if other is None else pixels(other)
         if self.packed is None:
             self._pack()
-        y = self._run(x, other, over)
+        y = self._run(x, other, other if over else out)
         return y.squeeze(2) if self.signal else y
 
     def _pack(self) -> None:
         """Chooses how it is computed, and brings the weight into the layout for it."""
         form = (self.stride, self.padding, self.dilation, self.groups)
+        if self.winograd or self.direct:
+            self.shift(0)
+            self.slope = _slope(self.act, self.weight.new_ones(self.outputs))
         if self.winograd:
             self._run = self._doubled if self.doubles else self._winograd
             weight = quarters(self.weight) if self.doubles else self.weight
             self.packed = torch.ops.fastgan.conv3x3_pack(weight)
-            self.shift(0)
-            self.slope = _slope(self.act, self.weight.new_ones(self.outputs))
             if self.doubles:
                 self.bias, self.slope = self.bias.repeat(4), self.slope.repeat(4)
-            self.reach = 2 * self.padding[0] - 2
+        elif self.direct:
+            self._run = self._direct
+            self.packed = conv_packed.pack(self.weight, self.stride, self.padding, self.groups, self.transposed)
+            self.form = (self.groups, self.kernel, self.stride, self.padding, self.dilation, self.transposed)
         elif _torch_packed.has_packed():
             self._run, self.form = self._onednn, form
             self.packed = _torch_packed.pack(self.weight, self.output_padding, *form, self.transposed, self.size)
@@ -125,28 +159,36 @@ class Convolution:
             self._run, self.packed = self._torch, self.weight
         self.weight = None
 
-    def _winograd(self, x, other, over):
-        n, _, height, width = x.shape
-        size = (n, self.outputs, height + self.reach, width + self.reach)
-        y = other if over else torch.empty(size, memory_format=torch.channels_last)
+    def _winograd(self, x, other, out):
+        y = self._place(out)
         torch.ops.fastgan.conv3x3_packed(y, x, self.packed, self.bias, self.slope, other, self.padding[0])
-        return y if self.act.name in SLOPES else ACTS[self.act.name](y, *self.act.numbers)
+        return self._activated(y)
 
-    def _doubled(self, x, other, over):
+    def _direct(self, x, other, out):
+        y = self._place(out)
+        torch.ops.fastgan.conv_packed(y, x, self.packed, self.bias, self.slope, other, *self.form)
+        return self._activated(y)
+
+    def _doubled(self, x, other, out):
         n, _, height, width = x.shape
         y = torch.empty((n, 4 * self.outputs, height, width), memory_format=torch.channels_last)
         torch.ops.fastgan.conv3x3_packed(y, x, self.packed, self.bias, self.slope, None, 1)
         y = y.permute(0, 2, 3, 1).view(n, height, width, 2, 2, self.outputs).transpose(2, 3)
-        y = y.reshape(n, 2 * height, 2 * width, self.outputs).permute(0, 3, 1, 2)
+        return self._activated(y.reshape(n, 2 * height, 2 * width, self.outputs).permute(0, 3, 1, 2))
+
+    def _place(self, out: torch.Tensor | None) -> torch.Tensor:
+        return torch.empty_strided(self.shape, self.strides) if out is None else out
+
+    def _activated(self, y: torch.Tensor) -> torch.Tensor:
         return y if self.act.name in SLOPES else ACTS[self.act.name](y, *self.act.numbers)
 
-    def _onednn(self, x, other, over):
+    def _onednn(self, x, other, out):
         rest = (self.packed, self.bias)
         if other is not None:
-            return pixels(_torch_packed.convolve_add(x, other, *rest, *self.form, *self.act, over))
+            return pixels(_torch_packed.convolve_add(x, other, *rest, *self.form, *self.act, out is not None))
         return pixels(_torch_packed.convolve(x, *rest, self.output_padding, *self.form, self.transposed, *self.act))
 
-    def _torch(self, x, other, over):
+    def _torch(self, x, other, out):
         form = (self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups)
         y = pixels(torch.ops.aten.convolution(x, self.packed, self.bias, *form))
         return ACTS[self.act.name](y if other is None else y + other, *self.act.numbers)

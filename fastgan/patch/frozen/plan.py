@@ -13,6 +13,7 @@ import torch
 
 from fastgan._torch_packed import tree_map
 from fastgan.patch.frozen.convolutions import Act, Convolution
+from fastgan.patch.frozen.source import function
 from fastgan.patch.frozen.tape import UNDEFINED, Node, Ref, Tape, refs
 
 aten = torch.ops.aten
@@ -36,21 +37,12 @@ BIAS_ACTS = {
     "sigmoid": "sigmoid",
     "swish": "swish",
 }
-# Pointwise operations that write over an argument nobody needs any more.
-OVER = {
-    getattr(getattr(aten, name), form): getattr(getattr(aten, f"{name}_"), form)
-    for form, names in {
-        "default": ("relu", "leaky_relu", "tanh", "sigmoid", "silu", "clamp", "hardtanh", "elu", "addcmul"),
-        "Tensor": ("add", "sub", "mul", "div"),
-        "Scalar": ("add", "sub", "mul", "div"),
-    }.items()
-    for name in names
-}
 
 
 def compile(tape: Tape) -> Callable[..., Any]:
     """The function of the tape's inputs that returns its output."""
-    return _Plan(tape).function()
+    plan = _Plan(tape)
+    return function(tape, plan.nodes, plan.output, {n: t for n, t in plan.constants.items() if n not in plan.live})
 
 
 class _Plan:
@@ -59,7 +51,6 @@ class _Plan:
         self.constants = dict(tape.held)
         self.live = set(tape.inputs)
         self.nodes: list[Node] = []
-        self.packed: dict[int, tuple[Convolution, int]] = {}  # by the id of its node; the second: what is added
         alias: dict[int, int] = {}
         for node in tape.nodes:
             node.args, node.kwargs = tree_map(
@@ -137,15 +128,10 @@ class _Plan:
                 break
             added = added if other is None else other
             last = following
-        new = Node(made, (x,) if added is None else (x, Ref(added)), {}, [last.outs[0]])
-        self.packed[id(new)] = made
-        self.nodes[self.nodes.index(last)] = new
+        self.nodes[self.nodes.index(last)] = Node(made, (x,) if added is None else (x, Ref(added)), {}, [last.outs[0]])
         if last is not node:
             # What was in between stays before it.
             self.nodes[i] = Node(_nothing, (), {}, [])
-        self._drop_unused_but_moved()
-
-    def _drop_unused_but_moved(self) -> None:
         self._drop_unused()
 
     def _take(self, made: Convolution, node: Node, n: int, added: int | None) -> tuple[bool, int | None]:
@@ -228,63 +214,6 @@ class _Plan:
         per_channel = t.dim() == 4 and t.shape == (1, outputs, 1, 1)
         per_channel = per_channel or (t.dim() == 3 and t.shape in ((outputs, 1, 1), (1, outputs, 1)))
         return t.flatten() if per_channel else None
-
-    def function(self) -> Callable[..., Any]:
-        """Generated: one line per operation, names freed where they are last used."""
-        pool: dict[str, Any] = {"inf": math.inf, "nan": math.nan}
-
-        def name(value) -> str:
-            if isinstance(value, Ref):
-                if value.n in self.live:
-                    return f"v{value.n}"
-                pool[f"c{value.n}"] = self.constants[value.n]
-                return f"c{value.n}"
-            if isinstance(value, tuple | list):
-                inner = ", ".join(map(name, value))
-                return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if value else "()"
-            if isinstance(value, dict):
-                return "{" + ", ".join(f"{k!r}: {name(v)}" for k, v in value.items()) + "}"
-            if value is None or isinstance(value, bool | int | float | str):
-                return repr(value)
-            key = f"o{len(pool)}"
-            pool[key] = value
-            return key
-
-        last: dict[int, int] = {}
-        for i, node in enumerate(self.nodes):
-            last.update(dict.fromkeys((*node.inputs(), *node.outs), i))
-        kept = {*refs(self.output), *self.tape.inputs}
-        made = {n for node in self.nodes for n in node.outs}
-        lines = []
-        for i, node in enumerate(self.nodes):
-            dying = {n for n in {*node.inputs(), *node.outs} if last[n] == i and n in made and n not in kept}
-            args, kwargs, func = node.args, node.kwargs, node.func
-            if id(node) in self.packed and len(args) == 2:
-                kwargs = {"over": self._free(args[1].n, dying, made)}
-            elif func in OVER and isinstance(args[0], Ref) and self._free(args[0].n, dying, made):
-                out = self.facts[node.outs[0]] if node.outs else None
-                if out == self.facts[args[0].n] and args[0].n not in refs((args[1:], kwargs)):
-                    func = OVER[func]
-            given = [name(a) for a in args] + [f"{k}={name(v)}" for k, v in kwargs.items()]
-            target = ", ".join(f"v{n}" for n in node.outs)
-            several = len(node.outs) > 1 or len(getattr(getattr(func, "_schema", None), "returns", "1")) > 1
-            target = f"{target}, = " if several and target else f"{target} = " if target else ""
-            lines.append(f"{target}{name(func)}({', '.join(given)})")
-            if gone := sorted(dying - set(node.outs) | {n for n in node.outs if n in dying}):
-                lines.append(f"del {', '.join(f'v{n}' for n in gone)}")
-        lines.append(f"return {name(self.output)}")
-        arguments = ", ".join(f"v{n}" for n in self.tape.inputs)
-        source = f"def run({arguments}):\n" + "".join(f"    {line}\n" for line in lines)
-        exec(source, pool)
-        run = pool["run"]
-        run.source = source
-        return run
-
-    def _free(self, n: int, dying: set[int], made: set[int]) -> bool:
-        """Whether the memory of value n is nobody's after this operation."""
-        base = self.tape.base[n]
-        alone = sum(b == base for m, b in self.tape.base.items() if m in made or m in self.tape.inputs) == 1
-        return n in dying and alone and base not in self.tape.written
 
 
 def _nothing():
