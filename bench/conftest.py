@@ -41,7 +41,9 @@ def pytest_addoption(parser):
     group.addoption(
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine that others use, --threads 1"
     )
-    group.addoption("--example", action="store_true", help="bench_dropin.py: accelerate(network, example=x)")
+    group.addoption(
+        "--how", choices=["plain", "example", "freeze"], default="plain", help="bench_dropin.py: accelerate"
+    )
     group.addoption("--compilers", action="store_true", help="bench_serving: torch.compile and AOTInductor too")
     group.addoption("--steady", action="store_true", help="bench_serving: without first images, a process for each")
     group.addoption("--files", help="bench_serving: a folder where exported networks stay")

@@ -2,6 +2,7 @@
 
 import json
 
+import dropin_table
 import gpu_report
 import pytest
 import report
@@ -65,3 +66,29 @@ def test_tables_of_a_gpu(tmp_path):
     (tmp_path / "predicted.json").write_text(json.dumps({"rows": {"op fp32 sm_90": row, "op fp32 sm_80": row}}))
     lines = gpu_report.tables(tmp_path)["model"].splitlines()
     assert lines[4:] == ["| op fp32 | 8.5 | 8.9 | 8 | 2.1 | 0.97 | memory |"]
+
+
+def test_the_table_of_other_networks(tmp_path, monkeypatch):
+    """Rows as bench_dropin.py prints them, between pytest's dots: later ones in the place of older, means by size."""
+    monkeypatch.setattr(dropin_table, "KEPT", tmp_path / "kept.txt")
+    monkeypatch.setattr(dropin_table, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text(f"before\n{dropin_table.OPEN}\nold\n{dropin_table.CLOSE}\nafter\n")
+    (tmp_path / "old.txt").write_text("\n| A | 64 | eval | plain | 9.0 ms | 0.50 ± 0.01 | 1.00 ± 0.01 | slower | 3 |.")
+    (tmp_path / "new.txt").write_text(
+        ".\n| A | 64 | eval | plain | 9.0 ms | 4.00 ± 0.01 | 0.98 ± 0.01 |  | 3 |.\n"
+        "| B, two | 64 x2 | eval | plain | untouched | | | | 0 |.s [100%]\n| B, two | 128 x2 | eval | plain | 9.0 ms"
+        " | 2.00 ± 0.02 | 1.01 ± 0.01 | slower | 1 |\n3 passed in 1.0s\n"
+    )
+    for outputs in (["old.txt"], ["new.txt"], []):
+        dropin_table.main([str(tmp_path / output) for output in outputs])
+        text = (tmp_path / "page.md").read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| A | 64 | 4.00 ± 0.01 (0.98) |" in text and "0.50" not in text
+    assert "| B, two | 64 x2 | as it was |" in text and "| B, two | 128 x2 | 2.00 ± 0.02 (1.01), slower |" in text
+    assert "| geometric mean, 64 pixels | | **2.00** of 2 |" in text
+    assert "| geometric mean, usual size | | **2.83** of 2 |" in text
+
+
+def test_the_page_holds_the_table_that_is_kept():
+    text = dropin_table.PAGE.read_text(encoding="utf-8")
+    assert dropin_table.page(text, dropin_table.rows(dropin_table.KEPT.read_text(encoding="utf-8"))) == text

@@ -122,13 +122,13 @@ def _pieces(module: nn.Module, report: PatchReport, measured: bool, lay_out: boo
             continue
         if pairs.runs_in_order(type(m)):
             yield from _chain(m, name, names, report, lay_out)
-        elif not _is_torchs(m) and (m._modules or m._parameters):
+        elif not _is_torchs(m) and (m._modules or m._parameters or m._buffers):
             where = name or type(m).__name__
             plan = "it has a forward of its own" if "forward" in vars(m) else source.plan(m)
             if isinstance(plan, str):
                 report.refused.append(Line(where, plan))
             else:
-                rows = [(f"{name}.{part}".lstrip("."), what) for part, what in plan[1]]
+                rows = [(f"{name}.{part}".strip("."), what) for part, what in plan[1]]
                 yield _swap(Piece(m, name), plan[0], rows, report)
 
 

@@ -33,7 +33,7 @@ class Steps:
 
 def gains(layer: nn.Module, act: nn.Module) -> bool:
     """Whether the two run faster as a pair."""
-    kind, found = pairs.fresh(layer), pairs.activation(act)
+    kind, found = pairs.fresh(layer), pairs.served(act)
     if kind is None or found is None:
         return False
     if issubclass(kind, Norm):
@@ -72,7 +72,7 @@ def why_not(layer: nn.Module, act: nn.Module) -> str | None:
         return f"{what}: {hooks(layer) or 'a forward of its own'} between them"
     if hooks(act):
         return f"{what}: {hooks(act)} after them"
-    found = pairs.activation(act)
+    found = pairs.served(act)
     if found is None:
         return f"{what}: {act!r} is none of those that are known"
     if found.inplace is None:
@@ -84,5 +84,5 @@ def why_not(layer: nn.Module, act: nn.Module) -> str | None:
 
 def what(layer: nn.Module, act: nn.Module) -> str:
     """What a pair that gains does, in words."""
-    names = f"{original(layer).__name__} + {pairs.activation(act).name}"
+    names = f"{original(layer).__name__} + {pairs.served(act).name}"
     return f"{names} -> norm_act" if isinstance(layer, Norm) else f"{names} in place"

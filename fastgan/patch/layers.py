@@ -104,18 +104,23 @@ class Norm(Layer):
             return norm_op if x.device.type in AUTOCAST else None
         return norm
 
-    def joined(self, x, act, residual: torch.Tensor | None = None) -> torch.Tensor | None:
-        """act(norm(x)) + residual in one; None where it is not."""
+    def way(self, x) -> Callable | None:
+        """`norm` or `norm_op` where that is how it computes `x`, and nobody looks at it."""
         if type(x) not in PLAIN or hooks(self):
             return None
+        recorded = is_recorded(self, x)
+        key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), plain(), self.options(self))
+        found = self.__dict__[PLAN].get(key) or self.choose(x, recorded)
+        return found if found in (norm, norm_op) else None
+
+    def joined(self, x, act, residual: torch.Tensor | None = None) -> torch.Tensor | None:
+        """act(norm(x)) + residual in one; None where it is not."""
+        way = self.way(x)
         if residual is not None and (
             type(residual) not in PLAIN or residual.shape != x.shape or residual.dtype != x.dtype
         ):
             return None
-        recorded = is_recorded(self, x)
-        key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), plain(), self.options(self))
-        way = self.__dict__[PLAN].get(key) or self.choose(x, recorded)
-        if way not in (norm, norm_op) or (way is norm_op and act is not None and act.name == "softplus"):
+        if way is None or (way is norm_op and act is not None and act.name == "softplus"):
             return None
         return way(self, x, "linear" if act is None else act.name, 0.0 if act is None else act.alpha, residual)
 

@@ -65,6 +65,15 @@ def _elu_function(x, alpha=1.0, inplace=False):
     return ELU if alpha == 1 else None
 
 
+def _prelu(module: nn.PReLU) -> Act | None:
+    """With one slope for all channels and without a gradient of it. On a GPU its number is not at hand."""
+    slope = module.weight
+    learnt = torch.is_grad_enabled() and slope.requires_grad
+    if learnt or torch.compiler.is_compiling() or type(slope) is not nn.Parameter or not slope.is_cpu or len(slope) > 1:
+        return None
+    return _leaky(slope.item())
+
+
 # What a function with these arguments is; without arguments there is nothing to ask.
 FUNCTIONS = {
     **dict.fromkeys((F.relu, F.relu_, torch.relu, torch.relu_), lambda x, inplace=False: RELU),
@@ -78,6 +87,7 @@ FUNCTIONS = {
 MODULES = {
     nn.ReLU: lambda m: RELU,
     nn.LeakyReLU: lambda m: _leaky(m.negative_slope),
+    nn.PReLU: _prelu,
     nn.Tanh: lambda m: TANH,
     nn.Sigmoid: lambda m: SIGMOID,
     nn.ELU: lambda m: ELU if m.alpha == 1 else None,
@@ -93,7 +103,8 @@ ON_CPU = False  # whether bias and activation are one kernel there too: it takes
 
 # Layers whose result is new memory that their gradient does not read.
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
-FRESH = {kind: kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, *NORMS)}
+RESIZES = (nn.PixelShuffle, nn.PixelUnshuffle, nn.Upsample)
+FRESH = {kind: kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, *NORMS, *RESIZES)}
 
 
 def activation(act: Callable, rest: tuple = (), options: dict | None = None) -> Act | None:
@@ -112,6 +123,12 @@ def activation(act: Callable, rest: tuple = (), options: dict | None = None) -> 
         return found
     except TypeError:  # an argument that is no number
         return None
+
+
+@torch.no_grad()
+def served(act: nn.Module) -> Act | None:
+    """What a module computes where no gradients are taken."""
+    return activation(act)
 
 
 CALLABLE = {type(F.leaky_relu), type(torch.relu)}  # functions in Python, and built in

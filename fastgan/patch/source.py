@@ -3,7 +3,9 @@
     F.leaky_relu(self.conv(x), 0.2)      becomes    pair(F.leaky_relu, self.conv, x, 0.2)
     x = self.norm(x); x = self.act(x)               x = pair(self.act, self.norm, x)
     x + self.block(x)                               add(x, self.block, x, False)
+    (1 + gamma) * self.norm(x) + beta               modulated(self.norm, x, 1 + gamma, beta, True)
     F.conv2d(x, self.weight * self.scale, b)        scaled(F.conv2d, x, self.weight, self.scale, b)
+    F.conv2d(x, kernel, groups=x.shape[1])          filtered(F.conv2d, x, kernel, groups=x.shape[1])
 
 What a name stands for is asked when the line runs (pairs.py): an unknown function or layer is called as ever. So loops, branches
 and optional arguments need no proof, only that nothing else sees the value between, which the source shows.
@@ -21,12 +23,19 @@ from typing import NamedTuple
 
 from torch import nn
 
-from fastgan.patch import pairs
+from fastgan.patch import pairs, written
 from fastgan.patch.swap import Accelerated, accelerated, original
 
 ACTIVATIONS = {f.__name__ for f in pairs.FUNCTIONS}
 LINEAR = {f.__name__ for f in pairs.SCALED}
-CALLS = {"_fastgan_pair": pairs.pair, "_fastgan_add": pairs.add, "_fastgan_scaled": pairs.scaled}
+DEPTHWISE = {f.__name__ for f in written.DEPTHWISE}
+CALLS = {
+    "_fastgan_pair": pairs.pair,
+    "_fastgan_add": pairs.add,
+    "_fastgan_scaled": pairs.scaled,
+    "_fastgan_modulated": written.modulated,
+    "_fastgan_filtered": written.filtered,
+}
 FUTURE = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names})
 
 
@@ -152,12 +161,18 @@ class _Rewriter(ast.NodeTransformer):
             self.joints.append(Joint(node.lineno, "scaled", ast.unparse(node.func), ast.unparse(weight.left)))
             arguments = [node.func, node.args[0], weight.left, weight.right, *node.args[2:]]
             return self.call("_fastgan_scaled", arguments, node)
+        groups = next((keyword.value for keyword in node.keywords if keyword.arg == "groups"), None)
+        if _name(node.func) in DEPTHWISE and groups is not None and not isinstance(groups, ast.Constant):
+            self.joints.append(Joint(node.lineno, "filtered", ast.unparse(node.func), ""))
+            return self.call("_fastgan_filtered", [node.func, *node.args], node)
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         super().generic_visit(node)
         if not isinstance(node.op, ast.Add):
             return node
+        if (joined := self.modulated(node)) is not None:
+            return joined
         for other, call, first in ((node.left, node.right, False), (node.right, node.left, True)):
             if isinstance(other, ast.Name) and (layer := self.layer(call)):
                 self.joints.append(Joint(node.lineno, "add", "", ast.unparse(layer.func)))
@@ -165,22 +180,44 @@ class _Rewriter(ast.NodeTransformer):
                 return self.call("_fastgan_add", arguments, node)
         return node
 
+    def modulated(self, node: ast.expr, name: str = "", layer: ast.Call | None = None) -> ast.Call | None:
+        """layer(x) * scale + shift, or scale * layer(x) + shift, as one call; `name`: what holds the result of `layer`."""
+        sums = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and isinstance(node.left, ast.BinOp)
+        if not sums or not isinstance(node.left.op, ast.Mult):
+            return None
+        left, right, shift = node.left.left, node.left.right, node.right
+        for value, scale, first in ((left, right, False), (right, left, True)):
+            found = layer if isinstance(value, ast.Name) and value.id == name else self.layer(value)
+            if found is not None and _is_plain(scale, name) and _is_plain(shift, name):
+                self.joints.append(Joint(node.lineno, "modulated", "", ast.unparse(found.func)))
+                arguments = [found.func, found.args[0], scale, shift, ast.Constant(first)]
+                return self.call("_fastgan_modulated", arguments, found)
+        return None
+
     def merged(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         """y = layer(x); z = act(y)   ->   z = act(layer(x)), where nothing else reads y."""
         done: list[ast.stmt] = []
         for statement in statements:
             layer = self.assigned_layer(done[-1]) if done else None
             value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
-            if layer is not None and isinstance(value, ast.Call) and self.is_activation(value):
+            if layer is not None and value is not None:
                 name = done[-1].targets[0].id
-                reads = isinstance(value.args[0], ast.Name) and value.args[0].id == name
-                others = [*value.args[1:], *value.keywords]
-                again = any(isinstance(n, ast.Name) and n.id == name for other in others for n in ast.walk(other))
-                if reads and not again and self.is_dropped(name, statement):
-                    statement.value = self.pair(value, layer)
+                joined = self.joined(value, name, layer) if self.is_dropped(name, statement) else None
+                if joined is not None:
+                    statement.value = joined
                     done.pop()
             done.append(statement)
         return done
+
+    def joined(self, value: ast.expr, name: str, layer: ast.Call) -> ast.Call | None:
+        """`value` with what is called `name` in it computed by the way; None where it is no neighbour of `layer`."""
+        if not isinstance(value, ast.Call):
+            return self.modulated(value, name, layer)
+        if not self.is_activation(value) or not isinstance(value.args[0], ast.Name) or value.args[0].id != name:
+            return None
+        others = [*value.args[1:], *value.keywords]
+        again = any(isinstance(n, ast.Name) and n.id == name for other in others for n in ast.walk(other))
+        return None if again else self.pair(value, layer)
 
     def assigned_layer(self, statement: ast.stmt) -> ast.Call | None:
         plain = isinstance(statement, ast.Assign) and len(statement.targets) == 1
@@ -229,6 +266,12 @@ class _Rewriter(ast.NodeTransformer):
         return ast.copy_location(made, like)
 
 
+def _is_plain(node: ast.expr, name: str) -> bool:
+    """Whether to compute it before the layer instead of after is the same: names and arithmetic, without `name`."""
+    plain = ast.Name | ast.Attribute | ast.Constant | ast.BinOp | ast.operator | ast.expr_context
+    return all(isinstance(n, plain) and getattr(n, "id", "*") != name for n in ast.walk(node))
+
+
 def _name(func: ast.expr) -> str | None:
     return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", None)
 
@@ -248,6 +291,9 @@ def plan(module: nn.Module) -> tuple[type, list[tuple[str, str]]] | str:
 
 def _row(module: nn.Module, joint: Joint) -> tuple[str, str] | None:
     """What a joint does in this module, as far as can be told before it runs; None where it does nothing."""
+    if joint.call == "filtered":
+        name = joint.act.rsplit(".")[-1]
+        return "", f"{name} with a fixed filter for all channels -> upfirdn2d, line {joint.line}"
     layer = _resolved(module, joint.layer)
     where = joint.layer.removeprefix("self.")
     if joint.call == "scaled":
@@ -255,6 +301,9 @@ def _row(module: nn.Module, joint: Joint) -> tuple[str, str] | None:
     known = isinstance(layer, nn.Module)
     if layer is not None and not known:
         return None
+    if joint.call == "modulated":
+        plain = known and not isinstance(layer, nn.Sequential) and pairs.ends_in_norm(layer)
+        return (where, "instance norm, scaled and shifted for each image -> norm_act") if plain else None
     if joint.call == "add":
         return (where, "residual, with instance norm") if known and pairs.ends_in_norm(layer) else None
     kind = pairs.fresh(layer) if known else None
@@ -263,7 +312,7 @@ def _row(module: nn.Module, joint: Joint) -> tuple[str, str] | None:
     act = _resolved(module, joint.act) if joint.act.startswith("self.") else joint.act
     if kind is not None and not issubclass(kind, pairs.Norm) and not pairs.has_one_kernel(layer):
         done = pairs.is_inplace(act) if isinstance(act, nn.Module) else act.endswith("_")
-        unknown = isinstance(act, nn.Module) and pairs.activation(act) is None
+        unknown = isinstance(act, nn.Module) and pairs.served(act) is None
         if done or unknown or pairs.is_small(layer):
             return None
     name = type(act).__name__ if isinstance(act, nn.Module) else joint.act.rsplit(".")[-1]

@@ -13,6 +13,11 @@ PLAN, PAYS, LAID_OUT, SHAPES = "_fastgan_plan", "_fastgan_pays", "_fastgan_laid_
 class Accelerated:
     """What all forms share: one class per original class. `form` is the class that derives from this one."""
 
+    def __init__(self, *arguments, **options):
+        """Of a new object of the class: a slice of a Sequential is one."""
+        super().__init__(*arguments, **options)
+        vars(self)[PLAN] = type(self).plan()
+
     @classmethod
     def members(cls, base: type, *how) -> dict:
         """Attributes of the class that `base` becomes in this form."""

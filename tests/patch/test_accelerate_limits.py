@@ -185,7 +185,7 @@ def test_wrong_modules(wrong):
 
 def test_torch_compile():
     net = nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.2), nn.InstanceNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3)
+        nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.2), nn.InstanceNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3), nn.PReLU()
     )
     x = torch.randn(1, 2, 6, 6)
     expected = net(x)
