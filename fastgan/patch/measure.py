@@ -193,11 +193,13 @@ def _times(module: nn.Module, changes: list, call: Callable) -> tuple[float, flo
     start, rounds = time.perf_counter(), 0
     while (spent := time.perf_counter() - start) < SECONDS or (rounds < ROUNDS and (rounds < 2 or spent < LONG)):
         new = min(new, seconds())
+        plan = {PLAN: vars(module)[PLAN]} if PLAN in vars(module) else {}
         for change in reversed(changes):
             change.undo()
         try:
             old = min(old, seconds())
         finally:
+            vars(module).update(plan)  # what it decided: else each round would decide anew
             for change in changes:
                 change.do()
         rounds += 1

@@ -25,7 +25,7 @@ CHOSEN = {
     "transposed, by weight too": (conv_transpose2d, (1, 144, 16, 17), (144, 128, 3, 3), {}, (THREE, (144, 128, 3, 3))),
     "transposed": (conv_transpose2d, (1, 80, 16, 17), (80, 64, 3, 3), dict(padding=1), (THREE, (80, 64, 3, 3))),
     "to an image": (conv2d, (2, 16, 13, 12), (3, 16, 7, 7), dict(padding=(0, 2)), (COLUMNS, (21, 16, 7, 1))),
-    "few outputs": (conv2d, (2, 17, 9, 10), (5, 17, 3, 5), {}, (COLUMNS, (25, 17, 3, 1))),
+    "few outputs": (conv2d, (2, 17, 9, 12), (5, 17, 3, 5), {}, (COLUMNS, (25, 17, 3, 1))),
     "to a larger image": (conv_transpose2d, (2, 17, 11, 13), (17, 3, 4, 4), dict(stride=2, padding=1), (IMAGE, (17, 3, 4, 4))),
     "to an odd size": (
         conv_transpose2d, (1, 16, 16, 17), (16, 2, 5, 3), dict(stride=(2, 3), padding=(1, 0), output_padding=(1, 2)),
@@ -163,9 +163,9 @@ AT_THE_LIMIT = {  # what it is computed by, images, weight, options; and changes
          dict(groups=2), dict(dtype=torch.float64)],
     ),
     "columns": (
-        (1, 16, 7, 6), (8, 16, 1, 4), PLAIN,
-        [dict(x=(1, 16, 7, 5)), dict(w=(9, 16, 1, 4)), dict(x=(1, 15, 7, 6), w=(8, 15, 1, 4)), dict(w=(8, 16, 1, 3)),
-         dict(stride=(2, 2)), dict(transposed=True), dict(x=(0, 16, 7, 6))],
+        (1, 16, 34, 6), (8, 16, 1, 4), PLAIN,
+        [dict(x=(1, 16, 41, 5)), dict(x=(1, 16, 33, 6)), dict(w=(9, 16, 1, 4)), dict(x=(1, 15, 34, 6), w=(8, 15, 1, 4)),
+         dict(w=(8, 16, 1, 3)), dict(stride=(2, 2)), dict(transposed=True), dict(x=(0, 16, 34, 6))],
     ),
     "fold": (
         (1, 16, 16, 16), (16, 4, 4, 4), SPREAD,
