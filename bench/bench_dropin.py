@@ -110,7 +110,7 @@ def bench_dropin(request, name, usual, training):
         return
     row = f"| {name} | {size}{'' if batch == 1 else f' x{batch}'} | {'train' if training else 'eval'} | {how} |"
     if not report._changes:
-        row += " | untouched | | | 0 |"
+        row += " untouched | | | | 0 |"
     else:
         if how == "freeze":  # it is recorded when an input is seen for the second time
             same_numbers(old, new, x, training)
