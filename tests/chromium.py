@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -15,10 +16,11 @@ _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name of an el
 
 
 class Browser:
-    def __init__(self, address: str):
+    def __init__(self, address: str, downloads: Path | None = None):
         self.address = address
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,1150"]
-        asked = {"goog:chromeOptions": {"binary": CHROMIUM, "args": flags}, "goog:loggingPrefs": {"browser": "ALL"}}
+        options = {"binary": CHROMIUM, "args": flags, "prefs": {"download.default_directory": str(downloads or "")}}
+        asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         made = self.call("/session", {"capabilities": {"alwaysMatch": asked}})
         self.address += f"/session/{made['sessionId']}"
 
@@ -47,6 +49,11 @@ class Browser:
         found = self.call("/element", {"using": "css selector", "value": selector})
         self.call(f"/element/{found[_ELEMENT]}/value", {"text": str(path)})
 
+    def click(self, text):
+        """On the link that says `text`, as a person does: of clicks by script a browser keeps but the first file."""
+        found = self.call("/element", {"using": "link text", "value": text})
+        self.call(f"/element/{found[_ELEMENT]}/click")
+
     def messages(self):
         """What the console says of errors."""
         return [line["message"] for line in self.call("/se/log", {"type": "browser"}) if line["level"] == "SEVERE"]
@@ -56,11 +63,12 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser():
+def browser(downloads: Path | None = None):
+    """downloads: the folder that files are saved in."""
     driver = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
         port = next(found[1] for line in driver.stdout if (found := re.search(r"successfully on port (\d+)", line)))
-        made = Browser(f"http://127.0.0.1:{port}")
+        made = Browser(f"http://127.0.0.1:{port}", downloads)
         try:
             yield made
         finally:
