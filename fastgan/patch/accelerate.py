@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fastgan._torch_private import hooks, is_compiled, storage_uses
-from fastgan.patch import chain, graphed, layers, measure, pairs, source
+from fastgan.patch import chain, graphed, layers, measure, pairs, source, written_norm
 from fastgan.patch.frozen import Frozen
 from fastgan.patch.report import MISSING, Assignment, Layout, Line, PatchReport, unpatch
 from fastgan.patch.swap import LAID_OUT, Accelerated, Swap, accelerated, original
@@ -112,7 +112,7 @@ def _pieces(module: nn.Module, report: PatchReport, measured: bool, lay_out: boo
             report.refused.append(Line(name or type(m).__name__, "already accelerated"))
     fresh = {m: name for m, name in names.items() if not isinstance(m, Accelerated)}
     for m, name in fresh.items():
-        form = layers.form_of(m, measured)
+        form = layers.form_of(m, measured) or written_norm.form_of(m)
         if isinstance(form, tuple):
             yield _swap(Piece(m, name), accelerated(form[0], type(m)), [(name, form[1])], report)
         elif form:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -153,6 +154,78 @@ def test_filters_by_hand(transposed):
     fastgan.accelerate(other)
     assert "fastgan::upfirdn2d" not in calls(other, torch.randn(2, 3, 7, 6))
     check(other, torch.randn(2, 3, 7, 6))
+
+
+class ByHand(nn.Module):
+    """Instance norm as face swappers and style transfers write it out."""
+
+    def __init__(self, epsilon=1e-5):
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, x):
+        x = x - torch.mean(x, (2, 3), True)
+        tmp = torch.mul(x, x)
+        tmp = torch.rsqrt(torch.mean(tmp, (2, 3), True) + self.epsilon)
+        return x * tmp
+
+
+class ByVariance(ByHand):
+    def forward(self, x):
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        std = (x.var(dim=(2, 3), keepdim=True, unbiased=False) + 1e-6).sqrt()
+        return (x - mean) / std
+
+
+class Unbiased(ByHand):
+    def forward(self, x):
+        return (x - x.mean((2, 3), True)) / (x.var((2, 3), keepdim=True) + self.epsilon).sqrt()
+
+
+class OfBatch(ByHand):
+    def forward(self, x):
+        return (x - x.mean((0, 2, 3), True)) / (x.var((0, 2, 3), False, keepdim=True) + self.epsilon).sqrt()
+
+
+class Branching(ByHand):
+    def forward(self, x):
+        return super().forward(x) if x.shape[0] > 2 else ByHand.forward(self, x)
+
+
+class Storing(ByHand):
+    def forward(self, x):
+        self.mean = x.mean((2, 3), True)
+        return (x - self.mean) * torch.rsqrt((x - self.mean).square().mean((2, 3), True) + self.epsilon)
+
+
+class Overwriting(ByHand):
+    def forward(self, x):
+        x.sub_(x.mean((2, 3), True))
+        return x * torch.rsqrt(x.square().mean((2, 3), True) + self.epsilon)
+
+
+@pytest.mark.parametrize("kind", [ByHand, ByVariance])
+def test_instance_norm_by_hand(kind):
+    net, x = nn.Sequential(nn.Conv2d(3, 4, 1), kind(), nn.ReLU()), torch.randn(2, 3, 5, 6)
+    report = check(net, x)
+    assert "written out" in replaced(report)["1"]
+    net.float()
+    fastgan.accelerate(net)
+    assert "fastgan::norm_act" in calls(net, x) and "fastgan::norm_act" in calls(pickle.loads(pickle.dumps(net)), x)
+    net[1].epsilon = 3.0  # no epsilon that is looked for, or another one
+    with torch.no_grad():
+        assert_close(net[1](x), kind(3.0)(x))
+        net[1].epsilon = 0.01
+        assert_close(net[1](x), kind(0.01)(x))
+
+
+@pytest.mark.parametrize("kind", [Unbiased, OfBatch, Branching, Storing, Overwriting])
+def test_what_is_no_instance_norm_stays(kind):
+    net, x = kind(), torch.randn(2, 3, 5, 6)
+    with torch.no_grad():
+        expected = net(x.clone())
+        assert not fastgan.accelerate(net).replaced and type(net) is kind
+        assert torch.equal(net(x.clone()), expected)
 
 
 def test_prelu_and_pixel_shuffle():
