@@ -78,7 +78,7 @@ def report(out: Path, args: argparse.Namespace) -> None:
     for seed in range(args.seeds):
         scratch, taken = curve(out / f"scratch-{seed}"), curve(out / f"taken-{seed}")
         target = scratch[args.steps]
-        reached = next((step for step, fd in sorted(taken.items()) if fd <= target), None)
+        reached = next((step for step, fd in sorted(taken.items()) if fd <= target and step % args.every == 0), None)
         after, share = ("not reached", "-") if reached is None else (str(reached), f"{reached / args.steps:.0%}")
         shares += [] if reached is None else [reached / args.steps]
         lines.append(f"| {seed} | {target:.0f} | {taken[args.steps]:.0f} | {after} | {share} |\n")
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=320)
     parser.add_argument("--before", type=int, default=800, help="steps of the run that the others begin with")
-    parser.add_argument("--every", type=int, default=40, help="steps from one measurement to the next")
+    parser.add_argument("--every", type=int, default=80, help="steps from one measurement to the next")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--ema-halflife", type=float, default=1000.0, help="of all runs, in images")
     parser.add_argument("--report", action="store_true", help="write the table from what is measured, train nothing")
