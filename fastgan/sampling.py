@@ -14,6 +14,7 @@ import torch
 
 from fastgan.files import complete, named
 from fastgan.media import Image, Medium
+from fastgan.models import embedded
 from fastgan.patch import accelerate, unpatch
 from fastgan.sizes import sides
 
@@ -26,22 +27,22 @@ MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
 def load_generator(
     path: str | Path, device: str | torch.device = "cpu", recipe: Any = None
 ) -> tuple[Any, dict[str, torch.nn.Module]]:
-    """(recipe, networks) of a run's folder, of a checkpoint in it, of a file that `fastgan convert` wrote, or of what `fastgan
-    pull` fetched; the networks are those that samples are drawn from, by name, in eval mode. recipe: as in
-    `fastgan.recipes.load_run`.
+    """(recipe, networks) of a run's folder, of a checkpoint in it, of a file that `fastgan convert` wrote, of what `fastgan
+    pull` fetched, or of a generator that comes with the package (`fastgan:emoji`); the networks are those that samples are drawn
+    from, by name, in eval mode. recipe: as in `fastgan.recipes.load_run`.
 
     Raises ValueError that says what is there instead, and what those two raise.
     """
     from fastgan import convert, recipes
     from fastgan.recipes.packed import load_packed
 
-    path = Path(path)
+    path = embedded.locate(path)
     if (path / PACKED).is_file():
         path /= PACKED
     if not path.exists():
         raise ValueError(
-            f"{path}: no such file or folder; expected a run, as fastgan train makes it, a .safetensors, or a folder of fastgan"
-            " pull"
+            f"{path}: no such file or folder; expected a run, as fastgan train makes it, a .safetensors, a folder of fastgan"
+            f" pull, or {', '.join(embedded.names())}"
         )
     if path.suffix == ".safetensors" and not path.is_dir():
         if (found := load_packed(path, device, recipe)) is not None:

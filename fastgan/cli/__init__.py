@@ -53,7 +53,8 @@ more
   fastgan train --help                   the recipes: what each is for, and how long it takes
   fastgan project RUN IMAGE...           find the latents of pictures
   fastgan directions RUN                 find ways to change pictures; fastgan sample RUN --direction 0 shows one
-  fastgan explore RUN                    the generator in the browser: sliders, projection, a training's newest samples
+  fastgan explore RUN                    the generator in the browser: sliders, projection, a training's newest samples;
+                                         fastgan:emoji in place of a RUN is a generator that comes with the package
   fastgan convert IN.pkl OUT.safetensors other projects' checkpoints, read without running their code
   fastgan export RUN OUT.onnx            for ONNX Runtime, OpenVINO, torch.export or AOTInductor
   fastgan push RUN FOLDER|user/name      share a generator with its card, here or on huggingface.co

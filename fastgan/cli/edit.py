@@ -18,7 +18,8 @@ MOST_PICTURES = 101  # of a strip
 @dataclass(kw_only=True)
 class Project:
     run: Path
-    """Run folder, one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
+    """Run folder, one of its checkpoints, or .safetensors, as `fastgan convert` made it, or
+    fastgan:emoji, which comes with the package."""
     images: tuple[str, ...]
     """Pictures to project, or folders or zips of them; cut to a square, or to the generator's shape, and resized."""
     space: Literal["w", "w+", "z"] | None = None
@@ -94,7 +95,8 @@ def project(argv: list[str]) -> int:
 @dataclass(kw_only=True)
 class Find:
     run: Path
-    """Run folder, one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
+    """Run folder, one of its checkpoints, or .safetensors, as `fastgan convert` made it, or
+    fastgan:emoji, which comes with the package."""
     method: Literal["pca", "sefa"] = "pca"
     """pca: components of the styles, or of the pictures where there are none. sefa: what the weights answer to most; draws
     nothing."""

@@ -17,7 +17,7 @@ _SAMPLES, _PUBLISHED = 2000, 50_000  # by default; of the field's articles
 @dataclass(kw_only=True)
 class Options:
     run: Path
-    """Run folder, as `fastgan train` made it."""
+    """Run folder, as `fastgan train` made it, or fastgan:emoji, which comes with the package."""
     samples: int | None = None
     """How many samples to draw. Default: 2000; with --paper 50000."""
     metrics: str | None = None
@@ -44,7 +44,7 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     out: Path | None = None
-    """The .json to write the figures to. Default: metrics.json in the run folder."""
+    """The .json to write the figures to. Default: metrics.json in the run folder, emoji-metrics.json of fastgan:emoji."""
 
 
 def evaluate(argv: list[str]) -> int:
@@ -52,8 +52,9 @@ def evaluate(argv: list[str]) -> int:
     need_extra()
     from fastgan.files import complete, writable
     from fastgan.metrics import suite
-    from fastgan.recipes import find_run, load_run, read_run
-    from fastgan.training.checkpoint import CheckpointError, load_checkpoint
+    from fastgan.models import embedded
+    from fastgan.recipes import find_run
+    from fastgan.training.checkpoint import CheckpointError
     from fastgan.training.distributed import find_device
 
     options = _protocol(parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0]))
@@ -61,14 +62,13 @@ def evaluate(argv: list[str]) -> int:
     if options.out is not None and (options.out.is_dir() or not writable(options.out.parent)):
         raise UsageError(f"--out {options.out} cannot be written")
     device = find_device(options.device)
-    if not options.run.exists():
+    file = embedded.locate(options.run)
+    if not file.exists():
         raise UsageError(f"{options.run}: no such folder; expected a run, as fastgan train makes it")
     try:
-        recipe, networks = load_run(options.run, device, options.recipe)
-        step = load_checkpoint(options.run).step
+        recipe, networks, step, run = (_embedded if file != options.run else _trained)(options, device)
     except CheckpointError as error:
         raise UsageError(str(error)) from error
-    run = dataclasses.asdict(read_run(options.run, type(recipe)).run)
     if options.data is not None:
         trust_data(options.data, argv)
         run["data"] = options.data if options.data[1:] else options.data[0]
@@ -95,7 +95,8 @@ def evaluate(argv: list[str]) -> int:
         cells = [f"{values[name]:.4f}" if name in values else "-" for values in columns.values()]
         rows.append([name, *cells, better, about])
     show(["figure", *(f">{label}" for label in columns), "better", "meaning"], rows)
-    out = options.out or find_run(options.run) / "metrics.json"
+    usual = Path(f"{file.stem}-metrics.json") if file != options.run else find_run(options.run) / "metrics.json"
+    out = options.out or usual
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with complete(out) as temporary:
@@ -144,3 +145,28 @@ def _need_drawn_images(recipe, option: str) -> None:
         raise UsageError(
             f"{option} is for recipes that draw images from latents, and {recipe.name} is evaluated otherwise"
         )
+
+
+def _trained(options: Options, device):
+    """(recipe, networks, step, options of the run)."""
+    from fastgan.recipes import load_run, read_run
+    from fastgan.training.checkpoint import load_checkpoint
+
+    recipe, networks = load_run(options.run, device, options.recipe)
+    return (
+        recipe,
+        networks,
+        load_checkpoint(options.run).step,
+        dataclasses.asdict(read_run(options.run, type(recipe)).run),
+    )
+
+
+def _embedded(options: Options, device):
+    """The same of a generator of the package, which says itself what it was trained on."""
+    from fastgan.models import embedded
+    from fastgan.recipes.packed import read_packed
+    from fastgan.sampling import load_generator
+
+    recipe, networks = load_generator(options.run, device, options.recipe)
+    found = read_packed(embedded.locate(options.run))
+    return recipe, networks, found and found[0]["step"], {"data": recipe.data["name"]}

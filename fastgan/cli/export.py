@@ -12,7 +12,8 @@ from fastgan.cli.options import need_extra, parse
 @dataclass(kw_only=True)
 class Options:
     run: Path
-    """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it."""
+    """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it, or
+    fastgan:emoji, which comes with the package."""
     out: Path
     """The file to write: .onnx, .pt2 (torch.export), .aoti.pt2 (AOTInductor: machine code for this CPU), or .xml (OpenVINO)."""
     truncation: float | None = None

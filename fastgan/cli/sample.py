@@ -69,7 +69,7 @@ class Editing:
 class Options(Styles, Translation, Speech, Editing):
     run: Path
     """Run folder, as `fastgan train` made it, or one of its checkpoints, or .safetensors, as `fastgan convert` made it, or .onnx,
-    as `fastgan export` made it."""
+    as `fastgan export` made it, or fastgan:emoji, which comes with the package."""
     seeds: str = "0-15"
     """One sample per seed: numbers and ranges. The same seed gives the same sample."""
     class_label: int | None = None
@@ -242,8 +242,12 @@ def _label(recipe, label: int | None):
 
 
 def place(run: Path) -> tuple[Path, str, str]:
-    """Where to put what is drawn from `run` (a run's folder, a checkpoint in it, or a file): a folder, the sub-folder of samples,
-    and the beginning of their names."""
+    """Where to put what is drawn from `run` (a run's folder, a checkpoint in it, a file, or the name of an embedded generator): a
+    folder, the sub-folder of samples, and the beginning of their names."""
+    from fastgan.models import embedded
+
+    if (file := embedded.locate(run)) != run:
+        return Path(), "", f"{file.stem}-"
     if run.is_file():
         return run.parent, "", f"{run.stem}-"
     if run.resolve().parent.name == "checkpoints":

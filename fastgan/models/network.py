@@ -31,7 +31,7 @@ class Network(nn.Module):
     def from_pretrained(
         cls, where: str | Path, device: str | torch.device = "cpu", *, revision: str | None = None
     ) -> Self:
-        """The network of this class in a shared folder, or in user/name on huggingface.co, in eval mode:
+        """The network of this class in a shared folder, in user/name on huggingface.co, or fastgan:emoji, in eval mode:
 
             generator = fastgan.models.dcgan.Generator.from_pretrained("me/emoji-dcgan")
 

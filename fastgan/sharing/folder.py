@@ -18,6 +18,7 @@ import torch
 import fastgan
 from fastgan import convert, fields
 from fastgan.files import check_writable
+from fastgan.models import embedded
 from fastgan.recipes import Recipe, find_run
 from fastgan.recipes.packed import pack, read_packed
 from fastgan.sampling import PACKED, grid, load_generator, pictures
@@ -70,7 +71,7 @@ def write(
     Raises ValueError, before anything is written, for a folder that is there or a licence that is none; and what
     `fastgan.sampling.load_generator` raises.
     """
-    out = Path(out)
+    out, source = Path(out), embedded.locate(source)
     if os.path.lexists(out):
         raise ValueError(f"{out} is there already: choose another name")
     if license is None or not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{1,40}", license):

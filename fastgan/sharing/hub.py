@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan.models import embedded
 from fastgan.sampling import PACKED, load_generator
 from fastgan.sharing.folder import CARD, CONFIG, FILES, check, new_folder, read_config
 from fastgan.untrusted import BadFile, clip, shorten
@@ -26,13 +27,16 @@ def is_repository(name: str | Path) -> bool:
 def load(
     where: str | Path, device: str | torch.device = "cpu", *, recipe: Any = None, revision: str | None = None
 ) -> tuple[Any, dict[str, nn.Module]]:
-    """(recipe, networks) of a shared folder, or of user/name on the hub, whose files then lie in huggingface_hub's cache; as
-    `fastgan.recipes.load_run`, and for converted networks as `fastgan.convert.load`.
+    """(recipe, networks) of a shared folder, of user/name on the hub, whose files then lie in huggingface_hub's cache, or of a
+    generator that comes with the package (`fastgan:emoji`); as `fastgan.recipes.load_run`, and for converted networks as
+    `fastgan.convert.load`.
 
     revision: a branch, a tag, or a commit, which alone stays as it is.
 
     Raises BadFile for what does not fit its description, ValueError for what the hub does not have.
     """
+    if embedded.locate(where) != Path(where):
+        return load_generator(where, device, recipe)
     folder = _fetch(str(where), revision) if is_repository(where) else Path(where)
     if not folder.is_dir():
         raise ValueError(f"{where} is neither a folder nor a user/name of the hub")
