@@ -51,7 +51,7 @@ def write_table(found: dict) -> None:
     lines.append(f"|{'---|' * (1 + lines[0].count(' | '))}\n")
     for data, values in found["measured"].items():
         lines.append(f"| {data} | {' | '.join(f'{value:.4g}' for value in values.values())} |\n")
-    about = f"{found['images']:,} images, {found['minutes']} minutes, {found['weights'] / 1e6:.2f} million weights"
+    about = f"{found['images']:,} images, {found['minutes']} minutes by the clock, {found['weights'] / 1e6:.2f} million weights"
     text = f"```bash\n{found['command']}\n```\n\nThat is {about}.\n\n{''.join(lines)}"
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{text}{END}", page, flags=re.S), encoding="utf-8")
