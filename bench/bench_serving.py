@@ -2,7 +2,7 @@
 ONNX Runtime and OpenVINO, all in float32.
 
     pytest bench/bench_serving.py --threads 1 --clock cpu              on a machine that others use
-    pytest bench/bench_serving.py -k "DCGAN or SRVGG" --compilers      torch.compile and AOTInductor too: minutes per network
+    pytest bench/bench_serving.py -k DCGAN --peers torch.compile,AOTInductor,onnxruntime      compilers take minutes per network
 
 Each contender must give eager's numbers to 1e-4 of the largest. Time to the first image and peak memory are those of a process of
 its own that has the network (or its file) and wants one image. The floor: the products of plain convolutions and matrices at the
@@ -154,6 +154,15 @@ def product_rate(cpu: bool) -> float:
     return 2 * 1024**3 / min(seconds)
 
 
+def chosen(peers: str | None) -> dict[str, Callable]:
+    names = (
+        [n for n in CONTENDERS if n not in COMPILERS] if peers is None else ["reference", *peers.split(","), "fastgan"]
+    )
+    if unknown := set(names) - set(CONTENDERS):
+        raise pytest.UsageError(f"--peers: no {', '.join(sorted(unknown))}; expected some of {', '.join(CONTENDERS)}")
+    return {n: CONTENDERS[n] for n in CONTENDERS if n in names}
+
+
 @pytest.fixture(scope="session")
 def files(request, tmp_path_factory) -> Path:
     kept = request.config.getoption("--files")
@@ -166,9 +175,7 @@ def bench_serving(compare, benchmark, request, files, allocator, name):
         pytest.skip("minutes; the quick networks are checked without timing")
     threads = request.config.getoption("--threads")
     torch.set_num_threads(threads)
-    wanted = {
-        n: make for n, make in CONTENDERS.items() if n not in COMPILERS or request.config.getoption("--compilers")
-    }
+    wanted = chosen(request.config.getoption("--peers"))
     file = exported(name, files)
     first, memory = {}, {}
     if not (benchmark.disabled or request.config.getoption("--steady")):

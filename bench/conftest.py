@@ -44,7 +44,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--how", choices=["plain", "example", "freeze"], default="plain", help="bench_dropin.py: accelerate"
     )
-    group.addoption("--compilers", action="store_true", help="bench_serving: torch.compile and AOTInductor too")
+    group.addoption("--peers", help="bench_serving: names with commas between; default: all but the compilers")
     group.addoption("--steady", action="store_true", help="bench_serving: without first images, a process for each")
     group.addoption("--files", help="bench_serving: a folder where exported networks stay")
     group.addoption("--allocator", choices=["both", "default", "tuned"], default="both", help="glibc settings on CPU")

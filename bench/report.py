@@ -146,8 +146,10 @@ def serving(benches: list[dict]) -> str:
     names = dict.fromkeys(["fastgan", *(name for row in bench["rows"] for name in row["median"])])
     title = {"reference": "eager"}
     lines = [f"Milliseconds. {provenance(bench)}", ""]
-    lines += [f"| network | allocator | {' | '.join(title.get(n, n) for n in names)} | best other / fastgan |"]
-    lines += ["|" + "---|" * (len(names) + 3)]
+    lines += [
+        f"| network | allocator | {' | '.join(title.get(n, n) for n in names)} | best other / fastgan | fastgan / floor |"
+    ]
+    lines += ["|" + "---|" * (len(names) + 4)]
     for row in bench["rows"]:
         median = row["median"]
         best = min(median.values())
@@ -155,8 +157,26 @@ def serving(benches: list[dict]) -> str:
         cells = [f"**{cell}**" if median.get(n) == best else cell for n, cell in zip(names, cells, strict=True)]
         others = [seconds for name, seconds in median.items() if name != "fastgan"]
         cells.append(times(min(others) / median["fastgan"]) if others and "fastgan" in median else "")
+        cells.append(f"{median['fastgan'] / row['floor']:.2f}" if row["floor"] else "")
         lines.append(f"| {row['case']} | {row['allocator']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *first_images([row for row in bench["rows"] if "first" in row], names, title)])
+
+
+def first_images(rows: list[dict], names, title: dict) -> list[str]:
+    """Seconds to the first image, and MiB at most, of a process for each."""
+    if not rows:
+        return []
+    lines = [
+        "",
+        "Seconds from the network, or its file, to the first image, and peak memory of the process in MiB:",
+        "",
+    ]
+    lines += [f"| network | {' | '.join(title.get(n, n) for n in names)} |", "|" + "---|" * (len(names) + 1)]
+    for row in rows:
+        first, memory = row["first"], row["memory"]
+        cells = [f"{first[n]:.2g} s, {memory[n] / 2**20:.0f}" if n in first else "" for n in names]
+        lines.append(f"| {row['case']} | {' | '.join(cells)} |")
+    return lines
 
 
 def between(text: str, name: str, made: str) -> str:

@@ -33,6 +33,27 @@ def test_ratios_floor_and_provenance(tmp_path, monkeypatch):
     assert lines[7] == "| b | tuned | 2 | 20 | 5 | clone 0.5 |  |"
 
 
+def test_serving_shows_every_peer_the_floor_and_first_images():
+    first = dict(first={"reference": 0.5, "fastgan": 1.25}, memory={"reference": 2**28, "fastgan": 2**29})
+    row = dict(
+        case="a", allocator="default", floor=0.001, median={"reference": 0.04, "onnxruntime": 0.003, "fastgan": 0.002}
+    )
+    bare = dict(case="b", allocator="tuned", floor=None, median={"reference": 0.01, "fastgan": 0.02})
+    lines = report.serving(
+        [{"bench": "serving", "date": "2026-11-28", **MACHINE, "rows": [row | first, bare]}]
+    ).splitlines()
+    assert (
+        lines[2] == "| network | allocator | fastgan | eager | onnxruntime | best other / fastgan | fastgan / floor |"
+    )
+    assert lines[4] == f"| a | default | **2** | 40 | 3 | {report.times(1.5)} | 2.00 |"
+    assert lines[5] == f"| b | tuned | 20 | **10** |  | {report.times(0.5)} |  |"
+    assert lines[9:] == [
+        "| network | fastgan | eager | onnxruntime |",
+        "|---|---|---|---|",
+        "| a | 1.2 s, 512 | 0.5 s, 256 |  |",
+    ]
+
+
 def test_a_page_without_the_marks_is_refused():
     with pytest.raises(SystemExit, match="no place for ratios"):
         report.between("text", "ratios", "| a |")
