@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from fastgan._torch_private import eager
 from fastgan.ops import _library
 from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_integer, check_number, check_rank
@@ -118,10 +119,26 @@ def kaiser_sinc_filter(cutoff: float, half_width: float, taps: int | None = None
     return (h / h.sum()).float()
 
 
+_usual: dict[tuple, torch.Tensor] = {}  # as a copy from the host synchronizes, and a CUDA graph refuses it
+
+
+def _usual_filter(factor: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    def made() -> torch.Tensor:
+        return kaiser_sinc_filter(0.5 / factor, 0.6 / factor).to(device, dtype)
+
+    if not eager():  # it may be a traced or a fake one, of no use to others
+        return made()
+    key = factor, device, dtype
+    if key not in _usual:
+        with torch.inference_mode(False):
+            _usual[key] = made()
+    return _usual[key]
+
+
 def _filter(name: str, f: torch.Tensor | None, factor: int, x: torch.Tensor) -> torch.Tensor:
     dtype = accumulation_dtype(x.dtype)
     if f is None:
-        return kaiser_sinc_filter(0.5 / factor, 0.6 / factor).to(x.device, dtype)
+        return _usual_filter(factor, x.device, dtype)
     check_floating("filtered_snake", name, f)
     if f.numel() == 0 or (f.dim() != 1 and f.shape != (1, 1, f.shape[-1])):
         raise ValueError(f"filtered_snake: {name} has shape {tuple(f.shape)}; expected [taps] or [1, 1, taps]")

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from cpu_levels import LEVELS
@@ -5,6 +7,7 @@ from derivatives import derivatives
 from device import DEVICE, kernels, seeded
 from golden import golden_cases
 from tolerances import TOLERANCE, assert_close
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastgan.ops import filtered_snake, kaiser_sinc_filter, snake
 from fastgan.ops.filtered_snake import downsample1d, upsample1d
@@ -292,6 +295,18 @@ def test_compiles(dynamic):
         found = torch.autograd.grad(compiled(*inputs).square().sum(), inputs)
         for one, other in zip(found, torch.autograd.grad(f(*inputs).square().sum(), inputs), strict=True):
             assert_close(one, other)
+
+
+def test_the_usual_filter_is_made_once(monkeypatch):
+    """A copy from the host would keep the op out of CUDA graphs."""
+    x, alpha = tensor(1, 2, 9).to(DEVICE), tensor(2).to(DEVICE)
+    module = sys.modules["fastgan.ops.filtered_snake"]
+    monkeypatch.setattr(module, "_usual", {})
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        filtered_snake(x, alpha)  # whose filters are of no use outside
+    expected = filtered_snake(x, alpha)
+    monkeypatch.setattr(module, "kaiser_sinc_filter", None)
+    assert torch.equal(filtered_snake(x, alpha), expected)
 
 
 def test_opcheck():
