@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checke
     from fastgan.models import pix2pix as pix2pix
     from fastgan.models import r3gan as r3gan
     from fastgan.models import resnet as resnet
+    from fastgan.models import source_filter as source_filter
     from fastgan.models import stylegan2 as stylegan2
     from fastgan.models import stylegan3 as stylegan3
     from fastgan.models import text as text
@@ -61,6 +62,7 @@ OURS = {
     "stylegan3.generator": "fastgan.models.stylegan3:Generator",
     "hifigan.generator": "fastgan.models.hifigan:Generator",
     "bigvgan.generator": "fastgan.models.bigvgan:Generator",
+    "source_filter.generator": "fastgan.models.source_filter:Generator",
     "vocos.generator": "fastgan.models.vocos:Generator",
     "vocoder.periods": "fastgan.models.vocoder_discriminator:Periods",
     "vocoder.scales": "fastgan.models.vocoder_discriminator:Scales",

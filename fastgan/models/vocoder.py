@@ -33,6 +33,11 @@ class Vocoder(Network):
                 f"{name}: the mel spectrogram has shape {tuple(mel.shape)}, expected [N, {self.config.bands}, frames]"
             )
 
+    def part(self, mel: torch.Tensor, first: int, last: int, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """The signal of the frames from `first` to before `last`, and what is to be known of `last` where it goes on. `state`: of
+        `first`, None at the beginning."""
+        return self(mel)[..., first * self.hop : last * self.hop], None
+
 
 def stream(generator: Vocoder, mels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The signal of a mel spectrogram that comes in pieces [N, bands, frames], in pieces [N, 1, hop frames], each as early as it
@@ -51,17 +56,14 @@ def stream(generator: Vocoder, mels: Iterable[torch.Tensor]) -> Iterator[torch.T
     """
     if not generator.exact:
         raise ValueError("stream: up_kernels minus rates must be even, so that each frame has as many samples")
-    held, done = None, 0  # frames in hand; how many of them have been heard
-
-    def heard(until: int) -> torch.Tensor:
-        return generator(held)[..., done * generator.hop : until * generator.hop]
-
+    held, done, state = None, 0, None  # frames in hand; how many of them have been heard
     for mel in mels:
         held = mel if held is None else torch.cat([held, mel], 2)
         until = held.shape[2] - generator.context
         if until > done:
-            yield heard(until)
+            piece, state = generator.part(held, done, until, state)
+            yield piece
             drop = max(0, until - generator.context)
             held, done = held[..., drop:], until - drop
     if held is not None and held.shape[2] > done:
-        yield heard(held.shape[2])
+        yield generator.part(held, done, held.shape[2], state)[0]

@@ -76,36 +76,45 @@ class Generator(Vocoder):
         self.norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.last_norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, config.window + 2)
+        self.head = nn.Linear(width, self.outputs(config))
         self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv1d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
+    @staticmethod
+    def outputs(config: GeneratorConfig) -> int:
+        """Of a frame: logarithms of magnitudes, and phases."""
+        return config.window + 2
+
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """Raises ValueError for another shape."""
         self.check(mel)
+        x = self.frames(mel)
+        with torch.autocast(x.device.type, enabled=False):
+            magnitude, phase = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).chunk(2, 1)
+            return self.overlap(torch.polar(magnitude.exp().clamp(max=LOUDEST), phase))
+
+    def frames(self, mel: torch.Tensor) -> torch.Tensor:
+        """[N, outputs, frames]."""
         x = self.norm(self.embed(mel).transpose(1, 2))
         for block in self.blocks:
             x = block(x)
-        x = self.head(self.last_norm(x)).transpose(1, 2)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.inverse(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+        return self.head(self.last_norm(x)).transpose(1, 2)
 
-    def inverse(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, window + 2, frames], logarithms of magnitudes and phases -> the signal [N, 1, hop frames]: overlapping windows,
-        divided by the sum of the squares of Hann's."""
-        size, hop = self.config.window, self.config.hop
-        magnitude, phase = x.chunk(2, 1)
-        windows = torch.fft.irfft(torch.polar(magnitude.exp().clamp(max=LOUDEST), phase), size, dim=1)
-        hann = self.hann.to(x.dtype)[:, None]
-        shares = hann.square().expand(1, size, x.shape[2])
-        total = hop * (x.shape[2] - 1) + size
+    def overlap(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """[N, window // 2 + 1, frames], complex -> the signal [N, 1, hop frames]: overlapping windows, divided by the sum of the
+        squares of Hann's."""
+        size, hop, frames = self.config.window, self.config.hop, spectrum.shape[2]
+        windows = torch.fft.irfft(spectrum, size, dim=1)
+        hann = self.hann.to(windows.dtype)[:, None]
+        shares = hann.square().expand(1, size, frames)
+        total = hop * (frames - 1) + size
 
-        def overlap(parts: torch.Tensor) -> torch.Tensor:
+        def added(parts: torch.Tensor) -> torch.Tensor:
             return F.fold(parts, (1, total), (1, size), stride=(1, hop))[:, :, 0]
 
         cut = (size - hop) // 2
-        y = overlap(windows * hann)[..., cut : total - cut] / overlap(shares)[..., cut : total - cut]
+        y = added(windows * hann)[..., cut : total - cut] / added(shares)[..., cut : total - cut]
         return y.clamp(-1, 1)

@@ -8,6 +8,7 @@ G: sum mean (1 - D_i(G(m)))^2 + 2 sum |f(y) - f(G(m))|_1 + lambda |mel(y) - mel(
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from torch import nn
 
 from fastgan._default_device import on_cpu
 from fastgan.data.speech import Recordings, load_recordings
+from fastgan.losses.pitch import pitch_loss, track_pitch
 from fastgan.losses.vocoder import MultiScaleMel, map_matching, sum_d, sum_g
 from fastgan.media import Signal
 from fastgan.metrics import speech, suite
-from fastgan.models import hifigan, network_class, vocoder_discriminator
+from fastgan.models import hifigan, network_class, source_filter, vocoder_discriminator
 from fastgan.nn import MelSpectrogram
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative, Positive
@@ -34,7 +36,8 @@ LENGTH = 8192  # of a segment, where the run gives none
 
 # name -> (network of `fastgan.models`, its options)
 GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tiny": ("vocos", {"width": 256, "blocks": 6}),
+    "tiny": ("source_filter", {"width": 256, "blocks": 6}),
+    "vocos": ("vocos", {}),
     "hifigan-v1": ("hifigan", vars(hifigan.V1)),
     "hifigan-v2": ("hifigan", vars(hifigan.V2)),
     "hifigan-v3": ("hifigan", vars(hifigan.V3)),
@@ -46,13 +49,13 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
 class VocoderConfig(RecipeConfig):
     """HiFi-GAN or BigVGAN on segments of recordings. The defaults are for two CPU cores and half an hour."""
 
-    steps: Count = 6000
+    steps: Count = 3000
     """Length of the run, in generator updates."""
     batch_size: Batch = 4
     """Segments per update and process."""
-    ema_halflife: NonNegative = 2000.0
+    ema_halflife: NonNegative = 1000.0
     """Half-life of the generator's moving average, in segments. 0: no average, as in the papers."""
-    generator: Literal["tiny", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base"] = "tiny"
+    generator: Literal["tiny", "vocos", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base"] = "tiny"
     """The network."""
     bands: Count = 80
     """Mel bands that it hears."""
@@ -65,7 +68,7 @@ class VocoderConfig(RecipeConfig):
     (EnCodec)."""
     judge: Positive = 0.125
     """Width of the discriminators, as a share of the papers'."""
-    warmup: Natural = 3000
+    warmup: Natural = 2000
     """Steps before the discriminators begin: until then the generator learns from the mel spectrogram alone."""
     mel_loss: Literal["single", "multi"] = "multi"
     """Distance of mel spectrograms: of the one that is heard, to half the rate (HiFi-GAN), or of seven windows (BigVGAN-v2)."""
@@ -73,7 +76,7 @@ class VocoderConfig(RecipeConfig):
     """lambda."""
     lr: NonNegative = 1e-3
     """Learning rate of the AdamW optimisers."""
-    lr_decay: Decay = 0.9998
+    lr_decay: Decay = 0.999
     """Factor of the learning rate at each step."""
     beta1: Decay = 0.8
     """AdamW's decay rate of the mean gradient."""
@@ -175,19 +178,21 @@ class Vocoder(Recipe):
     def __init__(self, config: VocoderConfig, data: dict[str, Any]):
         super().__init__(config, data)
         kind, options = GENERATORS[config.generator]
-        network = network_class(kind)
-        self.generator = network(network.Config(**options | {"bands": config.bands}))
-        hop, rate, length = self.generator.hop, data["rate"], data["length"]
+        network, rate, length = network_class(kind), data["rate"], data["length"]
+        high = None if config.high is None else min(config.high, rate / 2)
+        heard = {"bands": config.bands, "rate": rate, "high": high, "window": config.window}
+        known = {field.name for field in dataclasses.fields(network.Config)}
+        self.generator = network(network.Config(**options | {k: v for k, v in heard.items() if k in known}))
+        hop = self.generator.hop
         least = max(config.window, 2048)
         if length % hop or length < least:
             raise ValueError(
                 f"vocoder: length is {length}, expected a multiple of {hop}, the samples of a frame, and at least {least}: give "
                 f"length={max(-(-least // hop), round(length / hop)) * hop}"
             )
-        heard = functools.partial(MelSpectrogram, rate, config.window, hop, bands=config.bands)
-        high = None if config.high is None else min(config.high, rate / 2)
-        distance = MultiScaleMel(rate) if config.mel_loss == "multi" else MelDistance(heard())
-        self.analysis = Analysis(heard(high=high), distance, SECONDS * rate // hop * hop)
+        spectrogram = functools.partial(MelSpectrogram, rate, config.window, hop, bands=config.bands)
+        distance = MultiScaleMel(rate) if config.mel_loss == "multi" else MelDistance(spectrogram())
+        self.analysis = Analysis(spectrogram(high=high), distance, SECONDS * rate // hop * hop)
         self.periods = vocoder_discriminator.Periods(vocoder_discriminator.PeriodsConfig(width=_width(config)))
         self.second = _second(config)
         self.networks = {
@@ -258,18 +263,29 @@ class Vocoder(Recipe):
 
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         real = self.cut(batch)
-        fake = self.generator(self.analysis.mel(real)).float()
+        fake, losses = self.spoken(batch, real)
         batch.keep(real=real, fake=fake)
         with torch.autocast(real.device.type, enabled=False):
-            mel = self.analysis.distance(real, fake)
+            losses["mel"] = self.analysis.distance(real, fake)
+        loss = self.config.mel_weight * losses["mel"] + losses.get("pitch", 0)
         if not self.judged:
-            return {"loss": self.config.mel_weight * mel, "mel": mel}
+            return {"loss": loss} | losses
         with torch.no_grad():
             _, real_maps = self.judges(real)
         logits, maps = self.judges(fake)
         gan, matching = sum_g(logits), map_matching(real_maps, maps)
-        loss = gan + matching + self.config.mel_weight * mel
-        return {"loss": loss, "mel": mel, "gan": gan, "matching": matching}
+        return {"loss": loss + gan + matching, "gan": gan, "matching": matching} | losses
+
+    def spoken(self, batch, real: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """What the generator makes of the mel spectrograms of signals, and the loss of its pitch where it has one."""
+        mel, generator = self.analysis.mel(real), self.generator
+        if not isinstance(generator, source_filter.Generator):
+            return generator(mel).float(), {}
+        logits, voiced = generator.pitch(mel)
+        true = track_pitch(real[:, 0], self.data["rate"], generator.hop)
+        loss = pitch_loss(logits.float(), voiced.float(), generator.pitch.grid, *true)
+        # From any phase and place in the noise: from one alone, the network would learn that noise by heart.
+        return generator(mel, generator.anywhere(batch.rand(1)[:, 0])).float(), {"pitch": loss}
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         real, _ = self.judges(batch.kept("real"))

@@ -1,0 +1,157 @@
+"""A vocoder of pulses and noise: speech is a pulse train at the pitch and white noise, each through a filter of every frame
+(Liu et al., 2020: Neural Homomorphic Vocoder). The network hears the pitch and the filters in the mel spectrogram; what phases
+have to be, which takes other vocoders most of their training, the pulses know.
+
+The filters' network is Vocos' (Siuzdak, 2024), and its signal the inverse transform of the two sources' filtered spectra. From
+the papers alone; the state_dict's names are our own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fastgan.losses.pitch import PITCHES
+from fastgan.models import vocos
+from fastgan.nn.mel import mel_filterbank
+
+BINS = 96  # of the pitch: a third of a semitone each
+PLACES = 1 << 16  # samples after which the noise comes again
+
+State = tuple[torch.Tensor, torch.Tensor]
+"""Of a frame's first sample, [N] each: the pulses' phase in cycles, float64, and its place in the noise, int64."""
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(vocos.GeneratorConfig):
+    rate: int = 16000
+    """Samples a second."""
+    high: float | None = None
+    """The highest frequency of the mel spectrogram, in Hz. None: half the rate."""
+
+
+class Pitch(nn.Module):
+    """Log mel spectrograms [N, bands, frames] -> logits of the pitch [N, BINS, frames] on `grid`, logarithms of Hz, and the logit
+    of there being one, [N, frames]."""
+
+    context = 3
+
+    def __init__(self, bands: int, width: int = 128):
+        super().__init__()
+        layers = []
+        for inputs in (bands, width, width):
+            layers += [nn.Conv1d(inputs, width, 3, padding=1), nn.GELU()]
+        self.layers = nn.Sequential(*layers, nn.Conv1d(width, BINS + 1, 1))
+        self.register_buffer("grid", torch.linspace(*map(math.log, PITCHES), BINS), persistent=False)
+
+    def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.layers(mel / 2 + 2)  # about of mean 0 and variance 1
+        return found[:, :BINS], found[:, BINS]
+
+
+class Generator(vocos.Generator):
+    """Log mel spectrograms [N, bands, frames] -> signals [N, 1, hop frames].
+
+    Examples:
+        >>> fastgan.models.build("source_filter", width=64, blocks=2)(torch.randn(1, 80, 10)).shape
+        torch.Size([1, 1, 2560])
+    """
+
+    Config = GeneratorConfig
+
+    def __init__(self, config: GeneratorConfig):
+        super().__init__(config)
+        self.pitch = Pitch(config.bands)
+        basis = mel_filterbank(config.rate, config.window, config.bands, high=config.high).float()
+        noise = torch.randn(PLACES, generator=torch.Generator().manual_seed(0), device="cpu")
+        # What of the bands' level a bin has, and a band's level of a source of variance 1
+        near = basis / basis.amax(1, keepdim=True).clamp(min=1e-9)
+        shares = near.T / near.sum(0)[:, None].clamp(min=1e-3)
+        level = (basis.sum(1) * math.sqrt(math.pi / 4 * 0.375 * config.window)).clamp(min=1e-9).log()
+        for name, value in (("noise", noise), ("shares", shares), ("level", level[:, None])):
+            self.register_buffer(name, value, persistent=False)
+
+    @staticmethod
+    def outputs(config: GeneratorConfig) -> int:
+        """Of a frame: logarithms of two filters' magnitudes, beside the bands' own, and the phases of the pulses' one."""
+        return 3 * (config.window // 2 + 1)
+
+    def anywhere(self, share: torch.Tensor) -> State:
+        """A state to begin with, of numbers [N] from 0 to 1."""
+        return share.double(), (share * PLACES).long()
+
+    def forward(self, mel: torch.Tensor, begin: State | None = None) -> torch.Tensor:
+        """begin: of the first frame; None: phase and place 0. Raises ValueError for another shape."""
+        return self.speak(mel, begin)[0]
+
+    def part(self, mel, first, last, state=None):
+        y, state = self.speak(mel, state, first, last)
+        return y[..., first * self.hop : last * self.hop], state
+
+    def speak(
+        self, mel: torch.Tensor, state: State | None = None, first: int = 0, last: int = 0
+    ) -> tuple[torch.Tensor, State]:
+        """The signal of all frames, and the state of frame `last`, where `state` is that of frame `first`."""
+        self.check(mel)
+        x = self.frames(mel)
+        with torch.autocast(mel.device.type, enabled=False):
+            dtype = torch.promote_types(mel.dtype, torch.float32)
+            x, mel = x.to(dtype), mel.to(dtype)
+            pulses, noise, state = self.sources(mel, state, first, last)
+            voice, phase, breath = x.chunk(3, 1)
+            level = self.shares.to(mel.dtype) @ (mel - self.level)
+            most = math.log(vocos.LOUDEST)
+            filters = [(level + one).clamp(max=most).exp() for one in (voice, breath)]
+            spectrum = torch.polar(filters[0], phase) * self.spectrum(pulses) + filters[1] * self.spectrum(noise)
+            return self.overlap(spectrum), state
+
+    @torch.no_grad()
+    def sources(
+        self, mel: torch.Tensor, state: State | None, first: int, last: int
+    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """Pulses and noise [N, hop frames] of variance 1, and the state of frame `last`."""
+        hop, rate = self.hop, self.config.rate
+        logits, voiced = self.pitch(mel)
+        sure = (2 * logits).softmax(1)  # more than they are, so that little of other pitches comes in
+        hertz = (sure * self.pitch.grid[:, None]).sum(1)
+        hertz, voiced = (
+            F.interpolate(one[:, None], scale_factor=hop, mode="linear")[:, 0] for one in (hertz, voiced.sigmoid())
+        )
+        per_sample = hertz.double().exp() / rate
+        cycles = F.pad(per_sample.cumsum(1), (1, 0))
+        if state is None:
+            state = self.anywhere(mel.new_zeros(len(mel)))
+        cycles = (cycles - cycles[:, first * hop, None] + state[0][:, None]) % 1
+        places = (
+            state[1][:, None] + torch.arange(-first * hop, mel.shape[2] * hop, device=mel.device)[: per_sample.shape[1]]
+        )
+        voice = (pulses(cycles[:, :-1], per_sample) * voiced).to(mel.dtype)
+        return (
+            voice,
+            self.noise.to(mel.dtype)[places % PLACES],
+            (cycles[:, last * hop], state[1] + (last - first) * hop),
+        )
+
+    def spectrum(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, T] -> [N, window // 2 + 1, frames]."""
+        size, hop = self.config.window, self.hop
+        x = F.pad(x, ((size - hop) // 2,) * 2)
+        return torch.stft(x, size, hop, size, self.hann.to(x.dtype), center=False, return_complex=True)
+
+
+def pulses(cycles: torch.Tensor, per_sample: torch.Tensor) -> torch.Tensor:
+    """A pulse at each whole number of `cycles`, without aliases: all harmonics below half the rate, of equal amplitude, and
+    together of variance 1. The highest fades in and out as `per_sample`, cycles a sample, changes. Of the shape of both."""
+    count = 0.5 / per_sample - 1
+    whole = count.floor()
+    angle = 2 * math.pi * cycles
+    half = (angle / 2).sin()
+    near = half.abs() < 1e-6
+    # cos a + ... + cos ka is sin((k + 1/2) a) / 2 sin(a / 2) - 1/2
+    total = torch.where(near, whole, ((whole + 0.5) * angle).sin() / (2 * half.masked_fill(near, 1.0)) - 0.5)
+    total = total + (count - whole) * ((whole + 1) * angle).cos()
+    return total * 2 * per_sample.sqrt()
