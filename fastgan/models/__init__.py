@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what is loaded when it is first asked for, as a type checke
     from fastgan.models import stylegan2 as stylegan2
     from fastgan.models import stylegan3 as stylegan3
     from fastgan.models import text as text
+    from fastgan.models import vocoder_constant_q as vocoder_constant_q
     from fastgan.models import vocoder_discriminator as vocoder_discriminator
     from fastgan.models import vocos as vocos
 
@@ -68,6 +69,7 @@ OURS = {
     "vocoder.scales": "fastgan.models.vocoder_discriminator:Scales",
     "vocoder.resolutions": "fastgan.models.vocoder_discriminator:Resolutions",
     "vocoder.bands": "fastgan.models.vocoder_discriminator:Bands",
+    "vocoder.constant_q": "fastgan.models.vocoder_constant_q:ConstantQs",
     "vocoder.spectra": "fastgan.models.vocoder_discriminator:Spectra",
     "text.lstm": "fastgan.models.text:LSTMGenerator",
     "text.relational": "fastgan.models.text_memory:RelationalGenerator",

@@ -101,12 +101,12 @@ class Generator(vocos.Generator):
         with torch.autocast(mel.device.type, enabled=False):
             dtype = torch.promote_types(mel.dtype, torch.float32)
             x, mel = x.to(dtype), mel.to(dtype)
-            pulses, noise, state = self.sources(mel, state, first, last)
+            pulsed, noise, state = self.sources(mel, state, first, last)
             voice, phase, breath = x.chunk(3, 1)
             level = self.shares.to(mel.dtype) @ (mel - self.level)
             most = math.log(vocos.LOUDEST)
             filters = [(level + one).clamp(max=most).exp() for one in (voice, breath)]
-            spectrum = torch.polar(filters[0], phase) * self.spectrum(pulses) + filters[1] * self.spectrum(noise)
+            spectrum = torch.polar(filters[0], phase) * self.spectrum(pulsed) + filters[1] * self.spectrum(noise)
             return self.overlap(spectrum), state
 
     @torch.no_grad()
@@ -118,23 +118,16 @@ class Generator(vocos.Generator):
         logits, voiced = self.pitch(mel)
         sure = (2 * logits).softmax(1)  # more than they are, so that little of other pitches comes in
         hertz = (sure * self.pitch.grid[:, None]).sum(1)
-        hertz, voiced = (
-            F.interpolate(one[:, None], scale_factor=hop, mode="linear")[:, 0] for one in (hertz, voiced.sigmoid())
-        )
+        hertz, voiced = (_between(one, hop) for one in (hertz, voiced.sigmoid()))
         per_sample = hertz.double().exp() / rate
         cycles = F.pad(per_sample.cumsum(1), (1, 0))
         if state is None:
             state = self.anywhere(mel.new_zeros(len(mel)))
         cycles = (cycles - cycles[:, first * hop, None] + state[0][:, None]) % 1
-        places = (
-            state[1][:, None] + torch.arange(-first * hop, mel.shape[2] * hop, device=mel.device)[: per_sample.shape[1]]
-        )
+        places = state[1][:, None] + torch.arange(per_sample.shape[1], device=mel.device) - first * hop
+        noise = self.noise.to(mel.dtype)[places % PLACES]
         voice = (pulses(cycles[:, :-1], per_sample) * voiced).to(mel.dtype)
-        return (
-            voice,
-            self.noise.to(mel.dtype)[places % PLACES],
-            (cycles[:, last * hop], state[1] + (last - first) * hop),
-        )
+        return voice, noise, (cycles[:, last * hop], state[1] + (last - first) * hop)
 
     def spectrum(self, x: torch.Tensor) -> torch.Tensor:
         """[N, T] -> [N, window // 2 + 1, frames]."""
@@ -143,15 +136,21 @@ class Generator(vocos.Generator):
         return torch.stft(x, size, hop, size, self.hann.to(x.dtype), center=False, return_complex=True)
 
 
+def _between(x: torch.Tensor, hop: int) -> torch.Tensor:
+    """Values of frames' middles, [N, frames] -> of their samples, [N, hop frames], linearly; of each frame alike to the last bit,
+    wherever it is in x."""
+    away = (torch.arange(hop, dtype=x.dtype, device=x.device) + 0.5) / hop - 0.5
+    steps = F.pad(x.diff(dim=1), (1, 1))[..., None]
+    return (x[..., None] + away * torch.where(away < 0, steps[:, :-1], steps[:, 1:])).flatten(1)
+
+
 def pulses(cycles: torch.Tensor, per_sample: torch.Tensor) -> torch.Tensor:
     """A pulse at each whole number of `cycles`, without aliases: all harmonics below half the rate, of equal amplitude, and
     together of variance 1. The highest fades in and out as `per_sample`, cycles a sample, changes. Of the shape of both."""
     count = 0.5 / per_sample - 1
     whole = count.floor()
-    angle = 2 * math.pi * cycles
-    half = (angle / 2).sin()
-    near = half.abs() < 1e-6
-    # cos a + ... + cos ka is sin((k + 1/2) a) / 2 sin(a / 2) - 1/2
-    total = torch.where(near, whole, ((whole + 0.5) * angle).sin() / (2 * half.masked_fill(near, 1.0)) - 0.5)
-    total = total + (count - whole) * ((whole + 1) * angle).cos()
+    half = math.pi * (cycles - cycles.round())
+    # cos 2h + ... + cos 2kh is sin(kh) cos((k + 1) h) / sin h
+    ratio = torch.where(half == 0, whole, (whole * half).sin() / half.sin().masked_fill(half == 0, 1.0))
+    total = ratio * ((whole + 1) * half).cos() + (count - whole) * (2 * (whole + 1) * half).cos()
     return total * 2 * per_sample.sqrt()

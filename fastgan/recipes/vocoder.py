@@ -24,7 +24,7 @@ from fastgan.losses.pitch import pitch_loss, track_pitch
 from fastgan.losses.vocoder import MultiScaleMel, map_matching, sum_d, sum_g
 from fastgan.media import Signal
 from fastgan.metrics import speech, suite
-from fastgan.models import hifigan, network_class, source_filter, vocoder_discriminator
+from fastgan.models import hifigan, network_class, source_filter, vocoder_constant_q, vocoder_discriminator
 from fastgan.nn import MelSpectrogram
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative, Positive
@@ -34,6 +34,7 @@ METRICS = ("mel-l1", "stft", "voicing", "pesq", "stoi", "fd-mel")
 EXAMPLES, SECONDS = 8, 2  # of the samples
 LENGTH = 8192  # of a segment, where the run gives none
 
+WIDE = {"width": 1536, "tanh": False, "bias": False}  # BigVGAN-v2
 # name -> (network of `fastgan.models`, its options)
 GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny": ("source_filter", {"width": 256, "blocks": 6}),
@@ -42,6 +43,8 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "hifigan-v2": ("hifigan", vars(hifigan.V2)),
     "hifigan-v3": ("hifigan", vars(hifigan.V3)),
     "bigvgan-base": ("bigvgan", {}),
+    "bigvgan-v2": ("bigvgan", WIDE | {"rates": (4, 4, 2, 2, 2, 2), "up_kernels": (8, 8, 4, 4, 4, 4)}),
+    "bigvgan-v2-512": ("bigvgan", WIDE | {"rates": (8, 4, 2, 2, 2, 2), "up_kernels": (16, 8, 4, 4, 4, 4)}),
 }
 
 
@@ -55,7 +58,9 @@ class VocoderConfig(RecipeConfig):
     """Segments per update and process."""
     ema_halflife: NonNegative = 1000.0
     """Half-life of the generator's moving average, in segments. 0: no average, as in the papers."""
-    generator: Literal["tiny", "vocos", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base"] = "tiny"
+    generator: Literal[
+        "tiny", "vocos", "hifigan-v1", "hifigan-v2", "hifigan-v3", "bigvgan-base", "bigvgan-v2", "bigvgan-v2-512"
+    ] = "tiny"
     """The network."""
     bands: Count = 80
     """Mel bands that it hears."""
@@ -63,9 +68,9 @@ class VocoderConfig(RecipeConfig):
     """Samples of a window of the mel spectrogram; the generator decides the hop."""
     high: Positive | None = 8000.0
     """The highest frequency of the mel spectrogram that the generator hears, in Hz. None: half the rate."""
-    second: Literal["scales", "resolutions", "spectra"] = "spectra"
-    """What judges beside the periods: scales of the signal (HiFi-GAN), resolutions of its spectrum (BigVGAN), or complex spectra
-    (EnCodec)."""
+    second: Literal["scales", "resolutions", "spectra", "constant-q"] = "spectra"
+    """What judges beside the periods: scales of the signal (HiFi-GAN), resolutions of its spectrum (BigVGAN), complex spectra
+    (EnCodec), or constant-Q transforms (BigVGAN-v2)."""
     judge: Positive = 0.125
     """Width of the discriminators, as a share of the papers'."""
     warmup: Natural = 2000
@@ -110,8 +115,10 @@ def _width(config: VocoderConfig) -> int:
     return max(1, round(32 * config.judge))
 
 
-def _second(config: VocoderConfig) -> nn.Module:
+def _second(config: VocoderConfig, rate: int) -> nn.Module:
     width = _width(config)
+    if config.second == "constant-q":  # 128 in BigVGAN-v2
+        return vocoder_constant_q.ConstantQs(vocoder_constant_q.ConstantQConfig(rate, 4 * width))
     if config.second == "scales":
         return vocoder_discriminator.Scales(vocoder_discriminator.ScalesConfig(max(16, width // 4 * 16)))
     if config.second == "spectra":
@@ -163,6 +170,32 @@ class Vocoder(Recipe):
             },
         ),
     }
+    presets["bigvgan-v2-24khz"] = Preset(
+        "24 kHz, 100 bands, 112 M parameters, as the published BigVGAN-v2",
+        {
+            "generator": "bigvgan-v2",  # the published config.json, as all but steps
+            "second": "constant-q",
+            "bands": 100,
+            "high": None,
+            "rate": 24000,
+            "length": 65536,
+            "judge": 1.0,
+            "warmup": 0,
+            "mel_loss": "multi",
+            "mel_weight": 15.0,
+            "lr": 1e-4,
+            "lr_decay": 0.9999996,
+            "clip": 500.0,
+            "batch_size": 4,
+            "ema_halflife": 0.0,
+            "steps": 1_000_000,  # Lee et al.'s, appendix A
+        },
+    )
+    presets["bigvgan-v2-44khz"] = Preset(
+        "44.1 kHz, 128 bands, a hop of 512, 122 M parameters",
+        presets["bigvgan-v2-24khz"].options
+        | {"generator": "bigvgan-v2-512", "bands": 128, "rate": 44100, "window": 2048},
+    )
     presets["hifigan-v3"] = Preset(
         "22.05 kHz, the small one of Kong et al. (2020)",
         {**presets["hifigan-v1"].options, "generator": "hifigan-v3"},
@@ -194,7 +227,7 @@ class Vocoder(Recipe):
         distance = MultiScaleMel(rate) if config.mel_loss == "multi" else MelDistance(spectrogram())
         self.analysis = Analysis(spectrogram(high=high), distance, SECONDS * rate // hop * hop)
         self.periods = vocoder_discriminator.Periods(vocoder_discriminator.PeriodsConfig(width=_width(config)))
-        self.second = _second(config)
+        self.second = _second(config, rate)
         self.networks = {
             "generator": self.generator,
             "analysis": self.analysis,

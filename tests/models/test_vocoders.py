@@ -1,5 +1,6 @@
 """Vocoders and their discriminators: published names, recorded numbers, forms of weight normalisation, streaming."""
 
+import math
 import zlib
 
 import numpy as np
@@ -10,9 +11,9 @@ from golden import GOLDEN, golden_model
 from stylegan_golden import check_gradient_norms, close
 from tolerances import assert_close
 
-from fastgan import models
+from fastgan import models, nn
 from fastgan.losses import vocoder as losses
-from fastgan.models import hifigan, vocoder_discriminator
+from fastgan.models import hifigan, source_filter, vocoder_constant_q, vocoder_discriminator
 from fastgan.models.vocoder import stream
 from fastgan.nn.weight_norm import fold_weight_norm, unfold_weight_norm
 
@@ -113,6 +114,32 @@ def test_golden_band_discriminator():
     network = vocoder_discriminator.Bands.from_reference(**meta["config"])
     network.load_state_dict(recipe_state(network, meta["seed"], {}), strict=True)
     check_discriminator(network, "mbd", meta, arrays)
+
+
+@pytest.mark.golden
+def test_golden_constant_q_discriminator():
+    """Also the transform of a network of its own filters: those of low pass are within 1e-4 of the published ones."""
+    meta, arrays = golden_model("bigvgan_cqtd")
+    network = vocoder_constant_q.ConstantQs.from_reference(**meta["config"])
+    (one,) = network.discriminators
+    y, found = arrays["in/y"], arrays["out/cqt"].permute(0, 3, 2, 1)
+    close(one.resample(y), arrays["out/resampled"])
+    assert (one.cqt_transform(arrays["out/resampled"]) - found).abs().max() < 2e-3 * found.abs().max()
+    network.load_state_dict(state(arrays), strict=True)
+    close(one.cqt_transform(arrays["out/resampled"]), found)
+    logits, maps = network(y)
+    close(logits[0], arrays["out/logits_real0"])
+    call = next(call for call in meta["calls"] if "feature_map_shapes" in call)
+    assert [[list(m.shape) for m in some] for some in maps] == call["feature_map_shapes"]
+
+
+def test_constant_q_hears_each_pitch_in_its_bin():
+    transform = vocoder_constant_q.ConstantQ(48000, 256, 8, 12)
+    t = torch.arange(24000, dtype=torch.float64) / 48000
+    for bin_ in (30, 57, 95):
+        x = (2 * torch.pi * vocoder_constant_q.LOWEST * 2 ** (bin_ / 12) * t).cos().float()
+        level = transform(x[None, None]).square().sum(1)[0].sqrt()
+        assert level.shape == (94, 96) and (level[40:50].argmax(1) == bin_).all()
 
 
 @pytest.mark.golden
@@ -241,6 +268,52 @@ def test_streaming_equals_the_whole(name, block, pieces):
     assert max(part.shape[2] for part in found) <= (pieces + network.context) * network.hop
 
 
+@pytest.mark.parametrize("pieces", [1, 40])
+def test_streaming_pulses_and_noise(pieces):
+    """Phases and noise go on where the last piece ended; they are no part of the frames in hand."""
+    network = models.build("source_filter", bands=5, width=8, blocks=1, window=64, hop=16).double()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, 0.0, 0.1)
+    mel = torch.randn(2, 5, 131, dtype=torch.float64)
+    with torch.no_grad():
+        whole, begun = network(mel), network(mel, network.anywhere(torch.tensor([0.0, 0.3])))
+        found = torch.cat(list(stream(network, mel.split(pieces, 2))), 2)
+    assert (found - whole).abs().max() < 1e-9  # a hundred harmonics amplify the rounding of the phase
+    assert_close(begun[0], whole[0])
+    assert (begun[1] - whole[1]).abs().max() > 0.01
+
+
+def test_pulses_have_all_harmonics_alike_and_no_aliases():
+    rate, seconds = 8000, 1
+    per_sample = torch.full((1, rate * seconds), 210.0 / rate, dtype=torch.float64)
+    y = source_filter.pulses((per_sample.cumsum(1) - per_sample) % 1, per_sample)[0]
+    assert y.argmax() == 0 and abs(y.var().item() - 1) < 0.1
+    amplitudes = torch.fft.rfft(y).abs() / rate  # a hertz a bin
+    harmonics = amplitudes[210::210]
+    assert (harmonics[:18] / harmonics[0] - 1).abs().max() < 1e-6
+    assert amplitudes.square().sum() - harmonics.square().sum() < 1e-9
+
+
+def test_a_voice_without_training():
+    """Filters begin as the bands are: most bands have about their levels, of a voice and for noise."""
+    mel = nn.MelSpectrogram(16000)
+    network = models.build("source_filter", width=16, blocks=1)
+    t = torch.arange(16384)
+    voice = sum((2 * torch.pi * 200 * k / 16000 * t).cos() for k in range(1, 39)) / 40
+    breath = 0.1 * torch.randn(16384, generator=torch.Generator().manual_seed(1))
+    grid = network.pitch.grid
+    for x, voiced in ((voice, 9.0), (breath, -9.0)):
+        with torch.no_grad():
+            for p in network.pitch.parameters():
+                p.zero_()
+            last = network.pitch.layers[-1].bias
+            last[:-1] = -((grid - math.log(200)) / (grid[1] - grid[0])).square()
+            last[-1] = voiced
+            made = network(mel(x[None]))
+        difference = (mel(made) - mel(x[None]))[..., 4:-4]
+        assert difference.median().abs() < 0.7 and difference.abs().median() < 0.7
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_context_is_no_larger_than_it_must_be(name):
     """A frame `context` away from another one changes its samples in one direction at least; one further does not."""
@@ -272,6 +345,8 @@ def test_spectral_discriminators_train_and_load():
         ("bigvgan", dict(activation="relu"), "activation is 'relu', expected snake or snakebeta"),
         ("vocoder.periods", dict(periods=(0,)), "expected positive"),
         ("vocoder.scales", dict(width=8), "expected 16, 32"),
+        ("vocoder.constant_q", dict(rate=16000), "beyond the rate of 16000"),
+        ("vocoder.constant_q", dict(hops=(512, 100, 256)), "hop is 100, expected a multiple of 256"),
         ("vocoder.resolutions", dict(resolutions=((64, 65, 64),)), "none above the length"),
     ],
 )

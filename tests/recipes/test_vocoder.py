@@ -43,7 +43,7 @@ def tensors(folder):
     return load_checkpoint(folder / "checkpoints").tensors
 
 
-@pytest.mark.parametrize("second", ["scales", "resolutions", "spectra"])
+@pytest.mark.parametrize("second", ["scales", "resolutions", "spectra"])  # constant-q: of higher rates
 def test_it_resumes_bit_for_bit(second, sounds, tmp_path):
     whole = trainer(sounds, tmp_path / "whole", steps=3, second=second, clip=100.0, lr_decay=0.9)
     whole.train()
@@ -75,6 +75,18 @@ def test_networks_of_the_papers_are_built(generator):
         assert made.analysis.mel.hop == 256
 
 
+@pytest.mark.parametrize(("name", "hop", "count"), [("24khz", 256, 112_446_289), ("44khz", 512, 122_184_529)])
+def test_the_networks_of_bigvgan_v2(name, hop, count):
+    recipe = recipes.get("vocoder")
+    options = dict(recipe.presets[f"bigvgan-v2-{name}"].options)
+    rate, length = options.pop("rate"), options.pop("length")
+    with torch.device("meta"):
+        facts = dict(name="x", rate=rate, channels=1, length=length, num_classes=0, class_names=[])
+        made = recipe(recipe.Config(**options), facts)
+    assert made.generator.hop == made.analysis.mel.hop == hop
+    assert sum(p.numel() for p in made.generator.parameters()) == count
+
+
 def test_two_processes_draw_what_one_with_both_batches_draws(sounds):
     """Their losses' mean, and that of their gradients, is the whole batch's."""
     data = load_recordings(sounds)
@@ -92,6 +104,20 @@ def test_two_processes_draw_what_one_with_both_batches_draws(sounds):
             values.append(step(batch)["loss"])
             batch._carried |= batch.keeps
         assert torch.allclose(values[0], (values[1] + values[2]) / 2, rtol=1e-5)
+
+
+def test_the_default_learns_the_pitch(sounds):
+    """By a loss of its own: no gradient of the signal reaches it."""
+    data, recipe = load_recordings(sounds), recipes.get("vocoder")
+    made = recipe(recipe.Config(**SMALL), recipe.describe(data))
+    made.updates(0)
+    batch = Batch((torch.stack([data[i][0] for i in range(2)]),), World(0, 1, torch.device("cpu")), 0, 7, 0, 1)
+    found = made.g_step(batch)
+    pitch, others = list(made.generator.pitch.parameters()), [made.generator.head.weight]
+    by_pitch = torch.autograd.grad(found["pitch"], pitch + others, retain_graph=True, allow_unused=True)
+    by_mel = torch.autograd.grad(found["mel"], pitch + others, allow_unused=True)
+    assert all(g.abs().max() > 0 for g in (*by_pitch[:-1], by_mel[-1]))
+    assert by_pitch[-1] is None and all(g is None for g in by_mel[:-1])
 
 
 def test_the_gradients_are_cut_by_network(sounds):
