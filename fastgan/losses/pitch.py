@@ -56,7 +56,7 @@ def track_pitch(x: torch.Tensor, rate: int, hop: int) -> tuple[torch.Tensor, tor
 def pitch_loss(
     logits: torch.Tensor, voiced: torch.Tensor, grid: torch.Tensor, pitch: torch.Tensor, strength: torch.Tensor
 ) -> torch.Tensor:
-    """Cross entropies of a pitch on a grid, where there is one (Kim et al., 2018, eq. 3: a Gaussian of a bin's width around the
+    """Cross entropies of a pitch on a grid, where there is one (Kim et al., 2018: a Gaussian of a bin's width around the
     true one), and of whether there is. A scalar.
 
     logits: [N, bins, frames]; voiced: [N, frames], the logit of a pitch; grid: [bins], evenly spaced logarithms of Hz; pitch,
