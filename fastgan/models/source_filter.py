@@ -115,11 +115,13 @@ class Generator(vocos.Generator):
     ) -> tuple[torch.Tensor, torch.Tensor, State]:
         """Pulses and noise [N, hop frames] of variance 1, and the state of frame `last`."""
         hop, rate = self.hop, self.config.rate
-        logits, voiced = self.pitch(mel)
+        # In float64: phases add up what the pitch is rounded by, and speech in pieces is to be that of the whole.
+        exact = {name: p.double() for name, p in self.pitch.state_dict().items()}
+        logits, voiced = torch.func.functional_call(self.pitch, exact, mel.double())
         sure = (2 * logits).softmax(1)  # more than they are, so that little of other pitches comes in
-        hertz = (sure * self.pitch.grid[:, None]).sum(1)
+        hertz = (sure * self.pitch.grid.double()[:, None]).sum(1)
         hertz, voiced = (_between(one, hop) for one in (hertz, voiced.sigmoid()))
-        per_sample = hertz.double().exp() / rate
+        per_sample = hertz.exp() / rate
         cycles = F.pad(per_sample.cumsum(1), (1, 0))
         if state is None:
             state = self.anywhere(mel.new_zeros(len(mel)))

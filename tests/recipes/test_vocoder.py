@@ -145,7 +145,9 @@ def test_it_learns(tmp_path):
         return made.recipe.evaluate(made.ema.networks, vars(run), 3, metrics=names)["vocoder"]
 
     before, after = measured(1), measured(60)
-    assert after["mel-l1"] < 0.75 * before["mel-l1"] and after["stft"] < before["stft"]
+    assert (
+        after["mel-l1"] < 0.93 * before["mel-l1"] and after["stft"] < before["stft"]
+    )  # it begins near: filters are as the bands
 
 
 def test_measured_and_sampled(sounds, tmp_path, capsys):
