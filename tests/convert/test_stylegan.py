@@ -217,3 +217,16 @@ def test_a_generator_that_is_part_of_a_larger_network(tmp_path, monkeypatch, cap
     converted = convert.load(out)[1]["generator"]
     z, camera = torch.randn(2, 8), torch.randn(2, 25)
     assert_close(converted(z, camera, noise_mode="const"), made(z, camera, noise_mode="const").detach())
+
+
+@pytest.mark.parametrize("more", [{}, {"another_argument": 1}], ids=["tensors", "arguments"])
+def test_a_relative_with_other_parts_is_refused(more, tmp_path, monkeypatch):
+    """StyleGAN3's names with a part or an argument that it does not have, as networks have that were made of its code."""
+    stand_ins(monkeypatch)
+    made, arguments = network("stylegan3 T")
+    made.mapping.another_part = torch.nn.Linear(3, 8)
+    source = write_snapshot(tmp_path / "s.pkl", G_ema=persistent(made, **arguments, **more))
+    out = tmp_path / "g.safetensors"
+    with pytest.raises(convert.UnknownNetwork, match="another_argument" if more else r"mapping\.another_part\.\w+"):
+        convert.convert(source, out)
+    assert not out.exists()
