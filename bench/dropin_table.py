@@ -9,11 +9,15 @@ import sys
 from math import exp, log
 from pathlib import Path
 
+from dropin_networks import NETWORKS
+
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "bench" / "results" / "dropin.txt", ROOT / "docs" / "drop-in.md"
 OPEN, CLOSE = "<!-- networks: made by python bench/dropin_table.py -->", "<!-- end of networks -->"
 COLUMNS = [("eval", "plain"), ("train", "plain"), ("eval", "example"), ("train", "example"), ("eval", "freeze")]
 HEADS = ["eval", "train", "eval, example", "train, example", "eval, freeze"]
+
+USUAL = {name: size for name, (_, _, size) in NETWORKS.items()}  # the means are of these
 
 Row = tuple[str, ...]  # name, size, mode, how, milliseconds or "untouched", gain, copy, "slower" or "", pieces
 
@@ -42,7 +46,6 @@ def gain(row: Row) -> float:
 
 def table(found: dict[Row, Row]) -> str:
     lines = ["| network | pixels | " + " | ".join(HEADS) + " |", "|---" * (2 + len(HEADS)) + "|"]
-    usual = {name: max(int(re.match(r"\d+", size)[0]) for n, size, *_ in found if n == name) for name, *_ in found}
     for name, size in dict.fromkeys(key[:2] for key in found):
         cells = [cell(found.get((name, size, *column))) for column in COLUMNS]
         lines.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
@@ -52,7 +55,7 @@ def table(found: dict[Row, Row]) -> str:
             gains = [
                 gain(row)
                 for (name, size, *how), row in found.items()
-                if tuple(how) == column and int(re.match(r"\d+", size)[0]) == (usual[name] if large else 64)
+                if tuple(how) == column and name in USUAL and size.split()[0] == str(USUAL[name] if large else 64)
             ]
             mean = exp(sum(map(log, gains)) / len(gains)) if gains else None
             cells.append("" if mean is None else f"**{mean:.2f}** of {len(gains)}")

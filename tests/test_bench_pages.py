@@ -93,6 +93,7 @@ def test_the_table_of_other_networks(tmp_path, monkeypatch):
     """Rows as bench_dropin.py prints them, between pytest's dots: later ones in the place of older, means by size."""
     monkeypatch.setattr(dropin_table, "KEPT", tmp_path / "kept.txt")
     monkeypatch.setattr(dropin_table, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(dropin_table, "USUAL", {"A": 64, "B, two": 128, "C": 256})
     (tmp_path / "page.md").write_text(f"before\n{dropin_table.OPEN}\nold\n{dropin_table.CLOSE}\nafter\n")
     (tmp_path / "old.txt").write_text("\n| A | 64 | eval | plain | 9.0 ms | 0.50 ± 0.01 | 1.00 ± 0.01 | slower | 3 |.")
     (tmp_path / "new.txt").write_text(
