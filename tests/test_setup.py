@@ -2,12 +2,15 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import setuptools
 import torch
 
 import fastgan
@@ -51,6 +54,27 @@ def test_the_sdist_has_all_that_is_built_and_tested(tmp_path):
         path.relative_to(ROOT).as_posix() for path in kept if path.suffix not in built and path.name != "_build.json"
     }
     assert wanted - held == set()
+
+
+def test_the_files_that_take_longest_are_compiled_first(monkeypatch):
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.setenv("FASTGAN_CUDA", "0")
+    given = []
+
+    class Base:
+        compiler = SimpleNamespace(compile=lambda files, **_: given.extend(files))
+        with_options = classmethod(lambda cls, **_: cls)
+
+        def build_extension(self, extension):  # as setuptools does
+            self.compiler.compile(sorted(extension.sources), output_dir="")
+
+    sources = [str(path) for path in (ROOT / "csrc" / "cpu").glob("*.cpp")]
+    build = runpy.run_path(str(ROOT / "setup.py"))["optional"](Base)()
+    build.build_extension(SimpleNamespace(name="fastgan._C", sources=sources))
+    assert sorted(given) == sorted(sources)
+    names = [Path(path).stem for path in given]
+    assert names[0] == "filtered_lrelu"
+    assert names.index("upfirdn2d") < names.index("bias_act") < names.index("gumbel_softmax") < names.index("build")
 
 
 def test_one_version_everywhere():

@@ -13,6 +13,7 @@
 #include "activation.h"
 #include "check.h"
 #include "cpu/bias_act_units.h"
+#include "cpu/elements.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
 
@@ -27,23 +28,21 @@ BiasUnits units_of(const Tensor& x, bool by_channel, int64_t dim) {
   return BiasUnits(x.numel(), channels, by_channel ? x.stride(dim) : 1);
 }
 
-template <class S, class T>
+template <class T>
 std::vector<T> bias_vector(const std::optional<Tensor>& b, const BiasUnits& units) {
   std::vector<T> bias(units.vector_bias() ? units.piece : units.channels, T(0));
   if (b) {
-    const Tensor values = torch::stable::contiguous(*b);
-    const S* from = pointer<S>(values);
-    const size_t once = std::min<size_t>(units.channels, bias.size());
-    std::copy_n(from, once, bias.begin());
-    for (size_t i = once; i < bias.size(); ++i) bias[i] = bias[i - once];
+    const std::vector<T> values = numbers<T>(*b);
+    for (size_t i = 0; i < bias.size(); ++i) bias[i] = values[i % values.size()];
   }
   return bias;
 }
 
 // Rounded to the tensor's type first: the stored output is compared with it. No clamp is NaN, which no comparison reaches.
-template <class S, class T>
-T clamp_of(double clamp) {
-  return clamp < 0 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(static_cast<S>(static_cast<T>(clamp)));
+template <class T>
+T clamp_of(double clamp, const Tensor& x) {
+  if (clamp < 0) return std::numeric_limits<T>::quiet_NaN();
+  return rounded_to(stored_type(x), static_cast<T>(clamp));
 }
 
 void check_arguments(const Tensor& x, const std::optional<Tensor>& b, int64_t dim) {
@@ -63,16 +62,14 @@ Tensor bias_act(Tensor x, std::optional<Tensor> b, int64_t dim, std::string act,
   Tensor y = new_output_like(x);
   if (x.numel() == 0) return y;
   const BiasUnits units = units_of(x, b.has_value(), dim);
-  FASTGAN_DISPATCH(x.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    const auto bias = bias_vector<scalar_t, T>(b, units);
-    const scalar_t* from = pointer<scalar_t>(x);
-    scalar_t* to = mutable_pointer<scalar_t>(y);
-    const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
+  with_sums_of(x, [&]<class T>(T) {
+    const auto bias = bias_vector<T>(b, units);
+    const Elements<T> from = elements<T>(x), to = mutable_elements<T>(y);
+    const T a = alpha, g = gain, c = clamp_of<T>(clamp, x);
     torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
       for (int64_t u = first; u < last; ++u) {
         const int64_t at = units.begin(u);
-        FASTGAN_AT_LEVEL(forward_unit<scalar_t, T>(*activation, from + at, bias.data(), units.channel(u), to + at, units.size(u), units, a, g, c));
+        FASTGAN_AT_LEVEL_FOR(T, forward_unit<T>(*activation, from + at, bias.data(), units.channel(u), to + at, units.size(u), units, a, g, c));
       }
     });
   });
@@ -97,24 +94,21 @@ std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> sa
   Tensor db = torch::stable::new_zeros(dy, {bias_grad ? dy.size(dim) : 0});
   if (dy.numel() == 0) return {dx, db};
   const BiasUnits units = units_of(dy, b.has_value() || bias_grad, dim);
-  FASTGAN_DISPATCH(dy.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    const auto bias = bias_vector<scalar_t, T>(b, units);
-    const scalar_t* from = pointer<scalar_t>(dy);
-    const scalar_t* with = saved ? pointer<scalar_t>(*saved) : nullptr;
-    scalar_t* to = mutable_pointer<scalar_t>(dx);
-    const T a = alpha, g = gain, c = clamp_of<scalar_t, T>(clamp);
+  with_sums_of(dy, [&]<class T>(T) {
+    const auto bias = bias_vector<T>(b, units);
+    const Elements<T> from = elements<T>(dy), with = elements<T>(saved), to = mutable_elements<T>(dx), gradient = mutable_elements<T>(db);
+    const T a = alpha, g = gain, c = clamp_of<T>(clamp, dy);
     std::vector<T> sums(bias_grad ? units.count * units.sums_per_unit() : 0, T(0));
     torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
       for (int64_t u = first; u < last; ++u) {
         const int64_t at = units.begin(u);
-        FASTGAN_AT_LEVEL(backward_unit<scalar_t, T>(*activation, from + at, with ? with + at : nullptr, bias.data(), units.channel(u), to + at,
-                                                    bias_grad ? &sums[u * units.sums_per_unit()] : nullptr, units.size(u), units, a, g, c));
+        FASTGAN_AT_LEVEL_FOR(T, backward_unit<T>(*activation, from + at, with ? with + at : with, bias.data(), units.channel(u), to + at,
+                                                 bias_grad ? &sums[u * units.sums_per_unit()] : nullptr, units.size(u), units, a, g, c));
       }
     });
     std::vector<double> total(bias_grad ? units.channels : 0, 0.0);
     for (size_t i = 0; i < sums.size(); ++i) total[units.channel_of_sum(i)] += sums[i];
-    for (size_t i = 0; i < total.size(); ++i) mutable_pointer<scalar_t>(db)[i] = static_cast<scalar_t>(static_cast<T>(total[i]));
+    for (size_t i = 0; i < total.size(); ++i) set(gradient, i, static_cast<T>(total[i]));
   });
   return {dx, db};
 }

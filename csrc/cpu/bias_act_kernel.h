@@ -92,12 +92,13 @@ inline void for_chunks(int64_t n, int64_t piece, int64_t most, const Body& body)
 }
 
 // One unit. channel: that of its first piece.
-template <class S, class T>
-void forward_unit(Activation act, const S* x, const T* bias, int64_t channel, S* y, int64_t n, const BiasUnits& units, T alpha, T gain, T clamp) {
+template <class T>
+void forward_unit(Activation act, Elements<T> x, const T* bias, int64_t channel, Elements<T> y, int64_t n, const BiasUnits& units, T alpha, T gain,
+                  T clamp) {
   const bool vector = units.vector_bias();
   const auto loop = vector ? forward_loop<true, T>(act) : forward_loop<false, T>(act);
-  if constexpr (std::is_same_v<S, T>) {
-    loop(x, bias, channel, y, n, units, alpha, gain, clamp);
+  if (const T* from = x.direct()) {
+    loop(from, bias, channel, y.direct(), n, units, alpha, gain, clamp);
   } else {
     T buffer[kChunk];
     for_chunks(n, units.piece, vector ? 1 : kChunk, [&](const Chunk& c) {
@@ -111,20 +112,20 @@ void forward_unit(Activation act, const S* x, const T* bias, int64_t channel, S*
 
 // The same for the backward; saved is null for an unclamped linear. `sums` (null: not wanted) receives the bias gradient: a number
 // per piece, or per element of a piece.
-template <class S, class T>
-void backward_unit(Activation act, const S* dy, const S* saved, const T* bias, int64_t channel, S* dx, T* sums, int64_t n, const BiasUnits& units,
-                   T alpha, T gain, T clamp) {
-  constexpr bool kDirect = std::is_same_v<S, T>;
+template <class T>
+void backward_unit(Activation act, Elements<T> dy, Elements<T> saved, const T* bias, int64_t channel, Elements<T> dx, T* sums, int64_t n,
+                   const BiasUnits& units, T alpha, T gain, T clamp) {
+  const bool direct = dy.direct();
   const bool vector = units.vector_bias();
   const auto loop = vector ? backward_loop<true, T>(act) : backward_loop<false, T>(act);
-  T dy_buffer[kDirect ? 1 : kChunk], saved_buffer[kDirect ? 1 : kChunk];
+  T dy_buffer[kChunk], saved_buffer[kChunk];
   double total = 0;
   for_chunks(n, units.piece, vector ? 1 : kChunk, [&](const Chunk& c) {
     const T *from, *with = nullptr;
     T* to;
-    if constexpr (kDirect) {
-      from = dy + c.at, to = dx + c.at;
-      if (saved) with = saved + c.at;
+    if (direct) {
+      from = dy.direct() + c.at, to = dx.direct() + c.at;
+      if (saved) with = saved.direct() + c.at;
     } else {
       widen(dy + c.at, dy_buffer, c.size);
       if (saved) widen(saved + c.at, saved_buffer, c.size);
@@ -142,6 +143,6 @@ void backward_unit(Activation act, const S* dy, const S* saved, const T* bias, i
         sums[p] = static_cast<T>(total);
       }
     }
-    if constexpr (!kDirect) narrow(to, dx + c.at, c.size);
+    if (!direct) narrow(to, dx + c.at, c.size);
   });
 }

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "check.h"
@@ -60,7 +61,8 @@ void turn(const T* from, T* to, int64_t n, int64_t rows, int64_t columns) {
   in_parallel(n * strips, std::max<int64_t>(1, 32768 / (kStrip * rows)), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t image = i / strips * rows * columns, column = i % strips * kStrip;
-      FASTGAN_AT_LEVEL(transpose<T>(from + image + column, columns, to + image + column * rows, rows, rows, std::min(kStrip, columns - column)));
+      FASTGAN_AT_LEVEL_FOR(T,
+                           transpose<T>(from + image + column, columns, to + image + column * rows, rows, rows, std::min(kStrip, columns - column)));
     }
   });
 }
@@ -118,7 +120,7 @@ Buffer<T> transformed_weight(const Tensor& weight, bool transposed, int64_t inpu
         const T* from = w + (panel * kPanel + o) * by_output + c * by_input;
         for (int64_t tap = 0; tap < 9; ++tap) g[tap * kPanel + o] = from[taps[tap]];
       }
-      FASTGAN_AT_LEVEL(weight_panel<T>(g, &u[(panel * kNumbers * inputs + c) * kPanel], inputs * kPanel));
+      FASTGAN_AT_LEVEL_FOR(T, weight_panel<T>(g, &u[(panel * kNumbers * inputs + c) * kPanel], inputs * kPanel));
     }
   });
   return u;
@@ -145,21 +147,21 @@ void products(const T* from, int64_t height, int64_t width, int64_t inputs, cons
       for (int64_t t = 0; t < count; ++t) {
         const T* pixels[16];
         tiles.pixels<4, const T>(begin + t, from, height, width, inputs, tiles.padding, &zeros[0], pixels);
-        FASTGAN_AT_LEVEL(input_tile<T>(pixels, inputs, &v[t * inputs], of_v, kPanel));
+        FASTGAN_AT_LEVEL_FOR(T, input_tile<T>(pixels, inputs, &v[t * inputs], of_v, kPanel));
       }
       for (int64_t panel = 0; panel < panels(outputs); ++panel) {
         for (int64_t e = 0; e < kNumbers; ++e) {
           const int64_t at = panel * kNumbers + e, next = (at + 1) % (panels(outputs) * kNumbers);
-          FASTGAN_AT_LEVEL(multiply<false, T>(by_four(count), &v[e * of_v], inputs, 1, inputs, &u[at * inputs * kPanel], &m[e * of_m],
-                                              &u[next * inputs * kPanel]));
+          FASTGAN_AT_LEVEL_FOR(T, multiply<false, T>(by_four(count), &v[e * of_v], inputs, 1, inputs, &u[at * inputs * kPanel], &m[e * of_m],
+                                                     &u[next * inputs * kPanel]));
         }
         const int64_t found = std::min(kPanel, outputs - panel * kPanel);
         for (int64_t t = 0; t < count; ++t) {
           T* pixels[4];
           tiles.pixels<2, T>(begin + t, to + panel * kPanel, tiles.height, tiles.width, outputs, 0, nullptr, pixels);
-          FASTGAN_AT_LEVEL(output_tile<T>(&m[t * kPanel], of_m, found, &added[panel * kPanel], pixels));
+          FASTGAN_AT_LEVEL_FOR(T, output_tile<T>(&m[t * kPanel], of_m, found, &added[panel * kPanel], pixels));
           for (const T* pixel : pixels)
-            if (pixel && !FASTGAN_AT_LEVEL(finite<T>(pixel, found))) spoiled(tiles.image(begin + t));
+            if (pixel && !FASTGAN_AT_LEVEL_FOR(T, finite<T>(pixel, found))) spoiled(tiles.image(begin + t));
         }
       }
     }
@@ -213,9 +215,9 @@ bool weight_gradient(const Tensor& dy, const Tensor& x, Tensor& dw, int64_t padd
       for (int64_t t = first; t < last; ++t) {
         const T* pixels[16];
         tiles.pixels<4, const T>(begin + t, from, height, width, inputs, padding, &zeros[0], pixels);
-        FASTGAN_AT_LEVEL(input_tile<T>(pixels, inputs, &v[t * kPanel], of_x * size * kPanel, size * kPanel));
+        FASTGAN_AT_LEVEL_FOR(T, input_tile<T>(pixels, inputs, &v[t * kPanel], of_x * size * kPanel, size * kPanel));
         tiles.pixels<2, const T>(begin + t, upstream, tiles.height, tiles.width, outputs, 0, &zeros[0], pixels);
-        FASTGAN_AT_LEVEL(gradient_tile<T>(pixels, outputs, &d[t * kPanel], of_dy * size * kPanel, size * kPanel));
+        FASTGAN_AT_LEVEL_FOR(T, gradient_tile<T>(pixels, outputs, &d[t * kPanel], of_dy * size * kPanel, size * kPanel));
       }
     });
     in_parallel(kNumbers * of_x, 1, [&](int64_t first, int64_t last) {
@@ -226,8 +228,8 @@ bool weight_gradient(const Tensor& dy, const Tensor& x, Tensor& dw, int64_t padd
           T* sum = &s[((e * of_dy + o) * of_x + i % of_x) * kPanel * kPanel];
           for (int64_t k = 0; k < count; k += kDepth) {
             const int64_t depth = std::min(kDepth, count - k);
-            if (begin + k == 0) FASTGAN_AT_LEVEL(multiply<false, T>(kPanel, a, 1, kPanel, depth, b, sum, b));
-            else FASTGAN_AT_LEVEL(multiply<true, T>(kPanel, a + k * kPanel, 1, kPanel, depth, b + k * kPanel, sum, b));
+            if (begin + k == 0) FASTGAN_AT_LEVEL_FOR(T, multiply<false, T>(kPanel, a, 1, kPanel, depth, b, sum, b));
+            else FASTGAN_AT_LEVEL_FOR(T, multiply<true, T>(kPanel, a + k * kPanel, 1, kPanel, depth, b + k * kPanel, sum, b));
           }
         }
     });
@@ -238,8 +240,8 @@ bool weight_gradient(const Tensor& dy, const Tensor& x, Tensor& dw, int64_t padd
     for (int64_t i = first; i < last; ++i) {
       const int64_t o = i / of_x, panel = i % of_x, found = std::min(kPanel, inputs - panel * kPanel);
       const T* sum = &s[(((o / kPanel) * of_x + panel) * kPanel + o % kPanel) * kPanel];
-      FASTGAN_AT_LEVEL(weight_gradient_panel<T>(sum, of_dy * of_x * kPanel * kPanel, g));
-      if (!FASTGAN_AT_LEVEL(finite<T>(g, 9 * kPanel))) all_finite = false;
+      FASTGAN_AT_LEVEL_FOR(T, weight_gradient_panel<T>(sum, of_dy * of_x * kPanel * kPanel, g));
+      if (!FASTGAN_AT_LEVEL_FOR(T, finite<T>(g, 9 * kPanel))) all_finite = false;
       T* at = to + (o * inputs + panel * kPanel) * 9;
       for (int64_t c = 0; c < found; ++c)
         for (int64_t tap = 0; tap < 9; ++tap) at[c * 9 + tap] = g[tap * kPanel + c];

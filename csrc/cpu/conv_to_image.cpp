@@ -86,7 +86,7 @@ void convolve(const Tensor& x, const Taps<T>& taps, Tensor& y, int64_t padding) 
       const T* image = from + n * inputs * h * w;
       for (int64_t i = first; i < last; ++i) {
         T* at = &near[(i - first) * row + left];
-        if (pixels) FASTGAN_AT_LEVEL(transpose<T>(image + i * w * inputs, inputs, at, apart, w, inputs));
+        if (pixels) FASTGAN_AT_LEVEL_FOR(T, transpose<T>(image + i * w * inputs, inputs, at, apart, w, inputs));
         else
           for (int64_t o = 0; o < inputs; ++o) std::copy_n(image + (o * h + i) * w, w, at + o * apart);
       }
@@ -98,9 +98,11 @@ void convolve(const Tensor& x, const Taps<T>& taps, Tensor& y, int64_t padding) 
           rows[count] = &near[(i - first) * row + left];
           weights[count++] = taps.row(ky);
         }
-        FASTGAN_AT_LEVEL(run_row<T>(channels, taps.of_parity, rows.data(), weights.data(), count, inputs, apart, taps.shift.data(), &parts[0], part));
+        FASTGAN_AT_LEVEL_FOR(
+            T, run_row<T>(channels, taps.of_parity, rows.data(), weights.data(), count, inputs, apart, taps.shift.data(), &parts[0], part));
         for (int64_t c = 0; c < channels; ++c)
-          FASTGAN_AT_LEVEL(interleave<T>(&parts[2 * c * part], &parts[(2 * c + 1) * part], to + ((n * channels + c) * height + line) * width, width));
+          FASTGAN_AT_LEVEL_FOR(
+              T, interleave<T>(&parts[2 * c * part], &parts[(2 * c + 1) * part], to + ((n * channels + c) * height + line) * width, width));
       }
     }
   });

@@ -1,5 +1,5 @@
-// Rows of float16, bfloat16 and back. Included inside a namespace by the kernel headers of each_level.h, once per instruction
-// set: no include guard. n elements; `from` and `to` do not overlap.
+// Rows of float16, bfloat16 and back. Included inside a namespace by the kernel headers of each_level.h, after cpu/elements.h, once per
+// instruction set: no include guard. n elements; `from` and `to` do not overlap.
 
 template <class T, class S>
 inline void widen(const S* from, T* to, int64_t n) {
@@ -42,4 +42,23 @@ inline void narrow(const T* from, S* to, int64_t n) {
       to[i] = static_cast<S>(from[i]);
     }
   }
+}
+
+// float64 is never stored in 16 bits.
+template <class T>
+void widen(Elements<T> from, T* to, int64_t n) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (from.type == Stored::half) return widen(reinterpret_cast<const torch::headeronly::Half*>(from.data), to, n);
+    if (from.type == Stored::bfloat16) return widen(reinterpret_cast<const torch::headeronly::BFloat16*>(from.data), to, n);
+  }
+  std::memcpy(to, from.data, n * sizeof(T));
+}
+
+template <class T>
+void narrow(const T* from, Elements<T> to, int64_t n) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (to.type == Stored::half) return narrow(from, reinterpret_cast<torch::headeronly::Half*>(to.data), n);
+    if (to.type == Stored::bfloat16) return narrow(from, reinterpret_cast<torch::headeronly::BFloat16*>(to.data), n);
+  }
+  std::memcpy(to.data, from, n * sizeof(T));
 }

@@ -10,6 +10,7 @@
 #endif
 
 #include "check.h"
+#include "cpu/elements.h"
 #include "cpu/filtered_lrelu_plan.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
@@ -55,20 +56,14 @@ Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Ten
     const int64_t planes = n * c;
     const int64_t wanted = planes >= kLeastUnits ? 1 : (kLeastUnits + planes - 1) / planes;
     const int64_t bands = std::max<int64_t>(1, std::min(wanted, sizes.out_h / kLeastBand));
-    FASTGAN_DISPATCH(x.scalar_type(), [&] {
-      using T = accumulate_t<scalar_t>;
+    with_sums_of(x, [&]<class T>(T) {
       const filtered::Plan<T> plan(sizes, slide<T>(fu, flip), slide<T>(fd, flip), up, down, gain, slope, clamp);
-      std::vector<T> bias(b ? c : 0);
-      if (b) {
-        const Tensor values = torch::stable::contiguous(*b);
-        for (int64_t i = 0; i < c; ++i) bias[i] = static_cast<T>(pointer<scalar_t>(values)[i]);
-      }
-      const scalar_t* from = pointer<scalar_t>(x);
-      scalar_t* to = mutable_pointer<scalar_t>(y);
+      const std::vector<T> bias = b ? numbers<T>(*b) : std::vector<T>{};
+      const Elements<T> from = elements<T>(x), to = mutable_elements<T>(y);
       uint8_t* bits = mask ? static_cast<uint8_t*>(read_mask ? const_cast<void*>(mask->const_data_ptr()) : mask->mutable_data_ptr()) : nullptr;
       torch::stable::parallel_for(0, planes * bands, 1, [&](int64_t first, int64_t end) {
-        FASTGAN_AT_LEVEL(filtered_bands<scalar_t, T>(plan, from, b ? bias.data() : nullptr, c, to, bits, read_mask, bands, first, end,
-                                                     [&](int64_t sample) { spoiled.add(sample); }));
+        FASTGAN_AT_LEVEL_FOR(T, filtered_bands(plan, from, b ? bias.data() : nullptr, c, to, bits, read_mask, bands, first, end,
+                                               [&](int64_t sample) { spoiled.add(sample); }));
       });
     });
   }

@@ -12,20 +12,20 @@ struct Act {
 };
 
 template <Pass kPass, class T>
-inline vector_t<T> activate(vector_t<T> t, const Act<T>& act, int64_t row, int64_t i) {
+inline vector_t<T> activate(vector_t<T> t, const Act<T>& act, int64_t i) {
   using V = vector_t<T>;
   if constexpr (kPass == Pass::plain) {
     return t;
   } else if constexpr (kPass == Pass::masked) {
-    const V v = choose<T>(get_bits<T>(act.negative + row * act.stride, i), t * act.slope, t);
-    return choose<T>(get_bits<T>(act.clamped + row * act.stride, i), V{}, v);
+    const V v = choose<T>(act.negative, i, t * act.slope, t);
+    return choose<T>(act.clamped, i, V{}, v);
   } else {
     const V zero{}, high = splat(act.clamp), low = -high, scaled = act.slope * t;
     // NaN stays NaN; so does 0 times infinity.
     const V v = act.slope > 0 && act.slope <= 1 ? larger<T>(scaled, t) : larger<T>(zero, t) + act.slope * smaller<T>(zero, t);
     if constexpr (kPass == Pass::activate_and_mark) {
-      put_bits<T>(act.negative + row * act.stride, i, not_above_zero<T>(t));
-      put_bits<T>(act.clamped + row * act.stride, i, reaches<T>(v, high));
+      put_bits<T>(act.negative, i, not_above_zero<T>(t));
+      put_bits<T>(act.clamped, i, reaches<T>(v, high));
     }
     return smaller<T>(high, larger<T>(low, v));
   }
@@ -42,18 +42,21 @@ inline __attribute__((always_inline)) void block(const T* const* in, const T* ta
     asm("" : "+r"(from));  // one base with constant offsets; GCC 12 would keep an index per vector, and spill them
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const V x = load<V>(from + v * kLanes<T>);
+      V x = load<V>(from + v * kLanes<T>);
+      if (kRows > 1) in_register(x);
 #pragma GCC unroll 4
       for (int j = 0; j < kRows; ++j) sum[j][v] += taps[j] * x;
     }
   }
-  const Act<T> local = act;  // stores to `out` cannot reach it
+  const int64_t at = bit + i, byte = kPass == Pass::plain ? 0 : at >> 3, start = kLanes<T> < 8 ? at & 7 : 0;
 #pragma GCC unroll 4
   for (int j = 0; j < kRows; ++j) {
     T* to = out[j] + i;
+    // Stores cannot reach this copy.
+    const Act<T> row{act.slope, act.clamp, act.negative + j * act.stride + byte, act.clamped + j * act.stride + byte, 0};
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      store(to + v * kLanes<T>, activate<kPass, T>(sum[j][v], local, j, bit + i + v * kLanes<T>));
+      store(to + v * kLanes<T>, activate<kPass, T>(sum[j][v], row, start + v * kLanes<T>));
       asm("" ::: "memory");  // one vector after the other: GCC 12 would compare all first, and spill them
     }
   }
@@ -88,7 +91,7 @@ inline __attribute__((always_inline)) void in_blocks(int64_t first, int64_t coun
 template <int kRows, Pass kPass, class T>
 __attribute__((noinline)) void combine(const T* const* in, const T* taps, int64_t n, T* const* out, int64_t first, int64_t count, const Act<T>& act,
                                        int64_t bit) {
-  constexpr int kMost = kBytes == 64 ? (kRows == 4 ? 6 : 8) : (kRows == 4 ? 2 : kRows == 2 ? 5 : 8);
+  constexpr int kMost = kRows == 4 ? (kBytes == 64 ? 6 : 2) : kRows == 2 ? (kBytes == 64 ? 8 : kBytes == 32 ? 6 : 5) : 8;
   in_blocks<kMost, T>(first, count,
                       [&]<int size>(int64_t i) __attribute__((always_inline)) { block<kRows, size, kPass>(in, taps, n, out, i, act, bit); });
 }
@@ -104,7 +107,8 @@ inline __attribute__((always_inline)) void block_two(const T* const* in, const T
     asm("" : "+r"(from));
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const V x = load<V>(from + v * kLanes<T>);
+      V x = load<V>(from + v * kLanes<T>);
+      if (first && second) in_register(x);
       if (first) sum[0][v] += taps[k] * x;
       if (second) sum[1][v] += taps[k - apart] * x;
     }
@@ -128,7 +132,7 @@ __attribute__((noinline)) void combine_two(const T* const* in, const T* taps, in
     combine<1, Pass::plain>(in + apart, taps, n, &second_out, first, count, Act<T>{}, 0);
     return;
   }
-  in_blocks<kBytes == 64 ? 6 : 4, T>(
+  in_blocks<kBytes == 16 ? 4 : 6, T>(
       first, count, [&]<int size>(int64_t i) __attribute__((always_inline)) { block_two<size>(in, taps, n, apart, first_out, second_out, i); });
 }
 
@@ -155,6 +159,12 @@ struct Windows {
 };
 
 #if defined(FASTGAN_AVX512)
+// Elements by .. by + lanes - 1 of the two vectors.
+template <int by>
+inline vector_t<float> shifted(vector_t<float> low, vector_t<float> high) {
+  return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(high), _mm512_castps_si512(low), by));
+}
+
 // out[j][i] = sum_k taps[k][j] sample k of element i, for kVectors vectors: each vector is loaded once, and a sample is
 // cut out of two. A load that straddles two cache lines takes 2.5 to 4 cycles (Zen 4), a cut one, beside the multiply-adds.
 template <int kRows, int kVectors, class T>
@@ -172,7 +182,7 @@ inline __attribute__((always_inline)) void block_across(const Windows<T>& window
       if (by >= size) return false;
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        const V x = by == 0 ? window[v] : shifted<by, T>(window[v], window[v + 1]);
+        const V x = by == 0 ? window[v] : shifted<by>(window[v], window[v + 1]);
 #pragma GCC unroll 4
         for (int j = 0; j < kRows; ++j) sum[j][v] += tap[j] * x;
       }

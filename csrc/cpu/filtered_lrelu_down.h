@@ -3,15 +3,12 @@
 
 // Across to a row of y from row `which` of the two that have been filtered along, or from the ring of t if the filter is 2-D.
 // `spare`: numbers after the row that may be overwritten. Whether all of the row is finite.
-template <class S, class T>
-inline bool across_row(const Plan<T>& plan, Scratch<T>& scratch, T* const* rows, int64_t which, S* y, int64_t spare) {
+template <class T>
+inline bool across_row(const Plan<T>& plan, Scratch<T>& scratch, T* const* rows, int64_t which, Elements<T> y, int64_t spare) {
   T* out[4];
   for (int64_t e = 0; e < plan.y_phases; ++e) out[e] = scratch.y + e * plan.out_columns;
-  bool direct = false;
-  if constexpr (std::is_same_v<S, T>) {
-    direct = plan.y_phases == 1 && spare >= plan.out_columns - plan.out_w;
-    if (direct) out[0] = y;
-  }
+  const bool direct = y.direct() && plan.y_phases == 1 && spare >= plan.out_columns - plan.out_w;
+  if (direct) out[0] = y.direct();
   if (plan.down_separable) {
     T* row = scratch.row + which * plan.t_row();
     clear_beyond(plan, row);
@@ -21,12 +18,12 @@ inline bool across_row(const Plan<T>& plan, Scratch<T>& scratch, T* const* rows,
       for (int64_t place : plan.t_place) scratch.in[k++] = rows[a] + place;
     combine_plain(plan.y_phases, scratch.in.data(), plan.along_down.data(), plan.down_rows * plan.down_samples, out, 0, plan.out_columns);
   }
-  return finite(direct ? out[0] : give_y<S>(plan, scratch, y), plan.out_w);
+  return finite(direct ? out[0] : give_y(plan, scratch, y), plan.out_w);
 }
 
 // Rows o and, if `two`, o + 1 of y from the ring of t, whose rows both read: together they load them once.
-template <class S, class T>
-inline bool down_rows(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, bool two, S* y, int64_t spare) {
+template <class T>
+inline bool down_rows(const Plan<T>& plan, Scratch<T>& scratch, int64_t o, bool two, Elements<T> y, int64_t spare) {
   T* const* rows = scratch.t_from(o * plan.down - plan.qy);
   if (plan.down_separable)
     for (int64_t r = 0; r < plan.phases; ++r) {

@@ -17,11 +17,11 @@ using filtered::Plan;
 #include "cpu/filtered_lrelu_down.h"
 
 // Rows [first, last) of y of one plane; whether all are finite. A band writes the rows of the mask that its own rows of y read first.
-template <Pass kPass, class S, class T>
-bool plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, uint8_t* mask, int64_t first, int64_t last) {
-  const bool marks = kPass == Pass::activate_and_mark;
+template <class T>
+bool plane(const Plan<T>& plan, Pass pass, Scratch<T>& scratch, Elements<T> x, T bias, Elements<T> y, uint8_t* mask, int64_t first, int64_t last) {
+  const bool marks = pass == Pass::activate_and_mark;
   const int64_t own_first = first == 0 ? 0 : first * plan.down, own_last = last == plan.out_h ? plan.mid_h : last * plan.down;
-  RowsOfT<kPass, S, T> t(plan, scratch, x, bias, mask, own_first, own_last);
+  RowsOfT<T> t(plan, pass, scratch, x, bias, mask, own_first, own_last);
   bool all_finite = true;
   for (int64_t o = first, step = 1; o < last; o += step) {
     step = plan.down_separable && o + 1 < last ? 2 : 1;
@@ -35,21 +35,16 @@ bool plane(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, S* y, u
 }
 
 // Bands [first, last) of [N C planes][bands]. spoiled(n): sample n has an output that is not finite.
-template <class S, class T, class Found>
-void filtered_bands(const Plan<T>& plan, const S* x, const T* bias, int64_t channels, S* y, uint8_t* mask, bool read_mask, int64_t bands,
+template <class T, class Found>
+void filtered_bands(const Plan<T>& plan, Elements<T> x, const T* bias, int64_t channels, Elements<T> y, uint8_t* mask, bool read_mask, int64_t bands,
                     int64_t first, int64_t last, const Found& spoiled) {
   Scratch<T> scratch(plan);
+  const Pass pass = !mask ? Pass::activate : read_mask ? Pass::masked : Pass::activate_and_mark;
   const int64_t mask_plane = plan.mid_h * 2 * plan.mask_row();
   for (int64_t unit = first; unit < last; ++unit) {
     const int64_t p = unit / bands, band = unit % bands;
-    const int64_t from = plan.out_h * band / bands, to = plan.out_h * (band + 1) / bands;
-    const S* x_plane = x + p * plan.x_h * plan.x_w;
-    S* y_plane = y + p * plan.out_h * plan.out_w;
-    const T b = bias ? bias[p % channels] : T(0);
-    bool all_finite;
-    if (!mask) all_finite = plane<Pass::activate>(plan, scratch, x_plane, b, y_plane, nullptr, from, to);
-    else if (read_mask) all_finite = plane<Pass::masked>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
-    else all_finite = plane<Pass::activate_and_mark>(plan, scratch, x_plane, b, y_plane, mask + p * mask_plane, from, to);
+    const bool all_finite = plane(plan, pass, scratch, x + p * plan.x_h * plan.x_w, bias ? bias[p % channels] : T(0), y + p * plan.out_h * plan.out_w,
+                                  mask ? mask + p * mask_plane : nullptr, plan.out_h * band / bands, plan.out_h * (band + 1) / bands);
     if (!all_finite) spoiled(p / channels);
   }
 }

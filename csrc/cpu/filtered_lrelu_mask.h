@@ -5,8 +5,7 @@
 template <class T>
 inline uint32_t not_above_zero(vector_t<T> t) {
 #if defined(FASTGAN_AVX512)
-  if constexpr (std::is_same_v<T, float>) return _mm512_cmp_ps_mask(t, _mm512_setzero_ps(), _CMP_NGT_UQ);
-  else return _mm512_cmp_pd_mask(t, _mm512_setzero_pd(), _CMP_NGT_UQ);
+  return _mm512_cmp_ps_mask(t, _mm512_setzero_ps(), _CMP_NGT_UQ);
 #elif defined(FASTGAN_AVX2)
   if constexpr (std::is_same_v<T, float>) return _mm256_movemask_ps(_mm256_cmp_ps(t, _mm256_setzero_ps(), _CMP_NGT_UQ));
   else return _mm256_movemask_pd(_mm256_cmp_pd(t, _mm256_setzero_pd(), _CMP_NGT_UQ));
@@ -20,28 +19,15 @@ inline uint32_t not_above_zero(vector_t<T> t) {
 template <class T>
 inline uint32_t reaches(vector_t<T> v, vector_t<T> limit) {
 #if defined(FASTGAN_AVX512)
-  if constexpr (std::is_same_v<T, float>) return _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GE_OQ);
-  else return _mm512_cmp_pd_mask(_mm512_abs_pd(v), limit, _CMP_GE_OQ);
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GE_OQ);
 #elif defined(FASTGAN_AVX2)
-  const vector_t<T> size = v < 0 ? -v : v;
+  const vector_t<T> size = (vector_t<T>)((integers_t<T>)v & std::numeric_limits<std::conditional_t<sizeof(T) == 8, int64_t, int32_t>>::max());
   if constexpr (std::is_same_v<T, float>) return _mm256_movemask_ps(_mm256_cmp_ps(size, limit, _CMP_GE_OQ));
   else return _mm256_movemask_pd(_mm256_cmp_pd(size, limit, _CMP_GE_OQ));
 #else
   uint32_t bits = 0;
   for (int i = 0; i < kLanes<T>; ++i) bits |= uint32_t((v[i] < 0 ? -v[i] : v[i]) >= limit[i]) << i;
   return bits;
-#endif
-}
-
-template <class T>
-inline vector_t<T> choose(uint32_t bits, vector_t<T> yes, vector_t<T> no) {
-#if defined(FASTGAN_AVX512)
-  if constexpr (std::is_same_v<T, float>) return _mm512_mask_blend_ps(bits, no, yes);
-  else return _mm512_mask_blend_pd(bits, no, yes);
-#else
-  integers_t<T> lane;
-  for (int i = 0; i < kLanes<T>; ++i) lane[i] = 1 << i;
-  return ((lane & static_cast<int>(bits)) != 0) ? yes : no;
 #endif
 }
 
@@ -67,6 +53,27 @@ inline uint32_t get_bits(const uint8_t* bytes, int64_t i) {
   } else {
     return bytes[i / 8] >> (i % 8);
   }
+}
+
+// yes where the bit of a lane of the vector that starts at element i is set, else no.
+template <class T>
+inline vector_t<T> choose(const uint8_t* bytes, int64_t i, vector_t<T> yes, vector_t<T> no) {
+#if defined(FASTGAN_AVX512)
+  return _mm512_mask_blend_ps(get_bits<T>(bytes, i), no, yes);
+#elif defined(FASTGAN_AVX2)
+  // A blend looks at the sign of each lane: there its bit of the byte, which is in all bytes, is moved.
+  if constexpr (std::is_same_v<T, float>) {
+    const __m256i all = _mm256_set1_epi8(static_cast<char>(bytes[i / 8]));
+    return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(_mm256_sllv_epi32(all, _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0))));
+  } else {
+    const __m256i all = _mm256_set1_epi64x(int64_t{get_bits<T>(bytes, i)} << 60);
+    return _mm256_blendv_pd(no, yes, _mm256_castsi256_pd(_mm256_sllv_epi64(all, _mm256_setr_epi64x(3, 2, 1, 0))));
+  }
+#else
+  integers_t<T> lane;
+  for (int k = 0; k < kLanes<T>; ++k) lane[k] = 1 << k;
+  return ((lane & static_cast<int>(get_bits<T>(bytes, i))) != 0) ? yes : no;
+#endif
 }
 
 // Bit i of a 64 / phases bit number to bit i * phases, and back.

@@ -59,22 +59,26 @@ struct Scratch {
 
 // Brings a row that is needed soon into the cache: the passes leave the memory idle, and a row of x takes as long to arrive
 // as it takes to use. It may lie beyond the tensor: nothing is read.
-template <bool kWrite, class S>
-inline void expect(const S* row, int64_t n) {
-  for (int64_t i = 0; i < n; i += 64 / sizeof(S)) __builtin_prefetch(row + i, kWrite);
+template <bool kWrite>
+inline void expect_bytes(const void* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(row) + i, kWrite);
+}
+template <bool kWrite, class T>
+inline void expect(Elements<T> row, int64_t n) {
+  expect_bytes<kWrite>(row.data, n * row.size());
 }
 
 // Row i of x as planes, in the type sums are kept in, with the bias.
-template <class S, class T>
-inline void take_x(const Plan<T>& plan, const S* x, T bias, Scratch<T>& scratch, T* row) {
+template <class T>
+inline void take_x(const Plan<T>& plan, Elements<T> x, T bias, Scratch<T>& scratch, T* row) {
   T* to = plan.x_phases == 1 ? row + plan.x_margin : scratch.line;
   const int64_t n = plan.x_w;
   int64_t i = 0;
-  if constexpr (std::is_same_v<S, T>) {
-    const auto add = [&](int64_t at) { store(to + at, load<vector_t<T>>(x + at) + bias); };
+  if (const T* from = x.direct()) {
+    const auto add = [&](int64_t at) { store(to + at, load<vector_t<T>>(from + at) + bias); };
     for (; i + kLanes<T> <= n; i += kLanes<T>) add(i);
     if (i < n && i > 0) add(n - kLanes<T>), i = n;  // once more over the last ones: no scalar tail
-    for (; i < n; ++i) to[i] = x[i] + bias;
+    for (; i < n; ++i) to[i] = from[i] + bias;
   } else {
     widen(x, to, n);
     for (; i < n; ++i) to[i] += bias;
@@ -85,10 +89,9 @@ inline void take_x(const Plan<T>& plan, const S* x, T bias, Scratch<T>& scratch,
 }
 
 // A row of y from its planes, which is returned in the type of the sums.
-template <class S, class T>
-inline const T* give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
-  T* to = scratch.line;
-  if constexpr (std::is_same_v<S, T>) to = y;
+template <class T>
+inline const T* give_y(const Plan<T>& plan, Scratch<T>& scratch, Elements<T> y) {
+  T* to = y.direct() ? y.direct() : scratch.line;
   const T *even = scratch.y, *odd = even + plan.out_columns;
   if (plan.y_phases == 1) {
     std::memcpy(to, even, plan.out_w * sizeof(T));
@@ -101,6 +104,6 @@ inline const T* give_y(const Plan<T>& plan, Scratch<T>& scratch, S* y) {
     for (int64_t e = 0; e < plan.y_phases; ++e)
       for (int64_t j = 0; j * plan.y_phases + e < plan.out_w; ++j) to[j * plan.y_phases + e] = scratch.y[e * plan.out_columns + j];
   }
-  if constexpr (!std::is_same_v<S, T>) narrow(to, y, plan.out_w);
+  if (!y.direct()) narrow(to, y, plan.out_w);
   return to;
 }

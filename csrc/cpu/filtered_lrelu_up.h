@@ -1,19 +1,27 @@
 // The way up of filtered_lrelu: rows of x across, then along to rows of t with the activation. Included inside a namespace by
 // filtered_lrelu_kernel.h, once per instruction set: no include guard.
 
+template <int kUp, class T>
+inline auto combine_with(Pass pass) {
+  return pass == Pass::activate ? combine<kUp, Pass::activate, T>
+         : pass == Pass::masked ? combine<kUp, Pass::masked, T>
+                                : combine<kUp, Pass::activate_and_mark, T>;
+}
+
 // The group of `up` rows of t that read the rows of x from u on: t[py + u up - j] meets their taps j, j + up, ...
-template <int kUp, Pass kPass, class T>
-inline void up_group(const Plan<T>& plan, T* const* rows, Scratch<T>& scratch, T* const* out) {
+template <class T>
+inline void up_group(const Plan<T>& plan, Pass pass, T* const* rows, Scratch<T>& scratch, T* const* out) {
+  const auto combine = plan.up == 1 ? combine_with<1, T>(pass) : plan.up == 2 ? combine_with<2, T>(pass) : combine_with<4, T>(pass);
   const Act<T> act{plan.slope, plan.clamp, scratch.negative, scratch.clamped, scratch.bit_row};
   for (int64_t r = 0; r < plan.phases; ++r) {
     const int64_t at = r * plan.t_stride + plan.t_margin, bit = r * scratch.bit_plane * 8 - at;
     if (plan.up_separable) {
-      combine<kUp, kPass>(rows, plan.along_up.data(), plan.up_rows, out, at, plan.columns, act, bit);
+      combine(rows, plan.along_up.data(), plan.up_rows, out, at, plan.columns, act, bit);
     } else {
       const int64_t n = plan.up_rows * plan.up_columns, first = plan.first_sample(r) - plan.first_sample(0);
       for (int64_t a = 0, k = 0; a < plan.up_rows; ++a)
         for (int64_t c = 0; c < plan.up_columns; ++c, ++k) scratch.in[k] = rows[a] + plan.x_place[first + c] - at;
-      combine<kUp, kPass>(scratch.in.data(), plan.along_up.data() + r * n * kUp, n, out, at, plan.columns, act, bit);
+      combine(scratch.in.data(), plan.along_up.data() + r * n * plan.up, n, out, at, plan.columns, act, bit);
     }
   }
 }
@@ -29,17 +37,17 @@ inline void clear_beyond(const Plan<T>& plan, T* row) {
 }
 
 // Rows of t of one plane, group by group: the next one is made when a row of y needs it.
-template <Pass kPass, class S, class T>
+template <class T>
 class RowsOfT {
  public:
   // own_first, own_last: the rows whose mask is to be written (activate_and_mark).
-  RowsOfT(const Plan<T>& plan, Scratch<T>& scratch, const S* x, T bias, uint8_t* mask, int64_t own_first, int64_t own_last)
-      : plan_(plan), scratch_(scratch), x_(x), bias_(bias), mask_(mask), own_first_(own_first), own_last_(own_last) {}
+  RowsOfT(const Plan<T>& plan, Pass pass, Scratch<T>& scratch, Elements<T> x, T bias, uint8_t* mask, int64_t own_first, int64_t own_last)
+      : plan_(plan), pass_(pass), scratch_(scratch), x_(x), bias_(bias), mask_(mask), own_first_(own_first), own_last_(own_last) {}
 
   // Passes over rows before `row`, unless the mask needs them.
   void skip_to(int64_t row) {
     const int64_t needed = filtered::ceil_div(row - plan_.py, plan_.up);
-    if (group_ == INT64_MIN || (kPass != Pass::activate_and_mark && group_ < needed)) group_ = needed;
+    if (group_ == INT64_MIN || (pass_ != Pass::activate_and_mark && group_ < needed)) group_ = needed;
   }
   void make_until(int64_t end) {
     while (plan_.py + (group_ - 1) * plan_.up < end - 1) make_group();
@@ -57,18 +65,16 @@ class RowsOfT {
     for (int64_t j = 0; j < plan_.up; ++j) {
       const int64_t m = row_of_group(j);
       out[j] = inside(m) ? *scratch_.t_from(m) : scratch_.dump;
-      if (kPass == Pass::masked && inside(m)) read_mask(m, j);
+      if (pass_ == Pass::masked && inside(m)) read_mask(m, j);
     }
-    if (kPass == Pass::activate_and_mark && kLanes<T> < 8) std::memset(scratch_.negative, 0, 2 * plan_.up * scratch_.bit_row);
+    if (pass_ == Pass::activate_and_mark && kLanes<T> < 8) std::memset(scratch_.negative, 0, 2 * plan_.up * scratch_.bit_row);
     T* const* rows = scratch_.x_from(group_);
-    if (plan_.up == 1) up_group<1, kPass>(plan_, rows, scratch_, out);
-    else if (plan_.up == 2) up_group<2, kPass>(plan_, rows, scratch_, out);
-    else up_group<4, kPass>(plan_, rows, scratch_, out);
+    up_group(plan_, pass_, rows, scratch_, out);
     for (int64_t j = 0; j < plan_.up; ++j) {
       const int64_t m = row_of_group(j);
       if (!inside(m)) continue;
       if (!plan_.down_separable) clear_beyond(plan_, out[j]);
-      if (kPass == Pass::activate_and_mark && m >= own_first_ && m < own_last_) write_mask(m, j);
+      if (pass_ == Pass::activate_and_mark && m >= own_first_ && m < own_last_) write_mask(m, j);
     }
     ++group_;
   }
@@ -96,17 +102,20 @@ class RowsOfT {
   }
 
   void read_mask(int64_t m, int64_t j) {
+    expect_bytes<false>(mask_of(m + 2 * kRowsAhead, 0), 2 * plan_.mask_row());
     planes_from_mask(mask_of(m, 0), scratch_.bit_plane, plan_.phases, plan_.mid_w, scratch_.negative + j * scratch_.bit_row);
     planes_from_mask(mask_of(m, 1), scratch_.bit_plane, plan_.phases, plan_.mid_w, scratch_.clamped + j * scratch_.bit_row);
   }
   void write_mask(int64_t m, int64_t j) {
+    expect_bytes<true>(mask_of(m + 2 * kRowsAhead, 0), 2 * plan_.mask_row());
     mask_from_planes(scratch_.negative + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 0));
     mask_from_planes(scratch_.clamped + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 1));
   }
 
   const Plan<T>& plan_;
+  const Pass pass_;
   Scratch<T>& scratch_;
-  const S* x_;
+  Elements<T> x_;
   T bias_;
   uint8_t* mask_;
   int64_t own_first_, own_last_;

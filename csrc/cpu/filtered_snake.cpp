@@ -13,6 +13,7 @@
 #include "activation.h"
 #include "check.h"
 #include "cpu/buffer.h"
+#include "cpu/elements.h"
 #include "cpu/filtered_snake_plan.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
@@ -42,14 +43,8 @@ void check_arguments(const Tensor& x, const Tensor& a, const Tensor& c, const st
 }
 
 template <class T>
-std::vector<T> values(const Tensor& t) {
-  const Tensor from = torch::stable::contiguous(t);
-  return {pointer<T>(from), pointer<T>(from) + from.numel()};
-}
-
-template <class T>
 snaked::Plan<T> plan_of(const Tensor& x, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down) {
-  return {x.size(2), values<T>(fu), values<T>(fd), up, down};
+  return {x.size(2), numbers<T>(fu), numbers<T>(fd), up, down};
 }
 
 // Elements of the largest unit: the first has what is held at one end, the last at both if it is alone.
@@ -67,17 +62,15 @@ Tensor filtered_snake(Tensor x, Tensor a, Tensor c, std::optional<Tensor> fu, st
   const int64_t channels = x.size(1), size = x.size(2), rows = x.size(0) * channels, y_size = (size * up + down - 1) / down;
   Tensor y = new_output(x, {x.size(0), channels, y_size});
   if (x.numel() == 0) return y;
-  FASTGAN_DISPATCH(x.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    const scalar_t* from = pointer<scalar_t>(x);
-    scalar_t* to = mutable_pointer<scalar_t>(y);
-    const std::vector<T> as = values<T>(a), cs = values<T>(c);
+  with_sums_of(x, [&]<class T>(T) {
+    const Elements<T> from = elements<T>(x), to = mutable_elements<T>(y);
+    const std::vector<T> as = numbers<T>(a), cs = numbers<T>(c);
     if (!fu) {
       const Units units(rows, size);
       torch::stable::parallel_for(0, units.count, std::max<int64_t>(1, kGrain / units.unit), [&](int64_t first, int64_t last) {
         for (int64_t u = first; u < last; ++u) {
           const int64_t channel = units.row(u) % channels;
-          FASTGAN_AT_LEVEL(forward_range<scalar_t, T>(from + units.begin(u), to + units.begin(u), units.size(u), as[channel], cs[channel]));
+          FASTGAN_AT_LEVEL_FOR(T, forward_range<T>(from + units.begin(u), to + units.begin(u), units.size(u), as[channel], cs[channel]));
         }
       });
       return;
@@ -89,8 +82,8 @@ Tensor filtered_snake(Tensor x, Tensor a, Tensor c, std::optional<Tensor> fu, st
       const auto sources = buffer<snaked::Source<T>>(taps);
       for (int64_t u = first; u < last; ++u) {
         const int64_t row = u / plan.units, channel = row % channels;
-        FASTGAN_AT_LEVEL(forward_unit<scalar_t, T>(plan, u % plan.units, from + row * size, as[channel], cs[channel], to + row * y_size,
-                                                   numbers.get(), sources.get()));
+        FASTGAN_AT_LEVEL_FOR(
+            T, forward_unit<T>(plan, u % plan.units, from + row * size, as[channel], cs[channel], to + row * y_size, numbers.get(), sources.get()));
       }
     });
   });
@@ -105,11 +98,9 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
                 "dy must have the shape of y and the dtype of x");
   x = torch::stable::contiguous(x), dy = torch::stable::contiguous(dy);
   Tensor dx = new_output(x, {x.size(0), channels, size}), da = torch::stable::empty_like(a), dc = torch::stable::empty_like(c);
-  FASTGAN_DISPATCH(x.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    const scalar_t *from = pointer<scalar_t>(x), *gradient = pointer<scalar_t>(dy);
-    scalar_t* to = mutable_pointer<scalar_t>(dx);
-    const std::vector<T> as = values<T>(a), cs = values<T>(c);
+  with_sums_of(x, [&]<class T>(T) {
+    const Elements<T> from = elements<T>(x), gradient = elements<T>(dy), to = mutable_elements<T>(dx);
+    const std::vector<T> as = numbers<T>(a), cs = numbers<T>(c);
     std::vector<double> found;  // [rows][units of a row][2]
     int64_t per_row = 0;
     if (x.numel() == 0) {
@@ -119,7 +110,7 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
       torch::stable::parallel_for(0, units.count, std::max<int64_t>(1, kGrain / units.unit), [&](int64_t first, int64_t last) {
         for (int64_t u = first; u < last; ++u) {
           const int64_t channel = units.row(u) % channels, at = units.begin(u);
-          FASTGAN_AT_LEVEL(backward_range<scalar_t, T>(gradient + at, from + at, to + at, units.size(u), as[channel], cs[channel], &found[2 * u]));
+          FASTGAN_AT_LEVEL_FOR(T, backward_range<T>(gradient + at, from + at, to + at, units.size(u), as[channel], cs[channel], &found[2 * u]));
         }
       });
     } else {
@@ -131,8 +122,8 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
         const auto sources = buffer<snaked::Source<T>>(taps);
         for (int64_t u = first; u < last; ++u) {
           const int64_t row = u / per_row, channel = row % channels;
-          FASTGAN_AT_LEVEL(backward_unit<scalar_t, T>(plan, u % per_row, gradient + row * y_size, from + row * size, as[channel], cs[channel],
-                                                      to + row * size, &found[2 * u], numbers.get(), sources.get()));
+          FASTGAN_AT_LEVEL_FOR(T, backward_unit<T>(plan, u % per_row, gradient + row * y_size, from + row * size, as[channel], cs[channel],
+                                                   to + row * size, &found[2 * u], numbers.get(), sources.get()));
         }
       });
     }

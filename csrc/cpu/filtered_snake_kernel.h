@@ -17,8 +17,7 @@ using snaked::Source;
 template <class T>
 inline vector_t<T> nearest(vector_t<T> u) {
 #if defined(FASTGAN_AVX512)
-  if constexpr (std::is_same_v<T, float>) return _mm512_roundscale_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  else return _mm512_roundscale_pd(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return _mm512_roundscale_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif defined(FASTGAN_AVX2)
   if constexpr (std::is_same_v<T, float>) return _mm256_round_ps(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   else return _mm256_round_pd(u, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -118,32 +117,18 @@ inline void plain_pass(const Pass<T>& pass, const Planes<T>& in, const Planes<T>
   for (int64_t e = 0; e < out.count; ++e) plain_sums(sources, aim(pass.taps[e], in, sources), first, last, out.at(e, 0));
 }
 
-// n elements, without the checks for overlap that a loop over two rows carries.
-template <class S, class T>
-inline void copy_in(const S* from, T* to, int64_t n) {
-  if constexpr (std::is_same_v<S, T>) std::memcpy(to, from, n * sizeof(T));
-  else widen(from, to, n);
-}
-template <class S, class T>
-inline void copy_out(const T* from, S* to, int64_t n) {
-  if constexpr (std::is_same_v<S, T>) std::memcpy(to, from, n * sizeof(T));
-  else narrow(from, to, n);
-}
-
 // A row of `size` samples in planes: its first and last sample over `held` places beyond each end, 0 beyond them.
-template <class S, class T>
-void take(const S* row, int64_t size, int64_t held, Planes<T>& to) {
-  if constexpr (std::is_same_v<S, T>) {
-    if (to.count == 1 && to.first >= 0 && to.last <= size) {  // read where it lies
-      to.data = const_cast<T*>(row) + to.first;
-      return;
-    }
+template <class T>
+void take(Elements<T> row, int64_t size, int64_t held, Planes<T>& to) {
+  if (row.direct() && to.count == 1 && to.first >= 0 && to.last <= size) {  // read where it lies
+    to.data = row.direct() + to.first;
+    return;
   }
   if (to.count > 1) {
     for (int64_t e = 0; e < to.count; ++e)
       for (int64_t i = to.first; i < to.last; ++i) {
         const int64_t at = i * to.count + e;
-        *to.at(e, i) = at < -held || at >= size + held ? T(0) : static_cast<T>(row[std::clamp<int64_t>(at, 0, size - 1)]);
+        *to.at(e, i) = at < -held || at >= size + held ? T(0) : get(row, std::clamp<int64_t>(at, 0, size - 1));
       }
     return;
   }
@@ -153,28 +138,24 @@ void take(const S* row, int64_t size, int64_t held, Planes<T>& to) {
   };
   const int64_t from = std::clamp<int64_t>(to.first, 0, size), until = std::clamp<int64_t>(to.last, from, size);
   fill(to.first, -held, T(0));
-  fill(-held, 0, static_cast<T>(row[0]));
-  copy_in(row + from, out + from, until - from);
-  fill(size, size + held, static_cast<T>(row[size - 1]));
+  fill(-held, 0, get(row, 0));
+  widen(row + from, out + from, until - from);
+  fill(size, size + held, get(row, size - 1));
   fill(std::max(to.first, size + held), to.last, T(0));
 }
 
 // Lets the planes be a part of the row that they are the result of, where whole vectors of it are.
-template <class S, class T>
-inline bool written_in_place(Planes<T>& planes, int64_t size, S* row) {
-  if constexpr (std::is_same_v<S, T>) {
-    if (planes.count == 1 && planes.first >= 0 && planes.last <= size) {
-      planes.data = row + planes.first;
-      return true;
-    }
-  }
-  return false;
+template <class T>
+inline bool written_in_place(Planes<T>& planes, int64_t size, Elements<T> row) {
+  if (!row.direct() || planes.count != 1 || planes.first < 0 || planes.last > size) return false;
+  planes.data = row.direct() + planes.first;
+  return true;
 }
 
 // Elements [begin, end) of the signal.
-template <class S, class T>
-void give(const Planes<T>& from, int64_t begin, int64_t end, S* row) {
-  if (from.count == 1) return copy_out(from.at(0, begin), row + begin, end - begin);
+template <class T>
+void give(const Planes<T>& from, int64_t begin, int64_t end, Elements<T> row) {
+  if (from.count == 1) return narrow(from.at(0, begin), row + begin, end - begin);
   T buffer[256];
   for (int64_t start = begin; start < end; start += 256) {
     const int64_t n = std::min<int64_t>(256, end - start);
@@ -204,8 +185,8 @@ inline void place(std::initializer_list<Planes<T>*> all, T* work) {
 }
 
 // Unit u of a row; work: ForwardUnit::elements() numbers, sources: as many as the longer filter has taps.
-template <class S, class T>
-void forward_unit(const Plan<T>& plan, int64_t u, const S* x_row, T a, T c, S* y_row, T* work, Source<T>* sources) {
+template <class T>
+void forward_unit(const Plan<T>& plan, int64_t u, Elements<T> x_row, T a, T c, Elements<T> y_row, T* work, Source<T>* sources) {
   ForwardUnit<T> at(plan, u);
   place({&at.y, &at.v, &at.x}, work);
   take(x_row, plan.x_size, plan.held, at.x);
@@ -219,8 +200,9 @@ void forward_unit(const Plan<T>& plan, int64_t u, const S* x_row, T a, T c, S* y
 }
 
 // sums: of g t sin 2at and of g sin^2 at over the t of this unit.
-template <class S, class T>
-void backward_unit(const Plan<T>& plan, int64_t u, const S* dy_row, const S* x_row, T a, T c, S* dx_row, double* found, T* work, Source<T>* sources) {
+template <class T>
+void backward_unit(const Plan<T>& plan, int64_t u, Elements<T> dy_row, Elements<T> x_row, T a, T c, Elements<T> dx_row, double* found, T* work,
+                   Source<T>* sources) {
   using V = vector_t<T>;
   BackwardUnit<T> at(plan, u);
   place({&at.dx, &at.dt, &at.g, &at.dy, &at.x}, work);
@@ -253,8 +235,8 @@ void backward_unit(const Plan<T>& plan, int64_t u, const S* dy_row, const S* x_r
 // The same of n elements without filters.
 constexpr int64_t kPiece = 512;
 
-template <class S, class T>
-void forward_range(const S* x, S* y, int64_t n, T a, T c) {
+template <class T>
+void forward_range(Elements<T> x, Elements<T> y, int64_t n, T a, T c) {
   const Channel<T> channel(a, c);
   alignas(64) T piece[kPiece];
   for (int64_t start = 0; start < n; start += kPiece) {
@@ -266,8 +248,8 @@ void forward_range(const S* x, S* y, int64_t n, T a, T c) {
   }
 }
 
-template <class S, class T>
-void backward_range(const S* dy, const S* x, S* dx, int64_t n, T a, T c, double* found) {
+template <class T>
+void backward_range(Elements<T> dy, Elements<T> x, Elements<T> dx, int64_t n, T a, T c, double* found) {
   const Channel<T> channel(a, c);
   alignas(64) T t[kPiece], g[kPiece];
   found[0] = found[1] = 0;

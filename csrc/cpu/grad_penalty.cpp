@@ -10,6 +10,7 @@
 #endif
 
 #include "check.h"
+#include "cpu/elements.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
 #include "cpu/units.h"
@@ -70,11 +71,10 @@ std::tuple<Tensor, Tensor> grad_penalty(Tensor grad, std::string kind_name, doub
   const int64_t rows = grad.size(0);
   Tensor value = torch::stable::new_empty(grad, {rows}, accumulate_dtype_of(grad));
   Tensor sumsq = torch::stable::empty_like(value);
-  FASTGAN_DISPATCH(grad.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    const scalar_t* from = pointer<scalar_t>(grad);
+  with_sums_of(grad, [&]<class T>(T) {
+    const Elements<T> from = elements<T>(grad);
     std::vector<double> sums(units.count);
-    for_each_unit(units, [&](int64_t u) { sums[u] = FASTGAN_AT_LEVEL(sum_of_squares<scalar_t, T>(from + units.begin(u), units.size(u))); });
+    for_each_unit(units, [&](int64_t u) { sums[u] = FASTGAN_AT_LEVEL_FOR(T, sum_of_squares<T>(from + units.begin(u), units.size(u))); });
     for (int64_t n = 0; n < rows; ++n) {
       double total = 0;
       for (int64_t u = n * units.per_row; u < (n + 1) * units.per_row; ++u) total += sums[u];
@@ -97,16 +97,14 @@ Tensor grad_penalty_backward(Tensor dp, Tensor grad, Tensor sumsq, std::string k
   sumsq = torch::stable::contiguous(sumsq);
   Tensor dg = new_output_like(g);
   const Units units = units_of(g);
-  FASTGAN_DISPATCH(g.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    FASTGAN_CHECK(dp.scalar_type() == accumulate_dtype<scalar_t>, "dp must be float64 for a float64 gradient, else float32");
-    const scalar_t* from = pointer<scalar_t>(g);
-    scalar_t* to = mutable_pointer<scalar_t>(dg);
+  with_sums_of(g, [&]<class T>(T) {
+    FASTGAN_CHECK(dp.scalar_type() == accumulate_dtype_of(g), "dp must be float64 for a float64 gradient, else float32");
+    const Elements<T> from = elements<T>(g), to = mutable_elements<T>(dg);
     const T *upstream = pointer<T>(dp), *squared = pointer<T>(sumsq);
     for_each_unit(units, [&](int64_t u) {
       const int64_t n = units.row(u), at = units.begin(u);
       const T factor = factor_of<T>(upstream[n], kind, squared[n], static_cast<T>(target));
-      FASTGAN_AT_LEVEL(scale<scalar_t, T>(from + at, to + at, units.size(u), factor));
+      FASTGAN_AT_LEVEL_FOR(T, scale<T>(from + at, to + at, units.size(u), factor));
     });
   });
   return in_layout_of(dg, torch::stable::empty_like(grad));

@@ -17,36 +17,34 @@ inline double squares(const T* x, int64_t n) {
   return total;
 }
 
-template <class S, class T>
-double sum_of_squares(const S* x, int64_t n) {
-  if constexpr (std::is_same_v<S, T>) {
-    return squares(x, n);
-  } else {
-    T buffer[kPiece];
-    double total = 0;
-    for (int64_t i = 0; i < n; i += kPiece) {
-      const int64_t m = std::min(kPiece, n - i);
-      widen(x + i, buffer, m);
-      total += squares(buffer, m);
-    }
-    return total;
+template <class T>
+double sum_of_squares(Elements<T> x, int64_t n) {
+  if (x.direct()) return squares(x.direct(), n);
+  T buffer[kPiece];
+  double total = 0;
+  for (int64_t i = 0; i < n; i += kPiece) {
+    const int64_t m = std::min(kPiece, n - i);
+    widen(x + i, buffer, m);
+    total += squares(buffer, m);
   }
+  return total;
+}
+
+template <class T>
+inline void scale_row(const T* x, T* y, int64_t n, T factor) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor;
 }
 
 // y = factor x
-template <class S, class T>
-void scale(const S* x, S* y, int64_t n, T factor) {
-  if constexpr (std::is_same_v<S, T>) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor;
-  } else {
-    T buffer[kPiece];
-    for (int64_t i = 0; i < n; i += kPiece) {
-      const int64_t m = std::min(kPiece, n - i);
-      widen(x + i, buffer, m);
-#pragma omp simd
-      for (int64_t j = 0; j < m; ++j) buffer[j] *= factor;
-      narrow(buffer, y + i, m);
-    }
+template <class T>
+void scale(Elements<T> x, Elements<T> y, int64_t n, T factor) {
+  if (x.direct()) return scale_row(x.direct(), y.direct(), n, factor);
+  T buffer[kPiece];
+  for (int64_t i = 0; i < n; i += kPiece) {
+    const int64_t m = std::min(kPiece, n - i);
+    widen(x + i, buffer, m);
+    scale_row(buffer, buffer, m, factor);
+    narrow(buffer, y + i, m);
   }
 }

@@ -11,6 +11,7 @@
 
 #include "activation.h"
 #include "check.h"
+#include "cpu/elements.h"
 #include "cpu/level.h"
 
 #define FASTGAN_KERNEL "cpu/gumbel_softmax_kernel.h"
@@ -31,16 +32,14 @@ Tensor gumbel_softmax(Tensor logits, double temperature, Tensor seed) {
   const int64_t rows = logits.numel() / columns;
   const uint64_t key = static_cast<uint64_t>(*pointer<int64_t>(seed));
   const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
-  FASTGAN_DISPATCH(logits.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    const scalar_t* from = pointer<scalar_t>(logits);
-    scalar_t* to = mutable_pointer<scalar_t>(y);
+  with_sums_of(logits, [&]<class T>(T) {
+    const Elements<T> from = elements<T>(logits), to = mutable_elements<T>(y);
     const int64_t grain = std::max<int64_t>(1, 4096 / columns);
     torch::stable::parallel_for(0, rows, grain, [&](int64_t first, int64_t last) {
       std::vector<T> work(columns);
       for (int64_t r = first; r < last; ++r)
-        FASTGAN_AT_LEVEL(gumbel_row<scalar_t, T>(from + r * columns, to + r * columns, work.data(), columns, static_cast<T>(1 / temperature),
-                                                 static_cast<uint32_t>(r), low, high));
+        FASTGAN_AT_LEVEL_FOR(T, gumbel_row<T>(from + r * columns, to + r * columns, work.data(), columns, static_cast<T>(1 / temperature),
+                                              static_cast<uint32_t>(r), low, high));
     });
   });
   return y;

@@ -46,8 +46,8 @@ inline T logarithm(T x) {
 }
 
 // y = softmax((x + g) / temperature) of one row; `work` holds n numbers.
-template <class S, class T>
-void gumbel_row(const S* x, S* y, T* work, int64_t n, T inverse, uint32_t row, uint32_t low, uint32_t high) {
+template <class T>
+void gumbel_row(Elements<T> x, Elements<T> y, T* work, int64_t n, T inverse, uint32_t row, uint32_t low, uint32_t high) {
   T u[kDraws];
   widen(x, work, n);
   T most = -std::numeric_limits<T>::infinity();

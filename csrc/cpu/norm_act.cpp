@@ -14,6 +14,7 @@
 
 #include "activation.h"
 #include "check.h"
+#include "cpu/elements.h"
 #include "cpu/level.h"
 #include "cpu/memory.h"
 #include "cpu/norm_act_units.h"
@@ -50,16 +51,6 @@ Tensor planes_or_pixels(const Tensor& x) {
   return x.numel() == 0 || Shape(y).samples_whole ? y : torch::stable::contiguous(y);
 }
 
-template <class S, class T>
-std::vector<T> channel_vector(const std::optional<Tensor>& v, int64_t channels, T missing) {
-  std::vector<T> values(channels, missing);
-  if (v) {
-    const Tensor from = torch::stable::contiguous(*v);
-    for (int64_t c = 0; c < channels; ++c) values[c] = static_cast<T>(pointer<S>(from)[c]);
-  }
-  return values;
-}
-
 // rows vectors of `channels` elements, each repeated to a piece.
 template <class T>
 std::vector<T> pieces(const T* values, int64_t rows, int64_t channels, int64_t piece) {
@@ -82,7 +73,7 @@ void for_each(int64_t count, int64_t elements, const Body& body) {
   });
 }
 
-template <class S, class T>
+template <class T>
 struct Work {
   Activation act;
   Shape shape;
@@ -92,8 +83,8 @@ struct Work {
   T alpha;
 
   Work(Activation act, const Tensor& x, const std::optional<Tensor>& w, const std::optional<Tensor>& b, Tensor& mean, Tensor& rstd, double alpha)
-      : act(act), shape(x), units(shape.samples, shape.channels, shape.pixels), weight(channel_vector<S, T>(w, shape.channels, T(1))),
-        bias(channel_vector<S, T>(b, shape.channels, T(0))), scale(shape.planes_count()), mean(mutable_pointer<T>(mean)),
+      : act(act), shape(x), units(shape.samples, shape.channels, shape.pixels), weight(w ? numbers<T>(*w) : std::vector<T>(shape.channels, T(1))),
+        bias(b ? numbers<T>(*b) : std::vector<T>(shape.channels, T(0))), scale(shape.planes_count()), mean(mutable_pointer<T>(mean)),
         rstd(mutable_pointer<T>(rstd)), alpha(alpha) {}
 
   void set_scale(int64_t p) { scale[p] = weight[p % shape.channels] * rstd[p]; }
@@ -108,31 +99,31 @@ struct Work {
   }
 };
 
-template <class S, class T>
-void forward_planes(Work<S, T>& w, const S* x, const S* residual, S* y, double eps) {
+template <class T>
+void forward_planes(Work<T>& w, Elements<T> x, Elements<T> residual, Elements<T> y, double eps) {
   const int64_t n = w.shape.pixels;
-  const bool together = 2 * n * sizeof(S) <= kTwoPlanes;
+  const bool together = 2 * n * x.size() <= kTwoPlanes;
   for_ranges(w.shape.planes_count(), n, [&](int64_t first, int64_t last) {
     Moments moments;
     for (int64_t p = first; p < last; ++p) {
       const int64_t at = w.shape.plane(p);
-      if (!together || p == first) moments = FASTGAN_AT_LEVEL(moments_of_plane<S, T>(x + at, n));
+      if (!together || p == first) moments = FASTGAN_AT_LEVEL_FOR(T, moments_of_plane<T>(x + at, n));
       w.set(p, moments, eps);
       const Statistics<T> s = w.of_plane(p);
-      const S* next = together && p + 1 < last ? x + w.shape.plane(p + 1) : nullptr;
-      moments = FASTGAN_AT_LEVEL(forward_plane<S, T>(w.act, x + at, residual ? residual + at : nullptr, y + at, n, s, w.alpha, next));
+      Elements<T> next = together && p + 1 < last ? x + w.shape.plane(p + 1) : Elements<T>{};
+      moments = FASTGAN_AT_LEVEL_FOR(T, forward_plane<T>(w.act, x + at, residual ? residual + at : residual, y + at, n, s, w.alpha, next));
     }
   });
 }
 
-template <class S, class T>
-void moments_of_all_pixels(Work<S, T>& w, const S* x, double eps) {
+template <class T>
+void moments_of_all_pixels(Work<T>& w, Elements<T> x, double eps) {
   const PixelUnits& units = w.units;
   std::vector<Moments> moments(units.count * units.channels);
   for_each(units.count, units.unit, [&](int64_t u) {
     std::vector<T> lanes(2 * units.piece);
-    const S* from = x + units.row(u) * w.shape.sample_stride + units.within(u);
-    FASTGAN_AT_LEVEL(moments_of_pixels<S, T>(from, units.size(u), units.channels, units.piece, lanes.data(), &moments[u * units.channels]));
+    Elements<T> from = x + units.row(u) * w.shape.sample_stride + units.within(u);
+    FASTGAN_AT_LEVEL_FOR(T, moments_of_pixels<T>(from, units.size(u), units.channels, units.piece, lanes.data(), &moments[u * units.channels]));
   });
   for_each(w.shape.planes_count(), units.per_row, [&](int64_t p) {
     Moments all;
@@ -142,8 +133,8 @@ void moments_of_all_pixels(Work<S, T>& w, const S* x, double eps) {
   });
 }
 
-template <class S, class T>
-void forward_pixels(Work<S, T>& w, const S* x, const S* residual, S* y, double eps) {
+template <class T>
+void forward_pixels(Work<T>& w, Elements<T> x, Elements<T> residual, Elements<T> y, double eps) {
   const PixelUnits& units = w.units;
   const int64_t piece = units.piece, channels = units.channels, samples = w.shape.samples;
   moments_of_all_pixels(w, x, eps);
@@ -152,24 +143,24 @@ void forward_pixels(Work<S, T>& w, const S* x, const S* residual, S* y, double e
   for_each(units.count, units.unit, [&](int64_t u) {
     const int64_t n = units.size(u), at = units.row(u) * w.shape.sample_stride + units.within(u), row = units.row(u) * piece;
     const Statistics<T> s{&mean[row], nullptr, nullptr, bias.data(), &scale[row]};
-    FASTGAN_AT_LEVEL(forward_range<S, T>(w.act, x + at, residual ? residual + at : nullptr, y + at, n, piece, s, w.alpha));
+    FASTGAN_AT_LEVEL_FOR(T, forward_range<T>(w.act, x + at, residual ? residual + at : residual, y + at, n, piece, s, w.alpha));
   });
 }
 
 // sum_g, sum_gx: [N, C]
-template <class S, class T>
-void backward_planes(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T* sum_gx) {
+template <class T>
+void backward_planes(Work<T>& w, Elements<T> dy, Elements<T> x, Elements<T> dx, T* sum_g, T* sum_gx) {
   const int64_t n = w.shape.pixels;
   for_each(w.shape.planes_count(), n, [&](int64_t p) {
     const int64_t at = w.shape.plane(p);
     w.set_scale(p);
-    const auto [g, gx] = FASTGAN_AT_LEVEL(backward_plane<S, T>(w.act, dy + at, x + at, dx + at, n, w.of_plane(p), w.alpha));
+    const auto [g, gx] = FASTGAN_AT_LEVEL_FOR(T, backward_plane<T>(w.act, dy + at, x + at, dx + at, n, w.of_plane(p), w.alpha));
     sum_g[p] = static_cast<T>(g), sum_gx[p] = static_cast<T>(gx);
   });
 }
 
-template <class S, class T>
-void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T* sum_gx) {
+template <class T>
+void backward_pixels(Work<T>& w, Elements<T> dy, Elements<T> x, Elements<T> dx, T* sum_g, T* sum_gx) {
   const PixelUnits& units = w.units;
   const int64_t piece = units.piece, channels = units.channels, samples = w.shape.samples, all = w.shape.planes_count();
   for (int64_t p = 0; p < all; ++p) w.set_scale(p);
@@ -184,8 +175,8 @@ void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
   for_each(units.count, units.unit, [&](int64_t u) {
     std::vector<T> lanes(2 * piece);
     const int64_t at = units.row(u) * w.shape.sample_stride + units.within(u);
-    FASTGAN_AT_LEVEL(
-        sums_of_pixels<S, T>(w.act, dy + at, x + at, units.size(u), channels, piece, statistics(u), w.alpha, lanes.data(), &sums[u * 2 * channels]));
+    FASTGAN_AT_LEVEL_FOR(
+        T, sums_of_pixels<T>(w.act, dy + at, x + at, units.size(u), channels, piece, statistics(u), w.alpha, lanes.data(), &sums[u * 2 * channels]));
   });
   std::vector<T> mean_g(all), mean_gx(all);
   for_each(all, units.per_row, [&](int64_t p) {
@@ -203,7 +194,7 @@ void backward_pixels(Work<S, T>& w, const S* dy, const S* x, S* dx, T* sum_g, T*
     const int64_t at = units.row(u) * w.shape.sample_stride + units.within(u);
     Statistics<T> s = statistics(u);
     s.mean_g = &g[units.row(u) * piece], s.mean_gx = &gx[units.row(u) * piece];
-    FASTGAN_AT_LEVEL(backward_range<S, T>(w.act, dy + at, x + at, dx + at, units.size(u), piece, s, w.alpha));
+    FASTGAN_AT_LEVEL_FOR(T, backward_range<T>(w.act, dy + at, x + at, dx + at, units.size(u), piece, s, w.alpha));
   });
 }
 
@@ -230,14 +221,11 @@ std::tuple<Tensor, Tensor, Tensor> norm_act(Tensor input, std::optional<Tensor> 
     return {y, mean, rstd};
   }
   if (residual) residual = in_layout_of(*residual, x);
-  FASTGAN_DISPATCH(x.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    Work<scalar_t, T> work(*activation, x, weight, bias, mean, rstd, alpha);
-    const scalar_t* from = pointer<scalar_t>(x);
-    const scalar_t* with = residual ? pointer<scalar_t>(*residual) : nullptr;
-    scalar_t* to = mutable_pointer<scalar_t>(y);
-    if (work.shape.planes) forward_planes<scalar_t, T>(work, from, with, to, eps);
-    else forward_pixels<scalar_t, T>(work, from, with, to, eps);
+  with_sums_of(x, [&]<class T>(T) {
+    Work<T> work(*activation, x, weight, bias, mean, rstd, alpha);
+    const Elements<T> from = elements<T>(x), with = elements<T>(residual), to = mutable_elements<T>(y);
+    if (work.shape.planes) forward_planes<T>(work, from, with, to, eps);
+    else forward_pixels<T>(work, from, with, to, eps);
   });
   return {in_layout_of(y, torch::stable::empty_like(input)), mean, rstd};
 }
@@ -258,14 +246,12 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward(Tensor dy, Tensor input, st
   rstd = torch::stable::contiguous(rstd);
   Tensor dx = new_output_like(x), sum_g = torch::stable::empty_like(mean), sum_gx = torch::stable::empty_like(mean);
   if (x.numel() == 0) return {dx, torch::stable::fill_(sum_g, 0), torch::stable::fill_(sum_gx, 0)};
-  FASTGAN_DISPATCH(x.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    Work<scalar_t, T> work(*activation, x, weight, bias, mean, rstd, alpha);
-    const scalar_t *upstream = pointer<scalar_t>(dy), *from = pointer<scalar_t>(x);
-    scalar_t* to = mutable_pointer<scalar_t>(dx);
+  with_sums_of(x, [&]<class T>(T) {
+    Work<T> work(*activation, x, weight, bias, mean, rstd, alpha);
+    const Elements<T> upstream = elements<T>(dy), from = elements<T>(x), to = mutable_elements<T>(dx);
     T *g = mutable_pointer<T>(sum_g), *gx = mutable_pointer<T>(sum_gx);
-    if (work.shape.planes) backward_planes<scalar_t, T>(work, upstream, from, to, g, gx);
-    else backward_pixels<scalar_t, T>(work, upstream, from, to, g, gx);
+    if (work.shape.planes) backward_planes<T>(work, upstream, from, to, g, gx);
+    else backward_pixels<T>(work, upstream, from, to, g, gx);
   });
   return {in_layout_of(dx, torch::stable::empty_like(input)), sum_g, sum_gx};
 }

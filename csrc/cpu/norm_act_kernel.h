@@ -8,19 +8,16 @@
 
 constexpr int64_t kBlock = 4096;  // 16 KiB of float32: what is read twice in a row stays in an L1 cache
 
-template <class S, class T>
+template <class T>
 struct Block {
-  T values[std::is_same_v<S, T> ? 1 : kBlock];
-  const T* read(const S* from, int64_t n) {
-    if constexpr (std::is_same_v<S, T>) return from;
-    else return widen(from, values, n), values;
+  T values[kBlock];
+  const T* read(Elements<T> from, int64_t n) {
+    if (const T* direct = from.direct()) return direct;
+    return widen(from, values, n), values;
   }
-  T* target(S* to) {
-    if constexpr (std::is_same_v<S, T>) return to;
-    else return values;
-  }
-  void write(S* to, int64_t n) {
-    if constexpr (!std::is_same_v<S, T>) narrow(values, to, n);
+  T* target(Elements<T> to) { return to.direct() ? to.direct() : values; }
+  void write(Elements<T> to, int64_t n) {
+    if (!to.direct()) narrow(values, to, n);
   }
 };
 
@@ -37,10 +34,10 @@ inline __attribute__((always_inline)) void for_blocks(int64_t n, int64_t piece, 
 #include "cpu/norm_act_loops.h"
 
 // n elements: whole pixels
-template <class S, class T>
-void forward_range(Activation act, const S* x, const S* residual, S* y, int64_t n, int64_t piece, const Statistics<T>& s, T alpha) {
-  Block<S, T> from, with, to;
-  const auto loop = forward_loop<T>(act, true, residual);
+template <class T>
+void forward_range(Activation act, Elements<T> x, Elements<T> residual, Elements<T> y, int64_t n, int64_t piece, const Statistics<T>& s, T alpha) {
+  Block<T> from, with, to;
+  const auto loop = forward_loop<T>(act, true, bool(residual));
   for_blocks(n, piece, [&](int64_t at, int64_t m, int64_t i) {
     const T *v = from.read(x + at, m), *r = residual ? with.read(residual + at, m) : nullptr;
     loop(v, r, to.target(y + at), m, s.from(i), alpha);
@@ -50,10 +47,11 @@ void forward_range(Activation act, const S* x, const S* residual, S* y, int64_t 
 
 // The same of a plane, and the moments of the plane at `next` (null: none), block by block in turn: while one is written, the
 // other is read. A tensor of 16 MiB takes 0.9 of the time of one after the other.
-template <class S, class T>
-Moments forward_plane(Activation act, const S* x, const S* residual, S* y, int64_t n, const Statistics<T>& s, T alpha, const S* next) {
-  Block<S, T> block, from, with, to;
-  const auto loop = forward_loop<T>(act, false, residual);
+template <class T>
+Moments forward_plane(Activation act, Elements<T> x, Elements<T> residual, Elements<T> y, int64_t n, const Statistics<T>& s, T alpha,
+                      Elements<T> next) {
+  Block<T> block, from, with, to;
+  const auto loop = forward_loop<T>(act, false, bool(residual));
   Moments all;
   for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) {
     if (next) add_block(all, block, next + at, m);
@@ -65,9 +63,9 @@ Moments forward_plane(Activation act, const S* x, const S* residual, S* y, int64
 }
 
 // dx of one plane -> sum g and sum g xhat
-template <class S, class T>
-std::pair<double, double> backward_plane(Activation act, const S* dy, const S* x, S* dx, int64_t n, Statistics<T> s, T alpha) {
-  Block<S, T> gradient, from, to;
+template <class T>
+std::pair<double, double> backward_plane(Activation act, Elements<T> dy, Elements<T> x, Elements<T> dx, int64_t n, Statistics<T> s, T alpha) {
+  Block<T> gradient, from, to;
   const Backward<T> loop(act, false);
   std::pair<double, double> sums{0, 0};
   for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) {
@@ -86,10 +84,10 @@ std::pair<double, double> backward_plane(Activation act, const S* dy, const S* x
 
 // sum g and sum g xhat of every channel of n elements (whole pixels), added to sums[0 .. channels) and sums[channels ..). lanes: work
 // space of 2 pieces.
-template <class S, class T>
-void sums_of_pixels(Activation act, const S* dy, const S* x, int64_t n, int64_t channels, int64_t piece, const Statistics<T>& s, T alpha, T* lanes,
-                    double* sums) {
-  Block<S, T> gradient, from;
+template <class T>
+void sums_of_pixels(Activation act, Elements<T> dy, Elements<T> x, int64_t n, int64_t channels, int64_t piece, const Statistics<T>& s, T alpha,
+                    T* lanes, double* sums) {
+  Block<T> gradient, from;
   const Backward<T> loop(act, true);
   T *by_g = lanes, *by_gx = lanes + piece;
   std::fill(lanes, lanes + 2 * piece, T(0));
@@ -103,9 +101,9 @@ void sums_of_pixels(Activation act, const S* dy, const S* x, int64_t n, int64_t 
 }
 
 // dx of n elements: whole pixels, whose means are known
-template <class S, class T>
-void backward_range(Activation act, const S* dy, const S* x, S* dx, int64_t n, int64_t piece, const Statistics<T>& s, T alpha) {
-  Block<S, T> gradient, from, to;
+template <class T>
+void backward_range(Activation act, Elements<T> dy, Elements<T> x, Elements<T> dx, int64_t n, int64_t piece, const Statistics<T>& s, T alpha) {
+  Block<T> gradient, from, to;
   const Backward<T> loop(act, true);
   for_blocks(n, piece, [&](int64_t at, int64_t m, int64_t i) {
     loop.map(gradient.read(dy + at, m), from.read(x + at, m), to.target(dx + at), m, s.from(i), alpha);

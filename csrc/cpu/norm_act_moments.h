@@ -43,24 +43,24 @@ inline Moments moments_near(const T* x, int64_t n, T near) {
 
 // Adds those of a plane's next block. It is near the mean of those before it, so that no digits are lost where the mean is far from
 // zero: a block of n elements at a distance d from that mean adds n d^2 / 2 or more to the squares of all.
-template <class S, class T>
-void add_block(Moments& all, Block<S, T>& block, const S* x, int64_t n) {
+template <class T>
+void add_block(Moments& all, Block<T>& block, Elements<T> x, int64_t n) {
   const T* v = block.read(x, n);
   all.add(moments_near(v, n, static_cast<T>(all.n ? all.mean : sum_block(v, n) / n)));
 }
 
-template <class S, class T>
-Moments moments_of_plane(const S* x, int64_t n) {
-  Block<S, T> block;
+template <class T>
+Moments moments_of_plane(Elements<T> x, int64_t n) {
+  Block<T> block;
   Moments all;
   for_blocks(n, n, [&](int64_t at, int64_t m, int64_t) { add_block(all, block, x + at, m); });
   return all;
 }
 
 // The same of every channel of n elements (whole pixels). lanes: work space of 2 pieces.
-template <class S, class T>
-void moments_of_pixels(const S* x, int64_t n, int64_t channels, int64_t piece, T* lanes, Moments* moments) {
-  Block<S, T> block;
+template <class T>
+void moments_of_pixels(Elements<T> x, int64_t n, int64_t channels, int64_t piece, T* lanes, Moments* moments) {
+  Block<T> block;
   const int64_t rows = n / channels;
   T *sums = lanes, *means = lanes + piece;
   std::fill(sums, sums + piece, T(0));

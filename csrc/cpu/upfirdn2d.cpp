@@ -35,10 +35,10 @@ Tensor dense_like(const Tensor& x, bool last) {
   return torch::stable::contiguous(x, last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
 }
 
-template <class S>
-Images<S> images(const Tensor& x, bool last) {
-  if (last) return {pointer<S>(x), 1, x.stride(0), 0, x.stride(2), x.size(1)};
-  return {pointer<S>(x), x.size(1), x.stride(0), x.stride(1), x.stride(2), 1};
+template <class T>
+Images<T> images(const Tensor& x, bool last) {
+  if (last) return {elements<T>(x), 1, x.stride(0), 0, x.stride(2), x.size(1)};
+  return {elements<T>(x), x.size(1), x.stride(0), x.stride(1), x.stride(2), 1};
 }
 
 struct Arguments {
@@ -85,20 +85,19 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
   if (y.numel() == 0) return y;
   x = with_dense_rows(x, last);
   bool finite = true;
-  FASTGAN_DISPATCH(x.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    FASTGAN_CHECK(f.scalar_type() == accumulate_dtype<scalar_t>, "f must be float32, or float64 for a float64 x");
+  with_sums_of(x, [&]<class T>(T) {
+    FASTGAN_CHECK(f.scalar_type() == accumulate_dtype_of(x), "f must be float32, or float64 for a float64 x");
     std::vector<T> h = correlation_weights<T>(f, flip_filter, gain);
     finite = all_finite(h) && (!fy || all_finite(correlation_weights<T>(*fy, flip_filter, 1)));
     if (!finite) return;
     const std::vector<T> hy = fy ? correlation_weights<T>(*fy, flip_filter, 1) : separate(h, ay.taps, ax.taps);
     const Plan<T> plan(ax, ay, h, hy);
-    const Images<scalar_t> from = images<scalar_t>(x, last);
-    scalar_t* to = mutable_pointer<scalar_t>(y);
+    const Images<T> from = images<T>(x, last);
+    const Elements<T> to = mutable_elements<T>(y);
     const int64_t rows = y.numel() / (ax.out * from.group), grain = std::max<int64_t>(1, kGrain / (ax.out * from.group));
     torch::stable::parallel_for(0, rows, grain, [&](int64_t first, int64_t end) {
-      if (from.group >= kPixelChannels) FASTGAN_AT_LEVEL(filter_pixels<scalar_t, T>(plan, from, to, first, end));
-      else FASTGAN_AT_LEVEL(filter_rows<scalar_t, T>(plan, from, to, first, end));
+      if (from.group >= kPixelChannels) FASTGAN_AT_LEVEL_FOR(T, filter_pixels<T>(plan, from, to, first, end));
+      else FASTGAN_AT_LEVEL_FOR(T, filter_rows<T>(plan, from, to, first, end));
     });
   });
   // Inserted zeros and padding are passed over here: they make NaN of a tap that is not finite.
@@ -119,17 +118,16 @@ Tensor upfirdn2d_filter_backward(Tensor x, Tensor dy, std::vector<int64_t> taps,
   x = with_dense_rows(x, last);
   dy = dense_like(dy, last);
   bool finite = true;
-  FASTGAN_DISPATCH(x.scalar_type(), [&] {
-    using T = accumulate_t<scalar_t>;
-    const Images<scalar_t> from = images<scalar_t>(x, last);
-    const scalar_t* with = pointer<scalar_t>(dy);
+  with_sums_of(x, [&]<class T>(T) {
+    const Images<T> from = images<T>(x, last);
+    const Elements<T> with = elements<T>(dy);
     const int64_t size = ay.taps * ax.taps, rows = dy.numel() / (ax.out * from.group);
     const int64_t unit = std::max<int64_t>(std::max<int64_t>(1, kGrain / (ax.out * from.group)), (rows + 255) / 256);
     const int64_t units = (rows + unit - 1) / unit;
     std::vector<double> sums(std::max<int64_t>(1, units) * size, 0.0);
     torch::stable::parallel_for(0, units, 1, [&](int64_t first, int64_t end) {
       for (int64_t u = first; u < end; ++u)
-        FASTGAN_AT_LEVEL(correlate_rows<scalar_t, T>(ax, ay, from, with, u * unit, std::min(rows, (u + 1) * unit), &sums[u * size]));
+        FASTGAN_AT_LEVEL_FOR(T, correlate_rows<T>(ax, ay, from, with, u * unit, std::min(rows, (u + 1) * unit), &sums[u * size]));
     });
     for (int64_t u = 1; u < units; ++u)
       for (int64_t i = 0; i < size; ++i) sums[i] += sums[u * size + i];

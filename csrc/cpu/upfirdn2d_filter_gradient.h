@@ -17,8 +17,8 @@ inline double dot(const T* a, const T* b, int64_t n) {
 
 // Adds to sums[taps_y taps_x] what the output rows [from, to) contribute to the gradient in h: dy times the sample that each
 // tap met; NaN where dy is not finite. dy: dense rows of `x.group` wide columns.
-template <class S, class T>
-void correlate_rows(const Axis& ax, const Axis& ay, const Images<S>& x, const S* dy, int64_t from, int64_t to, double* sums) {
+template <class T>
+void correlate_rows(const Axis& ax, const Axis& ay, const Images<T>& x, Elements<T> dy, int64_t from, int64_t to, double* sums) {
   const int64_t group = x.group, length = ax.out * group, left = std::max<int64_t>(ax.low, 0);
   const int64_t read = std::max<int64_t>(0, std::min(ax.high, ax.in) - left) * group;
   PaddedRows<T> padded(ax, ax.step, group, ay.most);

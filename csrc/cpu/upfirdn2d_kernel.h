@@ -14,18 +14,18 @@
 // Output rows, whose columns are numbers or few of them each. Of a separable filter: rows are summed along y into one padded row, which
 // is summed along x, all phases at once (`across`) or phase by phase. Otherwise the padded rows of one output are kept, and both
 // sums are one.
-template <class S, class T>
+template <class T>
 class RowFilter {
  public:
-  RowFilter(const Plan<T>& plan, const Images<S>& x, S* y)
+  RowFilter(const Plan<T>& plan, const Images<T>& x, Elements<T> y)
       : plan_(plan), ax_(plan.x), ay_(plan.y), x_(x), y_(y), length_(ax_.out * x.group), left_(std::max<int64_t>(ax_.low, 0)),
         read_(std::max<int64_t>(0, std::min(ax_.high, ax_.in) - left_) * x.group), across_(plan.separable ? across_for<T>(ax_, x.group) : nullptr),
         padded_(ax_, across_ ? 1 : ax_.step, x.group,
                 across_          ? 2
                 : plan.separable ? 1
                                  : ay_.most),
-        input_(x.row_stride, ax_.in * x.group, ay_.most), rows_(ay_.most), shifted_(ay_.most * ax_.most), parts_(ax_.phases),
-        part_(round_up(ax_.outputs(0) * x.group)), phase_(ax_.phases > 1 ? ax_.phases * part_ : 0), line_(kSame ? 0 : round_up(length_)) {
+        input_(x, ax_.in * x.group, ay_.most), rows_(ay_.most), shifted_(ay_.most * ax_.most), parts_(ax_.phases),
+        part_(round_up(ax_.outputs(0) * x.group)), phase_(ax_.phases > 1 ? ax_.phases * part_ : 0), line_(y.direct() ? 0 : round_up(length_)) {
     for (int64_t q = 0; q < ax_.phases && ax_.phases > 1; ++q) parts_[q] = &phase_[q * part_];
   }
 
@@ -52,19 +52,15 @@ class RowFilter {
   }
 
  private:
-  static constexpr bool kSame = std::is_same_v<S, T>;
   struct Terms {
     const T* weights;
     int64_t count;  // of rows in shifted_
   };
 
   // Row r of y, or where it waits for its conversion.
-  T* result(int64_t r) {
-    if constexpr (kSame) return y_ + r * length_;
-    else return line_.data();
-  }
+  T* result(int64_t r) { return y_.direct() ? y_.direct() + r * length_ : line_.data(); }
   void give(int64_t r) {
-    if constexpr (!kSame) narrow(line_.data(), y_ + r * length_, length_);
+    if (!y_.direct()) narrow(line_.data(), y_ + r * length_, length_);
   }
 
   void sum_along_y(const Reach& taken, int64_t slot) {
@@ -115,7 +111,7 @@ class RowFilter {
       const int64_t n = ax_.outputs(q) * x_.group;
       const Terms terms = terms_of(q);
       if (ax_.phases > 1) combine(&phase_[q * part_], shifted_.data(), terms.weights, terms.count, round_up(n));
-      else combine(to, shifted_.data(), terms.weights, terms.count, kSame ? n : round_up(n));
+      else combine(to, shifted_.data(), terms.weights, terms.count, y_.direct() ? n : round_up(n));
     }
     if (ax_.phases > 1) join(to, parts_.data(), ax_.phases, ax_.out, x_.group);
     give(r);
@@ -123,12 +119,12 @@ class RowFilter {
 
   const Plan<T>& plan_;
   const Axis &ax_, &ay_;
-  const Images<S>& x_;
-  S* y_;
+  const Images<T>& x_;
+  Elements<T> y_;
   int64_t length_, left_, read_;  // numbers of a row of y; the first column that is read, and numbers from there on
   Across<T> across_;
   PaddedRows<T> padded_;
-  InputRows<S, T> input_;
+  InputRows<T> input_;
   std::vector<const T*> rows_, shifted_, parts_;
   int64_t part_;
   std::vector<T> phase_, line_;
@@ -136,20 +132,20 @@ class RowFilter {
 };
 
 // x: rows with consecutive columns. y: dense.
-template <class S, class T>
-void filter_rows(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, int64_t to) {
-  RowFilter<S, T>(plan, x, y).run(from, to);
+template <class T>
+void filter_rows(const Plan<T>& plan, const Images<T>& x, Elements<T> y, int64_t from, int64_t to) {
+  RowFilter<T>(plan, x, y).run(from, to);
 }
 
 // The same for channels_last with many channels: a pixel is a row of its own, and the sums along y wait in a ring of pixels.
-template <class S, class T>
-void filter_pixels(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, int64_t to) {
-  constexpr bool kSame = std::is_same_v<S, T>;
+template <class T>
+void filter_pixels(const Plan<T>& plan, const Images<T>& x, Elements<T> y, int64_t from, int64_t to) {
+  const bool direct = y.direct();
   const Axis &ax = plan.x, &ay = plan.y;
   const int64_t channels = x.group, slot = round_up(channels);
-  InputRows<S, T> input(x.row_stride, ax.in * channels, ay.most);
+  InputRows<T> input(x, ax.in * channels, ay.most);
   std::vector<const T*> rows(ay.most), at(ay.most), terms(ay.most * ax.most);
-  std::vector<T> ring(plan.separable ? ax.most * slot : 0), pixel(kSame ? 0 : slot), weights(ay.most * ax.most);
+  std::vector<T> ring(plan.separable ? ax.most * slot : 0), pixel(direct ? 0 : slot), weights(ay.most * ax.most);
 
   int64_t image = -1;
   for (int64_t r = from; r < to; ++r) {
@@ -177,13 +173,11 @@ void filter_pixels(const Plan<T>& plan, const Images<S>& x, S* y, int64_t from, 
       combine(to_pixel, terms.data(), weights.data(), n, channels);
     };
     for (int64_t c = 0; c < ax.out; ++c) {
-      S* to_pixel = y + (r * ax.out + c) * channels;
-      T* result;
-      if constexpr (kSame) result = to_pixel;
-      else result = pixel.data();
+      const Elements<T> to_pixel = y + (r * ax.out + c) * channels;
+      T* const result = direct ? to_pixel.direct() : pixel.data();
       if (plan.separable) separable(ax.reach(c), result);
       else of_both(ax.reach(c), result);
-      if constexpr (!kSame) narrow(pixel.data(), to_pixel, channels);
+      if (!direct) narrow(pixel.data(), to_pixel, channels);
     }
   }
 }

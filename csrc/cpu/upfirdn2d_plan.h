@@ -13,6 +13,8 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/elements.h"
+
 namespace fastgan {
 
 // Of one output: its phase, and the samples inside of the image, [first, last), among those from `start` on that meet a tap.
@@ -108,11 +110,11 @@ std::vector<T> separate(std::vector<T>& h, int64_t rows, int64_t columns) {
 }
 
 // Rows of numbers: an image of a batch is a plane (NCHW, group 1) or all channels of a sample (channels_last, group C).
-template <class S>
+template <class T>
 struct Images {
-  const S* data;
+  Elements<T> data;
   int64_t per_sample, sample_stride, image_stride, row_stride, group;
-  const S* image(int64_t i) const { return data + i / per_sample * sample_stride + i % per_sample * image_stride; }
+  Elements<T> image(int64_t i) const { return data + i / per_sample * sample_stride + i % per_sample * image_stride; }
 };
 
 }  // namespace fastgan

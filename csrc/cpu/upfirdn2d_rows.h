@@ -62,24 +62,20 @@ void join(T* row, const T* const* parts, int64_t count, int64_t columns, int64_t
 }
 
 // The input rows of one image in T, each converted once. Rows must be asked for in ascending order, at most `size` apart.
-template <class S, class T>
+template <class T>
 struct InputRows {
-  const S* image = nullptr;
+  Elements<T> image;
   int64_t stride, length, size, next = 0;
   std::vector<T> ring;
 
-  InputRows(int64_t stride, int64_t length, int64_t size) : stride(stride), length(length), size(size) {
-    if constexpr (!std::is_same_v<S, T>) ring.resize(size * length);
-  }
-  void begin(const S* new_image) { image = new_image, next = 0; }
+  InputRows(const Images<T>& x, int64_t length, int64_t size)
+      : stride(x.row_stride), length(length), size(size), ring(x.data.direct() ? 0 : size * length) {}
+  void begin(Elements<T> new_image) { image = new_image, next = 0; }
   const T* operator()(int64_t i) {
-    if constexpr (std::is_same_v<S, T>) {
-      return image + i * stride;
-    } else {
-      T* row = &ring[i % size * length];
-      if (i >= next) widen(image + i * stride, row, length), next = i + 1;
-      return row;
-    }
+    if (const T* rows = image.direct()) return rows + i * stride;
+    T* row = &ring[i % size * length];
+    if (i >= next) widen(image + i * stride, row, length), next = i + 1;
+    return row;
   }
 };
 
