@@ -153,7 +153,10 @@ def serving(benches: list[dict]) -> str:
     for row in bench["rows"]:
         median = row["median"]
         best = min(median.values())
-        cells = [f"{1e3 * median[n]:.3g}" if n in median else "" for n in names]
+        times_of = {
+            n: f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:.0f}" for n, seconds in median.items()
+        }
+        cells = [times_of.get(n, "") for n in names]
         cells = [f"**{cell}**" if median.get(n) == best else cell for n, cell in zip(names, cells, strict=True)]
         others = [seconds for name, seconds in median.items() if name != "fastgan"]
         cells.append(times(min(others) / median["fastgan"]) if others and "fastgan" in median else "")
