@@ -26,7 +26,7 @@ def track_pitch(x: torch.Tensor, rate: int, hop: int) -> tuple[torch.Tensor, tor
 
     Examples:
         >>> x = torch.sin(2 * torch.pi * 200 / 16000 * torch.arange(16000))
-        >>> pitch, strength = fastgan.losses.track_pitch(x[None], 16000, 256)
+        >>> pitch, strength = fastgan.losses.pitch.track_pitch(x[None], 16000, 256)
         >>> round(pitch[0, 30].item()), round(strength[0, 30].item(), 2)
         (200, 1.0)
     """

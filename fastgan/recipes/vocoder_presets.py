@@ -84,7 +84,13 @@ PRESETS["bigvgan-v2-24khz"] = Preset(
 )
 PRESETS["bigvgan-v2-44khz"] = Preset(
     "44.1 kHz, 128 bands, a hop of 512, 122 M parameters",
-    PRESETS["bigvgan-v2-24khz"].options | {"generator": "bigvgan-v2-512", "bands": 128, "rate": 44100, "window": 2048},
+    {
+        **PRESETS["bigvgan-v2-24khz"].options,
+        "generator": "bigvgan-v2-512",
+        "bands": 128,
+        "rate": 44100,
+        "window": 2048,
+    },
 )
 PRESETS["hifigan-v3"] = Preset(
     "22.05 kHz, the small one of Kong et al. (2020)",
