@@ -120,7 +120,9 @@ def test_measured_on_grey_images(folder, tmp_path, monkeypatch):
     def features(network, dataset):
         raise Seen(f"{dataset.channels} of {len(dataset)}")
 
-    monkeypatch.setattr(images, "load_extractor", lambda *_: torch.nn.Identity())
+    extractor = torch.nn.Identity()
+    extractor.name = "identity"
+    monkeypatch.setattr(images, "load_extractor", lambda *_: extractor)
     monkeypatch.setattr(images, "dataset_features", features)
     with pytest.raises(Seen, match="1 of 8"):
         recipe.evaluate(networks, dataclasses.asdict(run), 4)
