@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from dispatched import Called
 from tolerances import assert_close
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
 from fastgan.ops import conv_forms
@@ -20,16 +20,6 @@ def winograd(monkeypatch):
 
 
 pytestmark = pytest.mark.skipif(not conv_forms.is_fast("conv3x3"), reason="no AVX2 or AVX-512 kernels")
-
-
-class Called(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.name())
-        return func(*args, **(kwargs or {}))
 
 
 def block(act=nn.ReLU):

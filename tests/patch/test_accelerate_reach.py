@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from accelerated import check, replaced
+from dispatched import Called
 from tolerances import assert_close
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
 from fastgan.patch import layers
@@ -22,16 +22,6 @@ from fastgan.patch import layers
 def kernels_everywhere(monkeypatch):
     monkeypatch.setattr(layers, "has_kernel", lambda op, device: True)
     monkeypatch.setattr(layers, "pays", lambda *_: True)
-
-
-class Called(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.name())
-        return func(*args, **(kwargs or {}))
 
 
 def calls(net, *args):

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerated import check, replaced
+from dispatched import Called
 from tolerances import assert_close
 from torch import nn
 from torch.nn.functional import leaky_relu
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastgan
 from fastgan.patch import layers, source
@@ -21,16 +21,6 @@ from fastgan.patch import layers, source
 def kernels_everywhere(monkeypatch):
     monkeypatch.setattr(layers, "has_kernel", lambda op, device: True)
     monkeypatch.setattr(layers, "pays", lambda *_: True)
-
-
-class Called(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.name())
-        return func(*args, **(kwargs or {}))
 
 
 class Loop(nn.Module):
