@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from fastgan.data.files import Source, folder_source, read_file, zip_source
+from fastgan.data.files import Source, folder_source, full_name, read_file, reason, zip_source
 from fastgan.data.wav import OTHERS, WAV, decode, resample, scaled
 from fastgan.files import complete, named
 from fastgan.models.vocoder import Vocoder, stream
@@ -20,24 +20,24 @@ FRAMES = 512  # at a time
 _LARGEST = 1 << 30  # bytes of one recording's file
 
 
+@torch.no_grad()
 def speak(generator: Vocoder, mels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The signal, float32 [T] on the CPU in pieces, of a log mel spectrogram [bands, frames] in pieces."""
     device = next(generator.parameters()).device
-    with torch.no_grad():
-        for piece in stream(generator, (mel[None].to(device) for mel in mels)):
-            yield piece[0, 0].float().cpu()
+    for piece in stream(generator, (mel[None].to(device) for mel in mels)):
+        yield piece[0, 0].float().cpu()
 
 
+@torch.no_grad()
 def resynthesise(generator: Vocoder, mel: MelSpectrogram, x: torch.Tensor) -> Iterator[torch.Tensor]:
     """A signal float32 [T] from its own mel spectrogram, in pieces of the same length in all. What is shorter than a window, or
     ends within a frame, is followed by silence for the transform."""
     whole = max(mel.length, -(-len(x) // mel.hop) * mel.hop)
     padded = torch.nn.functional.pad(x, (0, whole - len(x)))
     left = len(x)
-    with torch.no_grad():
-        for piece in speak(generator, (part[0] for part in mel.pieces(padded[None].to(mel.window.device), FRAMES))):
-            yield piece[:left]
-            left -= min(left, len(piece))
+    for piece in speak(generator, (part[0] for part in mel.pieces(padded[None].to(mel.window.device), FRAMES))):
+        yield piece[:left]
+        left -= min(left, len(piece))
 
 
 def save(pieces: Iterable[torch.Tensor], path: Path, rate: int) -> Path:
@@ -57,7 +57,7 @@ def speak_folder(recipe, networks: dict, source: str, out: Path) -> int:
     """Resynthesises every recording of a folder, a zip, or one file, at the run's rate, as WAV files of the same names in `out`;
     returns how many.
 
-    Raises ValueError for what is no recording, FileExistsError rather than replace a file.
+    Raises ValueError that names what is no recording, FileExistsError rather than replace a file; what was finished before stays.
     """
     path = Path(source)
     if not path.exists():
@@ -76,8 +76,13 @@ def speak_folder(recipe, networks: dict, source: str, out: Path) -> int:
         )
     rate = recipe.data["rate"]
     for key, name in zip(keys, names, strict=True):
-        samples, own = decode(found.read(key, _LARGEST), PurePosixPath(key).suffix.lower())
-        x = torch.from_numpy(resample(samples.mean(0, keepdims=True), own, rate)[0])
+        try:
+            samples, own = decode(found.read(key, _LARGEST), PurePosixPath(key).suffix.lower())
+            x = torch.from_numpy(resample(samples.mean(0, keepdims=True), own, rate)[0])
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # soundfile raises its own
+            raise ValueError(f"{full_name(found, key)}: {reason(error)}") from error
         save(resynthesise(networks["generator"], recipe.heard(networks), x), out / name, rate)
     return len(keys)
 
@@ -92,12 +97,15 @@ def speak_mel(recipe, networks: dict, source: Path, out: Path) -> Path:
         mel = np.load(source, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{source}: no readable .npy ({error})") from error
+    if not isinstance(mel, np.ndarray):
+        raise ValueError(f"{source}: a zip of arrays, expected one array, as numpy.save writes it")
     mel = mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
     generator = networks["generator"]
     bands = generator.config.bands
     if mel.dtype.kind != "f" or mel.ndim != 2 or mel.shape[0] != bands or not mel.shape[1]:
         raise ValueError(f"{source}: it holds {mel.dtype} {list(mel.shape)}, expected floating [{bands}, frames]")
-    if not np.isfinite(mel).all():
-        raise ValueError(f"{source}: it holds numbers that are not finite")
-    pieces = (torch.tensor(mel[:, i : i + FRAMES], dtype=torch.float32) for i in range(0, mel.shape[1], FRAMES))
+    if not (np.abs(mel) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{source}: it holds numbers that are not finite in float32")
+    parts = (mel[:, i : i + FRAMES] for i in range(0, mel.shape[1], FRAMES))
+    pieces = (torch.from_numpy(np.array(part, np.float32)) for part in parts)
     return save(speak(generator, pieces), out, recipe.data["rate"])

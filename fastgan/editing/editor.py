@@ -123,20 +123,19 @@ class Editor:
         if sizes and sizes != self.noise:
             raise ValueError(f"the latents' noise has sizes {sizes}, and {self.name} takes {self.noise}")
 
-    @torch.no_grad()
     def draw(self, latents: Latents) -> Iterator[torch.Tensor]:
         """Images [n, C, H, W] in [-1, 1] on the CPU, a few latents at a time; errors as of `check`, at once."""
         self.check(latents)
         few = max(1, min(64, _PIXELS // math.prod(sides(self.resolution))))
         return self._drawn(latents, few)
 
+    @torch.no_grad()
     def _drawn(self, latents: Latents, few: int) -> Iterator[torch.Tensor]:
         for i in range(0, len(latents), few):
             part = latents[i : i + few]
             labels = None if part.labels is None else part.labels.to(self.device)
             noise = [layer.to(self.device) for layer in part.noise]
-            with torch.no_grad():
-                yield self.synthesize(part.values.to(self.device), labels, noise).cpu()
+            yield self.synthesize(part.values.to(self.device), labels, noise).cpu()
 
     def images(self, latents: Latents) -> torch.Tensor:
         """All pictures of latents: float [N, C, H, W] in about [-1, 1], on the CPU."""

@@ -3,6 +3,7 @@ them of any lengths, in the same order; each is compared with its own."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +25,8 @@ def _pairs(made: Signals, recorded: Signals) -> list[tuple[torch.Tensor, torch.T
     for a, b in zip(made, recorded, strict=True):
         if a.dim() != 1 or a.shape != b.shape or not a.numel():
             raise ValueError(f"signals have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected the same [T]")
+        if not (a.isfinite().all() and b.isfinite().all()):
+            raise ValueError("signals hold NaN or Inf")
     return [(a.detach().cpu().float(), b.detach().cpu().float()) for a, b in zip(made, recorded, strict=True)]
 
 
@@ -90,9 +93,17 @@ def pesq(made: Signals, recorded: Signals, rate: int) -> float:
 
 
 def stoi(made: Signals, recorded: Signals, rate: int) -> float:
-    """STOI (Taal et al., 2011, of the package pystoi): how understandable, about 0 to 1: the mean over signals."""
-    package = _package("pystoi")
-    found = [package.stoi(b.numpy(), a.numpy(), rate) for a, b in _pairs(made, recorded)]
+    """STOI (Taal et al., 2011, of the package pystoi): how understandable, about 0 to 1: the mean over signals.
+
+    Raises ImportError without the package, ValueError for a recording with too little speech, 0.4 s, to be measured.
+    """
+    package, found = _package("pystoi"), []
+    for a, b in _pairs(made, recorded):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found.append(package.stoi(b.numpy(), a.numpy(), rate))
+        if any("Not enough STFT frames" in str(one.message) for one in said):  # and 1e-5 stands for the figure
+            raise ValueError(f"a recording of {len(b) / rate:.2g} s has less than 0.4 s of speech")
     return float(sum(found) / len(found))
 
 

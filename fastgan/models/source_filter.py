@@ -66,6 +66,9 @@ class Generator(vocos.Generator):
     def __init__(self, config: GeneratorConfig):
         super().__init__(config)
         self.pitch = Pitch(config.bands)
+        # A frame's neighbours in the sum of windows hear pulses of theirs, whose pitch goes to that of the next frame.
+        overlap = self.context - 3 - 3 * config.blocks
+        self.context = max(self.context, 2 * overlap + 1 + self.pitch.context)
         basis = mel_filterbank(config.rate, config.window, config.bands, high=config.high).float()
         noise = torch.randn(PLACES, generator=torch.Generator().manual_seed(0), device="cpu")
         # What of the bands' level a bin has, and a band's level of a source of variance 1

@@ -41,7 +41,8 @@ def mel_filterbank(rate: int, length: int, bands: int, low: float = 0.0, high: f
 
 class MelSpectrogram(nn.Module):
     """Signals [N, T] or [N, 1, T] -> log mel spectrograms [N, bands, T // hop], as HiFi-GAN and BigVGAN train on them: reflected
-    by (length - hop) / 2 samples at both ends, periodic Hann windows, sqrt(|X|^2 + 1e-9), Slaney's bands, ln(max(., 1e-5)).
+    by (length - hop) / 2 samples at both ends (of an odd number the right one has more), periodic Hann windows,
+    sqrt(|X|^2 + 1e-9), Slaney's bands, ln(max(., 1e-5)).
 
     Args:
         rate: samples a second.
@@ -87,11 +88,12 @@ class MelSpectrogram(nn.Module):
     def _reflected(self, x: torch.Tensor) -> torch.Tensor:
         """[N, T + length - hop], at least float32."""
         x = x.squeeze(1) if x.dim() == 3 else x
-        pad = (self.length - self.hop) // 2
-        if x.dim() != 2 or x.shape[1] <= pad:
-            raise ValueError(f"MelSpectrogram: signals have shape {tuple(x.shape)}, expected [N, T], T above {pad}")
+        left = (self.length - self.hop) // 2
+        right = self.length - self.hop - left
+        if x.dim() != 2 or x.shape[1] <= right:
+            raise ValueError(f"MelSpectrogram: signals have shape {tuple(x.shape)}, expected [N, T], T above {right}")
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        return F.pad(x[:, None], (pad, pad), "reflect")[:, 0]
+        return F.pad(x[:, None], (left, right), "reflect")[:, 0]
 
     def _logarithm(self, magnitude: torch.Tensor) -> torch.Tensor:
         with torch.autocast(magnitude.device.type, enabled=False):

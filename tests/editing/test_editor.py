@@ -25,6 +25,8 @@ def test_pictures_of_latents_are_those_of_seeds(editor, name):
     assert (made.images(found) - expected).abs().max() < 1e-5
     assert (made.images(found[1:3]) - expected[1:3]).abs().max() < 1e-5
     assert torch.equal(made.images(found.repeated(2))[::2], made.images(found))
+    drawn = made.draw(found)
+    assert not next(drawn).requires_grad and torch.is_grad_enabled()  # between two parts too
 
 
 @pytest.mark.parametrize("name", ["stylegan2", "classes w"])

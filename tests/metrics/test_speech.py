@@ -65,6 +65,17 @@ def test_errors():
         speech.mel_l1([VOICE], [VOICE, VOICE], MEL)
     with pytest.raises(ValueError, match="expected the same"):
         speech.stft_distance([VOICE[1:]], [VOICE])
+    broken = VOICE.clone()
+    broken[100] = torch.nan
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        speech.voicing([broken], [VOICE], RATE)
+
+
+def test_too_little_speech_has_no_stoi():
+    """pystoi gives 1e-5 there, which would be taken for the worst of all."""
+    pytest.importorskip("pystoi")
+    with pytest.raises(ValueError, match=r"a recording of 0.25 s has less than 0.4 s of speech"):
+        speech.stoi([NOISE, NOISE[:4000]], [NOISE, NOISE[:4000]], RATE)
 
 
 def test_a_missing_package_is_named(monkeypatch):

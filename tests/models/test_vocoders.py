@@ -268,10 +268,11 @@ def test_streaming_equals_the_whole(name, block, pieces):
     assert max(part.shape[2] for part in found) <= (pieces + network.context) * network.hop
 
 
-@pytest.mark.parametrize("pieces", [1, 40])
-def test_streaming_pulses_and_noise(pieces):
-    """Phases and noise go on where the last piece ended; they are no part of the frames in hand."""
-    network = models.build("source_filter", bands=5, width=8, blocks=1, window=64, hop=16).double()
+@pytest.mark.parametrize(("pieces", "window"), [(1, 64), (40, 64), (5, 160)])
+def test_streaming_pulses_and_noise(pieces, window):
+    """Phases and noise go on where the last piece ended; they are no part of the frames in hand. Long windows reach further than
+    one block's convolutions."""
+    network = models.build("source_filter", bands=5, width=8, blocks=1, window=window, hop=16).double()
     for p in network.parameters():
         torch.nn.init.normal_(p, 0.0, 0.1)
     mel = torch.randn(2, 5, 131, dtype=torch.float64)

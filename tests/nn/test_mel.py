@@ -67,6 +67,13 @@ def test_too_short_a_signal_is_refused(length):
         MelSpectrogram(16000)(torch.zeros(1, length))
 
 
+@pytest.mark.parametrize(("length", "hop"), [(1764, 441), (1024, 255), (1100, 275)])
+def test_a_frame_for_each_hop_where_the_rest_is_odd(length, hop):
+    mel = MelSpectrogram(22050, length, hop)
+    assert mel(torch.randn(1, 20 * hop)).shape == (1, 80, 20)
+    assert torch.cat([*mel.pieces(torch.randn(1, 20 * hop), 7)], 2).shape == (1, 80, 20)
+
+
 @pytest.mark.parametrize("options", [dict(low=9000.0), dict(bands=0), dict(high=8001.0), dict(low=-1.0)])
 def test_bad_edges(options):
     with pytest.raises(ValueError, match="mel_filterbank"):

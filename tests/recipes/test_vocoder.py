@@ -178,10 +178,50 @@ def test_measured_and_sampled(sounds, tmp_path, capsys):
         (np.zeros((79, 4), np.float32), "expected floating [80, frames]"),
         (np.full((80, 4), np.nan, np.float32), "not finite"),
         (np.zeros((80, 4), np.int16), "int16"),
+        (np.full((80, 4), 1e300), "not finite in float32"),
     ):
         np.save(tmp_path / "wrong.npy", array)
         assert main(["sample", str(folder), "--mel", str(tmp_path / "wrong.npy")]) == 1
         assert message in capsys.readouterr().err
+    with open(tmp_path / "wrong.npy", "wb") as file:
+        np.savez(file, mel=mel.numpy())
+    assert main(["sample", str(folder), "--mel", str(tmp_path / "wrong.npy")]) == 1
+    assert "a zip of arrays, expected one array" in capsys.readouterr().err
+    np.save(tmp_path / "big-endian.npy", mel.numpy().astype(">f4"))
+    big = ["--mel", str(tmp_path / "big-endian.npy"), "--out", str(tmp_path / "big-endian.wav")]
+    assert main(["sample", str(folder), *big]) == 0
+    assert (tmp_path / "big-endian.wav").read_bytes() == (tmp_path / "said.wav").read_bytes()
+    # A seed's file holds that seed's example, whatever other seeds are asked for.
+    for seeds in ("3,11,4", "4"):
+        out = tmp_path / f"of {seeds}"
+        assert main(["sample", str(folder), "--separate", "--seeds", seeds, "--out", str(out)]) == 0
+    files = [tmp_path / "of 3,11,4" / f"seed00{n}.wav" for n in ("03", "11", "04")] + [
+        tmp_path / "of 4" / "seed0004.wav"
+    ]
+    three, eleven, four, alone = (decode(file.read_bytes(), ".wav")[0] for file in files)
+    assert np.abs(three - eleven).max() < 2 / 32768 and np.abs(four - alone).max() < 2 / 32768
+    # Recordings that it cannot read are named.
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name, content in (("a.wav", b"RIFF"), ("b.flac", b"fLaC")):
+        (broken / name).write_bytes(content)
+        capsys.readouterr()
+        assert main(["sample", str(folder), "--input", str(broken), "--out", str(tmp_path / "no")]) == 1
+        said = capsys.readouterr().err
+        assert f"{broken}/{name}: " in said and "traceback" not in said
+        (broken / name).unlink()
+
+
+def test_other_recordings_are_measured_at_the_runs_rate(sounds, tmp_path, monkeypatch):
+    folder = trainer(sounds, tmp_path / "run", steps=1).train()
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    for i in range(2):
+        write_wav(twice / f"{i}.wav", 0.4 * np.sin(np.arange(32000) * 0.1 * (i + 1))[None], 16000)
+    lengths = []
+    monkeypatch.setattr(speech, "mel_l1", lambda made, recorded, mel: lengths.extend(map(len, recorded)) or 0.0)
+    assert main(["eval", str(folder), "--data", str(twice), "--metrics", "mel-l1", "--device", "cpu"]) == 0
+    assert set(lengths) == {16000 // 256 * 256}
 
 
 @pytest.mark.parametrize("length", [1, 255, 1024, 5000, 512 * 256 + 77])
@@ -195,6 +235,9 @@ def test_a_recording_in_pieces_is_the_recording_whole(length):
     with torch.no_grad():
         whole = made.generator(made.analysis.mel(padded[None]))[0, 0, :length]
     assert torch.allclose(torch.cat(found), whole, atol=2e-5)
+    pieces = vocoding.resynthesise(made.generator, made.analysis.mel, x)
+    next(pieces)
+    assert torch.is_grad_enabled()  # between two pieces too
 
 
 @pytest.mark.parametrize(
