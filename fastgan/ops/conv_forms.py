@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -219,27 +220,31 @@ def serving(w: torch.Tensor, form: Form) -> Algorithm | None:
     return None
 
 
-_plainly = False  # see `plainly`
+class _Plainly(threading.local):
+    on = False  # see `plainly`
+
+
+_plainly = _Plainly()
 
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Within, convolutions are torch's, and modulated ones share their weight: what a frozen network is recorded as."""
-    global _plainly
-    before, _plainly = _plainly, True
+    """Within, in this thread, convolutions are torch's, and modulated ones share their weight: what a frozen network is recorded
+    as."""
+    before, _plainly.on = _plainly.on, True
     try:
         yield
     finally:
-        _plainly = before
+        _plainly.on = before
 
 
 def plain() -> bool:
-    return _plainly
+    return _plainly.on
 
 
 def choose(x: torch.Tensor, w: torch.Tensor, form: Form) -> Algorithm | None:
     """What `convolution(x, w, bias, form)` is computed by; None: by torch."""
-    if _plainly or x.dtype != torch.float32 or x.device.type != "cpu" or 0 in x.shape or 0 in w.shape:
+    if _plainly.on or x.dtype != torch.float32 or x.device.type != "cpu" or 0 in x.shape or 0 in w.shape:
         return None
     algorithm = serving(w, form)
     return algorithm if algorithm is not None and algorithm.takes(x, w, form) else None

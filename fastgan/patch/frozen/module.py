@@ -16,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from fastgan._torch_packed import tree_flatten
 from fastgan._torch_private import autocast_anywhere, eager, module_hooks
 from fastgan.patch.frozen.plan import compile
-from fastgan.patch.frozen.tape import Tape, record
+from fastgan.patch.frozen.tape import Mark, Tape, record
 
 MOST = 4  # kinds of inputs that are remembered, the last used: each has packed weights of its own
 TOLERANCE = 1e-4  # of the largest number in a result
@@ -39,6 +39,7 @@ class Frozen:
         self._reset()
 
     def _reset(self) -> None:
+        # Others: what another thread makes of the network as it was ends up in the table that it began with.
         self._kinds: dict[tuple, Tape | Callable] = {}
         self._seen: _Seen | None = None
         self._tries, self.refused = 0, ""
@@ -58,17 +59,18 @@ class Frozen:
         flat, kind = _kind(arguments, options)
         if kind is None or self.refused or not self._may(flat):
             return self._plainly(arguments, options)
-        if self._seen is not None and not self._seen.holds():
+        if self._seen is not None and not self._seen.holds(kind):
             self._reset()
-        known = self._kinds.get(kind)
+        kinds = self._kinds
+        known = kinds.get(kind)
         if known is not None and not isinstance(known, Tape):
             return known(*flat)
         if not self._lock.acquire(blocking=False):  # another thread is at it
             return self._plainly(arguments, options)
         try:
             if known is None:
-                return self._record(kind, flat, arguments, options)
-            return self._first(kind, known, flat, arguments, options)
+                return self._record(kinds, kind, flat, arguments, options)
+            return self._first(kinds, kind, known, flat, arguments, options)
         finally:
             self._lock.release()
 
@@ -84,9 +86,10 @@ class Frozen:
             return not any(t.requires_grad for t in (*flat, *self._module.parameters()))
         return True
 
-    def _record(self, kind: tuple, flat, arguments, options):
+    def _record(self, kinds: dict, kind: tuple, flat, arguments, options):
         before = _Seen(self._module)
-        if before.hooked() or any(m.training for m in self._module.modules()):
+        own = before.tensors()
+        if before.hooked() or any(m.training for m in self._module.modules()) or any(id(x) in own for x in flat):
             return self._plainly(arguments, options)
         try:
             result, tape = record(lambda: self._plainly(arguments, options), flat)
@@ -100,14 +103,17 @@ class Frozen:
             if self._tries == TRIES:
                 self._refuse("every call changes its attributes")
             return result
+        tape.own = {n for n in tape.outside if id(tape.held[n]) in own}
         self._seen = self._seen or before
-        self._seen.watch(tape)
-        while len(self._kinds) >= MOST:
-            self._kinds.pop(next(iter(self._kinds)))
-        self._kinds[kind] = tape
+        self._seen.watch(kind, tape)
+        while len(kinds) >= MOST:
+            oldest = next(iter(kinds))
+            kinds.pop(oldest)
+            self._seen.forget(oldest)
+        kinds[kind] = tape
         return _like_inputs(result, flat)
 
-    def _first(self, kind: tuple, tape: Tape, flat, arguments, options):
+    def _first(self, kinds: dict, kind: tuple, tape: Tape, flat, arguments, options):
         state = torch.get_rng_state()
         expected = self._plainly(arguments, options)
         after = torch.get_rng_state()
@@ -119,8 +125,9 @@ class Frozen:
             self._refuse(f"{type(error).__name__}: {error}")
             torch.set_rng_state(after)
             return expected
-        self._kinds[kind] = _finished(run, flat)
-        if not _equal(result, expected):
+        if _equal(result, expected):
+            kinds[kind] = _finished(run, flat)
+        else:
             self._refuse(f"the recorded operations do not give its result to {TOLERANCE:g} of the largest number")
         return expected
 
@@ -169,7 +176,10 @@ def _contiguous(result):
 
 
 def _equal(a, b) -> bool:
-    for x, y in zip(tree_flatten(a)[0], tree_flatten(b)[0], strict=True):
+    (flat_a, form_a), (flat_b, form_b) = tree_flatten(a), tree_flatten(b)
+    if form_a != form_b:
+        return False
+    for x, y in zip(flat_a, flat_b, strict=True):
         if not isinstance(x, torch.Tensor):
             if x != y:
                 return False
@@ -196,17 +206,29 @@ class _Seen:
             made = {hook.name for hook in makers}
             for place in _places(m):
                 self._places.append((place, made, _values(place, made)))
+            recorded = m is not module and bool(makers) and len(makers) == len(m._forward_pre_hooks)
             if m is not module:
-                self._hooks += module_hooks(m, bool(makers) and len(makers) == len(m._forward_pre_hooks))
-        self._tensors: dict[int, tuple[torch.Tensor, int, int]] = {}
+                self._hooks += module_hooks(m, recorded)
+            elif makers:  # they run before the forward that is recorded
+                self._hooks.append(m._forward_pre_hooks)
+            if recorded:
+                self._places.append((m._forward_pre_hooks, set(), tuple(makers)))
+        self._tensors: dict[tuple, list[tuple[torch.Tensor, Mark]]] = {}
 
     def hooked(self) -> bool:
         return any(self._hooks) or module_hooks(None)
 
-    def watch(self, tape: Tape) -> None:
-        for n in tape.outside:
-            t = tape.held[n]
-            self._tensors[id(t)] = t, _version(t), t.data_ptr()
+    def tensors(self) -> set[int]:
+        """The ids of the network's own: parameters, buffers, attributes."""
+        held = tree_flatten([list(place.values()) for place, _, _ in self._places])[0]
+        return {id(t) for t in held if isinstance(t, torch.Tensor)}
+
+    def watch(self, kind: tuple, tape: Tape) -> None:
+        """What inputs of a kind are computed with."""
+        self._tensors[kind] = [(tape.held[n], mark) for n, mark in tape.outside.items()]
+
+    def forget(self, kind: tuple) -> None:
+        self._tensors.pop(kind, None)
 
     def same(self) -> bool:
         for place, made, values in self._places:
@@ -215,8 +237,8 @@ class _Seen:
                 return False
         return True
 
-    def holds(self) -> bool:
-        return self.same() and all(_version(t) == v and t.data_ptr() == p for t, v, p in self._tensors.values())
+    def holds(self, kind: tuple) -> bool:
+        return self.same() and all(mark.holds(t) for t, mark in self._tensors.get(kind, ()))
 
 
 def _places(m: nn.Module) -> Iterator[dict]:
@@ -228,7 +250,3 @@ def _places(m: nn.Module) -> Iterator[dict]:
 
 def _values(place: dict, without: set[str]) -> tuple:
     return tuple(v for k, v in place.items() if k not in without)
-
-
-def _version(t: torch.Tensor) -> int:
-    return -1 if t.is_inference() else t._version

@@ -62,7 +62,9 @@ class _Plan:
                     alias[node.outs[0]] = node.args[0].n
                     continue
                 self.nodes.append(node)
-        self.output = tree_map(lambda a: Ref(alias.get(a.n, a.n)) if isinstance(a, Ref) else a, tape.output)
+        output = tree_map(lambda a: Ref(alias.get(a.n, a.n)) if isinstance(a, Ref) else a, tape.output)
+        fresh = {n: self._copy(n) for n in dict.fromkeys(refs(output)) if self._is_shared(n)}
+        self.output = tree_map(lambda a: Ref(fresh.get(a.n, a.n)) if isinstance(a, Ref) else a, output)
         self._drop_unused()
         i = 0
         while i < len(self.nodes):
@@ -82,6 +84,17 @@ class _Plan:
             return False
         same = node.func in RESHAPES and self.facts[node.outs[0]] == self.facts[node.args[0].n]
         return node.func in ALIASES or same
+
+    def _is_shared(self, n: int) -> bool:
+        """Whether value n is made anew by every call of the network, and would be the same tensor here."""
+        return n not in self.live and self.tape.base[n] not in self.tape.own
+
+    def _copy(self, n: int) -> int:
+        made = len(self.facts)
+        self.facts[made], self.tape.base[made] = self.facts[n], made
+        self.nodes.append(Node(aten.clone.default, (Ref(n),), {}, [made]))
+        self.live.add(made)
+        return made
 
     def _drop_unused(self) -> None:
         wanted, kept = set(refs(self.output)), []

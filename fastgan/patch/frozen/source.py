@@ -80,7 +80,7 @@ class _Memory:
         """The argument that the operation at place i writes its result over."""
         if isinstance(node.func, Convolution):
             n = node.args[1].n if len(node.args) == 2 else None
-            return n if n is not None and self._free(n, i) else None
+            return n if n is not None and n != node.args[0].n and self._free(n, i) else None
         if node.func not in OVER or not isinstance(node.args[0], Ref) or not node.outs:
             return None
         n = node.args[0].n

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -50,6 +50,25 @@ class Node:
         return refs((self.args, self.kwargs))
 
 
+class Mark(NamedTuple):
+    """What tells whether a tensor is still what it was. `memory` holds its memory, so that nothing else comes to lie there."""
+
+    version: int
+    address: int
+    memory: torch.Tensor
+
+    @classmethod
+    def of(cls, t: torch.Tensor) -> Mark:
+        return cls(_version(t), t.data_ptr(), t.detach())
+
+    def holds(self, t: torch.Tensor) -> bool:
+        return _version(t) == self.version and t.data_ptr() == self.address
+
+
+def _version(t: torch.Tensor) -> int:
+    return -1 if t.is_inference() else t._version
+
+
 @dataclass
 class Tape:
     """inputs: their numbers. output: the result, with Refs. held: tensors that do not depend on inputs. facts: (shape, stride,
@@ -59,7 +78,8 @@ class Tape:
     nodes: list[Node] = field(default_factory=list)
     output: Any = None
     held: dict[int, torch.Tensor] = field(default_factory=dict)
-    outside: set[int] = field(default_factory=set)  # of those, what no node made: parameters, buffers, Python's
+    outside: dict[int, Mark] = field(default_factory=dict)  # of those, what no node made: parameters, buffers, Python's
+    own: set[int] = field(default_factory=set)  # of those, the network's
     facts: dict[int, tuple] = field(default_factory=dict)
     base: dict[int, int] = field(default_factory=dict)
     written: set[int] = field(default_factory=set)  # bases of what nodes write to
@@ -141,7 +161,7 @@ class _Recorder(DispatchMode):
         if n is None:
             n = self.new(t)
             self.tape.held[n] = t
-            self.tape.outside.add(n)
+            self.tape.outside[n] = Mark.of(t)
         return n
 
     def depends(self, t: torch.Tensor) -> bool:
@@ -153,6 +173,8 @@ class _Recorder(DispatchMode):
             lambda a: Ref(self.number(a)) if isinstance(a, torch.Tensor) else a, (tuple(args), kwargs)
         )
         node = Node(func, noted_args, noted_kwargs, [])
+        if func is aten.as_strided.default and self.depends(args[0]) and not args[0].is_contiguous():
+            raise RuntimeError("it reads memory by strides, which differ in a frozen network")
         live = func.overloadpacket in UNDEFINED or torch.Tag.nondeterministic_seeded in func.tags
         live = live or any(n in self.live for n in node.inputs())
         result = _convolution(*args) if func is aten.convolution.default and _by_pixels(args) else func(*args, **kwargs)
