@@ -277,11 +277,11 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     return count
 
 
-def target_names(files: Sequence[str], suffix: str = ".png") -> list[str]:
+def target_names(files: Sequence[str], suffix: str = ".png", reserved: Iterable[str] = ()) -> list[str]:
     """Relative paths of files of a `suffix`, a different one for each of `files`, in the same sub-folders: x.png and x.jpg become
-    x.png and x.jpg.png; without an x.png, x.jpg becomes x.png. None leads out of the folder."""
+    x.png and x.jpg.png; without an x.png, x.jpg becomes x.png. None leads out of the folder, or is one of those `reserved`."""
     plain = [PurePosixPath(*(part for part in PurePosixPath(file).parts if part not in ("/", ".."))) for file in files]
-    taken: set[str] = set()
+    taken = set(reserved)
     found = [""] * len(files)
     # Those whose name stays the same come first.
     for i in sorted(range(len(files)), key=lambda i: plain[i].suffix != suffix):

@@ -70,6 +70,11 @@ class Directions:
             values += strength[:, None] * step
         else:
             layers = list(range(values.shape[1]) if self.layers is None else self.layers)
+            if not set(layers) <= set(range(values.shape[1])):
+                raise ValueError(
+                    f"the directions move layers {layers}, and the latents have 0 to {values.shape[1] - 1}: they are another "
+                    "generator's"
+                )
             values[:, layers] += strength[:, None, None] * step
         return Latents(values, latents.space, latents.labels, latents.noise)
 
@@ -101,8 +106,14 @@ class Directions:
         found = [tensors.get(name) for name in ("vectors", "deviations", "explained")]
         count = len(found[0]) if found[0] is not None and found[0].dim() == 2 else -1
         shapes = [None if t is None else list(t.shape) for t in found]
-        if shapes[1:] != [[count], [count]] or any(t.dtype != torch.float32 or not t.isfinite().all() for t in found):
-            raise BadFile(f"{path}: vectors, deviations and explained are {shapes}, expected [K, D], [K], [K], float32")
+        if (
+            count < 1
+            or shapes[1:] != [[count], [count]]
+            or any(t.dtype != torch.float32 or not t.isfinite().all() for t in found)
+        ):
+            raise BadFile(
+                f"{path}: vectors, deviations and explained are {shapes}, expected [K >= 1, D], [K], [K], float32"
+            )
         return cls(*found, method, space, layers)
 
 

@@ -107,9 +107,10 @@ def _check(
     if space not in ("w", "z"):
         raise BadFile(f"{path}: space is {clip(space)}, expected w or z")
     dimensions = 3 if space == "w" else 2
-    if values is None or not values.is_floating_point() or values.dim() != dimensions or not values.isfinite().all():
+    fits = values is not None and values.is_floating_point() and values.dim() == dimensions and len(values) > 0
+    if not fits or not values.isfinite().all():
         found = "absent" if values is None else f"{values.dtype} {list(values.shape)}"
-        shape = "[N, layers, D]" if space == "w" else "[N, D]"
+        shape = "[N >= 1, layers, D]" if space == "w" else "[N >= 1, D]"
         raise BadFile(f"{path}: values is {found}, expected finite floats {shape} of space {space}")
     if labels is not None and (labels.dtype != torch.int64 or labels.shape != values.shape[:1]):
         raise BadFile(f"{path}: labels is {labels.dtype} {list(labels.shape)}, expected int64 [{len(values)}]")

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from fastgan.convert.network import checksum
 from fastgan.data import load, to_float
 from fastgan.data.decode import decode
 from fastgan.data.files import EXTENSIONS, read_file
@@ -35,7 +36,8 @@ from fastgan.untrusted import read_json, read_tensors
 FRAMES = 60  # of the way, and points of the curve
 _SAVED = 10  # frames from one saved state to the next
 _LARGEST = 1 << 30  # bytes of a picture's file
-_ABOUT, _STATE = "project.json", "state.safetensors"
+_ABOUT, _STATE, _PAIRS = "project.json", "state.safetensors", "pairs.png"
+_CURVES = "distances.csv", "distances.svg"
 
 
 def read_pictures(paths: Sequence[str | Path], editor: Editor) -> tuple[torch.Tensor, list[str]]:
@@ -56,7 +58,7 @@ def read_pictures(paths: Sequence[str | Path], editor: Editor) -> tuple[torch.Te
             found = in_memory(loaded, "projections are named after files")
             images.append(found.images)
             names += found.files or [f"{i:06d}.png" for i in range(len(found.images))]
-    return to_float(torch.cat(images)), target_names(names)
+    return to_float(torch.cat(images)), target_names(names, reserved=[_PAIRS])
 
 
 def record(
@@ -82,7 +84,8 @@ def record(
     label: the class of all. resume: go on with a projection of the same pictures and options that was stopped. say: told the
     progress. Other arguments as of `Projector` and `load_perceptual`; npz and video choose formats.
 
-    Raises ValueError for a folder that holds a projection, or with `resume` another one or none; and as `Projector` does.
+    Raises ValueError for a folder that holds a projection or one of the files to write, or with `resume` another one or none; and
+    as `Projector` does.
     """
     labels = None if label is None else editor.labels(range(len(images)), label)
     about = {
@@ -94,8 +97,10 @@ def record(
         "seed": seed,
     }
     about |= {"names": list(names), "sha256": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()}
-    about |= {"generator": editor.name}
-    _check_folder(folder, about, resume)
+    about |= {"lpips": None if lpips is None else str(lpips), "generator": editor.name}
+    about |= {"weights": checksum("", editor.generator.state_dict())}
+    latents_file, way_file = f"latents.{'npz' if npz else 'safetensors'}", f"way{video}"
+    _check_folder(folder, about, resume, (*names, latents_file, way_file, _PAIRS, *_CURVES))
     distance = None if perceptual is None else load_perceptual(perceptual, editor.device, lpips)
     projector = Projector(editor, images, steps, space, noise, labels, distance, seed)
     state = folder / _STATE
@@ -126,25 +131,31 @@ def record(
             kept = {"way": torch.stack(way), "distances": torch.stack(distances)}
             _save(state, projector.state() | kept)
             say(_progress(projector, distances[-1]))
-    _write(editor, projector, images, names, folder, way, distances, every, npz, video)
+    _write(editor, projector, images, names, folder, way, distances, every, latents_file, way_file)
     state.unlink()
     return folder
 
 
-def _check_folder(folder: Path, about: dict[str, Any], resume: bool) -> None:
+def _check_folder(folder: Path, about: dict[str, Any], resume: bool, files: Sequence[str]) -> None:
+    """files: those that will be written."""
     there = (folder / _ABOUT).exists()
     if not resume:
         if there:
             raise ValueError(f"{folder} already holds a projection: choose another --out, or add --resume to go on")
+        if others := [name for name in files if (folder / name).exists()]:  # pictures beside the given ones, perhaps
+            raise ValueError(
+                f"{folder} already holds {others[0]}, one of {len(others)} files to write: choose another --out"
+            )
         return
     if not there:
         raise ValueError(f"--resume: {folder} holds no projection")
     saved = read_json(folder / _ABOUT)
     other = next((name for name, value in about.items() if saved.get(name) != value), None)
     if other is not None:
-        what = "pictures are others" if other == "sha256" else f"{other} is {about[other]!r}, not {saved.get(other)!r}"
+        hashed = {"sha256": "pictures are others", "weights": "the generator has other weights"}
+        what = hashed.get(other) or f"{other} is {about[other]!r}, not {saved.get(other)!r}"
         raise ValueError(f"--resume: {folder} is another projection: {what}")
-    if not (folder / _STATE).exists() and (folder / "pairs.png").exists():
+    if not (folder / _STATE).exists() and (folder / _PAIRS).exists():
         raise ValueError(f"--resume: {folder} is done")
 
 
@@ -176,25 +187,25 @@ def _write(
     way: list[torch.Tensor],
     distances: list[torch.Tensor],
     every: int,
-    npz: bool,
-    video: str,
+    latents_file: str,
+    way_file: str,
 ) -> None:
     latents = projector.latents
-    latents.save(folder / f"latents.{'npz' if npz else 'safetensors'}")
+    latents.save(folder / latents_file)
     made = editor.images(latents)
     for name, image in zip(names, made, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.save_one(image, folder / name)
-    save_grid(torch.cat([images, made], 3), folder / "pairs.png", labels=("given", "projected"))
+    save_grid(torch.cat([images, made], 3), folder / _PAIRS, labels=("given", "projected"))
 
     def frames():
         for values in way:
             full = values.expand(-1, editor.layers, -1) if editor.space == "w" else values
             yield _tiled(editor.images(Latents(full, latents.space, latents.labels, latents.noise)))
 
-    save_video(frames(), folder / f"way{video}")
+    save_video(frames(), folder / way_file)
     steps = [*range(0, projector.steps, every), projector.steps][: len(distances)]
-    with complete(folder / "distances.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with complete(folder / _CURVES[0]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["step", "picture", "perceptual", "error", "psnr"])
         for step, found in zip(steps, distances, strict=True):
@@ -203,7 +214,7 @@ def _write(
                     [step, name, f"{seen:.6g}", f"{error:.6g}", f"{10 * math.log10(4 / max(error, 1e-12)):.3f}"]
                 )
     means = torch.stack(distances).mean(1)
-    with complete(folder / "distances.svg") as temporary:
+    with complete(folder / _CURVES[1]) as temporary:
         temporary.write_text(
             chart(steps, {"perceptual": means[:, 0].tolist(), "error": means[:, 1].tolist()}), encoding="utf-8"
         )

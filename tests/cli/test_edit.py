@@ -78,6 +78,17 @@ def test_project_and_draw_again(styled, pictures, tmp_path, capsys):
     assert "already holds a projection" in refused(capsys, "project", styled, pictures, *PROJECT, "--out", out)
 
 
+def test_no_picture_is_replaced(styled, pictures, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in pictures.iterdir()}
+    said = refused(capsys, "project", styled, pictures / "a.png", *PROJECT, "--out", pictures)
+    assert f"{pictures} already holds a.png, one of 1 files to write: choose another --out" in said
+    assert {path: path.read_bytes() for path in pictures.iterdir()} == before
+    (pictures / "a.png").rename(pictures / "pairs.png")
+    run(capsys, "project", styled, pictures / "pairs.png", *PROJECT, "--out", tmp_path / "out")
+    sizes = [Image.open(tmp_path / "out" / name).size for name in ("pairs.png.png", "pairs.png")]
+    assert sizes[0] == (16, 16) and sizes[1] != (16, 16)
+
+
 def test_one_that_was_stopped_goes_on(styled, pictures, tmp_path, capsys, monkeypatch):
     options = (styled, pictures, "--steps", 30, "--perceptual", "none", "--npz", "--device", "cpu")
     whole, part = tmp_path / "whole", tmp_path / "part"
@@ -95,6 +106,10 @@ def test_one_that_was_stopped_goes_on(styled, pictures, tmp_path, capsys, monkey
     monkeypatch.setattr(Projector, "advance", advance)
     other = refused(capsys, "project", *options[:2], "--steps", 31, *options[4:], "--out", part, "--resume")
     assert "is another projection: --steps is 31, not 30" in other
+    torch.manual_seed(1)
+    another = write_run(tmp_path / "another", "stylegan2")
+    said = refused(capsys, "project", another, *options[1:], "--out", part, "--resume")
+    assert "the generator has other weights" in said
     Image.new("RGB", (30, 40)).save(pictures / "b.jpg")
     assert "pictures are others" in refused(capsys, "project", *options, "--out", part, "--resume")
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)).save(pictures / "b.jpg")

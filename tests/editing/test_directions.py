@@ -1,5 +1,7 @@
 """Directions by components of latents and by weights: what is known of them by construction is found."""
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -112,6 +114,10 @@ def test_what_cannot_be_moved(editor):
         found.moved(editor("gan").latents([0]), 2, 1.0)
     with pytest.raises(ValueError, match="of 4 numbers in z, the latents of 4 in w"):
         found.moved(editor("stylegan2").latents([0]), 0, 1.0)
+    styles = editing.find_directions(editor("stylegan2"), "sefa", 1, samples=50)
+    for layers in ((99,), (-1,)):
+        with pytest.raises(ValueError, match=r"and the latents have 0 to \d+: they are another generator's"):
+            dataclasses.replace(styles, layers=layers).moved(editor("stylegan2").latents([0]), 0, 1.0)
     with pytest.raises(ValueError, match="none, as there are no styles"):
         editing.find_directions(editor("gan"), "sefa", 1, 50, layers=[0])
 
@@ -125,6 +131,7 @@ def test_files_that_hold_no_directions(tmp_path):
         "b": (good | {"explained": torch.zeros(3)}, about, r"are \[\[2, 4\], \[2\], \[3\]\]"),
         "c": ({"vectors": torch.zeros(2, 4)}, about, "None"),
         "d": (good, "[1]", "expected an object"),
+        "e": ({name: t[:0] for name, t in good.items()}, about, r"are \[\[0, 4\], \[0\], \[0\]\]"),
     }
     for name, (tensors, text, _) in bad.items():
         save_file(tensors, tmp_path / f"{name}.safetensors", metadata={"fastgan": "directions", "about": text})

@@ -82,6 +82,7 @@ BAD = {
     "space": (dict(values=torch.zeros(2, 4)), {"space": "q"}, "space is 'q', expected w or z"),
     "absent": (dict(labels=torch.zeros(2).long()), {"space": "z"}, "values is absent"),
     "shape": (dict(values=torch.zeros(2, 4)), {"space": "w"}, r"values is torch.float32 \[2, 4\], expected finite"),
+    "none": (dict(values=torch.zeros(0, 4)), {"space": "z"}, r"values is torch.float32 \[0, 4\], expected finite"),
     "nan": (dict(values=torch.full((2, 4), torch.nan)), {"space": "z"}, "expected finite floats"),
     "labels": (
         dict(values=torch.zeros(2, 4), labels=torch.zeros(3).long()),
