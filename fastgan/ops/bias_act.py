@@ -133,6 +133,8 @@ def bias_act(
         op = _library.select("bias_act", "reference", x)
     if gain <= 0:
         y = op(x, b, dim, act, alpha, 1.0, -1.0) * gain
+        # torch refuses a number that the type does not have.
+        limit = limit if limit <= torch.finfo(y.dtype).max else math.inf
         return y if limit < 0 else F.hardtanh(y, -limit, limit)
     return op(x, b, dim, act, alpha, gain, limit)
 

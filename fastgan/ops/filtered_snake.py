@@ -257,7 +257,7 @@ def _down_adjoint(dy, fd, down, size):
 def _reference(x, a, c, fu, fd, up, down):
     t = _up(x.to(a.dtype), fu, up)
     v = t + c[:, None] * (a[:, None] * t).sin().square()
-    return _down(v, fd, down).to(x.dtype)
+    return _down(v, fd, down).to(x.dtype).contiguous()
 
 
 def _backward_reference(dy, x, a, c, fu, fd, up, down):
@@ -267,7 +267,7 @@ def _backward_reference(dy, x, a, c, fu, fd, up, down):
     dx = _up_adjoint(g * (1 + (a * c)[:, None] * sin), fu, up)
     da = c * (g * t * sin).sum([0, 2])
     dc = (g * (a[:, None] * t).sin().square()).sum([0, 2])
-    return dx.to(x.dtype), da, dc
+    return dx.to(x.dtype).contiguous(), da, dc
 
 
 def _setup(ctx, inputs, output):

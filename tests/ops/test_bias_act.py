@@ -152,6 +152,13 @@ def test_kinks_and_limits(impl):
     assert torch.equal(g[0, [0, 1, 2, 3, 6, 7]], torch.tensor([0.0, 0.0, 3.0, 0.0, 3.0, 0.0]))
 
 
+@pytest.mark.parametrize("gain", [1.0, -1.0])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_limit_beyond_float16(impl, gain):
+    x = torch.tensor([[-2.0, 3.0, math.inf]], dtype=torch.float16)
+    assert torch.equal(bias_act(x, gain=gain, clamp=1e5, impl=impl), gain * x)
+
+
 @pytest.mark.parametrize("impl", KERNELS)
 @pytest.mark.parametrize("act", ACTS)
 def test_far_arguments(act, impl):

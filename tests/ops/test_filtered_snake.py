@@ -261,6 +261,15 @@ def test_strides(impl):
     assert_close(filtered_snake(x, alpha, impl=impl), expected)
 
 
+@pytest.mark.parametrize("f", [None, fir(12)], ids=["plain", "filtered"])
+def test_reference_leaves_the_layout_that_its_fake_promises(f):
+    """torch.compile relies on it where no kernel is compiled."""
+    x, v = tensor(2, 10, 3).transpose(1, 2), tensor(3)
+    factors = (1, 1) if f is None else (2, 2)
+    assert torch.ops.fastgan.filtered_snake_reference(x, v, v, f, f, *factors).is_contiguous()
+    assert torch.ops.fastgan.filtered_snake_backward_reference(x, x, v, v, f, f, *factors)[0].is_contiguous()
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 def test_zero_and_negative_alpha(impl):
     x, alpha = tensor(1, 3, 11), torch.tensor([0.0, -1.5, 2.0], dtype=torch.float64, requires_grad=True)
