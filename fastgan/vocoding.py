@@ -41,7 +41,8 @@ def resynthesise(generator: Vocoder, mel: MelSpectrogram, x: torch.Tensor) -> It
 
 
 def save(pieces: Iterable[torch.Tensor], path: Path, rate: int) -> Path:
-    """Write a signal that comes in pieces [T] as WAV of 16 bits; the file appears under its name only when it is complete."""
+    """Write a signal that comes in pieces [T] as WAV of 16 bits; the file appears under its name only when it is complete. Raises
+    ValueError for samples that are NaN or Inf."""
     path = named(path, (".wav",))
     path.parent.mkdir(parents=True, exist_ok=True)
     with complete(path) as temporary, wave.open(str(temporary), "wb") as file:
@@ -49,7 +50,9 @@ def save(pieces: Iterable[torch.Tensor], path: Path, rate: int) -> Path:
         file.setsampwidth(2)
         file.setframerate(rate)
         for piece in pieces:
-            file.writeframes(scaled(piece.nan_to_num(0.0, 1.0, -1.0).numpy()).tobytes())
+            if not piece.isfinite().all():
+                raise ValueError(f"{path}: the network makes samples that are NaN or Inf")
+            file.writeframes(scaled(piece.numpy()).tobytes())
     return path
 
 

@@ -9,9 +9,7 @@ network and its constructor arguments in the header, and the same as a .json bes
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from fastgan.convert.converted import IMAGE_TO_IMAGE, Converted, Speaker
 from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network, checksum
 from fastgan.convert.unpickler import Record
+from fastgan.files import complete
 from fastgan.untrusted import BadFile, clip, open_regular, parse_json, read_tensors, shorten, torch_file
 from fastgan.untrusted.pickles import UnsafePickle
 
@@ -239,15 +238,12 @@ def convert(
     tensors = {name: tensor.contiguous().clone() for name, tensor in built.state_dict().items()}
     header = {"fastgan": json.dumps(about)}
     header["sha256"] = checksum(header["fastgan"], tensors)
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=header)
-        os.replace(partial, out)
+        with complete(out) as partial:
+            save_file(tensors, partial, metadata=header)
         out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except Exception as error:  # an OSError, or the library's own for the same
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise ValueError(f"{out} cannot be written: {shorten(error)}") from error
     if found.part:
         channels = found.arguments.get("img_channels")
@@ -275,6 +271,7 @@ def load(
             raise UnknownNetwork(f"{path} is a part of a run's checkpoint: name its folder, {Path(path).parent}")
         raise UnknownNetwork(f"{path} was not written by fastgan convert: run `fastgan convert {path} OUT.safetensors`")
     if found.model in vocoder.MODELS:
+        vocoder.check(found)
         speaker = Speaker(found.model, found.build().to(device), vocoder.mel_of(found.arguments))
         return speaker, {"generator": speaker.generator}
     if found.model in IMAGE_TO_IMAGE:

@@ -3,6 +3,7 @@ config.json beside the file, which alone tells dilations and how the mel spectro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 
 from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network
+from fastgan.nn import MelSpectrogram
 from fastgan.nn.weight_norm import NEWER, factors
-from fastgan.untrusted import clip, read_json
+from fastgan.untrusted import BadFile, clip, read_json
+from fastgan.untrusted.blueprint import within
 
 MODELS = ("hifigan.generator", "bigvgan.generator")
 
@@ -31,7 +34,7 @@ def found(state: Mapping[str, torch.Tensor], source: str) -> Network:
 
 
 def check(network: Network) -> None:
-    """UnknownNetwork that says what config.json lacks."""
+    """UnknownNetwork that says what config.json lacks, or where its mel spectrogram is none or not the network's."""
     needed = ["resblock", "upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel"]
     needed += ["resblock_kernel_sizes", "resblock_dilation_sizes", "sampling_rate", "n_fft", "hop_size", "win_size"]
     needed += ["num_mels", "activation", "snake_logscale"] if network.model == MODELS[1] else []
@@ -40,6 +43,25 @@ def check(network: Network) -> None:
             f"{network.source} is a {network.model}, and its shapes do not tell {', '.join(missing)}: put its config.json beside "
             f"it, or give --config '{{\"{missing[0]}\": ...}}'"
         )
+    config = network.arguments
+    for name in ("sampling_rate", "n_fft", "hop_size", "win_size"):
+        if type(config[name]) is not int or config[name] < 1:
+            raise UnknownNetwork(f"{network.source}: {name} is {clip(config[name])}, expected a positive integer")
+    try:
+        with within(network.state.values(), network.source):  # before it takes memory
+            MelSpectrogram(**mel_of(config))
+            hop = math.prod(config["upsample_rates"])
+    except BadFile as error:
+        raise UnknownNetwork(str(error)) from error
+    bands = network.state["conv_pre.weight_v"].shape[1] if "conv_pre.weight_v" in network.state else None
+    for name, found, own in (
+        ("hop_size", config["hop_size"], hop),
+        ("num_mels", config.get("num_mels", 80), bands),
+    ):
+        if own is not None and found != own:
+            raise UnknownNetwork(
+                f"{network.source}: {name} is {clip(found)}, and the network's frames have {clip(own)}"
+            )
 
 
 def _tidied(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

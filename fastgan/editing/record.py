@@ -98,7 +98,7 @@ def record(
     }
     about |= {"names": list(names), "sha256": hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()}
     about |= {"lpips": None if lpips is None else str(lpips), "generator": editor.name}
-    about |= {"weights": checksum("", editor.generator.state_dict())}
+    about |= {"weights": checksum("", {name: t.cpu() for name, t in editor.generator.state_dict().items()})}
     latents_file, way_file = f"latents.{'npz' if npz else 'safetensors'}", f"way{video}"
     _check_folder(folder, about, resume, (*names, latents_file, way_file, _PAIRS, *_CURVES))
     distance = None if perceptual is None else load_perceptual(perceptual, editor.device, lpips)

@@ -49,6 +49,8 @@ class GeneratorConfig:
                 raise ValueError(f"{name}: {one} is {a}, expected as many as {other}, {b}")
         if any(kernel < rate or rate < 1 for kernel, rate in zip(self.up_kernels, self.rates, strict=True)):
             raise ValueError(f"{name}: up_kernels is {self.up_kernels}, expected at least rates, {self.rates}")
+        if any(not some or min(some) < 1 for some in self.dilations):
+            raise ValueError(f"{name}: dilations is {self.dilations}, expected positive numbers, at least one a block")
         if any(kernel % 2 == 0 for kernel in self.kernels) or min(self.kernels) < 1:
             raise ValueError(f"{name}: kernels is {self.kernels}, expected odd numbers")
         if self.bands < 1 or self.width < 1 or self.width % 2 ** len(self.rates):

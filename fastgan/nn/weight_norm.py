@@ -66,8 +66,9 @@ class _WeightNorm:
 
 
 def factors(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """g = |w| and v = w, whose product is the weight."""
-    return torch.norm_except_dim(weight, 2, 0), weight
+    """g = |w| and v = w, whose product is the weight; of what is all 0, v is 1, as 0 / |0| is no number."""
+    g = torch.norm_except_dim(weight, 2, 0)
+    return g, torch.where(g == 0, 1.0, weight)
 
 
 class WeightNormConv1d(_WeightNorm, nn.Conv1d):
