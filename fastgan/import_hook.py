@@ -120,13 +120,16 @@ def accelerate_networks(module_class: type) -> None:
     """Has every network accelerated when it is first called: the outermost module and all that is in it."""
     from weakref import WeakSet
 
+    import torch
+
     seen: WeakSet = WeakSet()
     original = module_class.__call__
 
     def call(self, *args, **kwargs):
-        if self not in seen:
+        # What is traced or compiled holds the calls of the original.
+        if self not in seen and not torch.jit.is_tracing() and not torch.compiler.is_compiling():
             seen.update(self.modules())
-            if self._modules:
+            if self._modules and not isinstance(self, torch.jit.ScriptModule):
                 from fastgan.patch import accelerate
 
                 _tell(accelerate(self))

@@ -135,10 +135,10 @@ class Spread(Algorithm):
         return form.transposed and min(form.stride) > 1 and form.dilation == (1, 1) and form.groups == 1
 
     def takes(self, x, w, form):
-        return min(_transposed_size(x, w, form)) >= 1
+        return min(transposed_size(x, w, form)) >= 1
 
     def convolve(self, x, w, bias, form):
-        return _finished(self.spread(x, w, form, _transposed_size(x, w, form)), bias, x)
+        return _finished(self.spread(x, w, form, transposed_size(x, w, form)), bias, x)
 
     def spread(self, x: torch.Tensor, w: torch.Tensor, form: Form, size) -> torch.Tensor:
         """The outputs [N, O, *size]; size says what output_padding does."""
@@ -283,7 +283,7 @@ def is_fast(op: str) -> bool:
     return _library.availability(op, "cpp").loaded and torch.ops.fastgan.cpu_level("") != "portable"
 
 
-def _transposed_size(x, w, form) -> list[int]:
+def transposed_size(x, w, form) -> list[int]:
     parts = zip(x.shape[2:], form.stride, form.padding, w.shape[2:], form.output_padding, strict=True)
     return [(n - 1) * stride - 2 * pad + k + more for n, stride, pad, k, more in parts]
 

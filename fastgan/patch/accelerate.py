@@ -153,7 +153,7 @@ def _reachable(module: nn.Module, name: str, report: PatchReport) -> Iterator[tu
         seen.add(m)
         if isinstance(m, torch.jit.ScriptModule) or is_compiled(m):
             how = "torch.jit" if isinstance(m, torch.jit.ScriptModule) else "torch.compile"
-            report.refused.append(Line(name or type(m).__name__, f"it is compiled by {how}: accelerate before that"))
+            report.refused.append(Line(name or type(m).__name__, f"it is compiled by {how}, which runs no other code"))
             return
         yield name, m
         for part, child in m._modules.items():

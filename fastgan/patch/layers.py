@@ -14,7 +14,7 @@ from torch import nn
 from torch.compiler import is_compiling
 
 from fastgan import ops
-from fastgan._torch_private import autocast_anywhere, hooks
+from fastgan._torch_private import autocast_anywhere, hooks, transforming
 from fastgan.ops import _library, conv_forms
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.conv2d import apply
@@ -68,7 +68,7 @@ class Layer(Accelerated):
     options: Callable  # what of the module the decision depends on
 
     def forward(self, input, output_size=None):
-        if output_size is not None or type(input) not in PLAIN or is_compiling():
+        if output_size is not None or type(input) not in PLAIN or is_compiling() or torch.jit.is_tracing():
             return super().forward(input, *(() if output_size is None else (output_size,)))
         plan = self.__dict__[PLAN]
         recorded = torch.is_grad_enabled() and is_recorded(self, input)
@@ -106,7 +106,7 @@ class Norm(Layer):
 
     def way(self, x) -> Callable | None:
         """`norm` or `norm_op` where that is how it computes `x`, and nobody looks at it."""
-        if type(x) not in PLAIN or hooks(self):
+        if type(x) not in PLAIN or hooks(self) or torch.jit.is_tracing():
             return None
         recorded = is_recorded(self, x)
         key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), plain(), self.options(self))
@@ -143,12 +143,12 @@ def norm_op(module, x, act="linear", alpha=0.0, residual=None):
 class Convolution(Layer):
     """A convolution, plain or transposed, by one of `conv_forms`; a transposed one over a single pixel as a matrix product."""
 
-    options = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups")
+    options = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups", "padding_mode")
 
     def choose(self, x, recorded):
         transposed = isinstance(self, nn.ConvTranspose2d)
         usual = x.dim() == 4 and x.device.type == "cpu" and not autocast_anywhere() and x.dtype == self.weight.dtype
-        if not usual or x.shape[1] != self.in_channels:
+        if not usual or x.shape[1] != self.in_channels or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return None
         if plain():  # a frozen network is being recorded
             return None
@@ -177,8 +177,13 @@ class Filter(Layer):
     options = operator.attrgetter("stride", "padding", "groups", "output_padding")
 
     def choose(self, x, recorded):
-        batch = x.dim() == 4 and x.dtype == self.weight.dtype and x.dtype in FLOATS and is_fixed_filter(self)
-        return _filtered if batch and has_kernel("upfirdn2d", x.device) else None
+        batch = x.dim() == 4 and x.dtype == self.weight.dtype and x.dtype in FLOATS and not autocast_anywhere()
+        if not batch or not is_fixed_filter(self) or not has_kernel("upfirdn2d", x.device):
+            return None
+        # torch has transposed convolutions to images of no pixels.
+        transposed = isinstance(self, nn.ConvTranspose2d)
+        empty = transposed and min(conv_forms.transposed_size(x, self.weight, _form(self))) < 1
+        return None if empty else _filtered
 
 
 def _in_two_dimensions(module, x):
@@ -200,7 +205,7 @@ def _product(module, x):
 def _filtered(module, x):
     f = module.weight[0, 0]
     # The same filter for every channel is a fact about numbers, asked for at every call: a few kB.
-    if module.weight.requires_grad or not torch.equal(module.weight, f.expand_as(module.weight)):
+    if not is_fixed_filter(module) or transforming() or not torch.equal(module.weight, f.expand_as(module.weight)):
         return original(module).forward(module, x)
     (sy, sx), (py, px) = module.stride, module.padding
     if isinstance(module, nn.Conv2d):

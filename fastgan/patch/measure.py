@@ -145,18 +145,17 @@ def _gains(piece: Piece, args: tuple, kwargs: dict, training: bool) -> dict[bool
     """How many times as fast the piece is, by whether gradients are taken."""
     gains = {}
     vars(piece.module)[PAYS] = frozenset((False, True))  # all that it can do
-    for recorded in (False, True) if training else (False,):
-        call = _call(piece.module, args, kwargs, recorded)
-        if call is None:
-            continue
-        new, old = _times(piece.module, piece.changes, call)
-        gains[recorded] = old / new
-    vars(piece.module).pop(PAYS, None)
+    try:
+        for recorded in (False, True) if training else (False,):
+            new, old = _times(piece.module, piece.changes, _call(piece.module, args, kwargs, recorded))
+            gains[recorded] = old / new
+    finally:
+        vars(piece.module).pop(PAYS, None)
     vars(piece.module)[PLAN].clear()
     return gains
 
 
-def _call(module: nn.Module, args: tuple, kwargs: dict, recorded: bool) -> Callable | None:
+def _call(module: nn.Module, args: tuple, kwargs: dict, recorded: bool) -> Callable:
     if not recorded:
 
         def forward():

@@ -95,7 +95,6 @@ MODULES = {
     nn.SiLU: lambda m: SILU,
     nn.Softplus: lambda m: SOFTPLUS if m.beta == 1 and m.threshold == 20 else None,
 }  # fmt: skip
-FORWARDS = {kind: kind.forward for kind in MODULES}
 IN_PLACE = {F.relu_, torch.relu_, F.leaky_relu_, torch.tanh_, torch.sigmoid_, F.elu_, F.selu_, torch.selu_}
 
 KEPT = 256  # functions with their arguments that are remembered
@@ -158,6 +157,7 @@ class _Kinds(dict):
         if kind in FRESH:
             own = getattr(kind, "_conv_forward", None)
             same = cls.forward is FRESH[kind] or issubclass(cls, Accelerated)
+            same = same and cls.__call__ is nn.Module.__call__
             kind = kind if same and getattr(cls, "_conv_forward", None) is own else None
         self[cls] = kind
         return kind

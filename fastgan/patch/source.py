@@ -157,6 +157,7 @@ class _Rewriter(ast.NodeTransformer):
             return self.pair(node, layer)
         weight = node.args[1] if len(node.args) > 1 else None
         product = isinstance(weight, ast.BinOp) and isinstance(weight.op, ast.Mult)
+        product = product and not any(isinstance(arg, ast.Starred) for arg in node.args[:2])
         if _name(node.func) in LINEAR and product and (self.is_lookup(weight.left) or self.is_lookup(weight.right)):
             self.joints.append(Joint(node.lineno, "scaled", ast.unparse(node.func), ast.unparse(weight.left)))
             arguments = [node.func, node.args[0], weight.left, weight.right, *node.args[2:]]
@@ -188,7 +189,11 @@ class _Rewriter(ast.NodeTransformer):
         left, right, shift = node.left.left, node.left.right, node.right
         for value, scale, first in ((left, right, False), (right, left, True)):
             found = layer if isinstance(value, ast.Name) and value.id == name else self.layer(value)
-            if found is not None and _is_plain(scale, name) and _is_plain(shift, name):
+            if found is None or not _is_plain(scale, name) or not _is_plain(shift, name):
+                continue
+            # A layer that writes over its input is to have done so before arithmetic on that.
+            after = (shift,) if first else (scale, shift)
+            if not any(isinstance(part, ast.BinOp) and _names(part) & _names(found.args[0]) for part in after):
                 self.joints.append(Joint(node.lineno, "modulated", "", ast.unparse(found.func)))
                 arguments = [found.func, found.args[0], scale, shift, ast.Constant(first)]
                 return self.call("_fastgan_modulated", arguments, found)
@@ -233,10 +238,12 @@ class _Rewriter(ast.NodeTransformer):
         return sum(node.id == name for node in self.names) == 2  # written once, read once
 
     def is_activation(self, node: ast.Call) -> bool:
-        """Whether the call may be of an activation, of its first argument."""
-        if not node.args or any(isinstance(arg, ast.Starred) for arg in node.args):
+        """Whether the call may be of an activation, of its first argument; the others are computed before that in a pair."""
+        if not node.args or isinstance(node.args[0], ast.Starred):
             return False
         if any(keyword.arg is None for keyword in node.keywords):
+            return False
+        if not all(_is_plain(other) for other in (*node.args[1:], *(keyword.value for keyword in node.keywords))):
             return False
         func = node.func
         if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id == self.self:
@@ -266,10 +273,14 @@ class _Rewriter(ast.NodeTransformer):
         return ast.copy_location(made, like)
 
 
-def _is_plain(node: ast.expr, name: str) -> bool:
+def _is_plain(node: ast.expr, name: str = "") -> bool:
     """Whether to compute it before the layer instead of after is the same: names and arithmetic, without `name`."""
-    plain = ast.Name | ast.Attribute | ast.Constant | ast.BinOp | ast.operator | ast.expr_context
-    return all(isinstance(n, plain) and getattr(n, "id", "*") != name for n in ast.walk(node))
+    plain = ast.Name | ast.Attribute | ast.Constant | ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop
+    return all(isinstance(n, plain | ast.expr_context) for n in ast.walk(node)) and name not in _names(node)
+
+
+def _names(node: ast.expr) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 def _name(func: ast.expr) -> str | None:

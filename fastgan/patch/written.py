@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan import ops
+from fastgan._torch_private import transforming
 from fastgan.ops._checks import FLOATS
 from fastgan.patch.layers import Norm, has_kernel, norm
 
@@ -45,6 +46,8 @@ def _filter(x, weight, options: dict) -> torch.Tensor | None:
     if type(x) is not torch.Tensor or type(weight) not in (torch.Tensor, nn.Parameter) or weight.requires_grad:
         return None
     if x.dim() != 4 or x.dtype not in FLOATS or x.dtype != weight.dtype or torch.is_autocast_enabled(x.device.type):
+        return None
+    if transforming() or torch.jit.is_tracing():
         return None
     plain = options.keys() <= {"groups", "stride", "padding", "output_padding", "bias"} and options.get("bias") is None
     channels = x.shape[1]

@@ -1,7 +1,8 @@
 """Instance norm that a module of others writes out (mean, variance, division), computed by `norm_act`.
 
-A module is taken where its forward is straight code of torch alone (no branch, no call of its own, nothing stored) and gives the
-norm of random images in float64, large and small ones: such code is one formula, and two formulas that agree there are the same.
+A module is taken where its forward is straight code of torch's smooth functions (no branch, no limit, no call of its own, nothing
+stored) and gives the norm of random images in float64, large and small ones: such code is one formula, and two formulas that
+agree there are the same.
 """
 
 import dis
@@ -19,8 +20,14 @@ from fastgan._torch_private import autocast_anywhere
 from fastgan.patch import layers
 from fastgan.patch.swap import PLAN, Accelerated, original
 
-STORES = {"STORE_ATTR", "STORE_GLOBAL", "STORE_SUBSCR", "STORE_DEREF", "DELETE_ATTR", "IMPORT_NAME"}
+REFUSED = {"STORE_ATTR", "STORE_GLOBAL", "STORE_SUBSCR", "STORE_DEREF", "DELETE_ATTR", "IMPORT_NAME"}
+REFUSED |= {"COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT", "UNARY_INVERT", "BUILD_SLICE", "BINARY_SLICE"}
+# One formula for all numbers and sizes: a limit, a comparison or a part of the image would not show on small random ones.
+SMOOTH = {"mean", "var", "std", "var_mean", "std_mean", "sum", "sqrt", "rsqrt", "reciprocal", "square", "pow"}
+SMOOTH |= {"add", "sub", "mul", "div", "true_divide", "subtract", "multiply", "divide", "neg", "float_power"}
+SMOOTH |= {"size", "shape", "numel", "view", "reshape", "expand", "expand_as", "unsqueeze", "flatten", "contiguous"}
 LARGEST = 0.1  # of numbers that may be an epsilon
+ARITHMETIC = {"+", "-", "*", "/", "**"}
 
 
 class WrittenNorm(Accelerated):
@@ -36,6 +43,7 @@ class WrittenNorm(Accelerated):
             and x.dim() == 4
             and x.dtype in (torch.float32, torch.float64)
             and not is_compiling()
+            and not torch.jit.is_tracing()
         )
         if eps is None or not usual or autocast_anywhere() or not layers.has_kernel("norm_act", x.device):
             return super().forward(x)
@@ -68,7 +76,13 @@ def _is_straight(forward: types.FunctionType, module: nn.Module) -> bool:
     own = False  # whether `self` was read just before
     for step in dis.get_instructions(code):
         jumps = step.opcode in dis.hasjrel or step.opcode in dis.hasjabs
-        if jumps or step.opname in STORES or (own and not isinstance(vars(module).get(step.argval), int | float)):
+        if jumps or step.opname in REFUSED or (own and not isinstance(vars(module).get(step.argval), int | float)):
+            return False
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and not own and step.argval not in SMOOTH:
+            return False
+        if step.opname == "BINARY_OP" and step.argrepr.removesuffix("=") not in ARITHMETIC:
+            return False
+        if isinstance(step.argval, slice):
             return False
         if step.opname == "LOAD_GLOBAL" and forward.__globals__.get(step.argval) not in (torch, F):
             return False
