@@ -60,7 +60,7 @@ def write(path: Path, key: str, content: dict[str, Any]) -> None:
     try:
         partial.write_bytes(_checksum(key, saved.getvalue()) + saved.getvalue())
         partial.replace(path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
 

@@ -104,7 +104,8 @@ class TransferOptions:
 
     init_from: tuple[str, ...] = ()
     """Begin with the networks of another run (its folder, or its name in runs/), of a checkpoint in it, or of files: what fastgan
-    convert wrote, or another project's snapshot. What does not fit is adapted or new, as is printed."""
+    convert wrote, fastgan pull fetched, or another project's snapshot; or fastgan:emoji. What does not fit is adapted or new, as
+    is printed."""
     init_optimizer: bool = False
     """Take the optimisers' state of that run too, where all networks are taken as they are."""
     freeze_d: Natural = 0

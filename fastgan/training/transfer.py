@@ -26,6 +26,7 @@ from torch import nn
 
 from fastgan import fields
 from fastgan.files import complete
+from fastgan.models import embedded
 from fastgan.nn import EqualConv2d, EqualLinear
 from fastgan.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, unpack_optimizer
 from fastgan.training.ema import EMA
@@ -65,15 +66,20 @@ def _brief(names: Iterator[str] | Sequence[str], most: int = 6) -> str:
 
 
 def read(names: Sequence[str]) -> Checkpoint:
-    """What lies under `names`: run folders or their names in runs/, checkpoints, files of `fastgan convert` and of other
-    projects; as one checkpoint. Nothing of it is executed. Raises FileNotFoundError, CheckpointError, ValueError."""
+    """What lies under `names`: run folders or their names in runs/, checkpoints, shared folders, generators of the package, files
+    of `fastgan convert` and of other projects; as one checkpoint. Nothing of it is executed. Raises FileNotFoundError,
+    CheckpointError, ValueError."""
+    from fastgan.sampling import PACKED
+
     found = Checkpoint(Path(" and ".join(names)), 0, {}, {"optimizers": {}})
     for name in names:
-        path = Path(name)
+        path = embedded.locate(name)
         if not path.exists() and (Path("runs") / name).is_dir():
             path = Path("runs") / name
         if not path.exists():
             raise ValueError(f"init_from is {name!r}: no such file or folder, and no run of that name in runs/")
+        if (path / PACKED).is_file():
+            path /= PACKED
         if path.is_dir():
             checkpoint = load_checkpoint(path)
             found.tensors |= checkpoint.tensors
@@ -86,7 +92,10 @@ def read(names: Sequence[str]) -> Checkpoint:
 
 def _read_file(path: Path) -> Tensors:
     from fastgan import convert
+    from fastgan.recipes.packed import read_packed
 
+    if path.suffix == ".safetensors" and (packed := read_packed(path)) is not None:  # the averages of a run
+        return {f"ema/{name.replace('.', '/', 1)}": tensor for name, tensor in packed[1].items()}
     places = {"G": "network/generator", "G_ema": "ema/generator", "D": "network/discriminator"}
     tensors: Tensors = {}
     reason: Exception | None = None

@@ -8,13 +8,13 @@ from golden import golden_model
 from snapshot import by_reference, persistent, randomise, stand_ins, write_snapshot
 from stylegan_golden import build, close
 
-from fastgan import convert, recipes
+from fastgan import convert, recipes, sharing
 from fastgan.cli import main
 from fastgan.models import r3gan, stylegan2
 from fastgan.ops import upsample2d
 from fastgan.recipes.r3gan import R3GAN
 from fastgan.recipes.stylegan2 import StyleGAN2
-from fastgan.training import RunConfig, Trainer
+from fastgan.training import RunConfig, Trainer, transfer
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.log import read_metrics
 from fastgan.training.recipe import lazy_adam
@@ -288,6 +288,17 @@ def test_another_family_is_refused_and_nothing_is_written(train, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=r"bad\.safetensors"):
         train("dcgan", {"init_from": (str(tmp_path / "bad.safetensors"),)})
+
+
+def test_a_shared_folder_and_the_package_s_own(train, tmp_path):
+    source = train("gan")
+    shared = sharing.write(source.folder, tmp_path / "shared", license="mit")
+    for place in (shared, shared / "model.safetensors"):
+        begun = train("gan", {"init_from": (str(place),)})
+        assert equal(kept(begun, "network/generator/"), kept(source, "ema/generator/"))
+    assert any(name.startswith("ema/generator/") for name in transfer.read(["fastgan:emoji"]).tensors)
+    with pytest.raises(ValueError, match="there is no fastgan:emojy"):
+        transfer.read(["fastgan:emojy"])
 
 
 def test_command_line_by_a_run_s_name(tmp_path, monkeypatch, capsys):
