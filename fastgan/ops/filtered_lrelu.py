@@ -68,6 +68,7 @@ def filtered_lrelu(
     Returns: [N, C, H_out, W_out] of the dtype and memory format of x, with
     H_out = floor((H up + before + after - (taps_u - 1) - taps_d) / down) + 1. Differentiable to any order in x and b (and
     fu, fd). At t = 0 the gradient is that of the negative side; where the clamp is reached it is 0.
+    The gradient in b of a fused pass is the float32 sum of that in x as it is stored, rounded to the dtype of x.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 
