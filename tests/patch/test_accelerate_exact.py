@@ -162,7 +162,7 @@ class Joinable(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.act = nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(True)
+        self.conv, self.act = nn.Conv2d(8, 8, 3, padding=1), nn.LeakyReLU(0.2, True)
         self.drops, self.sums = nn.ModuleList([nn.Dropout()]), nn.ModuleList([Sum()])
         self.weight, self.bias, self.scale = nn.Parameter(torch.randn(8, 8, 3, 3)), nn.Parameter(torch.randn(8)), 0.5
 

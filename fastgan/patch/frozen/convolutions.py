@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import torch
@@ -152,11 +153,13 @@ class Convolution:
             self._run = self._direct
             self.packed = conv_packed.pack(self.weight, self.stride, self.padding, self.groups, self.transposed)
             self.form = (self.groups, self.kernel, self.stride, self.padding, self.dilation, self.transposed)
-        elif _torch_packed.has_packed():
-            self._run, self.form = self._onednn, form
-            self.packed = _torch_packed.pack(self.weight, self.output_padding, *form, self.transposed, self.size)
         else:
-            self._run, self.packed = self._torch, self.weight
+            self._run, self.packed, self.form = self._torch, self.weight, form
+            # oneDNN has no packed form of some transposed convolutions with a dilation and output_padding; torch runs them.
+            with contextlib.suppress(RuntimeError):
+                if _torch_packed.has_packed():
+                    packed = _torch_packed.pack(self.weight, self.output_padding, *form, self.transposed, self.size)
+                    self._run, self.packed = self._onednn, packed
         self.weight = None
 
     def _winograd(self, x, other, out):
