@@ -79,7 +79,7 @@ OURS = {
     "relgan": ("fastgan.recipes.relgan:RelGAN", "text by relational memory and Gumbel-softmax"),
     "cyclegan": ("fastgan.recipes.cyclegan:CycleGANRecipe", "translation between two sets of images without pairs"),
     "pix2pix": ("fastgan.recipes.pix2pix:Pix2Pix", "translation learnt from pairs of images"),
-    "vocoder": ("fastgan.recipes.vocoder:Vocoder", "speech from mel spectrograms: HiFi-GAN and BigVGAN"),
+    "vocoder": ("fastgan.recipes.vocoder:Vocoder", "speech from mel spectrograms: pulses and noise, HiFi-GAN, BigVGAN"),
     "realesrgan": ("fastgan.recipes.realesrgan:RealESRGAN", "enlarging pictures, also blurred and compressed ones"),
 }
 RECIPES.own(OURS)

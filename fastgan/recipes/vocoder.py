@@ -37,7 +37,7 @@ LENGTH = 8192  # of a segment, where the run gives none
 
 @dataclass
 class VocoderConfig(RecipeConfig):
-    """HiFi-GAN or BigVGAN on segments of recordings. The defaults are for two CPU cores and half an hour."""
+    """A vocoder of recordings, by default of pulses and noise. The defaults are for two CPU cores and half an hour."""
 
     steps: Count = 3000
     """Length of the run, in generator updates."""
