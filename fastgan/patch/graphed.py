@@ -28,6 +28,7 @@ class Graphed:
         self._backend = Backend(device)
         self._calls: dict[tuple, int] = {}
         self._graphs: dict[tuple, Callable] = {}
+        self._held: tuple[int, ...] = ()  # the addresses that they hold
 
     def __deepcopy__(self, memo):
         return Graphed(memo.get(id(self._module), self._module), self._device)
@@ -61,7 +62,11 @@ class Graphed:
         kind = self._device.type
         mode = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind), torch.is_inference_mode_enabled()
         held = tuple(t.data_ptr() for t in (*self._module.parameters(), *self._module.buffers()))
-        key = inputs, str(spec), mode, held
+        if held != self._held:  # what the graphs read is gone
+            self._held = held
+            self._calls.clear()
+            self._graphs.clear()
+        key = inputs, str(spec), mode
         return key if key in self._calls or len(self._calls) < MOST else None
 
     def _capture(self, flat: list[torch.Tensor], spec) -> Callable:

@@ -51,6 +51,22 @@ def test_replays_are_the_forward(stub):
     assert "forward" not in vars(net) and torch.equal(net(z), plain(z))
 
 
+@torch.no_grad()
+def test_weights_that_move_many_times(stub):
+    net, z = generator(), torch.randn(2, 4)
+    plain = copy.deepcopy(net)
+    fastgan.accelerate(plain)
+    fastgan.accelerate(net, graphs=True)
+    form = vars(net)["forward"]
+    for i in range(1, 2 * graphed.MOST):
+        for n in (net, plain):
+            weight = next(n.parameters())
+            weight.data = 1.1 * weight.data
+        for _ in range(3):
+            assert torch.equal(net(z), plain(z))
+        assert Stub.captured == i and len(form._graphs) == 1, "graphs of memory that is gone are kept"
+
+
 def test_as_ever(stub):
     """With gradients, in training mode, and where an argument is no tensor."""
     net = generator()

@@ -18,7 +18,7 @@ from fastgan._torch_private import autocast_anywhere, eager, module_hooks
 from fastgan.patch.frozen.plan import compile
 from fastgan.patch.frozen.tape import Mark, Tape, record
 
-MOST = 4  # kinds of inputs that are remembered, the last used: each has packed weights of its own
+MOST = 4  # kinds of inputs that are remembered, the last recorded: each has packed weights of its own
 TOLERANCE = 1e-4  # of the largest number in a result
 PLAIN = {int, float, bool, str, type(None)}
 TRIES = 3  # recordings, while the network changes its own attributes
