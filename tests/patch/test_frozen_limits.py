@@ -207,3 +207,31 @@ def test_transposed_convolutions_that_onednn_cannot_pack():
     with torch.no_grad():
         expected = net(x)
         assert_close(frozen(net, x)(x), expected, 1e-5)
+
+
+class Times(nn.Module):
+    def __init__(self, conv, shape):
+        super().__init__()
+        self.conv, self.factor = conv, nn.Parameter(torch.randn(shape))
+
+    def forward(self, x):
+        return (self.conv(x) * self.factor + self.factor) / self.factor
+
+
+@pytest.mark.parametrize(
+    ("conv", "shape"),
+    [
+        (nn.Conv2d, (1, 8, 1)),
+        (nn.Conv2d, (8, 1, 1)),
+        (nn.Conv2d, (8, 1)),
+        (nn.Conv1d, (8, 1)),
+        (nn.Conv1d, (8, 1, 1)),
+        (nn.Conv1d, (1, 1, 1, 1)),
+    ],
+)
+def test_factors_along_other_axes_than_the_channels(conv, shape):
+    net = Times(conv(8, 8, 3, padding=1), shape)
+    x = torch.randn(8, 8, *[8] * (2 if conv is nn.Conv2d else 1))
+    with torch.no_grad():
+        expected = net(x)
+        assert_close(frozen(net, x)(x), expected, 1e-4)

@@ -162,7 +162,7 @@ class _Plan:
                 return no
             return made.activate(Act(name, tuple(map(float, given))), added is not None), None
         if func is aten._prelu_kernel.default and mine:
-            slopes = self._factor(args[1], made.outputs)
+            slopes = self._factor(args[1], made)
             if slopes is None:
                 return no
             act = Act("prelu", (slopes,)) if isinstance(slopes, torch.Tensor) else Act("leaky_relu", (slopes,))
@@ -192,7 +192,7 @@ class _Plan:
             made.shift(b)
             return True, None
         if func in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar) and mine:
-            factor = self._factor(args[1], made.outputs)
+            factor = self._factor(args[1], made)
             if factor is None:
                 return no
             made.scale(factor if "mul" in func.__name__ else 1 / factor)
@@ -202,7 +202,7 @@ class _Plan:
             left, right = args
             other = right if mine else left
             if isinstance(other, Ref) and isinstance(right, Ref) and isinstance(left, Ref) and left.n != right.n:
-                vector = self._factor(other, made.outputs)
+                vector = self._factor(other, made)
                 if vector is not None:
                     made.scale(1 if mine else alpha)
                     made.shift(vector * (alpha if mine else 1))
@@ -215,18 +215,17 @@ class _Plan:
     def _others(self, node: Node) -> bool:
         return any(self.uses[n] for n in node.outs[1:])
 
-    def _factor(self, value, outputs: int):
+    def _factor(self, value, made: Convolution):
         """A number, or a constant vector of the outputs [O]; None for anything else."""
         if isinstance(value, int | float):
             return value
         t = self.constant(value)
         if t is None or t.dtype != torch.float32:
             return None
-        if t.numel() == 1:
+        around = (1,) if made.signal else (1, 1)
+        if t.numel() == 1 and t.dim() <= 2 + len(around):
             return t.item()
-        per_channel = t.dim() == 4 and t.shape == (1, outputs, 1, 1)
-        per_channel = per_channel or (t.dim() == 3 and t.shape in ((outputs, 1, 1), (1, outputs, 1)))
-        return t.flatten() if per_channel else None
+        return t.flatten() if t.shape in ((1, made.outputs, *around), (made.outputs, *around)) else None
 
 
 def _nothing():
