@@ -124,9 +124,11 @@ def check(family: str, config: Any) -> None:
 
 
 def build(cls: type, values: Any, where: str) -> Any:
-    """The dataclass `cls` of `values`, absent ones at their defaults. Raises Mismatch that names `where` and the field."""
+    """The dataclass `cls` of `values`, absent ones as in `cls.before`, which says what held before an option came, else at their
+    defaults. Raises Mismatch that names `where` and the field."""
     if not isinstance(values, dict):
         raise Mismatch(f"{where} is {clip(values)}, expected an object of options")
+    values = {**getattr(cls, "before", {}), **values}
     names = [field.name for field in dataclasses.fields(cls) if field.init]
     unknown = [name for name in values if name not in names]
     if unknown:

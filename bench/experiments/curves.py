@@ -2,10 +2,9 @@
 repeated at will: it goes on from its last checkpoints).
 
 R3GAN's ablation of the loss (Huang et al., 2024, table 1) on DCGAN's networks at 32 and 28 pixels padded to 32: RpGAN or the
-non-saturating loss, with R1 and R2 or without. All else is the same, `fastgan train dcgan`'s defaults, not tuned for any of
-them. fd_efflite0 is a Frechet distance in the features of EfficientNet-Lite0 (extra `metrics`): no FID, and comparable with
-this page alone. The table and the figure are written to bench/experiments/results/ when all is measured, or with --report
-from what there is.
+non-saturating loss, with R1 and R2 or without. All else is the same, not tuned for any of them. fd_efflite0 is a Frechet
+distance in the features of EfficientNet-Lite0 (extra `metrics`): no FID, and comparable with this page alone. The table and the
+figure are written to bench/experiments/results/ when all is measured, or with --report from what there is.
 """
 
 import argparse
@@ -35,6 +34,7 @@ Published beside it: what R3GAN's ablation found on stacked digits, with other n
 | data | loss | fd_efflite0, end | fd_efflite0, best | published, stacked digits |
 |---|---|---|---|---|
 """
+COMMON = {"batch_size": 32, "gamma": 0.5, "penalty_interval": 1}
 PUBLISHED = {"RpGAN+R1+R2": "1000 modes", "GAN+R1+R2": "693 modes", "GAN": ""}
 
 
@@ -56,7 +56,7 @@ def train(folder: Path, data: str, seed: int, steps: int, options: dict) -> None
         metrics_every=steps // 4,
         keep=1,
     )
-    Trainer(recipe, recipe.Config(steps=steps, **options), settings).train()
+    Trainer(recipe, recipe.Config(steps=steps, **(COMMON | options)), settings).train()
 
 
 def report(curves: dict[tuple[str, str], list[dict[int, float]]], steps: int) -> None:

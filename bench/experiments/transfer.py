@@ -25,6 +25,7 @@ RESULTS = Path(__file__).with_name("results") / "transfer.md"
 PAGE = ROOT / "docs" / "experiments.md"
 FIRST, OTHER = "emoji:google", "emoji:twitter:base"
 SAMPLES = 1000
+COMMON = {"batch_size": 32, "gamma": 0.5, "penalty_interval": 1}
 HEAD = """<!-- python bench/experiments/transfer.py -->
 DCGAN (width {width}, batch 32, `--ema-halflife {halflife:.0f}`) on {other}, {steps} steps, fd_efflite0 of {samples}
 samples: begun anew, and with `--init-from` a run of {before} steps on {first} (one such run, seed 0; before any step its
@@ -62,7 +63,7 @@ def train(
         keep=1,
         init_from=source,
     )
-    Trainer(recipe, recipe.Config(steps=steps, **config), settings).train()
+    Trainer(recipe, recipe.Config(steps=steps, **COMMON, **config), settings).train()
 
 
 def start(folder: Path) -> float:

@@ -1,5 +1,6 @@
 """DCGAN's networks with a loss that converges: relativistic pairing with R1 and R2 (Jolicoeur-Martineau, 2018; Huang et
-al., 2024, eq. 4): L_D = softplus(-(D(x) - D(G(z)))) + gamma/2 |grad D(x)|^2 + gamma/2 |grad D(G(z))|^2.
+al., 2024, eq. 4): L_D = softplus(-(D(x) - D(G(z)))) + gamma/2 |grad D(x)|^2 + gamma/2 |grad D(G(z))|^2. The penalties, which cost
+as much as the rest, are taken every `penalty_interval` steps, times that number (Karras et al., 2020, section 3.1).
 
 Real and fake images go through the discriminator in one pass; its logits serve the loss and both penalties.
 """
@@ -17,23 +18,27 @@ from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.augmented import Augmented
 from fastgan.training.augment import Augment, Policy
 from fastgan.training.options import Batch, Count, Decay, Names, NonNegative
-from fastgan.training.recipe import Preset
+from fastgan.training.recipe import Preset, Update
 
 
 @dataclass
 class DCGANConfig(RecipeConfig):
     """DCGAN for any power-of-two size from 32 to 256, and rectangles. The defaults suit small images on two CPU cores."""
 
-    steps: Count = 2_500
+    before: ClassVar = {"penalty_interval": 1}
+
+    steps: Count = 5_000
     """Length of the run, in generator updates."""
-    batch_size: Batch = 32
+    batch_size: Batch = 16
     """Images per update and process."""
     ema_halflife: NonNegative = 5_000.0
     """Half-life of the generator's moving average, which samples are drawn from, in images. 0: no average."""
     loss: Annotated[str, Names(LOSSES, ("rpgan", "ragan", "non-saturating", "least-squares", "hinge"))] = "rpgan"
     """Adversarial loss: rpgan, ragan, non-saturating, least-squares, hinge, or one that you registered."""
     gamma: NonNegative = 0.5
-    """Weight of the penalties R1 (on real images) and R2 (on generated ones). 0: none, half the cost."""
+    """Weight of the penalties R1 (on real images) and R2 (on generated ones). 0: none."""
+    penalty_interval: Count = 4
+    """Steps from one update of the discriminator with the penalties, which count this many times there, to the next."""
     augment: Policy = "none"
     """Augmentation of what the discriminator sees, for small data sets; ada adapts its strength to overfitting."""
     conditional: bool = False
@@ -94,20 +99,32 @@ class DCGAN(Augmented):
     def whole_batch(self) -> str:
         return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
 
+    def updates(self, step: int) -> list[Update]:
+        discriminator, generator = super().updates(step)
+        # The last step of every interval, so that the rows of a log that are read, the 20th or 100th, hold the penalties.
+        plain = self.config.gamma and (step + 1) % self.config.penalty_interval
+        return [discriminator._replace(loss=self.plain_step) if plain else discriminator, generator]
+
     def d_step(self, batch) -> dict[str, torch.Tensor]:
+        return self._judge(batch, self.config.gamma * self.config.penalty_interval)
+
+    def plain_step(self, batch) -> dict[str, torch.Tensor]:
+        return self._judge(batch, 0.0)
+
+    def _judge(self, batch, gamma: float) -> dict[str, torch.Tensor]:
         labels = batch.labels if self.config.conditional else None
         fake = self.generator(batch.randn(*self.latent_shape), labels)
         images = torch.cat([batch.real, fake])
-        if self.config.gamma:
+        if gamma:
             images.requires_grad_(True)
         logits = self.discriminator(self.augment(images, batch), None if labels is None else labels.repeat(2))
         real_logits, fake_logits = logits.chunk(2)
         self.augment.observe(real_logits, batch)
         loss = self.loss.d_loss(*self._compared(batch, real_logits, fake_logits)).mean()
         logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean(), **self.augment.logs()}
-        if self.config.gamma:
+        if gamma:
             # R1 and R2 are one formula on two halves of the batch, and no logit depends on another image: one call.
-            r1, r2 = penalty.r1(logits, images, gamma=self.config.gamma).chunk(2)
+            r1, r2 = penalty.r1(logits, images, gamma=gamma).chunk(2)
             logs |= {"loss": loss + r1.mean() + r2.mean(), "r1": r1.mean(), "r2": r2.mean()}
         return logs
 

@@ -73,8 +73,11 @@ RECIPES = Registry("recipe", "fastgan.recipes")  # `fastgan.recipes` has its row
 class RecipeConfig:
     """Options that every recipe has; a recipe's Config adds its own and changes the defaults.
 
-    Each field has a default and a docstring, which becomes the command line's help.
+    Each field has a default and a docstring, which becomes the command line's help. `before`: options that came later, as runs
+    were trained that have none of them in their config.json; such a run resumes as it began.
     """
+
+    before: ClassVar[Mapping[str, Any]] = {}
 
     steps: Count = 10_000
     """Length of the run, in generator updates."""

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from saved_runs import SMALL, write_run
+from saved_runs import IMAGES, SMALL, write_run
 
 from fastgan import recipes
 from fastgan.cli import main
@@ -40,6 +40,15 @@ def test_any_checkpoint_of_a_run(name, tmp_path):
         saved = load_checkpoint(folder / "checkpoints" / path).under(f"ema/{averaged}/")
         for key, value in networks[averaged].state_dict().items():
             assert torch.equal(value, saved[key])
+
+
+def test_a_run_from_before_an_option_is_as_it_was(tmp_path):
+    """dcgan took its penalties in every step until `penalty_interval` came, whose default is 4."""
+    small = dict(width=2, max_width=4, latent=4)
+    folder = write_run(tmp_path / "run", "dcgan", options=(small, IMAGES | {"resolution": 32}))
+    changed(folder, "config.penalty_interval", ...)
+    assert recipes.get("dcgan").Config().penalty_interval == 4
+    assert recipes.load_run(folder)[0].config.penalty_interval == 1
 
 
 def test_an_older_checkpoint_on_the_command_line(tmp_path, capsys):

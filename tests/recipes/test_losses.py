@@ -40,6 +40,18 @@ def test_relativistic_pairing_with_r1_and_r2(name, conditional, made):
     close(recipe.g_step(batch())["loss"], g_loss)
 
 
+def test_penalties_of_dcgan_are_lazy(made):
+    recipe, batch = made("dcgan", width=4, max_width=8, gamma=3.0, penalty_interval=4)
+    with_penalties, plain = (penalised(recipe, batch, gamma)[0] for gamma in (12.0, 0.0))
+    assert with_penalties > plain + 1e-3
+    close(recipe.d_step(batch())["loss"], with_penalties)
+    close(recipe.plain_step(batch())["loss"], plain)
+    steps = [[update.loss.__name__ for update in recipe.updates(step)] for step in range(8)]
+    assert steps == ([["plain_step", "g_step"]] * 3 + [["d_step", "g_step"]]) * 2
+    recipe, _ = made("dcgan", width=4, max_width=8, gamma=0.0, penalty_interval=4)
+    assert [update.loss.__name__ for update in recipe.updates(0)] == ["d_step", "g_step"]
+
+
 def test_dcgan_without_a_penalty(made):
     recipe, batch = made("dcgan", width=4, max_width=8, gamma=0.0, loss="least-squares")
     draws = batch()
