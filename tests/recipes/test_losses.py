@@ -30,7 +30,7 @@ def penalised(recipe, batch, gamma, *labels):
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("name", ["dcgan", "r3gan"])
 def test_relativistic_pairing_with_r1_and_r2(name, conditional, made):
-    gamma = {"gamma": 3.0} if name == "dcgan" else {"gamma": (3.0, 1.0)}
+    gamma = {"gamma": 3.0, "penalty_interval": 1} if name == "dcgan" else {"gamma": (3.0, 1.0)}
     recipe, batch = made(name, width=4, max_width=8, conditional=conditional, **gamma)
     for name_, p in recipe.generator.named_parameters():
         if name_.endswith("LinearLayer3.Layer.weight"):
