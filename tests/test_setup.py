@@ -59,10 +59,12 @@ def test_the_sdist_has_all_that_is_built_and_tested(tmp_path):
 def test_the_files_that_take_longest_are_compiled_first(monkeypatch):
     monkeypatch.setattr(setuptools, "setup", lambda **_: None)
     monkeypatch.setenv("FASTGAN_CUDA", "0")
+    monkeypatch.setenv("CXX", sys.executable)  # no GCC: no headers are compiled beforehand
     given = []
 
     class Base:
-        compiler = SimpleNamespace(compile=lambda files, **_: given.extend(files))
+        compiler = SimpleNamespace(compiler_so=["c++"], compile=lambda files, **_: given.extend(files))
+        build_temp = ""
         with_options = classmethod(lambda cls, **_: cls)
 
         def build_extension(self, extension):  # as setuptools does

@@ -27,7 +27,7 @@ class DCGANConfig(RecipeConfig):
 
     before: ClassVar = {"penalty_interval": 1}
 
-    steps: Count = 5_000
+    steps: Count = 4_000
     """Length of the run, in generator updates."""
     batch_size: Batch = 16
     """Images per update and process."""

@@ -246,10 +246,11 @@ def test_attributes_make_graphs_of_their_own(pictures, tmp_path, monkeypatch):
             values = super().g_step(batch)
             return values | {"loss": 3 * values["loss"]} if self.odd else values
 
+    sizes = TINY | {"penalty_interval": 1}
     on_the_cpu(monkeypatch, warm_up=10**6)
-    eager = train(Alternating, TINY, pictures, tmp_path / "eager", 9, graphs=True)
+    eager = train(Alternating, sizes, pictures, tmp_path / "eager", 9, graphs=True)
     on_the_cpu(monkeypatch)
-    graphed = train(Alternating, TINY, pictures, tmp_path / "graphs", 9, graphs=True)
+    graphed = train(Alternating, sizes, pictures, tmp_path / "graphs", 9, graphs=True)
     assert Stub.captured == 4
     same(weights(graphed), weights(eager))
 

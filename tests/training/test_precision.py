@@ -10,7 +10,7 @@ from fastgan.training import RunConfig, Trainer, TrainingError
 from fastgan.training.log import read_metrics
 
 DCGAN = recipes.get("dcgan")
-SIZES = {"batch_size": 4, "width": 4, "max_width": 8, "latent": 4}
+SIZES = {"batch_size": 4, "width": 4, "max_width": 8, "latent": 4, "penalty_interval": 1}
 
 
 class Loud(DCGAN):
