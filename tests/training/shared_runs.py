@@ -25,9 +25,9 @@ SMALL = {"steps": 3, "latent": 6}
 # points and batch normalisation in G; a minibatch standard deviation and statistics of the whole batch in the loss; spectral
 # norms, whose vectors move with each pass.
 RUNS = {
-    "dcgan": ({"width": 4, "max_width": 8, "steps": 11}, {}),
-    "dcgan-ada": ({"width": 4, "max_width": 8, "augment": "ada"}, {}),
-    "dcgan-accumulated": ({"width": 4, "max_width": 8, "steps": 11}, {"grad_accum": 2}),
+    "dcgan": ({"width": 4, "max_width": 8, "steps": 11, "penalty_interval": 1}, {}),
+    "dcgan-ada": ({"width": 4, "max_width": 8, "augment": "ada", "penalty_interval": 1}, {}),
+    "dcgan-accumulated": ({"width": 4, "max_width": 8, "steps": 11, "penalty_interval": 1}, {"grad_accum": 2}),
     "wgan-gp": ({"width": 4, "critic_steps": 2}, {}),
     "gan": ({"units": (8, 6), "stddev_group": 2}, {}),
     "sngan": ({"width": 4, "d_steps": 1}, {}),
