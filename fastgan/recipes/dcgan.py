@@ -101,11 +101,19 @@ class DCGAN(Augmented):
 
     def updates(self, step: int) -> list[Update]:
         discriminator, generator = super().updates(step)
+        interval = self.config.penalty_interval
+        if (
+            not self.config.gamma or interval == 1 or type(self).d_step is not DCGAN.d_step
+        ):  # a subclass's is of every step
+            return [discriminator, generator]
         # The last step of every interval, so that the rows of a log that are read, the 20th or 100th, hold the penalties.
-        plain = self.config.gamma and (step + 1) % self.config.penalty_interval
-        return [discriminator._replace(loss=self.plain_step) if plain else discriminator, generator]
+        loss = self.plain_step if (step + 1) % interval else self.penalised_step
+        return [discriminator._replace(loss=loss), generator]
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
+        return self._judge(batch, self.config.gamma)
+
+    def penalised_step(self, batch) -> dict[str, torch.Tensor]:
         return self._judge(batch, self.config.gamma * self.config.penalty_interval)
 
     def plain_step(self, batch) -> dict[str, torch.Tensor]:
