@@ -72,16 +72,13 @@ def cxx_flags():
 def precompile(extension, usual, folder):
     """torch's headers once for all files: they cost each 2.4 s otherwise."""
     compiler = os.environ.get("CXX", "c++").split()
-    if (
-        "Free Software Foundation"
-        not in subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
-    ):
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
+    if "Free Software Foundation" not in version:
         return  # clang asks for the file by another option
     from torch.utils.cpp_extension import include_paths
 
-    os.environ.setdefault(
-        "CCACHE_SLOPPINESS", "pch_defines,time_macros"
-    )  # without it ccache keeps nothing that uses such a file
+    # Without it ccache keeps nothing that uses such a file.
+    os.environ.setdefault("CCACHE_SLOPPINESS", "pch_defines,time_macros")
     folder = (ROOT / folder / "precompiled").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     header = folder / "precompiled.h"

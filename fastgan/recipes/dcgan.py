@@ -102,9 +102,8 @@ class DCGAN(Augmented):
     def updates(self, step: int) -> list[Update]:
         discriminator, generator = super().updates(step)
         interval = self.config.penalty_interval
-        if (
-            not self.config.gamma or interval == 1 or type(self).d_step is not DCGAN.d_step
-        ):  # a subclass's is of every step
+        overridden = type(self).d_step is not DCGAN.d_step  # a subclass's is of every step
+        if overridden or interval == 1 or not self.config.gamma:
             return [discriminator, generator]
         # The last step of every interval, so that the rows of a log that are read, the 20th or 100th, hold the penalties.
         loss = self.plain_step if (step + 1) % interval else self.penalised_step
