@@ -6,6 +6,7 @@ python bench/report.py --add bench.json [...]         results of `pytest bench/ 
 python bench/report.py bench.json --out mine.md       a page of results that are not kept: those of your own machine
 
 bench/results/CASE.json holds one bench: machine, versions, date, command, and the median seconds of every implementation.
+CASE.MACHINE.json, a copy named by hand, stays when CASE.json is measured anew on another machine.
 """
 
 import argparse
@@ -138,11 +139,14 @@ def headlines(benches: list[dict]) -> str:
 
 
 def serving(benches: list[dict]) -> str:
-    """Milliseconds of every way to run a generator, the quickest of a row in bold."""
+    """Milliseconds of every way to run a generator, the quickest of a row in bold; a table for each machine."""
     found = [bench for bench in benches if bench["bench"] == "serving"]
     if not found:
         return "`pytest bench/bench_serving.py` measures it on your machine; bench/results holds no figures yet."
-    (bench,) = found
+    return "\n\n".join(map(serving_table, found))
+
+
+def serving_table(bench: dict) -> str:
     names = dict.fromkeys(["fastgan", *(name for row in bench["rows"] for name in row["median"])])
     title = {"reference": "eager"}
     lines = [f"Milliseconds. {provenance(bench)}", ""]

@@ -54,6 +54,17 @@ def test_serving_shows_every_peer_the_floor_and_first_images():
     ]
 
 
+def test_serving_has_a_table_for_each_machine():
+    rows = [dict(case="a", allocator="default", floor=None, median={"reference": 0.04, "fastgan": 0.02})]
+    bench = {"bench": "serving", "date": "2026-11-28", **MACHINE, "rows": rows}
+    text = report.serving([bench, bench | {"machine": "CPU Y"}])
+    assert [line.split(",")[0] for line in text.splitlines() if line.startswith("Milli")] == [
+        "Milliseconds. CPU X",
+        "Milliseconds. CPU Y",
+    ]
+    assert text.count("| a | default | **20** | 40 | 2 |  |") == 2
+
+
 def test_a_page_without_the_marks_is_refused():
     with pytest.raises(SystemExit, match="no place for ratios"):
         report.between("text", "ratios", "| a |")
