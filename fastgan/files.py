@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 # suffix -> Pillow's name and its options
 PICTURES = {
@@ -37,6 +40,22 @@ def complete(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that any reader takes (RFC 8259), which has no NaN and no infinity: a number that is one, as a figure may be, is null.
+
+    What must come back as it was is written by json.dumps with allow_nan=False instead.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def named(path: Path, suffixes: Iterable[str]) -> Path:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import sys
 import warnings
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class Options:
 def evaluate(argv: list[str]) -> int:
     """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME] [--out FILE]"""
     need_extra()
-    from fastgan.files import complete, writable
+    from fastgan.files import complete, to_json, writable
     from fastgan.metrics import suite
     from fastgan.models import embedded
     from fastgan.recipes import find_run
@@ -102,7 +101,7 @@ def evaluate(argv: list[str]) -> int:
         with complete(out) as temporary:
             found = {"samples": options.samples, "step": step} | ({"notes": notes} if notes else {})
             found |= ({"features": recipe.features} if recipe.features else {}) | columns
-            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(to_json(found, 1) + "\n", encoding="utf-8")
     except OSError as error:
         print(
             f"fastgan eval: {out} could not be written ({error.strerror}); --out FILE chooses another", file=sys.stderr

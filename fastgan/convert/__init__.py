@@ -10,6 +10,7 @@ network and its constructor arguments in the header, and the same as a .json bes
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -204,7 +205,9 @@ def _plain(value: Any, left: list[int]) -> Any:
         return {str(name): _plain(v, left) for name, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v, left) for v in value]
-    if value is None or isinstance(value, str | float | bool) or (isinstance(value, int) and value.bit_length() <= 64):
+    if value is None or isinstance(value, str | bool) or (isinstance(value, int) and value.bit_length() <= 64):
+        return value
+    if isinstance(value, float) and math.isfinite(value):  # JSON has no others
         return value
     name = getattr(value, "name", None)  # a torch type, such as torch.float16
     if isinstance(name, str) and name.startswith("torch."):

@@ -238,10 +238,10 @@ class StreamReader:
     def _plain(self, state: Any) -> Any:
         """A copy of `state`, as a checkpoint will give it back."""
         try:
-            return json.loads(json.dumps(state))
+            return json.loads(json.dumps(state, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"{self._name}.state_dict(): {error}; expected numbers, strings, lists and dicts"
+                f"{self._name}.state_dict(): {error}; expected finite numbers, strings, lists and dicts"
             ) from error
 
 

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class Facts:
     version: Literal[1] = 1
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, where: str | Path) -> Facts:
@@ -211,6 +212,8 @@ def _drawn(recipe, networks, truncation, class_label, noise) -> Plan:
         raise ValueError(
             f"truncation={truncation}: {recipe.name} has none, its generator has no mean latent to move towards"
         )
+    if truncation is not None and not math.isfinite(truncation):
+        raise ValueError(f"truncation is {truncation}, expected a finite number")
     if noise is not None and (noise not in ("const", "none", "input") or not pixels):
         there = "expected 'const', 'none' or 'input'" if pixels else f"and {recipe.name} has no noise"
         raise ValueError(f"noise is {clip(noise)}, {there}")

@@ -55,7 +55,7 @@ def pack(run: str | Path, out: Path, recipe: type[Recipe] | str | None = None) -
         "data": made.data | {"name": PurePath(str(made.data.get("name"))).name},
         "step": checkpoint.step,
     }
-    text = json.dumps(about)
+    text = json.dumps(about, allow_nan=False)
     with complete(out) as temporary:
         save_file(tensors, temporary, metadata={"fastgan": text, "sha256": checksum(text, tensors)})
     return about

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from fastgan.files import to_json
 from fastgan.media import Image, Signal, Text
 
 
@@ -23,7 +24,7 @@ def card(
     }
     title = name.rpartition("/")[2]
     where = name if "/" in name else "USER/NAME"
-    columns = {label: values for label, values in measured.items() if isinstance(values, dict) and label != "features"}
+    columns = {label: _finite(v) for label, v in measured.items() if isinstance(v, dict) and label != "features"}
     if columns:
         head["model-index"] = [_index(title, _task(made), about["data"]["name"], columns)]
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
@@ -39,8 +40,13 @@ def card(
     if columns:
         parts.append(_table(columns, measured))
     chosen = about.get("config", about.get("arguments"))
-    parts.append(f"## Options\n\n```json\n{json.dumps(chosen, indent=1)}\n```")
+    parts.append(f"## Options\n\n```json\n{to_json(chosen, 1)}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _finite(values: dict[str, float | None]) -> dict[str, float]:
+    """Without figures that are no numbers, of which the hub's model-index has none."""
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
 def _task(made: Any) -> str:

@@ -97,7 +97,7 @@ def write(
             "model": about,
             "files": {name: _facts(folder / name) for name in names},
         }
-        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        (folder / CONFIG).write_text(json.dumps(config, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         text = card(name or out.resolve().name, made, about, license, names, figures(source, about.get("step")))
         (folder / CARD).write_text(text, encoding="utf-8")
         check(folder)

@@ -150,7 +150,7 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], 
     try:
         temporary.mkdir()
         manifest = {TENSORS: _write_file(temporary / TENSORS, save(tensors))}
-        manifest[STATE] = _write_file(temporary / STATE, json.dumps(state, indent=1).encode())
+        manifest[STATE] = _write_file(temporary / STATE, json.dumps(state, indent=1, allow_nan=False).encode())
         _write_file(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync_folder(temporary)
         # A damaged checkpoint of the same step may be in the way; it moves aside, under a name that is never read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import time
 import warnings
@@ -81,7 +82,7 @@ def memory_mib(device: torch.device) -> float | None:
 
 
 def read_metrics(path: Path, say: Callable[[str], None] | None = None) -> list[dict]:
-    """The rows of a metrics.jsonl: objects of numbers, with a step.
+    """The rows of a metrics.jsonl: objects of numbers, with a step. null is NaN: JSON has neither that nor infinity.
 
     say: called with a sentence for each of the first lines that are none, and for how many more there are; by default it goes to
     stderr. A kill or a full disk may leave half a line, on which a resumed run then goes on.
@@ -104,8 +105,7 @@ def read_metrics(path: Path, say: Callable[[str], None] | None = None) -> list[d
 def _row(value: Any) -> dict:
     if not isinstance(value, dict) or type(value.get("step")) is not int or not 0 <= value["step"] <= EXACT:
         raise ValueError("expected an object with a step")
-    if None in value.values():
-        value = {name: number for name, number in value.items() if number is not None}
+    value = {name: math.nan if number is None else number for name, number in value.items()}
     for number in value.values():
         if type(number) is not float and (type(number) is not int or abs(number) > EXACT):
             raise ValueError("expected numbers")

@@ -157,10 +157,10 @@ def facts_of(recipe: type[Recipe], dataset: Any, name: str) -> dict[str, Any]:
         raise ValueError(f"{where} gave {fields.clip(facts)}, expected a dict of facts by name")
     facts = {"name": name, **facts}
     try:
-        json.dumps(facts)
+        json.dumps(facts, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{where}: {error}; expected numbers, strings, lists and dicts, as config.json keeps it"
+            f"{where}: {error}; expected finite numbers, strings, lists and dicts, as config.json keeps it"
         ) from error
     fields.record(recipe.Facts or recipe.medium.Facts, facts, where)
     return facts
@@ -349,7 +349,7 @@ def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
     }
     saved["sha256"] = _digest(saved)
     with complete(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(saved, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(saved, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _digest(saved: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ import contextlib
 import errno
 import importlib
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastgan.fields import shorten
-from fastgan.files import complete
+from fastgan.files import complete, to_json
 from fastgan.media import Medium
 from fastgan.registry import Registry
 from fastgan.training.log import read_metrics
@@ -58,7 +57,8 @@ class Sink(Protocol):
 
 
 class JSONLines(Sink):
-    """The run's own record: an object per `write` in metrics.jsonl. A resumed run cuts off the lines of later steps."""
+    """The run's own record: an object per `write` in metrics.jsonl, where null is a number that is NaN or infinite. A resumed run
+    cuts off the lines of later steps."""
 
     def __init__(self, folder: Path, step: int, config: dict[str, Any]):
         path = folder / "metrics.jsonl"
@@ -67,11 +67,11 @@ class JSONLines(Sink):
         if path.exists():
             kept = [row for row in read_metrics(path) if row["step"] <= step]
             with complete(path) as temporary:
-                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+                temporary.write_text("".join(to_json(row) + "\n" for row in kept), encoding="utf-8")
         self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - open for the whole run
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(to_json({"step": step, **values}) + "\n")
 
     def close(self) -> None:
         self._file.close()

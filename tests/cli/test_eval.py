@@ -44,6 +44,14 @@ def test_kid_alone(run, capsys, monkeypatch):
     assert saved["samples"] == 20 and list(saved["dcgan"]) == ["kid_efflite0"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_that_is_no_number_is_null(run, monkeypatch, value):
+    monkeypatch.setattr("fastgan.metrics.kid.kernel_distance", lambda *a: (value, 0.0))
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "kid,is"]) == 0
+    saved = json.loads((run / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert saved["dcgan"]["kid_efflite0"] is None
+
+
 def test_what_cannot_be_measured_is_said(run, capsys):
     """8 samples: all but the Inception score, which takes 10."""
     capsys.readouterr()

@@ -69,6 +69,14 @@ def _header(path) -> dict[str, str]:
         return file.metadata()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_argument_that_json_has_no_word_for_is_refused(tmp_path, value):
+    torch.save(r3gan.Generator.from_reference(**R3GAN).state_dict(), tmp_path / "r.pt")
+    with pytest.raises(convert.UnknownNetwork, match=f"constructor argument {value} is not plain data"):
+        convert.convert(tmp_path / "r.pt", tmp_path / "r.safetensors", arguments={"extra": value})
+    assert [path.name for path in tmp_path.iterdir()] == ["r.pt"]
+
+
 def test_a_converted_file_keeps_its_arguments(tmp_path):
     torch.save(stylegan2.Generator.from_reference(**SIZES).state_dict(), tmp_path / "s.pt")
     out = convert.convert(tmp_path / "s.pt", tmp_path / "s.safetensors", arguments={"conv_clamp": 7.0})

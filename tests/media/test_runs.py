@@ -130,8 +130,9 @@ class NoSample(Plain):
         (
             describing(OWN | {"mean": torch.zeros(2)}),
             Items,
-            "Tensor is not JSON serializable; expected numbers, strings",
+            "Tensor is not JSON serializable; expected finite numbers, strings",
         ),
+        (describing(OWN | {"mean": float("nan")}), Items, "not JSON compliant.*; expected finite numbers, strings"),
         (describing(OWN | {"name": 5}), Items, r"Described: describe\(\): name is 5, expected text"),
         (describing({"channels": 2, "length": 16}), Items, "sampling rate is None"),
         (Broken, Items, "no network fits"),

@@ -136,6 +136,17 @@ def test_figures_are_those_of_the_step(runs, tmp_path):
     assert "fd_efflite0" not in (sharing.write(folder, tmp_path / "b", license="mit") / CARD).read_text()
 
 
+def test_figures_that_are_no_numbers_are_left_out(runs, tmp_path):
+    """NaN is of older versions' files."""
+    folder = shutil.copytree(runs / "gan", tmp_path / "gan")
+    figures = {"fd_efflite0": None, "kid_efflite0": float("nan"), "precision_efflite0": 0.5}
+    (folder / "metrics.json").write_text(json.dumps({"samples": 50, "step": 2, "gan": figures}))
+    head, _, text = (sharing.write(folder, tmp_path / "a", license="mit") / CARD).read_text()[4:].partition("\n---\n")
+    found = yaml.safe_load(head)["model-index"][0]["results"][0]["metrics"]
+    assert [figure["type"] for figure in found] == ["precision_efflite0"]
+    assert "| precision_efflite0 | 0.5000 | higher |" in text and "fd_" not in text and "kid_" not in text
+
+
 def test_paths_stay_at_home(runs, tmp_path):
     folder = write_run(
         tmp_path / "run", "gan", options=(SMALL["gan"][0], SMALL["gan"][1] | {"name": "/home/me/photos"})

@@ -9,6 +9,7 @@ from fastgan.recipes.gan import GAN
 from fastgan.training import RunConfig, Trainer, TrainingError
 from fastgan.training.log import read_metrics
 from fastgan.training.report import write_report
+from fastgan.training.sinks import JSONLines
 
 GOOD = [{"step": 1, "generator/loss": 0.5}, {"step": 2, "generator/loss": float("inf"), "count": 3}, {"step": 3}]
 BAD = {
@@ -50,10 +51,24 @@ def test_what_is_whole_is_kept(tmp_path, bad, place):
     assert len(said) == 1 and said[0].startswith(f"{path}:{place + 1} is left out: ")
 
 
-def test_a_value_that_is_absent(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+def test_a_value_that_is_no_number(tmp_path):
+    """NaN is of older versions' files."""
+    path, nan = tmp_path / "metrics.jsonl", float("nan")
     path.write_text('{"step": 1, "kid": null, "fd": NaN}\r\n\n')
-    assert same(read_metrics(path, pytest.fail), [{"step": 1, "fd": float("nan")}])
+    assert same(read_metrics(path, pytest.fail), [{"step": 1, "kid": nan, "fd": nan}])
+
+
+def test_the_record_is_json_for_any_reader(tmp_path):
+    path, nan = tmp_path / "metrics.jsonl", float("nan")
+    path.write_text(json.dumps(GOOD[1]) + "\n")
+    sink = JSONLines(tmp_path, 2, {})
+    sink.write(4, {"fd/gan": nan, "kid/gan": -float("inf"), "is/gan": 2.0})
+    sink.close()
+    assert [json.loads(line, parse_constant=pytest.fail) for line in path.open()] == [
+        {"step": 2, "generator/loss": None, "count": 3},
+        {"step": 4, "fd/gan": None, "kid/gan": None, "is/gan": 2.0},
+    ]
+    assert same(read_metrics(path)[1:], [{"step": 4, "fd/gan": nan, "kid/gan": nan, "is/gan": 2.0}])
 
 
 def test_many_are_counted(tmp_path, capsys):

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import re
+import sys
 
 import pytest
 import torch
@@ -245,6 +246,8 @@ def test_the_table_has_columns_and_families(run):
 def test_values_that_are_no_numbers(run):
     page = run([{"step": 10, "generator/loss": math.nan, "seconds": math.nan}, {"step": 10, "fd/gan": math.inf}])
     assert [chart["series"][0]["lost"] for chart in page.data] == [1, 1]
+    huge = run([{"step": 10, "generator/loss": sys.float_info.max, "seconds": 1.0}, {"step": 10, "fd/gan": None}])
+    assert [chart["series"][0]["lost"] for chart in huge.data] == [1, 1]
     assert "inf" in page.source
 
 
