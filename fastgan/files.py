@@ -77,6 +77,14 @@ def named(path: Path, suffixes: Iterable[str]) -> Path:
     return path.with_name(path.name + first)
 
 
+def check_beside(out: Path, *others: Path) -> None:
+    """FileExistsError for one of the files that are written beside `out` where it is there and `out` is not: it is of something
+    else, and nobody has named it."""
+    for path in others if not os.path.lexists(out) else ():
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} is there, and would be replaced with {out}: choose another name")
+
+
 def nearest(folder: Path) -> Path:
     """`folder`, or the innermost of those around it that exists."""
     return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())

@@ -263,7 +263,8 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     dataset = in_memory(load(source, labels=False, **facts), "translations are named after files")
     count = len(dataset.images)
     names = target_names(dataset.files or [f"{i:06d}.png" for i in range(count)])
-    if there := [name for name in names if (out / name).exists()]:
+    arrays = [str(PurePosixPath(name).with_suffix(".npy")) for name in names]  # of what no picture holds
+    if there := [name for name in [*names, *arrays] if (out / name).exists()]:
         raise FileExistsError(
             f"{out} already holds {there[0]}, one of {len(there)} files to write: choose another --out"
         )

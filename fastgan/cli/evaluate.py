@@ -50,13 +50,16 @@ def evaluate(argv: list[str]) -> int:
     """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME] [--out FILE]"""
     need_extra()
     from fastgan.files import complete, to_json, writable
+    from fastgan.media import Image
     from fastgan.metrics import suite
     from fastgan.models import embedded
     from fastgan.recipes import find_run
     from fastgan.training.checkpoint import CheckpointError
     from fastgan.training.distributed import find_device
 
-    options = _protocol(parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0]))
+    options = parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
+    of_features = "--extractor" if options.extractor else "--weights" if options.weights else ""
+    options = _protocol(options)
     asked = None if options.metrics is None else options.metrics.split(",")
     if options.out is not None and (options.out.is_dir() or not writable(options.out.parent)):
         raise UsageError(f"--out {options.out} cannot be written")
@@ -71,6 +74,8 @@ def evaluate(argv: list[str]) -> int:
     if options.data is not None:
         trust_data(options.data, argv)
         run["data"] = options.data if options.data[1:] else options.data[0]
+    if of_features and not issubclass(recipe.medium, Image) and type(recipe).evaluate.__module__.startswith("fastgan."):
+        raise UsageError(f"{of_features} is of images, and {recipe.name} makes {recipe.medium.unit}: leave it out")
     if options.paper or options.reference is not None:
         _need_drawn_images(recipe, "--paper" if options.paper else "--reference")
         run["reference"] = options.reference

@@ -98,8 +98,8 @@ def sample(argv: list[str]) -> int:
     import torch
 
     from fastgan import sampling
-    from fastgan.files import PICTURES, check_writable, writable
-    from fastgan.media import Image, Text, save_grid
+    from fastgan.files import PICTURES, check_beside, check_writable, named, writable
+    from fastgan.media import Image, Signal, Text, save_grid
     from fastgan.training.log import save_samples
     from fastgan.training.recipe import draw
     from fastgan.upscaling import upscale_folder
@@ -123,8 +123,12 @@ def sample(argv: list[str]) -> int:
             raise UsageError(f"--{name.replace('_', '-')} says more about --{other}, which is not there")
     for name in sorted(given & {"seeds", "class_label", "truncation"}) if "latents" in given else ():
         raise UsageError(f"--{name.replace('_', '-')} chooses latents, and --latents has them: leave one out")
-    if {"input", "seeds"} <= given:
-        raise UsageError("--input is translated instead of --seeds: choose one")
+    for name in sorted(given & {"input", "mel"}) if "seeds" in given else ():
+        raise UsageError(f"--{name} is {'translated' if name == 'input' else 'spoken'} instead of --seeds: choose one")
+    if "overlap" in given and not options.tile:
+        raise UsageError("--overlap is of tiles, and --tile 0 has none: leave one out")
+    if options.engine not in (None, "torch") and options.device not in ("auto", "cpu"):
+        raise UsageError(f"--device is {options.device}, and --engine {options.engine} runs on the CPU: leave one out")
     if (many := given & {"separate", "input"}) and options.out is not None and options.out.suffix.lower() in PICTURES:
         raise UsageError(f"--out {options.out}: --{many.pop()} writes a folder")
     seeds, columns = seed_list(options.seeds), seed_list(options.mix, "--mix") if options.mix is not None else []
@@ -173,13 +177,16 @@ def sample(argv: list[str]) -> int:
                 f"{out}: {sampling.save_separately(images, seeds, out, recipe.medium, recipe.data)} {recipe.medium.unit}"
             )
         else:
+            path = options.out or folder / f"{name}seeds-{options.seeds}"
+            if issubclass(recipe.medium, Signal):
+                path = named(path, (".png", ".wav"))
+                check_beside(path, *Signal.files(path))
             if issubclass(recipe.medium, Text):
                 samples = draw(recipe, networks, seeds)
                 print("\n".join(samples))
             else:
                 parts = sampling.pictures(recipe, networks, seeds, label, truncation)
                 samples = sampling.grid(parts, len(seeds)) if issubclass(recipe.medium, Image) else torch.cat([*parts])
-            path = options.out or folder / f"{name}seeds-{options.seeds}"
             facts = recipe.data | {"sample_columns": recipe.sample_columns}
             print(save_samples(samples, path, recipe.medium, facts))
     return 0

@@ -46,6 +46,9 @@ def push(argv: list[str]) -> int:
     options = parse(Push, argv, "fastgan push", push.__doc__.partition(":")[0])
     remote, shared = sharing.is_repository(options.to), (options.run / PACKED).is_file()
     if not remote:
+        if options.yes or options.private:
+            word = "--yes" if options.yes else "--private"
+            raise UsageError(f"{word} is of an upload, and {options.to} is a folder: name user/name, or leave it out")
         if shared:
             raise UsageError(f"{options.run} is a shared folder already: copy it, or name user/name")
         out = sharing.write(options.run, options.to, license=options.license, recipe=options.recipe)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from fastgan.convert.infer import UnknownNetwork
 from fastgan.convert.network import Network, checksum
 from fastgan.convert.unpickler import Record
 from fastgan.files import complete
-from fastgan.untrusted import BadFile, clip, open_regular, parse_json, read_tensors, shorten, torch_file
+from fastgan.untrusted import BadFile, clip, open_regular, parse_json, read_json, read_tensors, shorten, torch_file
 from fastgan.untrusted.pickles import UnsafePickle
 
 __all__ = ["Converted", "UnknownNetwork", "UnsafePickle", "convert", "load", "read"]
@@ -229,23 +230,28 @@ def convert(
     The network is built and loaded before anything is written, so a file that exists is one that works; its header holds a
     checksum of everything, which `load` verifies. A generator in the rosinality layout without a mean latent gets that of
     10,000 draws (seed 0), as its own code does when sampling. `say` is told what is not as in training.
+
+    Raises FileExistsError where the .json beside `out` is not of an earlier conversion.
     """
     from safetensors.torch import save_file
 
     out = Path(out)
     if out.suffix != ".safetensors":
         raise ValueError(f"{out}: expected a name that ends with .safetensors")
+    beside = out.with_suffix(".json")
+    if os.path.lexists(beside) and not _written(beside):
+        raise FileExistsError(f"{beside} is there, and would be replaced with {out}: choose another name")
     found = read(source, network, arguments)
     built = found.build()
     about = {"model": found.model, "arguments": found.arguments, "source": Path(source).name, "network": network}
     tensors = {name: tensor.contiguous().clone() for name, tensor in built.state_dict().items()}
-    header = {"fastgan": json.dumps(about)}
+    header = {"fastgan": json.dumps(about, allow_nan=False)}
     header["sha256"] = checksum(header["fastgan"], tensors)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with complete(out) as partial:
+        with complete(out) as partial, complete(beside) as text:
             save_file(tensors, partial, metadata=header)
-        out.with_suffix(".json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            text.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except Exception as error:  # an OSError, or the library's own for the same
         raise ValueError(f"{out} cannot be written: {shorten(error)}") from error
     if found.part:
@@ -257,6 +263,14 @@ def convert(
             f" exact. For the same as in training: --config '{{\"FP16Stages\": {found.half}}}'"
         )
     return out
+
+
+def _written(path: Path) -> bool:
+    """Whether `path` is a .json as `convert` writes it."""
+    try:
+        return read_json(path).keys() == {"model", "arguments", "source", "network"}
+    except BadFile:
+        return False
 
 
 @on_cpu

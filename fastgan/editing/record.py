@@ -87,6 +87,10 @@ def record(
     Raises ValueError for a folder that holds a projection or one of the files to write, or with `resume` another one or none; and
     as `Projector` does.
     """
+    if perceptual is None and lpips is not None:
+        raise ValueError(
+            f"lpips={lpips} belongs to VGG-16: name the file of its weights, perceptual=vgg16.pth, or leave it out"
+        )
     labels = None if label is None else editor.labels(range(len(images)), label)
     about = {
         "steps": steps,

@@ -21,6 +21,7 @@ from fastgan.export import engines
 from fastgan.export.engines import Exported, load
 from fastgan.export.plan import ExportError, Facts, Plan, plan
 from fastgan.fields import shorten
+from fastgan.files import check_beside
 from fastgan.ops._library import as_torch
 
 __all__ = ["ExportError", "Exported", "Facts", "export", "load", "to_aotinductor", "to_onnx", "to_openvino", "to_pt2"]
@@ -105,7 +106,9 @@ def _write(source, out, suffix: str, write: Callable, engine: Callable, options:
         made = Path(folder) / out.name
         write(planned, _program(planned), made)
         difference = _compare(planned, engine(made)[0])
-        for file in sorted(Path(folder).iterdir()):
+        files = sorted(Path(folder).iterdir())  # with what lies beside it
+        check_beside(out, *(out.with_name(file.name) for file in files))
+        for file in files:
             os.replace(file, out.with_name(file.name))
     return difference
 

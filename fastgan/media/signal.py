@@ -107,11 +107,17 @@ class Signal(Medium):
         # A program that waits for the picture finds the others beside it.
         gap = np.zeros((finite.shape[1], min(rate // 5, finite.shape[2])), np.float32)
         joined = np.concatenate([part for sample in finite for part in (sample, gap)][:-1], axis=1)
-        cls.save_one(torch.from_numpy(joined), path.with_suffix(".wav"), facts)
-        for suffix, cells in ((".spectrogram.png", _spectrograms(finite)), (".png", map(_waveform, finite))):
-            with complete(path.with_suffix(suffix)) as temporary:
+        sound, *pictures = cls.files(path)
+        cls.save_one(torch.from_numpy(joined), sound, facts)
+        for file, cells in zip(pictures, (_spectrograms(finite), map(_waveform, finite)), strict=True):
+            with complete(file) as temporary:
                 _sheet(cells, len(finite)).save(temporary, format="PNG")
         return path
+
+    @classmethod
+    def files(cls, path: Path) -> list[Path]:
+        """What `save` writes for `path`, which has its suffix."""
+        return [path.with_suffix(suffix) for suffix in (".wav", ".spectrogram.png", ".png")]
 
     @classmethod
     def save_one(cls, sample: torch.Tensor, path: Path, facts: Mapping[str, Any] | None = None) -> Path:

@@ -169,6 +169,10 @@ def test_strengths():
         (["project", "PICTURE", "--class-label", "0"], "--class-label: stylegan2 was trained without classes"),
         (["project", "PICTURE", "--space", "z"], r"--space is 'z', expected w or w\+"),
         (["project", "PICTURE", "--perceptual", "alex"], "--perceptual is 'alex', expected efflite0"),
+        (
+            ["project", "PICTURE", "--perceptual", "none", "--lpips", "x.pth"],
+            "--lpips x.pth belongs to VGG-16: name .*, --perceptual vgg16.pth",
+        ),
         (["project", "BROKEN"], "cannot be read as a picture"),
     ],
 )

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from pixels import Pixels
+from saved_runs import write_run
 
 import fastgan
 from fastgan import recipes
@@ -85,6 +86,13 @@ def test_what_is_wrong_ends_before_anything_is_computed(run, capsys, monkeypatch
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said and len(said.splitlines()) == 1
     assert not (run / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--extractor", "--weights"])
+def test_what_is_of_images_is_not_of_texts(tmp_path, capsys, option):
+    folder = write_run(tmp_path / "run", "mle")
+    assert main(["eval", str(folder), option, "inception"]) == 1
+    assert f"{option} is of images, and mle makes sentences: leave it out" in capsys.readouterr().err
 
 
 def test_a_run_that_may_not_be_written_to(run, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Checkpoints of other projects -> safetensors -> the same pictures; what cannot be read says why."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -45,6 +46,27 @@ def test_r3gan_snapshot(tmp_path, monkeypatch, condition):
     torch.testing.assert_close(recipe.sample(networks, [3, 7]), expected, rtol=0, atol=0)
     about = json.loads((tmp_path / "r.json").read_text())
     assert about["model"] == "r3gan.generator" and about["arguments"]["BlocksPerStage"] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("content", ['{"resblock": "1"}', "[]", "no JSON", None])
+def test_a_json_that_is_not_ours_is_kept(tmp_path, content):
+    torch.save(r3gan.Generator.from_reference(**R3GAN).state_dict(), tmp_path / "r.pt")
+    beside = tmp_path / "config.json"
+    beside.mkdir() if content is None else beside.write_text(content)
+    with pytest.raises(
+        FileExistsError, match=r"config\.json is there, and would be replaced with .*config\.safetensors"
+    ):
+        convert.convert(tmp_path / "r.pt", tmp_path / "config.safetensors")
+    assert content is None or beside.read_text() == content
+    assert {path.name for path in tmp_path.iterdir()} == {"r.pt", "config.json"}
+
+
+def test_a_second_conversion_replaces_the_first_ones_files(tmp_path):
+    torch.save(r3gan.Generator.from_reference(**R3GAN).state_dict(), tmp_path / "r.pt")
+    out = convert.convert(tmp_path / "r.pt", tmp_path / "r.safetensors")
+    os.rename(tmp_path / "r.pt", tmp_path / "s.pt")
+    convert.convert(tmp_path / "s.pt", out)
+    assert json.loads((tmp_path / "r.json").read_text())["source"] == "s.pt"
 
 
 def test_plain_state_dict_in_every_container(tmp_path):

@@ -115,6 +115,10 @@ def test_openvino_draws_the_same(tmp_path):
     recipe, networks = untrained("dcgan")
     export.to_openvino((recipe, networks), tmp_path / "x.xml")
     assert {path.name for path in tmp_path.iterdir()} == {"x.xml", "x.bin"}
+    (tmp_path / "y.bin").write_text("somebody's")
+    with pytest.raises(FileExistsError, match=r"y\.bin is there, and would be replaced with .*y\.xml"):
+        export.to_openvino((recipe, networks), tmp_path / "y.xml")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.xml", "x.bin", "y.bin"}
     export.to_onnx((recipe, networks), tmp_path / "x.onnx")
     check(recipe, networks, *export.load(tmp_path / "x.onnx", "openvino"))
 

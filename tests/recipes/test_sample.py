@@ -137,11 +137,26 @@ def test_every_option_of_every_recipe(name, option, run, tmp_path, capsys, photo
         (["--class-label", "3"], "--class-label is 3, expected 0 to 2"),
         (["--class-label", "-1"], "--class-label is -1, expected 0 to 2"),
         (["--separate", "--out", "x.png"], r"--out x.png: --separate writes a folder"),
+        (["--mel", "x.npy", "--seeds", "3"], "--mel is spoken instead of --seeds: choose one"),
+        (["--input", "x", "--tile", "0", "--overlap", "8"], "--overlap is of tiles, and --tile 0 has none"),
+        (["--device", "cuda", "--engine", "onnxruntime"], "--device is cuda, and --engine onnxruntime runs on the CPU"),
     ],
 )
 def test_what_makes_no_sense_is_said(options, message, run, capsys):
     assert main(["sample", str(run("stylegan2", conditional=True)), *options]) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_sound_that_nobody_named_is_kept(run, tmp_path, capsys):
+    folder, out = run("vocoder"), tmp_path / "x.png"
+    out.with_suffix(".wav").write_text("a recording")
+    capsys.readouterr()
+    assert main(["sample", str(folder), "--seeds", "0", "--out", str(out)]) == 1
+    assert capsys.readouterr().err.endswith(f"x.wav is there, and would be replaced with {out}: choose another name\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
+    assert main(["sample", str(folder), "--seeds", "0", "--out", str(tmp_path / "x.wav")]) == 0
+    assert main(["sample", str(folder), "--seeds", "1", "--out", str(out)]) == 0
+    assert out.with_suffix(".wav").read_bytes()[:4] == b"RIFF"
 
 
 def test_separate_pictures_are_those_of_the_seeds_and_bare(run, tmp_path, capsys):

@@ -230,6 +230,8 @@ def test_push_and_pull(runs, hub, tmp_path, capsys):
     to = ("push", runs / "stylegan2", "me/styles")
     assert "nothing was uploaded; --yes" in refused(capsys, *to, "--license", "mit")
     assert "license is" in refused(capsys, *to, "--yes")
+    for word in ("--yes", "--private"):
+        assert f"{word} is of an upload, and x is a folder" in refused(capsys, *to[:2], "x", "--license", "mit", word)
     assert not hub.requests and not os.listdir()  # nothing was asked of the hub, nothing written here
     said = run(capsys, *to, "--license", "mit", "--yes", "--private")
     assert f"{hub.address}/me/styles/commit/" in said and hub.private == {"me/styles": True}
