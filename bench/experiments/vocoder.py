@@ -1,9 +1,9 @@
-"""What a run of `fastgan train vocoder` is worth: figures on the held-out recordings beside Griffin-Lim's, and one to hear.
+"""What runs of `fastgan train vocoder` are worth: figures on the held-out recordings beside Griffin-Lim's, and one to hear.
 
-    fastgan train vocoder --data speech --out runs/voice
-    python bench/experiments/vocoder.py runs/voice --out OUT
+    for seed in 0 1 2; do fastgan train vocoder --data speech --seed $seed --out runs/voice$seed; done
+    python bench/experiments/vocoder.py runs/voice? --out OUT
 
-writes OUT/figures.md, and recorded.wav, made.wav and griffin-lim.wav of one recording.
+writes OUT/figures.md, and recorded.wav, made.wav and griffin-lim.wav of one recording, "made" by the first run.
 """
 
 import argparse
@@ -25,17 +25,20 @@ CLIP = 0  # of the held-out recordings
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    recipe, networks = load_run(options.run)
-    run = json.loads((options.run / "config.json").read_text())["run"]
-    columns = recipe.evaluate(networks, run, 10**6)
-    step = list_checkpoints(options.run / "checkpoints")[-1][0]
-    seconds = [row["seconds"] for row in read_metrics(options.run / "metrics.jsonl") if "seconds" in row]
-    lines = [f"Step {step} of {recipe.config.steps}, {seconds[-1] / 60:.0f} minutes of training.", ""]
-    lines += [f"| figure | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    columns, lines = {}, []
+    for folder in reversed(options.runs):
+        recipe, networks = load_run(folder)
+        run = json.loads((folder / "config.json").read_text())["run"]
+        found = recipe.evaluate(networks, run, 10**6)
+        columns = {f"seed {run['seed']}": found.pop(recipe.name)} | columns | found
+        step = list_checkpoints(folder / "checkpoints")[-1][0]
+        seconds = [row["seconds"] for row in read_metrics(folder / "metrics.jsonl") if "seconds" in row]
+        lines = [f"- seed {run['seed']}: step {step} of {recipe.config.steps}, {seconds[-1] / 60:.0f} minutes", *lines]
+    lines += ["", f"| figure | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     lines += [f"| {name} | {' | '.join(f'{values[name]:.3f}' for values in columns.values())} |" for name in FIGURES]
     (options.out / "figures.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(*lines, sep="\n")
