@@ -17,9 +17,9 @@ from fastgan.media import Image, Medium
 from fastgan.models import embedded
 from fastgan.patch import accelerate, unpatch
 from fastgan.sizes import sides
+from fastgan.training.packed import PACKED
 
 FPS = 30
-PACKED = "model.safetensors"  # of a folder that is shared
 MOST_FRAMES = 10_000  # of a walk: five minutes and a half
 MOST_PIXELS = 2**28  # of a grid: 0.8 GB in colour
 

@@ -168,8 +168,8 @@ def _trained(options: Options, device):
 def _embedded(options: Options, device):
     """The same of a generator of the package, which says itself what it was trained on."""
     from fastgan.models import embedded
-    from fastgan.recipes.packed import read_packed
     from fastgan.sampling import load_generator
+    from fastgan.training.packed import read_packed
 
     recipe, networks = load_generator(options.run, device, options.recipe)
     found = read_packed(embedded.locate(options.run))

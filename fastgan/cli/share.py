@@ -41,7 +41,7 @@ def push(argv: list[str]) -> int:
     """Share a generator with its model card: fastgan push RUN|FILE FOLDER|user/name --license apache-2.0 [--yes] [...]"""
     need_extra()
     from fastgan import sharing
-    from fastgan.sampling import PACKED
+    from fastgan.training.packed import PACKED
 
     options = parse(Push, argv, "fastgan push", push.__doc__.partition(":")[0])
     remote, shared = sharing.is_repository(options.to), (options.run / PACKED).is_file()

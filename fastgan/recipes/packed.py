@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path, PurePath
-from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -21,20 +20,12 @@ from fastgan.files import complete
 from fastgan.options import check_ranges
 from fastgan.recipes import RECIPES, Recipe, check_run, load_run, trusted
 from fastgan.training.checkpoint import load_network
-from fastgan.untrusted import BadFile, parse_json, read_tensors
+from fastgan.training.packed import About, read_packed
+from fastgan.untrusted import BadFile
 from fastgan.untrusted.blueprint import check_fit, naming, within
 
 # (numbers, tensors) of the networks that a recipe builds and that only training needs: they are not in the file.
 _OTHERS = (1 << 28, 20_000)
-
-
-class About(TypedDict):
-    """What the header says of a run."""
-
-    recipe: str
-    config: dict[str, Any]
-    data: dict[str, Any]
-    step: int
 
 
 @on_cpu
@@ -59,17 +50,6 @@ def pack(run: str | Path, out: Path, recipe: type[Recipe] | str | None = None) -
     with complete(out) as temporary:
         save_file(tensors, temporary, metadata={"fastgan": text, "sha256": checksum(text, tensors)})
     return about
-
-
-def read_packed(path: str | Path) -> tuple[About, dict[str, torch.Tensor]] | None:
-    """Header and tensors of a file of `pack`; None for another .safetensors. Raises BadFile for one that is damaged."""
-    tensors, header = read_tensors(path)
-    found = parse_json(header.get("fastgan", "{}").encode(), f"{path}: its header")
-    if "recipe" not in found:
-        return None
-    if header.get("sha256") != checksum(header["fastgan"], tensors):
-        raise BadFile(f"{path} does not match its SHA-256: it is damaged. Copy it again")
-    return fields.record(About, found, f"{path}: its header"), tensors
 
 
 @on_cpu

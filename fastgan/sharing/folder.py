@@ -20,9 +20,10 @@ from fastgan import convert, fields
 from fastgan.files import check_writable
 from fastgan.models import embedded
 from fastgan.recipes import Recipe, find_run
-from fastgan.recipes.packed import pack, read_packed
-from fastgan.sampling import PACKED, grid, load_generator, pictures
+from fastgan.recipes.packed import pack
+from fastgan.sampling import grid, load_generator, pictures
 from fastgan.sharing.card import card
+from fastgan.training.packed import PACKED, read_packed
 from fastgan.untrusted import BadFile, open_regular, read_json, read_tensors
 
 CONFIG, CARD = "config.json", "README.md"

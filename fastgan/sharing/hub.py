@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from fastgan.models import embedded
-from fastgan.sampling import PACKED, load_generator
+from fastgan.sampling import load_generator
 from fastgan.sharing.folder import CARD, CONFIG, FILES, check, new_folder, read_config
+from fastgan.training.packed import PACKED
 from fastgan.untrusted import BadFile, clip, shorten
 
 

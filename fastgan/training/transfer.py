@@ -24,12 +24,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastgan import fields
+from fastgan import convert, fields
 from fastgan.files import complete
 from fastgan.models import embedded
 from fastgan.nn import EqualConv2d, EqualLinear
 from fastgan.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, unpack_optimizer
 from fastgan.training.ema import EMA
+from fastgan.training.packed import PACKED, read_packed
 from fastgan.training.recipe import Recipe
 from fastgan.training.run import RunOptions
 
@@ -69,8 +70,6 @@ def read(names: Sequence[str]) -> Checkpoint:
     """What lies under `names`: run folders or their names in runs/, checkpoints, shared folders, generators of the package, files
     of `fastgan convert` and of other projects; as one checkpoint. Nothing of it is executed. Raises FileNotFoundError,
     CheckpointError, ValueError."""
-    from fastgan.sampling import PACKED
-
     found = Checkpoint(Path(" and ".join(names)), 0, {}, {"optimizers": {}})
     for name in names:
         path = embedded.locate(name)
@@ -91,9 +90,6 @@ def read(names: Sequence[str]) -> Checkpoint:
 
 
 def _read_file(path: Path) -> Tensors:
-    from fastgan import convert
-    from fastgan.recipes.packed import read_packed
-
     if path.suffix == ".safetensors" and (packed := read_packed(path)) is not None:  # the averages of a run
         return {f"ema/{name.replace('.', '/', 1)}": tensor for name, tensor in packed[1].items()}
     places = {"G": "network/generator", "G_ema": "ema/generator", "D": "network/discriminator"}

@@ -13,8 +13,8 @@ from fastgan.data import to_uint8
 from fastgan.explore import Explored
 from fastgan.export.plan import plan
 from fastgan.models import embedded
-from fastgan.recipes.packed import read_packed
 from fastgan.sampling import load_generator
+from fastgan.training.packed import read_packed
 
 NAME = "fastgan:emoji"
 

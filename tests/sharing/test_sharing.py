@@ -15,8 +15,9 @@ from saved_runs import SMALL, write_run
 import fastgan
 from fastgan import convert, models, recipes, sharing
 from fastgan.cli import main
-from fastgan.sampling import PACKED, load_generator
+from fastgan.sampling import load_generator
 from fastgan.sharing.folder import CARD, CONFIG, FILES
+from fastgan.training.packed import PACKED
 from fastgan.training.recipe import draw
 from fastgan.untrusted import BadFile
 
