@@ -2,6 +2,7 @@
 // channels_last and linear layers are one case. Bias gradients are summed in the order of units.
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -43,6 +44,18 @@ template <class T>
 T clamp_of(double clamp, const Tensor& x) {
   if (clamp < 0) return std::numeric_limits<T>::quiet_NaN();
   return rounded_to(stored_type(x), static_cast<T>(clamp));
+}
+
+// The least number that is stored as `limit` or above it: what an output that is computed anew, and not rounded, is compared with.
+template <class T>
+T stored_from(Stored type, T limit) {
+  if (type == Stored::as_sums || !(limit > T(0))) return limit;
+  uint32_t below = 0, found = std::bit_cast<uint32_t>(static_cast<float>(limit));  // in the order of the numbers
+  while (found - below > 1) {
+    const uint32_t middle = below + (found - below) / 2;
+    (rounded_to<T>(type, std::bit_cast<float>(middle)) < limit ? below : found) = middle;
+  }
+  return std::bit_cast<float>(found);
 }
 
 void check_arguments(const Tensor& x, const std::optional<Tensor>& b, int64_t dim) {
@@ -97,7 +110,8 @@ std::tuple<Tensor, Tensor> bias_act_backward(Tensor dy, std::optional<Tensor> sa
   with_sums_of(dy, [&]<class T>(T) {
     const auto bias = bias_vector<T>(b, units);
     const Elements<T> from = elements<T>(dy), with = elements<T>(saved), to = mutable_elements<T>(dx), gradient = mutable_elements<T>(db);
-    const T a = alpha, g = gain, c = clamp_of<T>(clamp, dy);
+    const T limit = clamp_of<T>(clamp, dy);
+    const T a = alpha, g = gain, c = *activation == Activation::swish ? stored_from(stored_type(dy), limit) : limit;
     std::vector<T> sums(bias_grad ? units.count * units.sums_per_unit() : 0, T(0));
     torch::stable::parallel_for(0, units.count, grain(units), [&](int64_t first, int64_t last) {
       for (int64_t u = first; u < last; ++u) {

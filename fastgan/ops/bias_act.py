@@ -179,7 +179,7 @@ def _gradient(v, saved, b, dim, act, alpha, gain, clamp, order):
     s = saved.to(v.dtype)
     if row.saves_input:
         s = s if b is None else s + _along(b.to(s.dtype), s, dim)
-        y = gain * row.function(s, alpha)
+        y = (gain * row.function(s, alpha)).to(saved.dtype)  # as it was stored
     else:
         y, s = s, s / gain
     v = v * gain if order == 1 or row.saves_input else v

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tolerances import TOLERANCE, assert_close
 
 from fastgan.ops import bias_act
+from fastgan.ops.bias_act import ACTIVATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
@@ -73,6 +74,37 @@ def test_golden(case, t, impl):
         names = ["ds_x", "ds_gy"] if b is None else ["ds_x", "ds_b", "ds_gy"]
         for name, g, like in zip(names, second, [*inputs, gy], strict=True):
             assert_close(torch.zeros_like(like) if g is None else g, t[name])
+
+
+def every_number(dtype):
+    """All that a 16-bit type has and are finite."""
+    t = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return t[t.isfinite()]
+
+
+@pytest.mark.parametrize(
+    "impl, level", [(impl, level) for impl in IMPLS for level in (LEVELS if impl == "cpp" else [""])]
+)
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("clamp", [0.0, 0.7, 1.0, 1.0009765625, 3.0, 70144.0, 1e39])
+def test_the_clamp_is_reached_where_the_stored_output_has_reached_it(clamp, dtype, act, impl, level, cpu_level):
+    """At each number of a 16-bit type the gradient is 0 where |y| is the limit, and elsewhere what it is without a clamp."""
+    if level:
+        cpu_level(level)
+    x = every_number(dtype).to(DEVICE).requires_grad_()
+    b = torch.full((1,), 0.3, dtype=dtype, device=DEVICE)
+    y = bias_act(x[:, None], b, act=act, clamp=clamp, impl=impl)
+    free = bias_act(x[:, None], b, act=act, impl=impl)
+    (found,), (wanted,) = (torch.autograd.grad(t.sum(), x) for t in (y, free))
+    if impl == "reference":  # whose gradient is autograd's: the formula stands beside it
+        saved, row = x[:, None] if act == "swish" else y, ACTIVATIONS[act]
+        rest = (torch.ones_like(y), saved, b, 1, act, 0.2, row.gain)
+        found, wanted = (torch.ops.fastgan.bias_act_backward_reference(*rest, c, False)[0][:, 0] for c in (clamp, -1.0))
+    reached = (y.abs() >= torch.full((), clamp, dtype=dtype, device=DEVICE))[:, 0]
+    assert torch.equal(found[reached], torch.zeros_like(found[reached]))
+    assert torch.equal(found[~reached], wanted[~reached])
+    assert reached.any() or clamp >= 1  # of a bounded activation, or of one whose gain is 1
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -85,7 +85,7 @@ def backward_kernel(
             if b is not None:
                 s += _bias(b, r, c, rows, columns, channels, BY_ROW, WIDE).to(d.dtype)
             if CLAMP:
-                y = slope * activate(s, a, ACT)
+                y = (slope * activate(s, a, ACT)).to(loaded.dtype).to(d.dtype)  # as it was stored
         else:
             s /= slope
         if CLAMP:
