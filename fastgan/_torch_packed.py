@@ -12,7 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode  # noqa: F401 - nothing is frozen without it
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten  # noqa: F401
 
-AFTER_SUM = {"none", "relu"}  # activations that oneDNN's convolutions in torch apply to a sum
+
+def keeps_nan(act: str, numbers) -> bool:
+    """Whether oneDNN gives what torch gives at NaN and infinities: its maximum and minimum make a number of NaN."""
+    return act not in ("relu", "hardtanh") and not (act == "leaky_relu" and numbers[0] == 0)
 
 
 @functools.cache
@@ -23,7 +26,7 @@ def has_packed() -> bool:
     try:
         packed = pack(w, (0, 0), *form, False, x.shape)
         plain = convolve(x, packed, None, (0, 0), *form, False, "leaky_relu", (0.5,))
-        total = convolve_add(x, torch.full_like(plain, 20.0), packed, None, *form, "relu", (), False)
+        total = convolve_add(x, torch.full_like(plain, 20.0), packed, None, *form, False)
         turned = pack(w.transpose(0, 1).contiguous(), (0, 0), *form, True, x.shape)
         back = convolve(x, turned, None, (0, 0), *form, True, "none", ())
     except (AttributeError, RuntimeError, TypeError):
@@ -48,10 +51,10 @@ def convolve(x, packed, bias, output_padding, stride, padding, dilation, groups,
     return mkldnn._convolution_pointwise(x, packed, bias, padding, stride, dilation, groups, act, numbers, "")
 
 
-def convolve_add(x, other, packed, bias, stride, padding, dilation, groups, act: str, numbers, over: bool):
-    """act(other + convolution of x with packed weights + bias); `over`: written over `other`."""
+def convolve_add(x, other, packed, bias, stride, padding, dilation, groups, over: bool):
+    """other + convolution of x with packed weights + bias; `over`: written over `other`."""
     mkldnn = torch.ops.mkldnn
-    act, form = (None if act == "none" else act), (padding, stride, dilation, groups)
+    form = (padding, stride, dilation, groups)
     if over:
-        return mkldnn._convolution_pointwise_.binary(other, x, packed, bias, *form, "add", 1.0, act, numbers, "")
-    return mkldnn._convolution_pointwise.binary(x, other, packed, bias, *form, "add", 1.0, act, numbers, "")
+        return mkldnn._convolution_pointwise_.binary(other, x, packed, bias, *form, "add", 1.0, None, (), "")
+    return mkldnn._convolution_pointwise.binary(x, other, packed, bias, *form, "add", 1.0, None, (), "")

@@ -24,11 +24,13 @@ def test_activations_by_name(act):
     packed = _torch_packed.pack(w, (0, 0), *form, False, x.shape)
     actual = _torch_packed.convolve(x, packed, None, (0, 0), *form, False, act, numbers)
     assert_close(actual, function(plain, *numbers), 1e-5)
-    if act not in _torch_packed.AFTER_SUM:
-        return
     other = torch.randn_like(plain)
-    actual = _torch_packed.convolve_add(x, other, packed, None, *form, act, numbers, False)
-    assert_close(actual, function(plain + other, *numbers), 1e-5)
+    actual = _torch_packed.convolve_add(x, other, packed, None, *form, False)
+    assert_close(actual, plain + other, 1e-5)
+    for value in (torch.nan, torch.inf, -torch.inf) if _torch_packed.keeps_nan(act, numbers) else ():
+        x[0, 1, 2, 2] = value
+        actual = _torch_packed.convolve(x, packed, None, (0, 0), *form, False, act, numbers)
+        torch.testing.assert_close(actual, function(nn.functional.conv2d(x, w, padding=1), *numbers), equal_nan=True)
 
 
 def test_without_them_networks_freeze_too(monkeypatch):

@@ -89,10 +89,11 @@ void check_pixels(const Tensor& t, const char* name) {
                 "conv3x3_packed: ", name, " must be float32 [N, C, H, W] with the channels of a pixel side by side");
 }
 
-// y = act(convolution of x + bias + other), act: below zero times slope [O]; written to y, all in pixels, maybe a part of wider ones.
+// y = act(convolution of x + bias + other), act: not above zero times slope [O], 0 being ReLU's; written to y, all in pixels, maybe a part of wider ones.
 Tensor conv3x3_packed(Tensor y, Tensor x, Tensor u, Tensor bias, Tensor slope, std::optional<Tensor> other, int64_t padding) {
   check_pixels(y, "y"), check_pixels(x, "x");
   const int64_t outputs = y.size(1), inputs = x.size(1);
+  FASTGAN_CHECK(inputs > 0, "conv3x3_packed: x has no channels");
   FASTGAN_CHECK(u.dim() == 4 && u.is_contiguous() && u.size(0) == panels(outputs) && u.size(1) == kNumbers && u.size(2) == inputs &&
                     u.size(3) == kPanel && u.scalar_type() == torch::headeronly::ScalarType::Float,
                 "conv3x3_packed: u must be conv3x3_pack of a weight for these channels");
@@ -103,7 +104,7 @@ Tensor conv3x3_packed(Tensor y, Tensor x, Tensor u, Tensor bias, Tensor slope, s
       padding >= 0 && padding <= 2 && y.size(0) == x.size(0) && y.size(2) == x.size(2) + 2 * padding - 2 && y.size(3) == x.size(3) + 2 * padding - 2,
       "conv3x3_packed: y must have the size of the convolution's output");
   if (other) check_pixels(*other, "other"), check_same_size(*other, y, "other");
-  if (y.numel() == 0 || inputs == 0) return y;
+  if (y.numel() == 0) return y;
   const Pixels to(y), from(x, const_cast<float*>(pointer<float>(x)));
   const Pixels added = other ? Pixels(*other, const_cast<float*>(pointer<float>(*other))) : to;
   const float *weight = pointer<float>(u), *shift = pointer<float>(bias), *below = pointer<float>(slope);

@@ -60,7 +60,7 @@ inline void packed_input(const float* const* from, int64_t channels, float* to, 
   });
 }
 
-// What becomes of A^T m A, m[e * apart + c], for `channels` outputs of one tile: + bias + other, and below zero times slope.
+// What becomes of A^T m A, m[e * apart + c], for `channels` outputs of one tile: + bias + other, and act as `sloped` has it.
 // to, other: its pixels [4][4], null for none.
 inline void packed_output(const float* m, int64_t apart, int64_t channels, const float* bias, const float* slope, const float* const* other,
                           float* const* to) {
@@ -80,7 +80,7 @@ inline void packed_output(const float* m, int64_t apart, int64_t channels, const
         if (to[4 * i + j]) {
           W v = y[j] + b;
           if (other) v += load<W>(other[4 * i + j] + c);
-          store(to[4 * i + j] + c, v > 0 ? v : v * below);
+          store(to[4 * i + j] + c, sloped(v, below));
         }
     }
   });

@@ -131,6 +131,7 @@ Tensor conv_packed(Tensor y, Tensor x, Tensor weight, Tensor bias, Tensor slope,
                   "conv_packed: kernel, stride and dilation must be positive, padding not negative, and transposed ones have no dilation");
   const Pixels from(x, "x"), to(y, "y"), added(other ? *other : y, "other");
   if (other) check_same_size(*other, y, "other");
+  FASTGAN_CHECK(x.size(1) > 0, "conv_packed: x has no channels");
   FASTGAN_CHECK(groups > 0 && x.size(1) % groups == 0 && y.size(1) % groups == 0 && x.size(0) == y.size(0),
                 "conv_packed: groups must divide the channels of x and y, which have as many images");
   for (const Tensor& v : {bias, slope})

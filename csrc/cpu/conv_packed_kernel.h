@@ -92,7 +92,7 @@ inline void packed_chunk(int64_t rows, const float* const* from, int64_t channel
   }
 }
 
-// to[r][c] = act(sums[r][c] + bias + other), act: below zero times slope.
+// to[r][c] = act(sums[r][c] + bias + other), act as `sloped` has it.
 inline void packed_results(int64_t rows, const float* sums, int64_t outputs, const float* bias, const float* slope, const float* const* other,
                            float* const* to, int64_t channel) {
   channels_of(outputs, [&]<class W>(W, int64_t c) {
@@ -100,7 +100,7 @@ inline void packed_results(int64_t rows, const float* sums, int64_t outputs, con
     for (int64_t r = 0; r < rows; ++r) {
       W v = load<W>(sums + r * kPanel + c) + b;
       if (other) v += load<W>(other[r] + channel + c);
-      store(to[r] + channel + c, v > 0 ? v : v * below);
+      store(to[r] + channel + c, sloped(v, below));
     }
   });
 }

@@ -46,6 +46,13 @@ inline vector_t<T> splat(T value) {
   return value - vector_t<T>{};
 }
 
+// v, times `below` where not above zero. below = 0 is ReLU: 0 at -infinity, where the product is NaN.
+template <class V>
+inline __attribute__((always_inline)) V sloped(V v, V below) {
+  const V less = ((v <= 0) & (below == 0)) ? V{} : v * below;
+  return v > 0 ? v : less;
+}
+
 // The numbers of a, and of b after them, at `places`. clang shuffles by constants alone.
 template <class V, class I>
 inline __attribute__((always_inline)) V shuffle(V a, V b, I places) {

@@ -22,6 +22,12 @@ def _matrix() -> torch.Tensor:
     return torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
+def sloped(z: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    """z [N, O, H, W], times slope [O] where not above 0. A slope of 0 is ReLU's: 0 at -inf, where the product is NaN."""
+    slope = slope[:, None, None]
+    return torch.where(z > 0, z, torch.where((z <= 0) & (slope == 0), 0.0, z * slope))
+
+
 def _pack(weight):
     g = _matrix()
     u = torch.einsum("ra,oiab,sb->rsoi", g, weight.double(), g).flatten(0, 1)
@@ -34,8 +40,7 @@ def _packed(y, x, u, bias, slope, other, padding):
     full = u.double().permute(0, 3, 2, 1).flatten(0, 1)[: y.shape[1]].unflatten(2, (6, 6))
     weight = torch.einsum("ar,oirs,bs->oiab", back, full, back).float()
     z = torch.nn.functional.conv2d(x, weight, bias, padding=padding)
-    z = z if other is None else z + other
-    return y.copy_(torch.where(z > 0, z, z * slope[:, None, None]))
+    return y.copy_(sloped(z if other is None else z + other, slope))
 
 
 # weight [O, I, 3, 3] -> [ceil(O / 16), 36, I, 16]
@@ -46,8 +51,9 @@ _library.define(
     kernels=("cpp",),
 )
 
-# y = act(convolution of x + bias + other); act: numbers below zero times slope [O]. y, x and other [N, C, H, W] have the channels
-# of a pixel side by side; they may be channels of wider images.
+# y = act(convolution of x + bias + other); act: `sloped`. A tile of 4x4 outputs that sees a number which is not finite becomes
+# NaN, as neighbours are subtracted. y, x and other [N, C, H, W] have the channels of a pixel side by side; they may be channels
+# of wider images.
 _library.define(
     "conv3x3_packed(Tensor(a!) y, Tensor x, Tensor u, Tensor bias, Tensor slope, Tensor? other, int padding) -> Tensor(a!)",
     reference=_packed,

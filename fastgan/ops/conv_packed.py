@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fastgan.ops import _library
+from fastgan.ops.conv3x3_packed import sloped
 
 PANEL = 16  # outputs that lie side by side in a packed weight
 
@@ -56,11 +57,10 @@ def _convolve(y, x, weight, bias, slope, other, groups, kernel, stride, padding,
         least = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(x.shape[2:], stride, padding, kernel, strict=True)]
         more = [size - n for size, n in zip(y.shape[2:], least, strict=True)]
     z = torch.ops.aten.convolution(x, full, bias, stride, padding, dilation, transposed, more, groups)
-    z = z if other is None else z + other
-    return y.copy_(torch.where(z > 0, z, z * slope[:, None, None]))
+    return y.copy_(sloped(z if other is None else z + other, slope))
 
 
-# y = act(convolution of x + bias + other); act: numbers below zero times slope [O]. y, x and other [N, C, H, W] have the channels
+# y = act(convolution of x + bias + other); act: `sloped`. y, x and other [N, C, H, W] have the channels
 # of a pixel side by side; they may be channels of wider images. weight: `pack` of it.
 _library.define(
     "conv_packed(Tensor(a!) y, Tensor x, Tensor weight, Tensor bias, Tensor slope, Tensor? other, int groups, int[] kernel, "

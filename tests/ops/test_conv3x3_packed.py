@@ -75,6 +75,7 @@ def test_threads_change_nothing():
     ("change", "why"),
     [
         (dict(x=torch.randn(1, 4, 6, 6)), "side by side"),
+        (dict(x=torch.zeros(1, 6, 6, 0).permute(0, 3, 1, 2), u=torch.zeros(1, 36, 0, 16)), "x has no channels"),
         (dict(u=torch.zeros(1, 36, 4, 16)), "conv3x3_pack"),
         (dict(bias=torch.zeros(7)), "vectors of the outputs"),
         (dict(padding=2), "size of the convolution"),

@@ -105,6 +105,7 @@ def test_neither_threads_nor_the_rest_of_a_batch_change_a_number(form):
     ("change", "why"),
     [
         (dict(x=torch.randn(2, 20, 5, 6)), "side by side"),
+        (dict(x=pixels(2, 0, 5, 6), packed=torch.zeros(0)), "x has no channels"),
         (dict(packed=torch.zeros(20)), "packed for this form"),
         (dict(bias=torch.zeros(7)), "vectors of the outputs"),
         (dict(other=pixels(2, 18, 5, 5)), "other"),
@@ -121,3 +122,19 @@ def test_what_does_not_fit_is_refused(change, why):
     arguments |= dict(zip(names, rest, strict=True)) | change
     with pytest.raises(RuntimeError, match=why):
         ops.conv_packed(*arguments.values())
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("level", LEVELS or [""])
+def test_a_slope_of_zero_is_relus(cpu_level, level, reference):
+    """0 at -inf, in whole vectors and in what is left of them, and NaN stays."""
+    cpu_level(level)
+    x, packed, bias, _, other, rest, z = case(*FORMS[1])
+    slope = torch.tensor([0.0, 0.5]).repeat(9)[: other.shape[1]]
+    op = conv_packed._convolve if reference else ops.conv_packed
+    for value in (torch.nan, torch.inf, -torch.inf):
+        other[0, :, 2, 3] = value
+        y = op(torch.empty_like(other), x, packed, bias, slope, other, *rest)
+        sums = (z + other).float()
+        wanted = torch.where(slope[:, None, None] == 0, sums.relu(), torch.nn.functional.leaky_relu(sums, 0.5))
+        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)

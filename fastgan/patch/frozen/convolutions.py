@@ -117,11 +117,13 @@ class Convolution:
             zero = self.weight.new_zeros(self.outputs)
             self.bias = (zero if self.bias is None else self.bias) + by
 
-    def activate(self, act: Act, after_sum: bool) -> bool:
-        """Whether it applies `act` too."""
-        ours = self.winograd or self.direct
-        if not ours and (act.name == "prelu" or (after_sum and act.name not in _torch_packed.AFTER_SUM)):
-            return False
+    def activate(self, act: Act) -> bool:
+        """Whether it applies `act` too, which is the last thing it does."""
+        if not (self.winograd or self.direct):
+            if act.name == "prelu":
+                return False
+        elif act.name in ("leaky_relu", "prelu") and (torch.as_tensor(act.numbers[0]) == 0).any():
+            return False  # 0 stands for ReLU, which is another at -inf
         self.act = act
         return True
 
@@ -188,8 +190,13 @@ class Convolution:
     def _onednn(self, x, other, out):
         rest = (self.packed, self.bias)
         if other is not None:
-            return pixels(_torch_packed.convolve_add(x, other, *rest, *self.form, *self.act, out is not None))
-        return pixels(_torch_packed.convolve(x, *rest, self.output_padding, *self.form, self.transposed, *self.act))
+            y = pixels(_torch_packed.convolve_add(x, other, *rest, *self.form, out is not None))
+            return ACTS[self.act.name](y, *self.act.numbers)
+        inside, after = self.act, Act("none")
+        if not _torch_packed.keeps_nan(*inside):
+            inside, after = after, inside
+        y = pixels(_torch_packed.convolve(x, *rest, self.output_padding, *self.form, self.transposed, *inside))
+        return ACTS[after.name](y, *after.numbers)
 
     def _torch(self, x, other, out):
         form = (self.stride, self.padding, self.dilation, self.transposed, self.output_padding, self.groups)

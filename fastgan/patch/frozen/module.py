@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import threading
 import warnings
@@ -28,6 +29,8 @@ WEIGHTS = WeightNorm, SpectralNorm  # hooks that make a weight: recorded with th
 class Frozen:
     """The forward of `module`: of each kind of input (shapes, types, other arguments) the first call is recorded, the second is
     compared with the network's own result, and further ones run what was recorded.
+
+    Where a result is not finite, the network runs as ever: Winograd's convolutions make NaN of the neighbours of infinities.
 
     With gradients, in training mode, under autocast, a compiler or a transform, with hooks on submodules, and for inputs that are
     not plain tensors, numbers and strings, the network runs as ever. Where a parameter, buffer, submodule or attribute is another
@@ -64,7 +67,14 @@ class Frozen:
         kinds = self._kinds
         known = kinds.get(kind)
         if known is not None and not isinstance(known, Tape):
-            return known(*flat)
+            if not known.spreads:
+                return known(*flat)
+            state = torch.get_rng_state()
+            result = known(*flat)
+            if _finite(result):
+                return result
+            torch.set_rng_state(state)
+            return self._plainly(arguments, options)
         if not self._lock.acquire(blocking=False):  # another thread is at it
             return self._plainly(arguments, options)
         try:
@@ -159,7 +169,17 @@ def _finished(run: Callable, flat: list[torch.Tensor]) -> Callable:
     """Whoever gives contiguous images gets contiguous images."""
     if not all(x.is_contiguous() for x in flat):
         return run
-    return lambda *inputs: _contiguous(run(*inputs))
+
+    def finished(*inputs):
+        return _contiguous(run(*inputs))
+
+    finished.spreads = run.spreads
+    return finished
+
+
+def _finite(result) -> bool:
+    tensors = (y for y in tree_flatten(result)[0] if isinstance(y, torch.Tensor) and y.is_floating_point())
+    return all(math.isfinite(y.sum(dtype=torch.promote_types(y.dtype, torch.float32))) for y in tensors)
 
 
 def _like_inputs(result, flat):

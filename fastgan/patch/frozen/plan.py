@@ -40,9 +40,12 @@ BIAS_ACTS = {
 
 
 def compile(tape: Tape) -> Callable[..., Any]:
-    """The function of the tape's inputs that returns its output."""
+    """The function of the tape's inputs that returns its output; its `spreads`: whether it may have NaN where the network has a
+    number, in a result that is not finite anyway."""
     plan = _Plan(tape)
-    return function(tape, plan.nodes, plan.output, {n: t for n, t in plan.constants.items() if n not in plan.live})
+    run = function(tape, plan.nodes, plan.output, {n: t for n, t in plan.constants.items() if n not in plan.live})
+    run.spreads = any(isinstance(node.func, Convolution) and node.func.winograd for node in plan.nodes)
+    return run
 
 
 class _Plan:
@@ -160,13 +163,13 @@ class _Plan:
                 given = tuple(sign * math.inf if v is None else v for v, sign in zip(given, (-1, 1), strict=True))
             if any(not isinstance(v, int | float) for v in given):
                 return no
-            return made.activate(Act(name, tuple(map(float, given))), added is not None), None
+            return made.activate(Act(name, tuple(map(float, given)))), None
         if func is aten._prelu_kernel.default and mine:
             slopes = self._factor(args[1], made)
             if slopes is None:
                 return no
             act = Act("prelu", (slopes,)) if isinstance(slopes, torch.Tensor) else Act("leaky_relu", (slopes,))
-            return made.activate(act, added is not None), None
+            return made.activate(act), None
         if func is torch.ops.fastgan.bias_act.default and mine:
             _, b, dim, act, alpha, gain, clamp = args
             constant = None if b is None else self.constant(b)
@@ -176,7 +179,7 @@ class _Plan:
                 return no
             if added is not None and (gain != 1 or b is not None):
                 return no
-            if not made.activate(Act(BIAS_ACTS[act], (alpha,) if act == "lrelu" else ()), added is not None):
+            if not made.activate(Act(BIAS_ACTS[act], (alpha,) if act == "lrelu" else ())):
                 return no
             made.shift(constant)
             made.scale(gain)
