@@ -7,7 +7,7 @@ from torch import nn
 
 from fastgan._torch_private import hooks
 from fastgan.patch import pairs
-from fastgan.patch.layers import Norm
+from fastgan.patch.layers import INSTANCE_NORMS, Norm, keeping_layout
 from fastgan.patch.swap import LAID_OUT, PLAN, Accelerated, original
 
 
@@ -54,12 +54,21 @@ class Chain(Accelerated):
 
     def forward(self, input):
         own = self.__dict__
-        x = input
-        for act, layer in own[PLAN].of([*self._modules.values()]):
-            x = layer(x) if act is None else pairs.pair(act, layer, x)
-        # Weights that are laid out pass their layout on; whoever looks at the result finds it in that of the input.
-        plain = own.get(LAID_OUT) and isinstance(input, torch.Tensor) and input.is_contiguous()
-        return x.contiguous() if plain else x
+        steps = own[PLAN].of([*self._modules.values()])
+        if not own.get(LAID_OUT) or not isinstance(input, torch.Tensor):
+            return _run(steps, input)
+        # Weights that are laid out pass their layout on; whoever looks at the result finds it in that of the original's.
+        with keeping_layout():
+            x = _run(steps, input)
+        last = not input.is_contiguous() and input.is_contiguous(memory_format=torch.channels_last)
+        norms = any(isinstance(m, tuple(INSTANCE_NORMS)) for m in self.modules())  # torch's give contiguous images
+        return x if last and not norms else x.contiguous()
+
+
+def _run(steps, x):
+    for act, layer in steps:
+        x = layer(x) if act is None else pairs.pair(act, layer, x)
+    return x
 
 
 def why_not(layer: nn.Module, act: nn.Module) -> str | None:

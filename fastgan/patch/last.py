@@ -3,6 +3,7 @@
 import torch
 from torch.utils._pytree import tree_map
 
+from fastgan.patch.layers import keeping_layout
 from fastgan.patch.swap import SHAPES, Accelerated
 
 
@@ -14,7 +15,8 @@ class ChannelsLast(Accelerated):
             return super().forward(*args, **kwargs)
         if shapes_of(args) not in vars(self).get(SHAPES, ()) or not all(map(_is_plain, args)):
             return super().forward(*args, **kwargs)
-        return tree_map(_contiguous, super().forward(*tree_map(_channels_last, args)))
+        with keeping_layout():
+            return tree_map(_contiguous, super().forward(*tree_map(_channels_last, args)))
 
 
 def shapes_of(args: tuple) -> tuple:

@@ -4,9 +4,11 @@ A layer's class changes, so it is faster whoever calls it: a loop, a functional 
 each shape, dtype, device, mode of gradients and autocast, and its own options, and then looks the way up.
 """
 
+import contextlib
 import functools
 import operator
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -116,10 +118,10 @@ class Norm(Layer):
     def joined(self, x, act, residual: torch.Tensor | None = None) -> torch.Tensor | None:
         """act(norm(x)) + residual in one; None where it is not."""
         way = self.way(x)
-        if residual is not None and (
-            type(residual) not in PLAIN or residual.shape != x.shape or residual.dtype != x.dtype
-        ):
-            return None
+        if residual is not None:
+            usual = type(residual) in PLAIN and residual.shape == x.shape and residual.dtype == x.dtype
+            if not usual or not (_layout.kept or residual.is_contiguous()):  # a sum may have either one's layout
+                return None
         if way is None or (way is norm_op and act is not None and act.name == "softplus"):
             return None
         return way(self, x, "linear" if act is None else act.name, 0.0 if act is None else act.alpha, residual)
@@ -131,13 +133,36 @@ def pays(x: torch.Tensor, pixels: int, recorded: bool) -> bool:
     return x.device.type != "cpu" or (pixels >= 256 and x.numel() >= (49152 if recorded else 8192))
 
 
+class _Layout(threading.local):
+    kept = False
+
+
+_layout = _Layout()
+
+
+@contextlib.contextmanager
+def keeping_layout() -> Iterator[None]:
+    """Within, instance norm leaves channels last where they are. torch's gives contiguous images, of which a view may be taken;
+    so does ours, but in what is laid out as a whole and gives its result as the original does."""
+    before, _layout.kept = _layout.kept, True
+    try:
+        yield
+    finally:
+        _layout.kept = before
+
+
+def _as_torch(x: torch.Tensor) -> torch.Tensor:
+    return x if _layout.kept else x.contiguous()
+
+
 def norm(module, x, act="linear", alpha=0.0, residual=None):
+    x = _as_torch(x)
     arguments = (x, module.weight, module.bias, residual, act, float(alpha), module.eps)
     return _library.select("norm_act", "auto", x)(*arguments)[0]
 
 
 def norm_op(module, x, act="linear", alpha=0.0, residual=None):
-    return ops.norm_act(x, module.weight, module.bias, residual, act, alpha, module.eps)
+    return ops.norm_act(_as_torch(x), module.weight, module.bias, residual, act, alpha, module.eps)
 
 
 class Convolution(Layer):

@@ -233,3 +233,62 @@ def test_scripts_and_traces_under_the_hook(monkeypatch):
     for compiled in (torch.jit.trace(net, x), torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))):
         assert compiled(x).shape == (1, 4, 7, 7)
     assert net(x).shape == (1, 4, 7, 7) and type(net) is not nn.Sequential
+
+
+class Flat(nn.Module):
+    """A view that wants the contiguous images which torch's norm gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.act = nn.InstanceNorm2d(8), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.norm(x)).view(len(x), -1)
+
+
+class Added(nn.Module):
+    def __init__(self, first):
+        super().__init__()
+        self.block, self.first = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.InstanceNorm2d(8)), first
+
+    def forward(self, x):
+        if self.first:
+            return self.block(x) + x
+        return x + self.block(x)
+
+
+STRIDED = {
+    "norm": lambda: nn.Sequential(nn.InstanceNorm2d(8, affine=True)),
+    "norm and activation": lambda: nn.Sequential(nn.InstanceNorm2d(8), nn.LeakyReLU(0.2)),
+    "convolution": lambda: nn.Sequential(nn.Conv2d(8, 8, 3), nn.InstanceNorm2d(8), nn.ReLU(True), nn.Conv2d(8, 4, 3)),
+    "view": Flat,
+    "sum": lambda: Added(False),
+    "sum, the norm first": lambda: Added(True),
+    "transposed": lambda: nn.Sequential(
+        nn.ConvTranspose2d(8, 64, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(64, 3, 4, 2, 1)
+    ),
+    "transposed, norm": lambda: nn.Sequential(
+        nn.ConvTranspose2d(8, 64, 4, 2, 1), nn.InstanceNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 6, 4, 2, 1)
+    ),
+}
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "every second": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "expanded": lambda x: x[:1, :, :, :1].expand(x.shape),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", STRIDED)
+def test_results_have_the_strides_of_the_original(name, layout, training):
+    net = STRIDED[name]().train(training)
+    x = LAYOUTS[layout](torch.randn(2, 8, 12, 10))
+    twin = copy.deepcopy(net)
+    assert fastgan.accelerate(twin).replaced
+    for images in (x, x.clone(memory_format=torch.preserve_format).requires_grad_()):
+        expected, found = net(images), twin(images)
+        assert_close(found, expected)
+        assert found.stride() == expected.stride()

@@ -45,7 +45,7 @@ def test_three_by_three(layout):
         y = twin(x)
     assert called.names.count("fastgan::conv3x3") == 2
     assert_close(y, net(x))
-    assert y.is_contiguous(memory_format=layout)
+    assert y.stride() == net(x).stride()
     for seen, wanted in zip(*(torch.autograd.grad(n(x).square().sum(), x) for n in (twin, net)), strict=True):
         assert_close(seen, wanted, 1e-4)
     fastgan.unpatch(report)
