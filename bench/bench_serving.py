@@ -167,7 +167,10 @@ def chosen(peers: str | None) -> dict[str, Callable]:
 @pytest.fixture(scope="session")
 def files(request, tmp_path_factory) -> Path:
     kept = request.config.getoption("--files")
-    return Path(kept) if kept else tmp_path_factory.mktemp("serving")
+    if not kept:
+        return tmp_path_factory.mktemp("serving")
+    Path(kept).mkdir(parents=True, exist_ok=True)
+    return Path(kept)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

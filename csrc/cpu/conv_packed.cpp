@@ -2,7 +2,9 @@
 // of the output is made of is a list of addresses, one per tap, zeros where the image ends, and the products run along channels.
 // Any stride, dilation and groups; transposed ones with a stride s are s x s plain ones, each to every s-th pixel of the output.
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -75,7 +77,7 @@ struct Work {
   void run(const Axis& y, const Axis& x, const float* w, int64_t begin, int64_t rows, int64_t first, int64_t last) const {
     const int64_t taps = y.taps * x.taps;
     const Buffer<const float*> sources = buffer<const float*>(kBlock * std::max<int64_t>(taps, 1));
-    const Buffer<float> sums = buffer<float>(kBlock * kPanel);
+    const Buffer<float> sums = buffer<float>(2 * kBlock * kPanel);
     float* targets[kBlock];
     const float* others[kBlock];
     int64_t j = begin % x.count, i = begin / x.count % y.count, n = begin / x.count / y.count;
@@ -104,19 +106,25 @@ struct Work {
     const bool whole = depth <= kChain;
     const int64_t taps_at_once = whole ? divided(taps, std::max<int64_t>(1, divided(taps * depth, kChain))) : 1;
     const int64_t depth_at_once = whole ? depth : divided(depth, divided(depth, kChain));
-    for (int64_t panel = first; panel < last; ++panel) {
-      const int64_t group = panel / panels(), output = panel % panels() * kPanel, found = std::min(kPanel, outputs - output);
-      const float* at = w + panel * taps * depth * kPanel;
-      if (taps == 0) std::fill(&sums[0], &sums[rows * kPanel], 0.f);
+    const int64_t apart = taps * depth * kPanel;
+    for (int64_t panel = first, pair; panel < last; panel += pair) {
+      const int64_t group = panel / panels(), output = panel % panels() * kPanel;
+      pair = panel + 1 < last && output + kPanel < outputs ? 2 : 1;
+      const int64_t found = std::min(pair * kPanel, outputs - output);
+      const float* at = w + panel * apart;
+      if (taps == 0) std::fill(&sums[0], &sums[2 * kBlock * kPanel], 0.f);
       for (int64_t tap = 0; tap < taps; tap += taps_at_once)
         for (int64_t c = 0; c < depth; c += depth_at_once) {
           const int64_t t = std::min(taps_at_once, taps - tap), d = std::min(depth_at_once, depth - c);
-          const float *here = at, *next = at + t * d * kPanel;
-          FASTGAN_AT_LEVEL(packed_chunk(rows, &sources[tap * kBlock], group * depth + c, t, d, here, found, tap + c > 0, &sums[0], next));
-          at = next;
+          const float *here = at, *next = tap + t == taps && c + d == depth ? w + (panel + pair) * apart : at + t * d * kPanel;
+          FASTGAN_AT_LEVEL(packed_chunk(rows, &sources[tap * kBlock], group * depth + c, t, d, here, apart, found, tap + c > 0, &sums[0], next));
+          at += t * d * kPanel;
         }
-      const int64_t channel = group * outputs + output;
-      FASTGAN_AT_LEVEL(packed_results(rows, &sums[0], found, bias + channel, slope + channel, adds ? others : nullptr, targets, channel));
+      for (int64_t p = 0; p < pair; ++p) {
+        const int64_t channel = group * outputs + output + p * kPanel;
+        FASTGAN_AT_LEVEL(packed_results(rows, &sums[p * kBlock * kPanel], std::min(kPanel, found - p * kPanel), bias + channel, slope + channel,
+                                        adds ? others : nullptr, targets, channel));
+      }
     }
   }
 };

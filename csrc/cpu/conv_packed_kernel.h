@@ -2,12 +2,14 @@
 
 #include "cpu/vectors.h"
 
-// A product of kRows x kVectors vectors stays in registers beside what it is made of.
+// A product of kRows x kVectors vectors stays in registers beside what it is made of: of one panel or, where a vector is a panel, of two.
 #if defined(FASTGAN_AVX512)
-constexpr int kRows = 8, kVectors = 1;
+constexpr int kRows = 8;
 #else
-constexpr int kRows = 6, kVectors = 2;
+constexpr int kRows = 6;
 #endif
+constexpr int kVectors = 2;
+constexpr bool kPairs = kLanes<float> == kPanel;
 
 using V = vector_t<float>;
 
@@ -19,12 +21,13 @@ inline void channels_of(int64_t n, const Body& body) {
   for (; c < n; ++c) body(float{}, c);
 }
 
-// sums[r][kPanel] (+)= the products of R pixels, from[tap][kBlock] + channel, with w[tap][depth][kPanel]. Meanwhile what will be
-// used next comes nearer, `step` bytes from `next` on per term.
+// sums[r][kPanel] (+)= the products of R pixels, from[tap][kBlock] + channel, with w[tap][depth][kPanel]; of a pair of panels also the
+// next sums[kBlock][kPanel], with w + apart. Meanwhile what will be used next comes nearer, `step` bytes from `next` on per term.
 template <int R, int kColumns>
-void products(const float* const* from, int64_t channel, int64_t taps, int64_t depth, const float* w, bool add, float* sums, const char* next,
-              int64_t step) {
-  for (int64_t column = 0; column < (kColumns == 1 ? 1 : kPanel); column += kColumns * kLanes<float>) {
+void products(const float* const* from, int64_t channel, int64_t taps, int64_t depth, const float* w, int64_t apart, bool add, float* sums,
+              const char* next, int64_t step) {
+  const int64_t skip = kPairs ? apart : kLanes<float>, sums_skip = kPairs ? kBlock * kPanel : kLanes<float>;
+  for (int64_t column = 0; column < (kColumns == 1 ? 1 : kPanel); column += (kPairs ? 1 : kColumns) * kLanes<float>) {
     V sum[R][kColumns] = {};
     const float* b = w + column;
     const char* near = next;
@@ -35,8 +38,9 @@ void products(const float* const* from, int64_t channel, int64_t taps, int64_t d
       for (int64_t k = 0; k < depth; ++k, b += kPanel, near += step) {
         V row[kColumns];
 #pragma GCC unroll 2
-        for (int j = 0; j < kColumns; ++j) row[j] = load<V>(b + j * kLanes<float>);
+        for (int j = 0; j < kColumns; ++j) row[j] = load<V>(b + j * skip);
         __builtin_prefetch(near);
+        if (kPairs && kColumns == 2) __builtin_prefetch(near + apart * sizeof(float));
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
           const float factor = a[r][k];
@@ -49,46 +53,34 @@ void products(const float* const* from, int64_t channel, int64_t taps, int64_t d
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
       for (int j = 0; j < kColumns; ++j) {
-        float* at = sums + r * kPanel + column + j * kLanes<float>;
+        float* at = sums + r * kPanel + column + j * sums_skip;
         store(at, add ? load<V>(at) + sum[r][j] : sum[r][j]);
       }
   }
 }
 
-// The same for `rows` pixels; `outputs` of a panel are wanted.
-inline void packed_chunk(int64_t rows, const float* const* from, int64_t channel, int64_t taps, int64_t depth, const float* w, int64_t outputs,
-                         bool add, float* sums, const float* next) {
-  using Products = void (*)(const float* const*, int64_t, int64_t, int64_t, const float*, bool, float*, const char*, int64_t);
-  static constexpr Products wide[] = {products<1, kVectors>,
-                                      products<2, kVectors>,
-                                      products<3, kVectors>,
-                                      products<4, kVectors>,
-                                      products<5, kVectors>,
-                                      products<6, kVectors>
-#if defined(FASTGAN_AVX512)
-                                      ,
-                                      products<7, kVectors>,
-                                      products<8, kVectors>
-#endif
-  };
-  static constexpr Products narrow[] = {products<1, 1>,
-                                        products<2, 1>,
-                                        products<3, 1>,
-                                        products<4, 1>,
-                                        products<5, 1>,
-                                        products<6, 1>
-#if defined(FASTGAN_AVX512)
-                                        ,
-                                        products<7, 1>,
-                                        products<8, 1>
-#endif
-  };
-  const Products* which = outputs <= kLanes<float> ? narrow : wide;
+using Products = void (*)(const float* const*, int64_t, int64_t, int64_t, const float*, int64_t, bool, float*, const char*, int64_t);
+
+template <int kColumns, int... R>
+constexpr std::array<Products, sizeof...(R)> products_of(std::integer_sequence<int, R...>) {
+  return {products<R + 1, kColumns>...};
+}
+
+// The same for `rows` pixels; `outputs` are wanted, of one panel or a pair.
+inline void packed_chunk(int64_t rows, const float* const* from, int64_t channel, int64_t taps, int64_t depth, const float* w, int64_t apart,
+                         int64_t outputs, bool add, float* sums, const float* next) {
+  if (!kPairs && outputs > kPanel) {
+    packed_chunk(rows, from, channel, taps, depth, w, apart, kPanel, add, sums, w + apart);
+    return packed_chunk(rows, from, channel, taps, depth, w + apart, apart, outputs - kPanel, add, sums + kBlock * kPanel, next);
+  }
+  static constexpr auto wide = products_of<kVectors>(std::make_integer_sequence<int, kRows>());
+  static constexpr auto narrow = products_of<1>(std::make_integer_sequence<int, kRows>());
+  const auto& which = outputs <= kLanes<float> ? narrow : wide;
   const int64_t bytes = taps * depth * kPanel * sizeof(float);
   for (int64_t r = 0; r < rows; r += kRows) {
     const int64_t here = std::min<int64_t>(kRows, rows - r);
     const char* near = reinterpret_cast<const char*>(next) + bytes * r / rows;
-    which[here - 1](from + r, channel, taps, depth, w, add, sums + r * kPanel, near, kPanel * sizeof(float) * here / rows);
+    which[here - 1](from + r, channel, taps, depth, w, apart, add, sums + r * kPanel, near, kPanel * sizeof(float) * here / rows);
   }
 }
 
