@@ -28,8 +28,11 @@ namespace {
 
 constexpr int64_t kNumbers = 36;         // of a tile, per channel
 constexpr int64_t kStep = 12;            // tiles: a multiple of every level's rows
+constexpr int64_t kMost = 8 * kStep;     // tiles of a block
 constexpr int64_t kSkew = 16;            // numbers that keep the 36 of a tile out of the same set of the L1 cache
 constexpr int64_t kBlockBytes = 400000;  // of a thread's transformed tiles, in the L2 cache
+// Bytes of weights that no cache keeps from one block to the next: then a block is as large as it may be, for it reads them all.
+constexpr int64_t kStreamed = 12000000;
 
 int64_t panels(int64_t channels) { return (channels + kPanel - 1) / kPanel; }
 
@@ -113,10 +116,10 @@ Tensor conv3x3_packed(Tensor y, Tensor x, Tensor u, Tensor bias, Tensor slope, s
   std::fill(&zeros[0], &zeros[inputs], 0.f);
   // Blocks of equal size, as many for every thread.
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t most = std::clamp<int64_t>(kBlockBytes / (kNumbers * inputs * 4) / kStep * kStep, 2 * kStep, 8 * kStep);
+  const int64_t most = std::clamp<int64_t>(u.numel() * 4 > kStreamed ? kMost : kBlockBytes / (kNumbers * inputs * 4) / kStep * kStep, 2 * kStep, kMost);
   const int64_t turns = (tiles + most * threads - 1) / (most * threads);
   const int64_t size = ((tiles + turns * threads - 1) / (turns * threads) + kStep - 1) / kStep * kStep;
-  const int64_t of_v = size * inputs + kSkew, of_m = size * kPanel + kSkew;
+  const int64_t of_v = size * inputs + kSkew, of_m = 2 * size * kPanel + kSkew;
   torch::stable::parallel_for(0, (tiles + size - 1) / size, 1, [&](int64_t first, int64_t last) {
     const Buffer<float> v = buffer<float>(kNumbers * of_v), m = buffer<float>(kNumbers * of_m);
     std::fill(&v[0], &v[kNumbers * of_v], 0.f);
@@ -133,8 +136,11 @@ Tensor conv3x3_packed(Tensor y, Tensor x, Tensor u, Tensor bias, Tensor slope, s
         FASTGAN_AT_LEVEL(packed_input(pixels, inputs, &v[t * inputs], of_v));
       }
       for (int64_t panel = 0; panel < panels(outputs); ++panel) {
-        for (int64_t e = 0; e < kNumbers; ++e)
-          FASTGAN_AT_LEVEL(packed_product(room, &v[e * of_v], inputs, weight + (panel * kNumbers + e) * inputs * kPanel, &m[e * of_m]));
+        const int64_t half = panel % 2 * size * kPanel, of_panel = kNumbers * inputs * kPanel;
+        if (half == 0)
+          for (int64_t e = 0; e < kNumbers; ++e)
+            FASTGAN_AT_LEVEL(packed_product(room, &v[e * of_v], inputs, std::min<int64_t>(2, panels(outputs) - panel),
+                                            weight + panel * of_panel + e * inputs * kPanel, of_panel, &m[e * of_m], size * kPanel));
         const int64_t channel = panel * kPanel, found = std::min(kPanel, outputs - channel);
         for (int64_t t = 0; t < count; ++t) {
           float *pixels[16], *sums[16];
@@ -146,7 +152,7 @@ Tensor conv3x3_packed(Tensor y, Tensor x, Tensor u, Tensor bias, Tensor slope, s
           if (other)
             for (float*& sum : sums)
               if (sum) sum += channel;
-          FASTGAN_AT_LEVEL(packed_output(&m[t * kPanel], of_m, found, shift + channel, below + channel, other ? sums : nullptr, pixels));
+          FASTGAN_AT_LEVEL(packed_output(&m[half + t * kPanel], of_m, found, shift + channel, below + channel, other ? sums : nullptr, pixels));
         }
       }
     }

@@ -2,12 +2,14 @@
 
 #include "cpu/vectors.h"
 
-// A product of kRows x kVectors vectors stays in registers beside what it is made of.
+// A product of kRows x kVectors vectors stays in registers beside what it is made of: of one panel or, where a vector is a panel, of two.
 #if defined(FASTGAN_AVX512)
-constexpr int kRows = 12, kVectors = 1;
+constexpr int kRows = 12;
 #else
-constexpr int kRows = 6, kVectors = 2;
+constexpr int kRows = 6;
 #endif
+constexpr int kVectors = 2;
+constexpr bool kPairs = kLanes<float> == kPanel;
 
 constexpr int64_t kGroup = 128;  // terms of a sum that are added in one chain
 
@@ -86,35 +88,46 @@ inline void packed_output(const float* m, int64_t apart, int64_t channels, const
   });
 }
 
-// out[r][kPanel] = sum over k of a[r * depth + k] b[k][kPanel], r < kRows.
-inline void packed_rows(const float* a, int64_t depth, const float* b, float* out) {
-  for (int64_t column = 0; column < kPanel; column += kVectors * kLanes<float>) {
+// out[r][kPanel] = sum over k of a[r * depth + k] b[k][kPanel], r < kRows; kColumns vectors at once, of a panel or each of its own, whose b
+// and out are b_apart and out_apart away.
+template <int kColumns>
+inline void packed_rows(const float* a, int64_t depth, const float* b, int64_t b_apart, float* out, int64_t out_apart) {
+  const int64_t skip = kPairs ? b_apart : kLanes<float>, out_skip = kPairs ? out_apart : kLanes<float>;
+  for (int64_t column = 0; column < kPanel; column += (kPairs ? 1 : kColumns) * kLanes<float>) {
     for (int64_t group = 0; group < depth; group += kGroup) {
       const int64_t end = std::min(depth, group + kGroup);
-      V sum[kRows][kVectors] = {};
+      V sum[kRows][kColumns] = {};
       for (int64_t k = group; k < end; ++k) {
-        V row[kVectors];
+        V row[kColumns];
 #pragma GCC unroll 2
-        for (int j = 0; j < kVectors; ++j) row[j] = load<V>(b + k * kPanel + column + j * kLanes<float>);
+        for (int j = 0; j < kColumns; ++j) row[j] = load<V>(b + k * kPanel + column + j * skip);
 #pragma GCC unroll 12
         for (int r = 0; r < kRows; ++r) {
           const float factor = a[r * depth + k];
 #pragma GCC unroll 2
-          for (int j = 0; j < kVectors; ++j) sum[r][j] += factor * row[j];
+          for (int j = 0; j < kColumns; ++j) sum[r][j] += factor * row[j];
         }
       }
 #pragma GCC unroll 12
       for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-        for (int j = 0; j < kVectors; ++j) {
-          float* at = out + r * kPanel + column + j * kLanes<float>;
+        for (int j = 0; j < kColumns; ++j) {
+          float* at = out + r * kPanel + column + j * out_skip;
           store(at, group > 0 ? load<V>(at) + sum[r][j] : sum[r][j]);
         }
     }
   }
 }
 
-// `rows` rows, a multiple of 12.
-inline void packed_product(int64_t rows, const float* a, int64_t depth, const float* b, float* out) {
-  for (int64_t r = 0; r < rows; r += kRows) packed_rows(a + r * depth, depth, b, out + r * kPanel);
+// `rows` rows, a multiple of 12, of `panels`, one or two.
+inline void packed_product(int64_t rows, const float* a, int64_t depth, int64_t panels, const float* b, int64_t b_apart, float* out,
+                           int64_t out_apart) {
+  constexpr int kOne = kPairs ? 1 : kVectors;
+  for (int64_t r = 0; r < rows; r += kRows) {
+    const float* from = a + r * depth;
+    float* to = out + r * kPanel;
+    if (kPairs && panels == 2) packed_rows<kVectors>(from, depth, b, b_apart, to, out_apart);
+    else
+      for (int64_t p = 0; p < panels; ++p) packed_rows<kOne>(from, depth, b + p * b_apart, b_apart, to + p * out_apart, out_apart);
+  }
 }
