@@ -24,6 +24,7 @@ constexpr int64_t kPanel = 32;  // channels per block of the products
 
 #define FASTGAN_KERNEL "cpu/conv3x3_kernel.h"
 #include "cpu/each_level.h"
+#include "cpu/turn.h"
 
 namespace fastgan {
 namespace {
@@ -47,25 +48,6 @@ int64_t block_bytes() {
 
 int64_t panels(int64_t channels) { return (channels + kPanel - 1) / kPanel; }
 int64_t by_four(int64_t rows) { return (rows + 3) / 4 * 4; }
-
-template <class Body>
-void in_parallel(int64_t count, int64_t grain, const Body& body) {
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, grain), [&](int64_t first, int64_t last) { body(first, last); });
-}
-
-// [n][rows][columns] -> [n][columns][rows]. torch's copy takes 3 to 5 times as long.
-template <class T>
-void turn(const T* from, T* to, int64_t n, int64_t rows, int64_t columns) {
-  constexpr int64_t kStrip = 64;
-  const int64_t strips = (columns + kStrip - 1) / kStrip;
-  in_parallel(n * strips, std::max<int64_t>(1, 32768 / (kStrip * rows)), [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t image = i / strips * rows * columns, column = i % strips * kStrip;
-      FASTGAN_AT_LEVEL_FOR(T,
-                           transpose<T>(from + image + column, columns, to + image + column * rows, rows, rows, std::min(kStrip, columns - column)));
-    }
-  });
-}
 
 Tensor images_of(const Tensor& pixels) { return torch::stable::transpose(torch::stable::transpose(pixels, 2, 3), 1, 2); }
 

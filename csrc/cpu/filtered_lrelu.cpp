@@ -18,6 +18,7 @@
 
 #define FASTGAN_KERNEL "cpu/filtered_lrelu_kernel.h"
 #include "cpu/each_level.h"
+#include "cpu/turn.h"
 
 namespace fastgan {
 namespace {
@@ -46,10 +47,20 @@ void check_arguments(const Tensor& x, const Tensor& fu, const Tensor& fd, int64_
   for (int64_t factor : {up, down}) FASTGAN_CHECK(factor == 1 || factor == 2 || factor == 4, "up and down must be 1, 2 or 4");
 }
 
+// Contiguous. From channels_last torch's copy takes up to 10 times as long as `turn`.
+Tensor in_planes(const Tensor& x) {
+  const int64_t n = x.size(0), c = x.size(1), height = x.size(2), width = x.size(3);
+  const bool dense = x.stride(3) == c && x.stride(2) == width * c && x.stride(0) == height * width * c;
+  if (!(channels_last(x) && dense && x.element_size() == 4)) return torch::stable::contiguous(x);
+  Tensor planes = new_images(x, n, c, height, width, false);
+  turn<float>(pointer<float>(x), mutable_pointer<float>(planes), n, height * width, c);
+  return planes;
+}
+
 Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down, const filtered::Sizes& sizes,
            double gain, double slope, double clamp, bool flip, Tensor* mask, bool read_mask, Spoiled& spoiled) {
   const bool last = channels_last(x);
-  x = torch::stable::contiguous(x);
+  x = in_planes(x);
   const int64_t n = x.size(0), c = x.size(1);
   Tensor y = new_images(x, n, c, sizes.out_h, sizes.out_w, false);
   if (y.numel() > 0) {
@@ -68,9 +79,10 @@ Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Ten
     });
   }
   if (!last) return y;
-  Tensor in_last = new_images(y, n, c, sizes.out_h, sizes.out_w, true);
-  torch::stable::copy_(in_last, y);
-  return in_last;
+  Tensor pixels = new_images(y, n, c, sizes.out_h, sizes.out_w, true);
+  if (y.element_size() == 4) turn<float>(pointer<float>(y), mutable_pointer<float>(pixels), n, c, sizes.out_h * sizes.out_w);
+  else torch::stable::copy_(pixels, y);
+  return pixels;
 }
 
 int64_t taps_x(const Tensor& f) { return f.size(f.dim() - 1); }

@@ -10,6 +10,7 @@ using filtered::Plan;
 #include "cpu/convert.h"
 #include "cpu/finite.h"
 #include "cpu/vectors.h"
+#include "cpu/transpose.h"
 #include "cpu/filtered_lrelu_mask.h"
 #include "cpu/filtered_lrelu_combine.h"
 #include "cpu/filtered_lrelu_rows.h"
