@@ -5,13 +5,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from fastgan.training import checkpoint, lock
 
 # fastgan after all that it imports from others, which have their own ways on Windows.
 WITHOUT = """
-import importlib, os, pkgutil, signal, sys
+import importlib, os, pathlib, pkgutil, signal, sys
 import torch, fastgan
 
 def modules():
@@ -33,6 +34,7 @@ for name in modules():
 
 from fastgan.training.log import memory_mib
 from fastgan.training.signals import StopSignal, stopping
+pathlib.Path.exists = lambda self: False  # no /proc
 assert memory_mib(torch.device("cpu")) is None
 with stopping(), StopSignal() as stop:
     assert stop.number == 0
@@ -83,3 +85,14 @@ def test_memory_of_a_cpu_is_counted_here():
     from fastgan.training.log import memory_mib
 
     assert sys.platform == "win32" or memory_mib(torch.device("cpu")) > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone counts the parent's")
+def test_memory_is_not_that_of_who_started_the_process():
+    """A process of a notebook that holds gigabytes."""
+    ask = "import torch; from fastgan.training.log import memory_mib; print(memory_mib(torch.device('cpu')))"
+    script = (
+        f"import subprocess, sys; b = b'1' * (3 << 30); subprocess.run([sys.executable, '-c', {ask!r}], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 10 < float(done.stdout) < 2000

@@ -116,7 +116,8 @@ Tensor conv3x3_packed(Tensor y, Tensor x, Tensor u, Tensor bias, Tensor slope, s
   std::fill(&zeros[0], &zeros[inputs], 0.f);
   // Blocks of equal size, as many for every thread.
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t most = std::clamp<int64_t>(u.numel() * 4 > kStreamed ? kMost : kBlockBytes / (kNumbers * inputs * 4) / kStep * kStep, 2 * kStep, kMost);
+  const int64_t most =
+      std::clamp<int64_t>(u.numel() * 4 > kStreamed ? kMost : kBlockBytes / (kNumbers * inputs * 4) / kStep * kStep, 2 * kStep, kMost);
   const int64_t turns = (tiles + most * threads - 1) / (most * threads);
   const int64_t size = ((tiles + turns * threads - 1) / (turns * threads) + kStep - 1) / kStep * kStep;
   const int64_t of_v = size * inputs + kSkew, of_m = 2 * size * kPanel + kSkew;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 import time
 import warnings
@@ -73,6 +74,10 @@ def memory_mib(device: torch.device) -> float | None:
     """Greatest memory use so far, in MiB: of this process on the CPU (None on Windows), of its tensors on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    # On Linux ru_maxrss begins with what the process that started this one held, a notebook's gigabytes for one.
+    status = Path("/proc/self/status")
+    if status.exists() and (peak := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.M)):
+        return int(peak[1]) / 2**10
     try:
         import resource
     except ImportError:
