@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from fastgan.patch.last import ChannelsLast, shapes_of
 from fastgan.patch.report import MISSING, Assignment, Line, PatchReport
-from fastgan.patch.swap import PAYS, PLAN, SHAPES, Accelerated, Swap, accelerated
+from fastgan.patch.swap import PAYS, PLAN, SHAPES, Accelerated, Swap, accelerated, original
 
 if TYPE_CHECKING:
     from fastgan.patch.accelerate import Piece
@@ -86,7 +86,7 @@ def try_channels_last(module: nn.Module, arguments: tuple, report: PatchReport) 
                 new, old, why = 1.0, 0.0, "other numbers"
         for change in reversed(changes):
             change.undo()
-    line = Line(type(module).__name__, f"the whole channels last, without gradients, for this shape: {why}")
+    line = Line(original(module).__name__, f"the whole channels last, without gradients, for this shape: {why}")
     if old / new < LEAST:
         report.refused.append(line)
         return

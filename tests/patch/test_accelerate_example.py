@@ -90,6 +90,26 @@ def test_channels_last_of_the_whole_for_its_shape_alone(times):
     assert type(net) is nn.Sequential
 
 
+def test_what_changed_twice_is_taken_back(times):
+    """The outermost is joined, and then the whole runs channels last."""
+    times["FusedSequential"] = times["FusedFusedSequential"] = 1.2
+    net, x = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval(), torch.randn(2, 3, 9, 9)
+    attributes = set(vars(net))
+    with torch.no_grad():
+        plain = net(x)
+        report = fastgan.accelerate(net, example=x)
+        assert [where for where, _ in report.replaced] == ["Sequential", "0 + 1"]
+        assert_close(net(x), plain)
+        again = fastgan.accelerate(net, freeze=True)
+        with pytest.raises(RuntimeError, match="undo that first"):
+            net.__class__ = type("Other", (type(net),), {})
+            fastgan.unpatch(report)
+        net.__class__ = type(net).__bases__[0]
+        fastgan.unpatch(again)
+        fastgan.unpatch(report)
+        assert type(net) is nn.Sequential and set(vars(net)) == attributes and torch.equal(net(x), plain)
+
+
 def test_a_view_that_refuses_channels_last_leaves_the_network(times):
     class Net(nn.Module):
         def __init__(self):
