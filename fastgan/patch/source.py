@@ -17,6 +17,7 @@ import ast
 import dis
 import functools
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -61,7 +62,7 @@ class Rewritten(Accelerated):
 def rewritten(forward: Callable, activations: frozenset[str]) -> Callable | str:
     """`forward` with its neighbours joined (and `joints`, a list of them), or why it is left as it is.
 
-    activations: the attributes of self that are modules of activations.
+    activations: the attributes of self that are modules of activations, or lists of these.
     """
     if not isinstance(forward, types.FunctionType):
         return "its forward is not a Python function"
@@ -152,19 +153,20 @@ class _Rewriter(ast.NodeTransformer):
     visit_Lambda = visit_ClassDef = visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        super().generic_visit(node)
         if self.is_activation(node) and (layer := self.layer(node.args[0])):
+            super().generic_visit(layer)  # not the call of `layer`: what a loop goes over may be either of a pair
             return self.pair(node, layer)
+        super().generic_visit(node)
         weight = node.args[1] if len(node.args) > 1 else None
         product = isinstance(weight, ast.BinOp) and isinstance(weight.op, ast.Mult)
         product = product and not any(isinstance(arg, ast.Starred) for arg in node.args[:2])
         if _name(node.func) in LINEAR and product and (self.is_lookup(weight.left) or self.is_lookup(weight.right)):
-            self.joints.append(Joint(node.lineno, "scaled", ast.unparse(node.func), ast.unparse(weight.left)))
+            self.note(node, "scaled", node.func, weight.left)
             arguments = [node.func, node.args[0], weight.left, weight.right, *node.args[2:]]
             return self.call("_fastgan_scaled", arguments, node)
         groups = next((keyword.value for keyword in node.keywords if keyword.arg == "groups"), None)
         if _name(node.func) in DEPTHWISE and groups is not None and not isinstance(groups, ast.Constant):
-            self.joints.append(Joint(node.lineno, "filtered", ast.unparse(node.func), ""))
+            self.note(node, "filtered", node.func, None)
             return self.call("_fastgan_filtered", [node.func, *node.args], node)
         return node
 
@@ -176,7 +178,7 @@ class _Rewriter(ast.NodeTransformer):
             return joined
         for other, call, first in ((node.left, node.right, False), (node.right, node.left, True)):
             if isinstance(other, ast.Name) and (layer := self.layer(call)):
-                self.joints.append(Joint(node.lineno, "add", "", ast.unparse(layer.func)))
+                self.note(node, "add", None, layer.func)
                 arguments = [other, layer.func, layer.args[0], ast.Constant(first)]
                 return self.call("_fastgan_add", arguments, node)
         return node
@@ -194,25 +196,24 @@ class _Rewriter(ast.NodeTransformer):
             # A layer that writes over its input is to have done so before arithmetic on that.
             after = (shift,) if first else (scale, shift)
             if not any(isinstance(part, ast.BinOp) and _names(part) & _names(found.args[0]) for part in after):
-                self.joints.append(Joint(node.lineno, "modulated", "", ast.unparse(found.func)))
+                self.note(node, "modulated", None, found.func)
                 arguments = [found.func, found.args[0], scale, shift, ast.Constant(first)]
                 return self.call("_fastgan_modulated", arguments, found)
         return None
 
     def merged(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         """y = layer(x); z = act(y)   ->   z = act(layer(x)), where nothing else reads y."""
-        done: list[ast.stmt] = []
-        for statement in statements:
-            layer = self.assigned_layer(done[-1]) if done else None
-            value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
-            if layer is not None and value is not None:
-                name = done[-1].targets[0].id
-                joined = self.joined(value, name, layer) if self.is_dropped(name, statement) else None
+        done: list[ast.stmt] = []  # the last first: of layer, norm, activation the norm has the activation
+        for statement in reversed(statements):
+            after, layer = done[-1] if done else None, self.assigned_layer(statement)
+            if layer is not None and isinstance(after, ast.Assign | ast.Return) and after.value is not None:
+                name = statement.targets[0].id
+                joined = self.joined(after.value, name, layer) if self.is_dropped(name, after) else None
                 if joined is not None:
-                    statement.value = joined
-                    done.pop()
+                    after.value = joined
+                    continue
             done.append(statement)
-        return done
+        return done[::-1]
 
     def joined(self, value: ast.expr, name: str, layer: ast.Call) -> ast.Call | None:
         """`value` with what is called `name` in it computed by the way; None where it is no neighbour of `layer`."""
@@ -246,15 +247,23 @@ class _Rewriter(ast.NodeTransformer):
         if not all(_is_plain(other) for other in (*node.args[1:], *(keyword.value for keyword in node.keywords))):
             return False
         func = node.func
-        if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name) and func.value.id == self.self:
-            return func.attr in self.activations
+        if (name := self.own(func)) is not None:
+            return name in self.activations
         return _name(func) in ACTIVATIONS or (isinstance(func, ast.Name) and func.id in self.looped)
+
+    def own(self, node: ast.expr) -> str | None:
+        """The a of self.a and self.a[i]."""
+        node = node.value if isinstance(node, ast.Subscript) and self.is_lookup(node) else node
+        mine = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == self.self
+        return node.attr if mine else None
 
     def layer(self, node: ast.AST) -> ast.Call | None:
         """The node, where it may be the call of a layer with one argument."""
         if not isinstance(node, ast.Call) or len(node.args) != 1 or node.keywords:
             return None
-        return node if not isinstance(node.args[0], ast.Starred) and self.is_lookup(node.func) else None
+        if isinstance(node.args[0], ast.Starred) or self.own(node.func) in self.activations:
+            return None
+        return node if self.is_lookup(node.func) else None
 
     def is_lookup(self, node: ast.AST) -> bool:
         """self.a.b, self.a[0] or what a loop goes over: something that is only looked up."""
@@ -265,8 +274,14 @@ class _Rewriter(ast.NodeTransformer):
         return isinstance(node, ast.Name) and (node.id == self.self or node.id in self.looped)
 
     def pair(self, act: ast.Call, layer: ast.Call) -> ast.Call:
-        self.joints.append(Joint(layer.lineno, "pair", ast.unparse(act.func), ast.unparse(layer.func)))
+        self.note(layer, "pair", act.func, layer.func)
         return self.call("_fastgan_pair", [act.func, layer.func, layer.args[0], *act.args[1:]], act)
+
+    def note(self, node: ast.expr, call: str, act: ast.expr | None, layer: ast.expr | None) -> None:
+        act_name, layer_name = (
+            "" if part is None else re.sub(rf"^{self.self}\b", "self", ast.unparse(part)) for part in (act, layer)
+        )
+        self.joints.append(Joint(node.lineno, call, act_name, layer_name))
 
     def call(self, name: str, arguments: list[ast.expr], like: ast.Call) -> ast.Call:
         made = ast.Call(ast.Name(name, ast.Load()), arguments, getattr(like, "keywords", []))
@@ -290,7 +305,7 @@ def _name(func: ast.expr) -> str | None:
 def plan(module: nn.Module) -> tuple[type, list[tuple[str, str]]] | str:
     """The class that a module with a forward of its own gets, with the rows of its report; or why it stays."""
     kind = type(module)
-    acts = frozenset(name for name, child in module._modules.items() if pairs.MODULES.get(type(child)))
+    acts = frozenset(name for name, child in module._modules.items() if _activates(child))
     found = rewritten(kind.forward, acts)
     if isinstance(found, str):
         return found
@@ -298,6 +313,12 @@ def plan(module: nn.Module) -> tuple[type, list[tuple[str, str]]] | str:
     if not rows:
         return "nothing in its forward gains by its neighbour"
     return accelerated(Rewritten, kind, acts), rows
+
+
+def _activates(module: nn.Module | None) -> bool:
+    if isinstance(module, nn.ModuleList):
+        return len(module) > 0 and all(map(_activates, module))
+    return type(module) in pairs.MODULES
 
 
 def _row(module: nn.Module, joint: Joint) -> tuple[str, str] | None:

@@ -88,6 +88,47 @@ def test_loops_lists_and_optional_arguments():
     assert torch.equal(net(x), twin(x))
 
 
+class Lists(nn.Module):
+    """Layer, norm and activation from lists; the object itself is not called self."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.convs = nn.ModuleList([nn.Conv2d(6, 6, 3, padding=1) for _ in range(2)])
+        self.norms = nn.ModuleList([nn.InstanceNorm2d(6) for _ in range(2)])
+        self.acts = nn.ModuleList([nn.LeakyReLU(0.2), nn.ReLU()])
+
+    def forward(net, x):
+        if net.how == "index":
+            for i in range(2):
+                x = net.convs[i](x)
+                x = net.norms[i](x)
+                x = net.acts[i](x)
+            return x
+        for conv, norm, act in zip(net.convs, net.norms, net.acts, strict=True):
+            if net.how == "nested":
+                x = act(norm(conv(x)))
+            elif net.how == "function":
+                x = F.leaky_relu(norm(conv(x)), 0.1)
+            else:
+                x = conv(x)
+                x = norm(x)
+                x = act(x)
+        return net.acts[0](net.acts[1](net.convs[0](x)))
+
+
+@pytest.mark.parametrize("how", ["index", "nested", "function", "statements"])
+def test_of_a_loop_over_lists_the_norm_has_the_activation(how):
+    net, x = Lists(how), torch.randn(2, 6, 5, 4)
+    report = check(net, x)
+    assert {"norm", "norms[i]", "convs[0]"} <= set(replaced(report))
+    fastgan.accelerate(net.float())
+    with torch.no_grad(), Called() as called:
+        net(x)
+    assert called.names.count("fastgan::norm_act") == 2
+    assert called.names.count("aten::leaky_relu") + called.names.count("aten::relu") == (how != "index")
+
+
 def test_branches_statements_and_super():
     net = Branches()
     report = check(net, torch.randn(2, 3, 5, 5))
