@@ -12,7 +12,7 @@ from torch import nn
 
 import fastgan
 from fastgan import models
-from fastgan.patch.frozen import Frozen
+from fastgan.patch.frozen import Frozen, plan, tape
 
 
 def settle(net):
@@ -70,6 +70,41 @@ class Residual(nn.Module):
         return self.d(torch.cat([F.relu_(z), y], 1)).clamp(-0.5, 0.5) / 3
 
 
+class Spade(nn.Module):
+    """A scale and a shift for each pixel from one map (Park et al. 2019)."""
+
+    def __init__(self, cls=nn.Conv2d):
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(16) if cls is nn.Conv2d else nn.InstanceNorm1d(16)
+        self.shared, self.gamma, self.beta = (
+            cls(4, 16, 3, padding=1),
+            cls(16, 16, 3, padding=1),
+            cls(16, 16, 3, padding=1),
+        )
+
+    def forward(self, x):
+        normalized, actv = self.norm(x), F.relu(self.shared(x[:, :4]))
+        gamma = self.gamma(actv)
+        beta = self.beta(actv)
+        return F.leaky_relu(normalized * (1 + gamma) + beta, 0.2)
+
+
+class Sums(nn.Module):
+    """A convolution and a number, a vector or an image, on either side, with a factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(16, 16, k, padding=k // 2) for k in (3, 1, 3, 3, 1, 3, 3, 3)])
+        self.vector = nn.Parameter(torch.randn(16, 1, 1))
+
+    def forward(self, x):
+        a, b, c, d, e, f, g, h = (conv(x) for conv in self.convs)
+        a, b, c = torch.add(a, 3, alpha=2).relu(), (b - 0.5).tanh(), torch.sub(c, self.vector, alpha=3)
+        d, e = torch.sub(x, d, alpha=1), (self.vector - e).relu()
+        f, g = torch.sub(f, x, alpha=-1), torch.sub(g, x)
+        return torch.cat([a, b, c, d.relu(), e, f, g, 1 - h, h - h, -h + h], 1)
+
+
 class Written(nn.Module):
     """Instance norm by hand."""
 
@@ -79,6 +114,9 @@ class Written(nn.Module):
 
 
 NETWORKS = {
+    "spade": (Spade, (2, 16, 14, 15)),
+    "spade of signals": (lambda: Spade(nn.Conv1d), (2, 16, 33)),
+    "sums": (Sums, (2, 16, 14, 15)),
     "norm by hand": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), Written(), nn.ReLU()), (2, 3, 34, 34)),
     "batch norm": (
         lambda: nn.Sequential(
@@ -171,6 +209,17 @@ def test_numbers(name):
     build, *shapes = NETWORKS[name]
     torch.manual_seed(0)
     check(build(), *shapes)
+
+
+@pytest.mark.parametrize("name", ["spade", "sums"])
+def test_every_convolution_is_packed(name):
+    build, shape = NETWORKS[name]
+    net, x = build().eval(), torch.randn(shape)
+    with torch.no_grad():
+        done = plan._Plan(tape.record(lambda: net(x), [x])[1])
+    functions = [node.func for node in done.nodes]
+    assert torch.ops.aten.convolution.default not in functions
+    assert torch.ops.aten.add.Tensor not in functions or name == "sums"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ ACTS = {
     aten.hardtanh.default: ("hardtanh", (-1.0, 1.0)),
     aten.clamp.default: ("hardtanh", (None, None)),
 }
+# left + sign * alpha * right
+SUMS = {aten.add.Tensor: 1, aten.add.Scalar: 1, aten.sub.Tensor: -1, aten.sub.Scalar: -1}
 BIAS_ACTS = {
     "linear": "none",
     "relu": "relu",
@@ -69,11 +71,8 @@ class _Plan:
         fresh = {n: self._copy(n) for n in dict.fromkeys(refs(output)) if self._is_shared(n)}
         self.output = tree_map(lambda a: Ref(fresh.get(a.n, a.n)) if isinstance(a, Ref) else a, output)
         self._drop_unused()
-        i = 0
-        while i < len(self.nodes):
-            if self.nodes[i].func is aten.convolution.default:
-                self._pack(i)
-            i += 1
+        for node in [node for node in self.nodes if node.func is aten.convolution.default]:
+            self._pack(node)
         self._drop_unused()
 
     def _depends(self, node: Node) -> bool:
@@ -125,9 +124,8 @@ class _Plan:
         between = self.nodes[self.nodes.index(node) : self.nodes.index(following) + 1]
         return None if any(other.writes for other in between) else following
 
-    def _pack(self, i: int) -> None:
-        """The convolution at place i, with what follows it; it takes the place of the last of these."""
-        node = self.nodes[i]
+    def _pack(self, node: Node) -> None:
+        """The convolution `node`, with what follows it; it takes the place of the last of these, behind what was in between."""
         x, weight, bias = node.args[0], self.constant(node.args[1]), node.args[2]
         shape, _, dtype = self.facts[x.n]
         fits = weight is not None and (bias is None or self.constant(bias) is not None)
@@ -145,9 +143,6 @@ class _Plan:
             added = added if other is None else other
             last = following
         self.nodes[self.nodes.index(last)] = Node(made, (x,) if added is None else (x, Ref(added)), {}, [last.outs[0]])
-        if last is not node:
-            # What was in between stays before it.
-            self.nodes[i] = Node(_nothing, (), {}, [])
         self._drop_unused()
 
     def _take(self, made: Convolution, node: Node, n: int, added: int | None) -> tuple[bool, int | None]:
@@ -200,19 +195,19 @@ class _Plan:
                 return no
             made.scale(factor if "mul" in func.__name__ else 1 / factor)
             return True, None
-        if func is aten.add.Tensor and len(args) == 2:
-            alpha = node.kwargs.get("alpha", 1)
-            left, right = args
-            other = right if mine else left
-            if isinstance(other, Ref) and isinstance(right, Ref) and isinstance(left, Ref) and left.n != right.n:
-                vector = self._factor(other, made)
-                if vector is not None:
-                    made.scale(1 if mine else alpha)
-                    made.shift(vector * (alpha if mine else 1))
-                    return True, None
-                if self.facts[other.n] == self.facts[node.outs[0]] and (alpha == 1 or not mine) and made.adds:
-                    made.scale(alpha)
-                    return True, other.n
+        if func in SUMS and len(args) == 2:
+            of_right = SUMS[func] * node.kwargs.get("alpha", 1)
+            (factor, of_other), other = ((1, of_right), args[1]) if mine else ((of_right, 1), args[0])
+            if isinstance(other, Ref) and other.n == n:
+                return no
+            vector = self._factor(other, made)
+            if vector is not None:
+                made.scale(factor)
+                made.shift(vector * of_other)
+                return True, None
+            if self.facts[other.n] == self.facts[node.outs[0]] and of_other == 1 and made.adds:
+                made.scale(factor)
+                return True, other.n
         return no
 
     def _others(self, node: Node) -> bool:
@@ -229,7 +224,3 @@ class _Plan:
         if t.numel() == 1 and t.dim() <= 2 + len(around):
             return t.item()
         return t.flatten() if t.shape in ((1, made.outputs, *around), (made.outputs, *around)) else None
-
-
-def _nothing():
-    return None
