@@ -1,6 +1,6 @@
 """Fused GAN operations, differentiable to any order; `available()` says which kernels are loaded, and why not."""
 
-from fastgan.ops import _library, triton
+from fastgan.ops import _library, prelu, triton  # noqa: F401 - prelu defines torch.ops.fastgan.prelu
 from fastgan.ops._library import available, decompositions
 from fastgan.ops.bias_act import bias_act
 from fastgan.ops.conv2d import conv2d, conv_transpose2d, no_weight_gradients

@@ -26,11 +26,11 @@ def accelerate(
     example: torch.Tensor | tuple[Any, ...] | None = None,
 ) -> PatchReport:
     """Computes layers of `module` by fastgan's kernels, in place: instance norm, with the activation and the residual after it;
-    depthwise filters that are not learnt; equalised layers; on the CPU convolutions that have a faster form. Activations write
-    over the layer's result before them where nobody else sees it. Of transposed convolutions in evaluation mode the weights are
-    laid out channels last, which is faster on the CPU, though not with gradients (0.86 times for 2 images): to train, accelerate
-    in training mode. On a GPU norm, bias and activation are fused under autocast too, and weights of convolutions for its matrix
-    units are laid out channels last (not measured there yet).
+    depthwise filters that are not learnt; equalised layers; on the CPU convolutions that have a faster form, and the gradients
+    of PReLU. Activations write over the layer's result before them where nobody else sees it. Of transposed convolutions in
+    evaluation mode the weights are laid out channels last, which is faster on the CPU, though not with gradients (0.86 times
+    for 2 images): to train, accelerate in training mode. On a GPU norm, bias and activation are fused under autocast too, and
+    weights of convolutions for its matrix units are laid out channels last (not measured there yet).
 
     Args:
         module: any network. Its state_dict, parameters, submodules and hooks stay the same objects under the same names.

@@ -74,14 +74,19 @@ def _run(steps, x):
 def why_not(layer: nn.Module, act: nn.Module) -> str | None:
     """Why the two run one by one, where both are what could be a pair."""
     kind = next((kind for kind in (*pairs.FRESH, Norm) if isinstance(layer, kind)), None)
-    if kind is None or type(act) not in pairs.MODULES:
+    if kind is None or original(act) not in pairs.MODULES:
         return None
-    what = f"{original(layer).__name__} + {type(act).__name__}"
+    what = f"{original(layer).__name__} + {original(act).__name__}"
     if pairs.fresh(layer) is None:
         return f"{what}: {hooks(layer) or 'a forward of its own'} between them"
     if hooks(act):
         return f"{what}: {hooks(act)} after them"
     found = pairs.served(act)
+    if found is None and original(act) is nn.PReLU:
+        many = act.num_parameters > 1
+        return (
+            f"{what} in place: nothing to gain" if many else f"{what}: its slope is below 0, on a GPU or no parameter"
+        )
     if found is None:
         return f"{what}: {act!r} is none of those that are known"
     if found.inplace is None:

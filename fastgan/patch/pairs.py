@@ -108,7 +108,7 @@ FRESH = {kind: kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, 
 
 def activation(act: Callable, rest: tuple = (), options: dict | None = None) -> Act | None:
     """What `act(x, *rest, **options)` computes, for a module that nobody watches or a function of torch; else None."""
-    if (known := MODULES.get(type(act))) is not None:
+    if (known := MODULES.get(original(act))) is not None:
         return known(act) if not rest and not options and not hooks(act) else None
     if type(act) not in CALLABLE or module_hooks(None):
         return None

@@ -318,7 +318,7 @@ def plan(module: nn.Module) -> tuple[type, list[tuple[str, str]]] | str:
 def _activates(module: nn.Module | None) -> bool:
     if isinstance(module, nn.ModuleList):
         return len(module) > 0 and all(map(_activates, module))
-    return type(module) in pairs.MODULES
+    return module is not None and original(module) in pairs.MODULES
 
 
 def _row(module: nn.Module, joint: Joint) -> tuple[str, str] | None:
@@ -347,9 +347,11 @@ def _row(module: nn.Module, joint: Joint) -> tuple[str, str] | None:
         unknown = isinstance(act, nn.Module) and pairs.served(act) is None
         if done or unknown or pairs.is_small(layer):
             return None
-    name = type(act).__name__ if isinstance(act, nn.Module) else joint.act.rsplit(".")[-1]
+    name = original(act).__name__ if isinstance(act, nn.Module) else joint.act.rsplit(".")[-1]
     first = original(layer).__name__ if known else "a layer"
     norm = kind is not None and issubclass(kind, pairs.Norm)
+    if norm and isinstance(act, nn.Module) and pairs.served(act) is None:
+        return None
     return where, f"{first} + {name} {'-> norm_act' if norm else 'in place'}, line {joint.line}"
 
 

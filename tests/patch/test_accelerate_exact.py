@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerated import replaced
+from accelerated import check, outcome, replaced
+from dispatched import Called
 from tolerances import assert_close
 from torch import nn
 
@@ -155,6 +156,80 @@ def test_norms_that_differ_on_other_images_stay(kind):
     expected = net(x)
     fastgan.accelerate(net)
     assert torch.equal(net(x), expected)
+
+
+def upscaler(slopes, *last):
+    """Convolutions and PReLU, as SRGAN, pSp's encoder and Real-ESRGAN's small network have them."""
+    c = slopes if slopes > 1 else 8
+    layers = (
+        nn.Conv2d(3, c, 3, padding=1),
+        nn.PReLU(slopes),
+        nn.Conv2d(c, c, 3),
+        nn.BatchNorm2d(c),
+        nn.PReLU(slopes),
+        *last,
+    )
+    net = nn.Sequential(*layers)
+    for act in net:
+        if isinstance(act, nn.PReLU):
+            nn.init.uniform_(act.weight, -0.5, 0.5)
+    return net
+
+
+@pytest.mark.parametrize("slopes", [1, 6])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_prelu_is_torchs_to_the_second_derivative(monkeypatch, slopes, layout):
+    monkeypatch.setattr(layers, "LEAST", 0)
+    net = upscaler(slopes, nn.PixelShuffle(1), nn.PReLU(slopes), nn.Flatten(2), nn.PReLU(slopes))
+    x = torch.randn(2, 3, 6, 5).contiguous(memory_format=layout)
+    report = check(net, x)
+    assert {replaced(report)[name] for name in ("1", "4", "6", "8")} == {"PReLU, its gradients in one pass"}
+    assert_close(outcome(net.float(), x.float())[0], net.double()(x.double()).float(), 1e-5)
+
+
+def test_prelu_by_size_and_by_whether_gradients_are_taken():
+    net, small, large = nn.Sequential(nn.PReLU(4)), torch.randn(1, 4, 9, 9), torch.randn(1, 4, 64, 64)
+    fastgan.accelerate(net)
+
+    def called(x, recorded=True, dtype=None):
+        with torch.set_grad_enabled(recorded), Called() as names, torch.autocast("cpu", enabled=dtype is not None):
+            net(x)
+        return "fastgan::prelu" in names.names
+
+    assert called(large) and not called(small) and not called(large, recorded=False)
+    assert not called(large, dtype=torch.bfloat16) and not called(large.bfloat16().float()[:, :, ::65])
+    net.requires_grad_(False)
+    assert not called(large) and called(large.clone().requires_grad_())
+
+
+def test_prelu_has_its_slopes_as_they_are(monkeypatch):
+    """Other values, another parameter, a hook, the version that autograd guards, and a transform."""
+    monkeypatch.setattr(layers, "LEAST", 0)
+    x = torch.randn(2, 3, 6, 5).double()
+    net, twin = pair(upscaler(6).double(), x)
+    for change in (
+        lambda n: n[1].weight.data.mul_(-3),
+        lambda n: n[4].load_state_dict({"weight": torch.linspace(-1, 1, 6)}),
+        lambda n: setattr(n[4], "weight", nn.Parameter(torch.full((6,), 0.75).double())),
+        lambda n: setattr(n[1], "weight", nn.Parameter(torch.full((1,), -2.0).double())),
+        lambda n: n[4].register_forward_hook(lambda m, args, y: y * 2),
+    ):
+        before = net(x)
+        for n in (net, twin):
+            change(n)
+        results = [outcome(n, x) for n in (net, twin)]
+        assert (results[0][0] - before).abs().max() > 1e-2
+        for found, expected in zip(*results, strict=True):
+            assert_close(found, expected, 1e-9)
+    y = twin(x)
+    with torch.no_grad():
+        twin[4].weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    net[4].load_state_dict(twin[4].state_dict())
+    acts, images = [n[4] for n in (net, twin)], torch.randn(3, 2, 6, 4, 4).double()
+    each = [torch.func.vmap(torch.func.grad(lambda t, act=act: act(t).sin().sum()))(images) for act in acts]
+    assert_close(*each)
 
 
 class Joinable(nn.Module):
