@@ -528,3 +528,37 @@ def test_sampling_serves_and_takes_it_back():
         assert isinstance(vars(net)["forward"], Frozen) and "forward" not in vars(trained)
         net(X)
     assert vars(net) == before and type(net) is nn.Sequential
+
+
+ORDERS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "every second": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    "expanded": lambda x: x[..., :1].expand(x.shape),
+}
+ORDERED = {
+    "convolution": lambda: nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)),
+    "transposed": lambda: nn.Sequential(nn.ConvTranspose2d(8, 16, 4, 2, 1), nn.Tanh()),
+    "after a norm": lambda: nn.Sequential(nn.InstanceNorm2d(8), nn.Conv2d(8, 8, 1)),
+    "before a norm": lambda: nn.Sequential(nn.Conv2d(8, 8, 3), nn.InstanceNorm2d(8), nn.ReLU()),
+    "shuffled": lambda: nn.Sequential(nn.Conv2d(8, 16, 1), nn.PixelShuffle(2)),
+    "none": lambda: nn.Sequential(nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("weights", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", ORDERED)
+def test_results_have_the_strides_of_the_network(name, order, weights):
+    net, x = ORDERED[name]().eval().to(memory_format=weights), ORDERS[order](torch.randn(2, 8, 12, 10))
+    twin, _ = frozen(net, x)
+    with torch.no_grad():
+        expected, found = net(x), twin(x)
+    assert_close(found, expected)
+    assert found.stride() == expected.stride()
+    first = copy.deepcopy(net)
+    fastgan.accelerate(first, freeze=True)
+    with torch.no_grad():
+        y = first(x)
+    assert y.stride() == expected.stride() or "channels last" in order or weights is torch.channels_last

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from fastgan._torch_packed import tree_flatten
+from fastgan._torch_packed import tree_flatten, tree_map, tree_unflatten
 from fastgan._torch_private import autocast_anywhere, eager, module_hooks
 from fastgan.patch.frozen.plan import compile
 from fastgan.patch.frozen.tape import Mark, Tape, record
@@ -121,7 +121,7 @@ class Frozen:
             kinds.pop(oldest)
             self._seen.forget(oldest)
         kinds[kind] = tape
-        return _like_inputs(result, flat)
+        return _first_result(result, flat, tape)
 
     def _first(self, kinds: dict, kind: tuple, tape: Tape, flat, arguments, options):
         state = torch.get_rng_state()
@@ -136,7 +136,7 @@ class Frozen:
             torch.set_rng_state(after)
             return expected
         if _equal(result, expected):
-            kinds[kind] = _finished(run, flat)
+            kinds[kind] = _laid_out(run, result, expected)
         else:
             self._refuse(f"the recorded operations do not give its result to {TOLERANCE:g} of the largest number")
         return expected
@@ -165,16 +165,29 @@ def _kind(arguments: tuple, options: dict) -> tuple[list[torch.Tensor], tuple | 
     return flat, tuple(kind) if flat else None
 
 
-def _finished(run: Callable, flat: list[torch.Tensor]) -> Callable:
-    """Whoever gives contiguous images gets contiguous images."""
-    if not all(x.is_contiguous() for x in flat):
+def _laid_out(run: Callable, result, expected) -> Callable:
+    """`run`, whose `result` was to be `expected`: in the memory order of that, of which views may be taken."""
+    made, wanted = tree_flatten(result)[0], tree_flatten(expected)[0]
+    strides = [None if _same_order(y, w) else w.stride() for y, w in zip(made, wanted, strict=True)]
+    if not any(strides):
         return run
 
     def finished(*inputs):
-        return _contiguous(run(*inputs))
+        flat, form = tree_flatten(run(*inputs))
+        laid = [
+            y if s is None else y.new_empty_strided(y.shape, s).copy_(y) for y, s in zip(flat, strides, strict=True)
+        ]
+        return tree_unflatten(laid, form)
 
     finished.spreads = run.spreads
     return finished
+
+
+def _same_order(y, wanted) -> bool:
+    if not isinstance(y, torch.Tensor) or 0 in y.shape:
+        return True
+    steps = [(s, w) for n, s, w in zip(y.shape, y.stride(), wanted.stride(), strict=True) if n > 1]
+    return any(w == 0 for _, w in steps) or all(s == w for s, w in steps)  # of expanded ones no copy can be made
 
 
 def _finite(result) -> bool:
@@ -182,17 +195,13 @@ def _finite(result) -> bool:
     return all(math.isfinite(y.sum(dtype=torch.promote_types(y.dtype, torch.float32))) for y in tensors)
 
 
-def _like_inputs(result, flat):
-    return _contiguous(result) if all(x.is_contiguous() for x in flat) else result
-
-
-def _contiguous(result):
-    if isinstance(result, torch.Tensor):
-        return result.contiguous()
-    if isinstance(result, tuple | list):
-        made = [_contiguous(y) for y in result]
-        return type(result)(*made) if hasattr(result, "_fields") else type(result)(made)
-    return {k: _contiguous(v) for k, v in result.items()} if type(result) is dict else result
+def _first_result(result, flat, tape: Tape):
+    """The recorded result, whose order the network has not shown yet where convolutions were recorded in pixels: contiguous, but
+    of images whose channels are last."""
+    last = any(not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last) for x in flat)
+    if last or all(node.func is not torch.ops.aten.convolution.default for node in tape.nodes):
+        return result
+    return tree_map(lambda y: y.contiguous() if isinstance(y, torch.Tensor) else y, result)
 
 
 def _equal(a, b) -> bool:
