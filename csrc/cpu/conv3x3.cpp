@@ -51,14 +51,19 @@ int64_t by_four(int64_t rows) { return (rows + 3) / 4 * 4; }
 
 Tensor images_of(const Tensor& pixels) { return torch::stable::transpose(torch::stable::transpose(pixels, 2, 3), 1, 2); }
 
-// [N, C, H, W] -> [N, H, W, C], contiguous; the same memory where it is channels_last.
+// [N, C, H, W] -> [N, H, W, C], contiguous.
 template <class T>
-Tensor pixels_of(Tensor x) {
-  if (in_pixels(x)) return torch::stable::contiguous(torch::stable::transpose(torch::stable::transpose(x, 1, 2), 2, 3));
+Tensor turned(Tensor x) {
   x = torch::stable::contiguous(x);
   Tensor pixels = new_output(x, {x.size(0), x.size(2), x.size(3), x.size(1)});
   turn<T>(pointer<T>(x), mutable_pointer<T>(pixels), x.size(0), x.size(1), x.size(2) * x.size(3));
   return pixels;
+}
+
+// The same; the same memory where x is channels_last.
+template <class T>
+Tensor pixels_of(Tensor x) {
+  return in_pixels(x) ? torch::stable::contiguous(torch::stable::transpose(torch::stable::transpose(x, 1, 2), 2, 3)) : turned<T>(x);
 }
 
 // The tiles of outputs [N, height, width] and where their pixels lie in it and in the input around it.
@@ -278,10 +283,16 @@ Tensor conv3x3_weight(Tensor dy, Tensor x, int64_t padding) {
   return all_finite ? dw : tensor(reference("conv3x3_weight", dy, x, padding)[0]);
 }
 
+Tensor to_pixels(Tensor x) {
+  FASTGAN_CHECK(x.dim() == 4 && x.scalar_type() == torch::headeronly::ScalarType::Float, "to_pixels: x must be float32 [N, C, H, W]");
+  return images_of(turned<float>(x));
+}
+
 }  // namespace
 }  // namespace fastgan
 
 STABLE_TORCH_LIBRARY_IMPL(fastgan, CPU, m) {
   m.impl("conv3x3", TORCH_BOX(&fastgan::conv3x3));
   m.impl("conv3x3_weight", TORCH_BOX(&fastgan::conv3x3_weight));
+  m.impl("to_pixels", TORCH_BOX(&fastgan::to_pixels));
 }

@@ -47,16 +47,6 @@ void check_arguments(const Tensor& x, const Tensor& fu, const Tensor& fd, int64_
   for (int64_t factor : {up, down}) FASTGAN_CHECK(factor == 1 || factor == 2 || factor == 4, "up and down must be 1, 2 or 4");
 }
 
-// Contiguous. From channels_last torch's copy takes up to 10 times as long as `turn`.
-Tensor in_planes(const Tensor& x) {
-  const int64_t n = x.size(0), c = x.size(1), height = x.size(2), width = x.size(3);
-  const bool dense = x.stride(3) == c && x.stride(2) == width * c && x.stride(0) == height * width * c;
-  if (!(channels_last(x) && dense && x.element_size() == 4)) return torch::stable::contiguous(x);
-  Tensor planes = new_images(x, n, c, height, width, false);
-  turn<float>(pointer<float>(x), mutable_pointer<float>(planes), n, height * width, c);
-  return planes;
-}
-
 Tensor run(Tensor x, const std::optional<Tensor>& b, const Tensor& fu, const Tensor& fd, int64_t up, int64_t down, const filtered::Sizes& sizes,
            double gain, double slope, double clamp, bool flip, Tensor* mask, bool read_mask, Spoiled& spoiled) {
   const bool last = channels_last(x);

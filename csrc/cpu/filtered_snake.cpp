@@ -21,6 +21,7 @@
 
 #define FASTGAN_KERNEL "cpu/filtered_snake_kernel.h"
 #include "cpu/each_level.h"
+#include "cpu/turn.h"
 
 namespace fastgan {
 namespace {
@@ -58,7 +59,7 @@ int64_t work_of(const snaked::Plan<T>& plan) {
 
 Tensor filtered_snake(Tensor x, Tensor a, Tensor c, std::optional<Tensor> fu, std::optional<Tensor> fd, int64_t up, int64_t down) {
   check_arguments(x, a, c, fu, fd, up, down);
-  x = torch::stable::contiguous(x);
+  x = in_planes(x);
   const int64_t channels = x.size(1), size = x.size(2), rows = x.size(0) * channels, y_size = (size * up + down - 1) / down;
   Tensor y = new_output(x, {x.size(0), channels, y_size});
   if (x.numel() == 0) return y;
@@ -96,7 +97,7 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
   const int64_t channels = x.size(1), size = x.size(2), rows = x.size(0) * channels, y_size = (size * up + down - 1) / down;
   FASTGAN_CHECK(dy.dim() == 3 && dy.size(0) == x.size(0) && dy.size(1) == channels && dy.size(2) == y_size && dy.scalar_type() == x.scalar_type(),
                 "dy must have the shape of y and the dtype of x");
-  x = torch::stable::contiguous(x), dy = torch::stable::contiguous(dy);
+  x = in_planes(x), dy = in_planes(dy);
   Tensor dx = new_output(x, {x.size(0), channels, size}), da = torch::stable::empty_like(a), dc = torch::stable::empty_like(c);
   with_sums_of(x, [&]<class T>(T) {
     const Elements<T> from = elements<T>(x), gradient = elements<T>(dy), to = mutable_elements<T>(dx);

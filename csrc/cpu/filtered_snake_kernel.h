@@ -5,6 +5,7 @@
 
 #include "cpu/convert.h"
 #include "cpu/vectors.h"
+#include "cpu/transpose.h"
 #include "snake.h"
 
 using snaked::BackwardUnit;
