@@ -1,5 +1,5 @@
 """Turns what was measured into pages: docs/benchmarks.md, and the tables of docs/gpu.md,
-docs/metrics.md, docs/serving.md and the README.
+docs/metrics.md, docs/serving.md, docs/vocoder.md and the README.
 
 python bench/report.py                                the pages
 python bench/report.py --add bench.json [...]         results of `pytest bench/ --benchmark-json=bench.json` first kept here
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
 PAGE, GPU_PAGE, METRICS, README = DOCS / "benchmarks.md", DOCS / "gpu.md", DOCS / "metrics.md", ROOT / "README.md"
-SERVING = DOCS / "serving.md"
+SERVING, VOCODER = DOCS / "serving.md", DOCS / "vocoder.md"
 SAMPLES = ROOT / "bench" / "experiments" / "results" / "metric_samples.md"
 OPEN, CLOSE = "<!-- {}: made by python bench/report.py -->", "<!-- end of {} -->"
 # The table of the README: what a reader would call it, the bench, the beginning of the case's name.
@@ -169,6 +169,11 @@ def serving_table(bench: dict) -> str:
     return "\n".join([*lines, *first_images([row for row in bench["rows"] if "first" in row], names, title)])
 
 
+def one(benches: list[dict], stem: str) -> str:
+    """The section of one bench, without its title."""
+    return "\n".join(line for bench in benches if bench["bench"] == stem for line in section(bench)[2:])
+
+
 def first_images(rows: list[dict], names, title: dict) -> list[str]:
     """Seconds to the first image, and MiB at most, of a process for each."""
     if not rows:
@@ -203,6 +208,7 @@ def pages() -> dict[Path, str]:
         METRICS: {"samples": samples},
         README: {"ratios": headlines(benches)},
         SERVING: {"serving": serving(benches)},
+        VOCODER: {"vocoder": one(benches, "vocoder")},
     }
     made = {PAGE: page(benches)}
     for path, parts in places.items():
