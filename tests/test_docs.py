@@ -13,6 +13,7 @@ import report
 
 from fastgan import cli
 from fastgan.metrics import images, kid
+from fastgan.ops import _library
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -155,3 +156,15 @@ def test_public_names_are_in_the_api(name):
 def test_figures_are_what_the_command_makes():
     for path, text in report.pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: python bench/report.py"
+
+
+def test_the_ops_of_the_page_are_those_that_there_are():
+    text = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    ops = {name: op for name, op in _library._STATE.ops.items() if not name.endswith("_backward")}
+    columns = {}
+    for name, *cells in re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \| (\S+) \| (\S+) \| any", text, re.M):
+        columns[name] = tuple(
+            kind for kind, cell in zip(("reference", "cpp", "cuda", "triton"), cells, strict=True) if cell == "yes"
+        )
+    assert columns and columns == {name: ("reference", *sorted(ops[name].kernels)) for name in columns}
+    assert [name for name in ops if f"`{name}`" not in text] == []
