@@ -185,10 +185,12 @@ def _chain(
         rows.append((names[m], "weight channels last"))
         if lay_out:
             _changed(piece, Layout(m.weight), report)
+            _changed(piece, Assignment(vars(m), LAID_OUT, MISSING, True), report)
             form = None if isinstance(m, Accelerated) else layers.form_of(m)
             if isinstance(form, tuple):  # some forms want the weight so
                 rows.append((names[m], form[1]))
-                _changed(piece, Swap(m, type(m), accelerated(form[0], type(m))), report)
+            if not isinstance(m, Accelerated):
+                _changed(piece, Swap(m, type(m), accelerated(layers.Convolution, type(m))), report)
     _changed(piece, Assignment(vars(sequence), LAID_OUT, MISSING, bool(laid_out)), report)
     yield _swap(piece, accelerated(chain.Chain, type(sequence)), rows, report)
 

@@ -21,7 +21,7 @@ from fastgan.ops import _library, conv_forms
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.conv2d import apply
 from fastgan.ops.conv_forms import COLUMNS, WINOGRAD, Form, plain
-from fastgan.patch.swap import PAYS, PLAN, Accelerated, original
+from fastgan.patch.swap import LAID_OUT, PAYS, PLAN, Accelerated, original
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = {
@@ -172,6 +172,10 @@ class Convolution(Layer):
     options = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups", "padding_mode")
 
     def choose(self, x, recorded):
+        laid_out = recorded and self.__dict__.get(LAID_OUT) and isinstance(self, nn.ConvTranspose2d) and x.is_cpu
+        return self._algorithm(x, recorded) or (_as_it_lay if laid_out else None)
+
+    def _algorithm(self, x, recorded) -> Callable | None:
         transposed = isinstance(self, nn.ConvTranspose2d)
         usual = x.dim() == 4 and x.device.type == "cpu" and not autocast_anywhere() and x.dtype == self.weight.dtype
         if not usual or x.shape[1] != self.in_channels or self.padding_mode != "zeros" or isinstance(self.padding, str):
@@ -238,6 +242,13 @@ def _in_two_dimensions(module, x):
 
 def _prelu(module, x):
     return _library.select("prelu", "auto", x)(x, module.weight)
+
+
+def _as_it_lay(module, x):
+    """With gradients the weight is contiguous, as before it was laid out: else that of x comes channels last, and of that, for a
+    single image, torch's instance norm makes wrong numbers (2.14, CPU)."""
+    form = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
+    return F.conv_transpose2d(x, module.weight.contiguous(), module.bias, *form)
 
 
 def _product(module, x):

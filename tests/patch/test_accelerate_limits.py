@@ -1,5 +1,7 @@
 """What accelerate leaves alone and why, what hooks see, and how weights are laid out."""
 
+import copy
+
 import pytest
 import torch
 from tolerances import assert_close
@@ -226,6 +228,28 @@ def test_weights_are_laid_out():
     weight.data.copy_(torch.ones(8, 8, 4, 4))
     fastgan.unpatch(report)
     assert weight.is_contiguous() and (weight == 1).all()
+
+
+@pytest.mark.parametrize("between", [nn.Identity, nn.Tanh, nn.SiLU, nn.ELU, nn.GELU], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("images", [1, 2])
+def test_gradients_in_evaluation_mode_lie_as_the_originals(monkeypatch, between, images):
+    """torch's instance norm of a single image takes a gradient that lies channels last for another one."""
+    monkeypatch.setattr(layers, "pays", lambda *_: False)  # torch's norm stays
+    net = nn.Sequential(nn.InstanceNorm2d(8), between(), nn.ConvTranspose2d(8, 6, 4, 2, 1), nn.InstanceNorm2d(6)).eval()
+    twin = copy.deepcopy(net)
+    assert "2" in dict(fastgan.accelerate(twin).replaced)
+    twin = copy.deepcopy(twin)
+    results, x = [], torch.randn(images, 8, 5, 6)
+    for n in (net, twin):
+        t, lay = x.clone().requires_grad_(), []
+        n[0].register_full_backward_hook(lambda m, dx, dy, lay=lay: lay.append(dy[0].stride()))
+        y = n(t)
+        results.append([y, *torch.autograd.grad(y, (t, n[2].weight), torch.linspace(-1, 1, y.numel()).view_as(y)), lay])
+    assert results[0].pop() == results[1].pop()
+    for found, expected in zip(*results, strict=True):
+        assert_close(found, expected, 1e-5)
+    with torch.no_grad():
+        assert_close(twin(x), net(x), 1e-5)
 
 
 def test_nothing_to_gain_is_left_alone():
