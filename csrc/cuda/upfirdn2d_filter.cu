@@ -1,8 +1,9 @@
 // The gradient of upfirdn2d in its filter, on a GPU: a correlation of x with dy, one sum of products per tap.
 //
 // A block takes some rows of dy, a warp of it a tap at a time: outputs that the tap brings to a sample of x are `phases` apart,
-// that sample moves by `step`, so no lane meets an inserted zero. Sums of a row are kept in the type of f, all others in float64,
-// in an order that depends on the shapes alone; a second kernel adds the blocks up.
+// that sample moves by `step`, so no lane meets an inserted zero; where dy is not finite these are met too, as 0 times it is NaN. Sums
+// of a row are kept in the type of f, all others in float64, in an order that depends on the shapes alone; a second kernel adds the
+// blocks up.
 // Memory: x and dy read once, 8 bytes per element of a float32 blur, 2.7 ps at 3 TB/s, 4.0 at 2 TB/s; but each is read once per tap
 // from L1, with 1 multiply-add and some 10 other instructions: 16 taps take 6 ps per element at 29 T instructions/s. So it is bound
 // by instructions, not memory. Not run on a GPU yet: these are estimates.
@@ -34,7 +35,27 @@ struct Side {
     }
     return out;
   }
+  // Whether tap k brings output o to a sample of x, and not to an inserted zero or one around it.
+  __device__ __forceinline__ bool meets(int o, int k) const {
+    const int place = o * down + k - before, sample = floor_div(place, up);
+    return sample * up == place && sample >= 0 && sample < in;
+  }
 };
+
+// Of the numbers of a block, in every thread.
+template <class S>
+__device__ __forceinline__ bool all_finite(const S* from, int64_t n) {
+  using T = accumulate_t<S>;
+  int* const found = reinterpret_cast<int*>(shared_memory());  // one for each warp
+  T zero = 0;  // NaN where one is not finite
+  for (int64_t i = threadIdx.x; i < n; i += kThreads) zero += T(0) * static_cast<T>(from[i]);
+  zero = warp_sum(zero);
+  if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = zero == T(0);
+  __syncthreads();
+  bool all = true;
+  for (int warp = 0; warp < kThreads / 32; ++warp) all = all && found[warp];
+  return all;
+}
 
 template <class S>
 __global__ void __launch_bounds__(kThreads)
@@ -42,6 +63,7 @@ __global__ void __launch_bounds__(kThreads)
   using T = accumulate_t<S>;
   const int taps = h.taps * v.taps, lane = threadIdx.x % 32;
   const int64_t first = int64_t(blockIdx.x) * rows_per_block, end = smaller(first + rows_per_block, rows);
+  const bool finite = all_finite(dy + first * h.out, (end - first) * h.out);
   for (int tap = threadIdx.x / 32; tap < taps; tap += kThreads / 32) {
     const int ty = tap / h.taps, tx = tap - ty * h.taps;
     int sample;
@@ -57,6 +79,9 @@ __global__ void __launch_bounds__(kThreads)
         if (i >= 0) line += static_cast<T>(from[i]) * static_cast<T>(with[o]);
       sum += line;
     }
+    for (int64_t row = first; row < end && !finite; ++row)
+      for (int o = lane; o < h.out; o += 32)
+        if (!h.meets(o, tx) || !v.meets(int(row % v.out), ty)) sum += T(0) * static_cast<T>(dy[row * h.out + o]);
     sum = warp_sum(sum);
     if (lane == 0) partial[int64_t(blockIdx.x) * taps + tap] = sum;
   }
@@ -98,8 +123,8 @@ Tensor upfirdn2d_filter_backward(Tensor x, Tensor dy, std::vector<int64_t> taps,
     using T = accumulate_t<scalar_t>;
     df = torch::stable::new_empty(x, {taps[1], taps[0]}, accumulate_dtype<scalar_t>);
     if (blocks > 0)
-      launch("upfirdn2d_filter_backward", x, dim3(blocks), dim3(kThreads), 0, correlate_kernel<scalar_t>, pointer<scalar_t>(x), pointer<scalar_t>(dy),
-             mutable_pointer<double>(partial), h, v, rows, static_cast<int>(rows_per_block));
+      launch("upfirdn2d_filter_backward", x, dim3(blocks), dim3(kThreads), kThreads / 32 * sizeof(int), correlate_kernel<scalar_t>,
+             pointer<scalar_t>(x), pointer<scalar_t>(dy), mutable_pointer<double>(partial), h, v, rows, static_cast<int>(rows_per_block));
     launch("upfirdn2d_filter_backward", x, dim3(ceil_div<int64_t>(count, kThreads / 32)), dim3(kThreads), 0, total_kernel<T>,
            pointer<double>(partial), mutable_pointer<T>(df), static_cast<int>(blocks), static_cast<int>(count), flip_filter, gain);
   });

@@ -340,3 +340,25 @@ def test_setup_filter_leaves_its_argument():
     f = torch.tensor([1.0, 3.0, 3.0, 1.0])
     setup_filter(f, gain=4, flip_filter=True)
     assert torch.equal(f, torch.tensor([1.0, 3.0, 3.0, 1.0]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("impl", KERNELS)
+def test_the_filters_gradient_at_a_dy_that_is_not_finite(impl, value):
+    """0 times it is NaN: the zeros that are inserted, and those around the image, count."""
+    backward = _library.select("upfirdn2d_filter_backward", impl, torch.empty(0, device=DEVICE))
+    for up, down, padding in (
+        ([1, 1], [1, 1], [2, 1, 0, 3]),
+        ([2, 1], [1, 3], [1, -1, 2, 2]),
+        ([3, 2], [2, 2], [4, 0, 0, 4]),
+    ):
+        x = torch.randn(2, 3, 5, 7, device=DEVICE)
+        taps = torch.randn(3, 4, device=DEVICE)
+        dy = torch.randn_like(upfirdn2d(x, taps, up, down, padding))
+        for place in ((0, 0, 0, 0), (1, 2, -1, -1), (1, 1, 0, -1)):
+            spoilt = dy.clone()
+            spoilt[place] = value
+            arguments = (x, spoilt, [4, 3], up, down, padding, False, 1.0)
+            found = backward(*arguments)
+            wanted = torch.ops.fastgan.upfirdn2d_filter_backward_reference(*arguments)
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
