@@ -6,8 +6,8 @@ from typing import NamedTuple
 from torch import nn
 
 # Attributes of an accelerated module. PLAN: what it decided, which a copy decides anew; PAYS: where it was measured to pay, with
-# gradients, without, or both; LAID_OUT: whether its weight, or weights inside, are laid out; SHAPES: the inputs' that run channels
-# last.
+# gradients, without, or both; LAID_OUT: whether its weight, or weights inside, are laid out; SHAPES: the inputs' that run
+# channels last.
 PLAN, PAYS, LAID_OUT, SHAPES = "_fastgan_plan", "_fastgan_pays", "_fastgan_laid_out", "_fastgan_shapes"
 
 
