@@ -18,7 +18,8 @@ from fastgan.patch.frozen.tape import UNDEFINED, Node, Ref, Tape, refs
 
 aten = torch.ops.aten
 ALIASES = {aten.detach.default, aten.lift_fresh.default, aten.alias.default}
-RESHAPES = {aten.view.default, aten.expand.default, aten._unsafe_view.default}
+VIEWS = {aten.view.default, aten._unsafe_view.default}
+RESHAPES = {*VIEWS, aten.expand.default}
 # Activations that a packed convolution applies: their numbers, from the arguments after the tensor.
 ACTS = {
     aten.relu.default: ("relu", ()),
@@ -66,6 +67,8 @@ class _Plan:
                 if self._is_alias(node):
                     alias[node.outs[0]] = node.args[0].n
                     continue
+                if node.func in VIEWS and self.tape.base[node.outs[0]] not in self.tape.written:
+                    node.func = aten.reshape.default  # a packed convolution may give another layout than was recorded
                 self.nodes.append(node)
         output = tree_map(lambda a: Ref(alias.get(a.n, a.n)) if isinstance(a, Ref) else a, tape.output)
         fresh = {n: self._copy(n) for n in dict.fromkeys(refs(output)) if self._is_shared(n)}
