@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastgan
-from fastgan.ops import bias_act, grad_penalty, norm_act, setup_filter, upfirdn2d
+from fastgan.ops import bias_act, grad_penalty, modulated_activation, norm_act, setup_filter, upfirdn2d
 
 SHAPE, CHANNELS = (2, 8, 4, 4), 8
 F4 = setup_filter(torch.tensor([1.0, 3, 3, 1]))
@@ -39,6 +39,13 @@ def cases(device, **options):
             lambda x, b: bias_act(x, b, act="lrelu", clamp=256.0, **options),
             lambda x, b: torch.clamp(F.leaky_relu(x + b[:, None, None], 0.2) * 2**0.5, -256.0, 256.0),
             (x, b),
+        ),
+        "modulated_activation": (
+            lambda x, s, n, b: modulated_activation.apply(x, s, n, b, "lrelu", None, 256.0, **options),
+            lambda x, s, n, b: torch.clamp(
+                F.leaky_relu(torch.addcmul(n, x, s[:, :, None, None]) + b[:, None, None], 0.2) * 2**0.5, -256.0, 256.0
+            ),
+            (x, x[:, :, 0, 0], x[:, :1], b),
         ),
         "norm_act": (
             lambda x, w, b: norm_act(x, w, b, **options),
@@ -116,7 +123,7 @@ def bench_triton_noop(request):
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         for name, row in rows.items():
             print(f"\nno-op launch, {name}: " + "  ".join(f"{k} {v:.1f}" for k, v in row.items()), end="")
-    assert len(rows) == 6
+    assert len(rows) == 8
 
 
 class Functional(nn.Module):

@@ -51,6 +51,19 @@ def _norm_act_backward(m, x, v):
     m.norm_act_backward(x, x, x.new_empty(x.shape[1]), x.new_empty(x.shape[1]), mean, mean, "relu", 0.0, 1e-5)
 
 
+def _modulated_activation(m, x, v):
+    noise = x.new_empty(x.shape[0], 1, *x.shape[2:])
+    m.modulated_activation(x, v(x.shape[:2]), noise, x.new_empty(x.shape[1]), 0.2, 2**0.5, -1.0)
+
+
+def _modulated_activation_backward(m, x, v):
+    m.modulated_activation_backward(x, x, x, v(x.shape[:2]), x.new_empty(x.shape[1]), 0.2, 2**0.5, -1.0)
+
+
+def _channels(a: dict) -> tuple:
+    return (-(-a["channels"] // a["TILE_C"]),)
+
+
 def _parts(a: dict) -> tuple:
     return (min(a["part"], a["pixels"]) / a["TILE_P"],) if "part" in a else ()
 
@@ -60,6 +73,14 @@ CASES = {
     "bias_act lrelu backward": Case("bias_act", IMAGE, _bias_act_backward("lrelu"), 12),
     "bias_act tanh": Case("bias_act", IMAGE, _bias_act("tanh"), 8),
     "bias_act NHWC": Case("bias_act", IMAGE, _bias_act("lrelu"), 8, last=True),
+    "modulated_activation": Case("modulated_activation", IMAGE, _modulated_activation, 8),
+    "modulated_activation NHWC": Case("modulated_activation", IMAGE, _modulated_activation, 8, last=True),
+    "modulated_activation backward": Case(
+        "modulated_activation", IMAGE, _modulated_activation_backward, 16, loops=_channels
+    ),
+    "modulated_activation backward NHWC": Case(
+        "modulated_activation", IMAGE, _modulated_activation_backward, 16, last=True, loops=_channels
+    ),
     "norm_act": Case("norm_act", IMAGE, _norm_act, 8, loops=_parts),
     "norm_act backward": Case("norm_act", IMAGE, _norm_act_backward, 12, loops=_parts),
     "norm_act NHWC": Case("norm_act", IMAGE, _norm_act, 12, last=True, loops=_parts),

@@ -72,6 +72,11 @@ CASES: dict[str, Case] = {
     "modulated_conv2d": Case(_modulated(), (IMAGE, KERNEL, STYLES), 3),
     "modulated_conv2d prenormalized": Case(_modulated(prenormalize=True), (IMAGE, KERNEL, STYLES), 3),
     "modulated_conv2d without demodulation": Case(_modulated(demodulate=False), (IMAGE, KERNEL, STYLES), 3),
+    "modulated_conv2d lrelu": Case(
+        lambda x, w, s, n, b: ops.modulated_conv2d(x, w, s, n, padding=1, bias=b, act="lrelu", clamp=0.9),
+        (IMAGE, KERNEL, STYLES, _randn(4, 4, seed=8), _randn(4, seed=9)),
+        5,
+    ),
     "modulated_conv2d grouped": Case(_modulated(impl="reference"), (IMAGE, KERNEL, STYLES), 3),
     "modulated_conv2d 1x1": Case(
         partial(ops.modulated_conv2d, demodulate=False), (IMAGE, KERNEL[..., :1, :1], STYLES), 3

@@ -17,7 +17,7 @@ from fastgan.models.stylegan_layers import (
     RESAMPLE_FILTER,
     Conv2d,
     StyleGenerator,
-    activate,
+    activation,
     check_sizes,
     check_styles,
     layout,
@@ -105,8 +105,9 @@ class SynthesisLayer(nn.Module):
         config = self.config
         resampling = dict(up=self.up, padding=config.kernel_size // 2, resample_filter=self.resample_filter)
         noise = self._noise(x, noise_mode)
-        x = modulated_conv2d(autocast(x), self.weight, self.affine(w), noise, flip_weight=self.up == 1, **resampling)
-        return activate(x, self.bias.to(x.dtype), config.activation, gain, config.conv_clamp)
+        after = dict(bias=self.bias, **activation(config.activation, gain, config.conv_clamp))
+        x, flip = autocast(x), self.up == 1
+        return modulated_conv2d(x, self.weight, self.affine(w), noise, flip_weight=flip, **resampling, **after)
 
 
 class ToRGB(nn.Module):

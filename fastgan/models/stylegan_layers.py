@@ -9,7 +9,7 @@ from torch import nn
 from fastgan.fields import check
 from fastgan.models.network import Network
 from fastgan.nn import EqualConv2d, EqualLinear
-from fastgan.ops import bias_act, pixel_norm, setup_filter
+from fastgan.ops import pixel_norm, setup_filter
 from fastgan.ops.bias_act import ACTIVATIONS
 from fastgan.sizes import check_levels
 
@@ -30,12 +30,9 @@ class Conv2d(EqualConv2d):
             self.register_buffer(name, value)
 
 
-def activate(
-    x: torch.Tensor, bias: torch.Tensor | None, activation: str, gain: float, conv_clamp: float | None
-) -> torch.Tensor:
-    """Bias, activation, its default gain times `gain`; the clamp is scaled by `gain` too."""
-    clamp = None if conv_clamp is None else conv_clamp * gain
-    return bias_act(x, bias, act=activation, gain=ACTIVATIONS[activation].gain * gain, clamp=clamp)
+def activation(act: str, gain: float, clamp: float | None) -> dict:
+    """What `bias_act` is told of an activation: its default gain times `gain`; the clamp is scaled by `gain` too."""
+    return dict(act=act, gain=ACTIVATIONS[act].gain * gain, clamp=None if clamp is None else clamp * gain)
 
 
 class Mapping(nn.Module):

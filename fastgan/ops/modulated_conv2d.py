@@ -4,8 +4,8 @@
 
 Two forms of one result. Per sample: the N weights W are written out; they convolve in one grouped convolution or, for 1x1
 kernels of few outputs, in one batched matrix product. Shared: since W is an outer product around one shared weight,
-y = d conv(x styles gain, weight): no weights per sample, two passes over activations. `_form` chooses, by
-measurement.
+y = d conv(x styles gain, weight): no weights per sample, two passes over activations; where a bias and lrelu follow, the
+second is theirs too (modulated_activation.py). `_form` chooses, by measurement.
 
 Of the shared form, a CPU kernel takes q[o,i] = sum_k weight^2, all that d needs of the weight (d^-2 = styles^2 q^T): one read of
 the weight, 0.24 ms for 512x512x3x3 in float32 (two cores) where torch's square and sum take 0.80 ms.
@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import torch
 
 from fastgan._torch_private import transforming
-from fastgan.ops import _library
+from fastgan.ops import _library, modulated_activation
 from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, check_rank
+from fastgan.ops.bias_act import bias_act
 from fastgan.ops.conv2d_resample import check_filter, conv2d_resample
 from fastgan.ops.conv_forms import WINOGRAD, Form, choose
 from fastgan.ops.conv_forms import plain as plainly
@@ -45,6 +46,10 @@ def modulated_conv2d(
     prenormalize: bool = False,
     input_gain: torch.Tensor | float | None = None,
     *,
+    bias: torch.Tensor | None = None,
+    act: str = "linear",
+    gain: float | None = None,
+    clamp: float | None = None,
     impl: str = "auto",
 ) -> torch.Tensor:
     """Convolves each sample with `weight` scaled by its `styles` and, if `demodulate`, normalised per output channel.
@@ -60,6 +65,8 @@ def modulated_conv2d(
             channel and styles by theirs over the whole batch. Without it, a float16 x has weight and styles divided by
             their largest elements, which only keeps the sums within the range of the type.
         input_gain: factor of the input channels after demodulation: a number, or a tensor [], [I] or [N, I]; or None.
+        bias, act, gain, clamp: of a `bias_act` of the result, noise included; with "lrelu" and a bias most often one pass with
+            demodulation and noise. The bias is brought to the dtype of x.
         impl: how the grouped form makes its weights: "reference", "cpp" (CPU) or "cuda". "auto" also chooses the form.
 
     Returns: [N, O, H', W'] of the dtype of x, differentiable to any order in all tensor arguments.
@@ -89,7 +96,7 @@ def modulated_conv2d(
             f"{op}: styles has shape {tuple(styles.shape)}; expected {(n, channels)}, samples and channels of x"
         )
     check_filter(op, "resample_filter", resample_filter)
-    gain = _as_gain(input_gain, x)
+    input_gain = _as_gain(input_gain, x)
     if noise is not None:
         check_floating(op, "noise", noise)
         check_like(op, "noise", noise, x, dtype=False)
@@ -99,12 +106,22 @@ def modulated_conv2d(
             )
         noise = noise.to(x.dtype)
 
+    if bias is not None:
+        check_floating(op, "bias", bias)
+        check_like(op, "bias", bias, x, dtype=False)
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{op}: bias has shape {tuple(bias.shape)}; expected ({len(weight)},), the outputs of weight"
+            )
+        bias = bias.to(x.dtype)
+    gain, clamp = (v if v is None else check_number(op, name, v) for name, v in (("gain", gain), ("clamp", clamp)))
+    after = dict(b=bias, act=act, gain=gain, clamp=clamp)
     resampling = dict(f=resample_filter, up=up, down=down, padding=padding, flip_weight=flip_weight)
-    return _modulated(x, weight, styles, gain, noise, demodulate, prenormalize, resampling, impl)
+    return _modulated(x, weight, styles, input_gain, noise, demodulate, prenormalize, resampling, after, impl)
 
 
 @outside_autocast
-def _modulated(x, weight, styles, gain, noise, demodulate, prenormalize, resampling, impl):
+def _modulated(x, weight, styles, gain, noise, demodulate, prenormalize, resampling, after, impl):
     if demodulate and (prenormalize or x.dtype == torch.float16):
         weight, styles = (t.to(accumulation_dtype(t.dtype)) for t in (weight, styles))
     if demodulate and prenormalize:
@@ -122,12 +139,15 @@ def _modulated(x, weight, styles, gain, noise, demodulate, prenormalize, resampl
     matrix = pointwise and len(weight) <= MATRIX_OUTPUTS
     form = _form(x, weight, styles, matrix, plain) if impl == "auto" else "grouped" if x.shape[0] else "shared"
     if form == "shared":
-        y = _shared(x, weight, styles, gain, demodulate, noise, resampling)
-    else:
-        w = make_weights(weight, styles, gain, demodulate)[0]
-        y = _product(x, w) if form == "product" else _grouped(x, w, resampling)
-        y = y if noise is None else y + _of_resolution(noise, y)
-    return y
+        return _shared(x, weight, styles, gain, demodulate, noise, resampling, after)
+    w = make_weights(weight, styles, gain, demodulate)[0]
+    y = _product(x, w) if form == "product" else _grouped(x, w, resampling)
+    return _followed(y if noise is None else y + _of_resolution(noise, y), after)
+
+
+def _followed(y: torch.Tensor, after: dict) -> torch.Tensor:
+    nothing = after["b"] is after["gain"] is after["clamp"] is None and after["act"] == "linear"
+    return y if nothing else bias_act(y, **after)
 
 
 def _of_resolution(noise: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -177,24 +197,27 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
     return "grouped" if grouped else "shared"
 
 
-def _shared(x, weight, styles, gain, demodulate, noise, resampling):
+def _shared(x, weight, styles, gain, demodulate, noise, resampling, after):
     last = not transforming() and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     if last and x.device.type == "cpu" and x.numel() < weight.numel() and weight.is_contiguous():
         # Else torch turns the weight: 512x512x3x3 on 4x4 pixels took 1.8 ms instead of 0.8 (two cores).
-        y = _shared(x.contiguous(), weight, styles, gain, demodulate, noise, resampling)
+        y = _shared(x.contiguous(), weight, styles, gain, demodulate, noise, resampling, after)
         return y.contiguous(memory_format=torch.channels_last)
     scale = styles if gain is None else styles * gain
     y = conv2d_resample(x * scale[:, :, None, None], weight, **resampling)
     if not demodulate:
-        return y if noise is None else y + _of_resolution(noise, y)
+        return _followed(y if noise is None else y + _of_resolution(noise, y), after)
     dtype = accumulation_dtype(x.dtype)
     q = _library.select("modulated_conv2d_squares", "auto", weight)(weight)
     d = (styles.to(dtype).square() @ q.t() + EPSILON).rsqrt()
+    noise = noise if noise is None else _of_resolution(noise, y)
+    if modulated_activation.serves(**after):
+        return modulated_activation.apply(y, d, noise, **after)
     d = d.to(x.dtype)[:, :, None, None]
     if noise is not None:
-        return torch.addcmul(_of_resolution(noise, y), y, d)
+        return _followed(torch.addcmul(noise, y, d), after)
     recorded = torch.is_grad_enabled() and (y.requires_grad or d.requires_grad)
-    return y * d if recorded or transforming() else y.mul_(d)  # y is this function's own
+    return _followed(y * d if recorded or transforming() else y.mul_(d), after)  # y is this function's own
 
 
 def _product(x, w):

@@ -69,6 +69,9 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
         lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), 4, 1, logscale=True), _image((8,), (8,))),
     "snake": (lambda x, a, b: ops.snake(x, a, b, logscale=True), _image((8,), (8,))),
     "modulated_conv2d": (lambda x, w, s: ops.modulated_conv2d(x, w, s, padding=1), _image((6, 8, 3, 3), (2, 8))),
+    "modulated_conv2d lrelu": (
+        lambda x, w, s, n, b: ops.modulated_conv2d(x, w, s, n, padding=1, bias=b, act="lrelu", clamp=64.0),
+        _image((6, 8, 3, 3), (2, 8), (20, 18), (6,))),
     "conv2d_resample": (lambda x, w: ops.conv2d_resample(x, w, _f4(x), up=2, padding=1), _image((6, 8, 3, 3))),
     "grid_sample": (_grid_sample, _image((3,))),
     "minibatch_stddev": (lambda x: ops.minibatch_stddev(x, 2), _image()),

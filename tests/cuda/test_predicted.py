@@ -75,7 +75,11 @@ def check(rows, arch, kernels):
 @pytest.mark.parametrize("arch", [90, *(pytest.param(a, marks=pytest.mark.slow) for a in (80, 100))])
 def test_no_triton_kernel_exceeds_its_bound(arch):
     pytest.importorskip("triton")
-    check(predicted.triton_rows(arch), arch, ("bias_act", "norm_act", "grad_penalty", "gumbel_softmax"))
+    check(
+        predicted.triton_rows(arch),
+        arch,
+        ("bias_act", "modulated_activation", "norm_act", "grad_penalty", "gumbel_softmax"),
+    )
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ CHOSEN = {
     "test_grad_penalty.py": "triton and not generated and not sizes and not gradcheck or triton and sizes and 16385"
     " or triton and gradcheck and shape2",
     "test_gumbel_softmax.py": "triton and not argmax",
+    "test_modulated_activation.py": "triton and not (sizes and (2051 or 67-67))",
     "test_triton_norm_act.py": "triton",
     "test_not_finite_pointwise.py": "norm_act or gumbel",
 }
@@ -93,6 +94,8 @@ LAUNCHES = {
     "bias_act_backward": (X, X, V, 1, "swish", 0.2, 1.0, -1.0, True),
     "grad_penalty_backward": (M[:, 0], X, M[:, 0], "r1", 0.0),
     "gumbel_softmax": (X, 1.0, torch.zeros(1, dtype=torch.int64)),
+    "modulated_activation": (X, M, X[:, :1], V, 0.2, 1.0, -1.0),
+    "modulated_activation_backward": (X, X, X, M, V, 0.2, 1.0, -1.0),
     "norm_act": (X, V, V, X, "relu", 0.2, 1e-5),
     "norm_act_backward": (X, X, V, V, M, M, "relu", 0.2, 1e-5),
 }
@@ -100,6 +103,8 @@ FIRST = {
     "bias_act": 0,
     "grad_penalty_backward": 1,
     "gumbel_softmax": 0,
+    "modulated_activation": 0,
+    "modulated_activation_backward": 2,
     "norm_act": 0,
 }  # what the others are compared with
 

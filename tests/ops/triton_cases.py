@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 NUMBERS = {"alpha": "fp32", "gain": "fp32", "clamp": "fp32", "target": "fp32", "eps": "fp32", "temperature": "fp32"}
-INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "parts")
+INTEGERS = ("rows", "columns", "channels", "planes", "pixels", "size", "part", "parts", "distance")
 WIDE_POINTERS = ("sums", "partial", "penalty", "sumsq", "dp", "means", "squares", "mean", "rstd", "mean_out", "rstd_out",
-                 "sums_g", "sums_gx", "sum_g_out", "sum_gx_out")  # fmt: skip
+                 "sums_g", "sums_gx", "sum_g_out", "sum_gx_out", "scale", "scales", "biases")  # fmt: skip
 BIAS_ROWS = {
     "ACT": "lrelu",
     "SAVES_INPUT": False,
@@ -26,6 +26,8 @@ BIAS_ROWS = {
 BIAS_COLUMNS = {**BIAS_ROWS, "BY_ROW": False, "TILE_R": 16, "TILE_C": 256}
 NORM = {"ACT": "relu", "SAVES_INPUT": False, "TILE_P": 4096, "TILE_C": 1, "FULL": True, "LAST": False, "WIDE": False}
 NORM_LAST = {**NORM, "TILE_P": 64, "TILE_C": 64, "LAST": True}
+MODULATED = {"CLAMP": True, "LAST": False, "TILE_C": 32, "TILE_P": 64, "WIDE": False}
+MODULATED_LAST = {**MODULATED, "LAST": True}
 GUMBEL = {"DOUBLE": False, "ALIGN": 16}
 # name: (module, kernel, element type, constants, 128-bit instructions that must be there)
 BOTH = ("LDG.E.128", "STG.E.128")
@@ -50,6 +52,12 @@ CASES = {
     "gumbel_softmax fp16": ("gumbel_softmax", "forward_kernel", "fp16", {**GUMBEL, "TILE": 2048}, ()),
     "gumbel_softmax whole": ("gumbel_softmax", "whole_kernel", "fp32", {**GUMBEL, "HEAD": 4096, "TAIL": 1024}, BOTH),
     "gumbel_softmax whole bf16": ("gumbel_softmax", "whole_kernel", "bf16", {**GUMBEL, "HEAD": 4096, "TAIL": 1024}, ()),
+    "modulated_activation": ("modulated_activation", "forward_kernel", "fp32", MODULATED, BOTH),
+    "modulated_activation bf16": ("modulated_activation", "forward_kernel", "bf16", MODULATED, BOTH),
+    "modulated_activation channels_last": ("modulated_activation", "forward_kernel", "fp32", MODULATED_LAST, BOTH),
+    "modulated_activation backward": ("modulated_activation", "backward_kernel", "fp32", MODULATED, BOTH),
+    "modulated_activation backward bf16": ("modulated_activation", "backward_kernel", "bf16", MODULATED, BOTH),
+    "modulated_activation backward channels_last": ("modulated_activation", "backward_kernel", "fp16", MODULATED_LAST, BOTH),
     "norm_act whole": ("norm_act", "whole_forward_kernel", "fp32", NORM, BOTH),
     "norm_act whole bf16": ("norm_act", "whole_forward_kernel", "bf16", {**NORM, "num_warps": 4}, BOTH),
     "norm_act whole channels_last": ("norm_act", "whole_forward_kernel", "fp32", NORM_LAST, BOTH),

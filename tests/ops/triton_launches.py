@@ -14,7 +14,8 @@ import torch
 import triton_stub
 
 import fastgan.ops.triton as kernels
-from fastgan.ops import bias_act, grad_penalty, gumbel_softmax, norm_act
+from fastgan.ops import bias_act, grad_penalty, gumbel_softmax, modulated_activation, norm_act
+from fastgan.ops._checks import accumulation_dtype
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ACTS = ("linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish")
@@ -133,8 +134,36 @@ def gumbel_softmax_cases() -> Iterator[Case]:
         )
 
 
+def modulated_activation_cases() -> Iterator[Case]:
+    forms = [(dtype, "odd", "NCHW", True, clamp) for dtype in DTYPES for clamp in (None, 0.5)]
+    forms += [(*form, None) for form in itertools.product(DTYPES[::2], SHAPES, LAYOUTS, (True, False))]
+    for dtype, shape, layout, noisy, clamp in forms:
+        n, c, h, w = SHAPES[shape]
+        x, scale = (
+            LAYOUTS[layout](torch.zeros(n, c, h, w, dtype=dtype)),
+            torch.zeros(n, c, dtype=accumulation_dtype(dtype)),
+        )
+        noise = (torch.zeros(n, 1, h, w, dtype=dtype),) if noisy else ()
+        f = lambda x, s, b, z=None, clamp=clamp: modulated_activation.apply(x, s, z, b, "lrelu", None, clamp, "triton")  # noqa: E731
+        of = derivatives(f, x, scale, torch.zeros(c, dtype=dtype), *noise, order=2)
+        yield f"{dtype} {shape} {layout} noise={noisy} clamp={clamp}", of
+    for dtype, last in itertools.product(DTYPES[:3:2], (True, False)):
+        x = torch.empty(2, 3, 2**15, 2**15 + 1, dtype=dtype, device="meta")
+        x = x.to(memory_format=torch.channels_last) if last else x
+        yield f"{dtype} {tuple(x.shape)} last={last}", lambda x=x: launch_modulated_activation(x)
+
+
+def launch_modulated_activation(x: torch.Tensor) -> None:
+    from fastgan.ops.triton import modulated_activation as module
+
+    scale, b = x.new_empty(x.shape[:2], dtype=accumulation_dtype(x.dtype)), x.new_empty(x.shape[1])
+    module.modulated_activation(x, scale, x.new_empty(x.shape[2:]), b, 0.2, 1.0, 0.5)
+    module.modulated_activation_backward(x, x, x, scale, b, 0.2, 1.0, 0.5)
+
+
 CASES = {
     "bias_act": bias_act_cases,
+    "modulated_activation": modulated_activation_cases,
     "norm_act": norm_act_cases,
     "grad_penalty": grad_penalty_cases,
     "gumbel_softmax": gumbel_softmax_cases,

@@ -21,6 +21,13 @@ def in_layout_of(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return x if same else torch.empty_like(like, dtype=x.dtype).copy_(x)
 
 
+def plane_or_pixel_order(x: torch.Tensor) -> torch.Tensor:
+    """x itself if it is NCHW or channels_last, the layouts the kernels work in; else an empty tensor in the former."""
+    if x.is_contiguous() or x.movedim(1, -1).is_contiguous():
+        return x
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
 def check_tensors(x: torch.Tensor, *expected: tuple[torch.Tensor | None, tuple[int, ...]]) -> None:
     """ValueError unless each tensor that is there has the shape beside it and is where x is. The public functions have seen to
     that; this keeps a direct call of torch.ops.fastgan.* from reading memory it does not own."""

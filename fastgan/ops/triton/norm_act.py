@@ -19,7 +19,7 @@ import triton.language as tl
 from fastgan._triton_private import launch
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
-from fastgan.ops.triton.launch import check_tensors, in_layout_of, two_floats
+from fastgan.ops.triton.launch import check_tensors, in_layout_of, plane_or_pixel_order, two_floats
 from fastgan.ops.triton.math import activate, times_derivative, wide
 
 TILE = 4096
@@ -342,13 +342,6 @@ def _cut(shape, strides, itemsize, reads) -> tuple[Plan, tuple[int, ...], dict]:
     return plan, plan.grid, plan.options
 
 
-def _plane_or_pixel_order(x: torch.Tensor) -> torch.Tensor:
-    """x itself if it is NCHW or channels_last, the layouts the kernels work in; else an empty tensor in the former."""
-    if x.is_contiguous() or x.movedim(1, -1).is_contiguous():
-        return x
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
-
-
 def norm_act(x, weight, bias, residual, act, alpha, eps):
     check_tensors(x, (weight, x.shape[1:2]), (bias, x.shape[1:2]), (residual, x.shape))
     result = torch.empty_like(x)
@@ -356,7 +349,7 @@ def norm_act(x, weight, bias, residual, act, alpha, eps):
     rstd = torch.empty_like(mean)
     if not x.numel():
         return result, mean.fill_(float("nan")), rstd.fill_(float("nan"))  # as the mean of no pixels
-    y = _plane_or_pixel_order(result)
+    y = plane_or_pixel_order(result)
     x, residual = in_layout_of(x, y), None if residual is None else in_layout_of(residual, y)
     plan, grid, options = _cut(y.shape, y.stride(), y.itemsize, 1)
     weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
@@ -381,7 +374,7 @@ def norm_act_backward(dy, x, weight, bias, mean, rstd, act, alpha, eps):
     sum_g, sum_gx = torch.empty_like(mean), torch.empty_like(mean)
     if not x.numel():
         return result, sum_g.zero_(), sum_gx.zero_()
-    dx = _plane_or_pixel_order(result)
+    dx = plane_or_pixel_order(result)
     plan, grid, options = _cut(dx.shape, dx.stride(), dx.itemsize, 2)
     weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
     given = in_layout_of(dy, dx), in_layout_of(x, dx), weight, bias, mean.contiguous(), rstd.contiguous()
