@@ -11,6 +11,7 @@ CASE.MACHINE.json, a copy named by hand, stays when CASE.json is measured anew o
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -154,6 +155,7 @@ def serving_table(bench: dict) -> str:
         f"| network | allocator | {' | '.join(title.get(n, n) for n in names)} | best other / fastgan | fastgan / floor |"
     ]
     lines += ["|" + "---|" * (len(names) + 4)]
+    ratios = []
     for row in bench["rows"]:
         median = row["median"]
         best = min(median.values())
@@ -163,9 +165,15 @@ def serving_table(bench: dict) -> str:
         cells = [times_of.get(n, "") for n in names]
         cells = [f"**{cell}**" if median.get(n) == best else cell for n, cell in zip(names, cells, strict=True)]
         others = [seconds for name, seconds in median.items() if name != "fastgan"]
-        cells.append(times(min(others) / median["fastgan"]) if others and "fastgan" in median else "")
+        if others and "fastgan" in median:
+            ratios.append(min(others) / median["fastgan"])
+            cells.append(times(ratios[-1]))
+        else:
+            cells.append("")
         cells.append(f"{median['fastgan'] / row['floor']:.2f}" if row["floor"] else "")
         lines.append(f"| {row['case']} | {row['allocator']} | {' | '.join(cells)} |")
+    if len(ratios) > 1:
+        lines += ["", f"Best other / fastgan, geometric mean of the rows: {times(statistics.geometric_mean(ratios))}."]
     return "\n".join([*lines, *first_images([row for row in bench["rows"] if "first" in row], names, title)])
 
 
