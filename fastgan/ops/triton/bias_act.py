@@ -20,7 +20,7 @@ from fastgan._triton_private import launch
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
 from fastgan.ops.triton.launch import WARPS, Tiles, check_tensors, in_layout_of, two_floats
-from fastgan.ops.triton.math import activate, times_derivative, wide
+from fastgan.ops.triton.math import activate, clipped, times_derivative, wide
 
 
 @triton.jit
@@ -58,9 +58,7 @@ def forward_kernel(
         t += _bias(b, r, c, rows, columns, channels, BY_ROW, WIDE).to(t.dtype)
     v = wide(gain, gain_low, t) * activate(t, wide(alpha, alpha_low, t), ACT)
     if CLAMP:
-        limit = wide(clamp, clamp_low, t)
-        v = tl.maximum(v, -limit, propagate_nan=tl.PropagateNan.ALL)
-        v = tl.minimum(v, limit, propagate_nan=tl.PropagateNan.ALL)
+        v = clipped(v, wide(clamp, clamp_low, t))
     tl.store(y + offsets, v.to(loaded.dtype), mask=mask)
 
 

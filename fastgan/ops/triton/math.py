@@ -22,6 +22,12 @@ def wide(high, low, like):
         return tl.cast(high, tl.float32)
 
 
+@triton.jit
+def clipped(v, limit):
+    v = tl.maximum(v, -limit, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(v, limit, propagate_nan=tl.PropagateNan.ALL)
+
+
 @triton.constexpr_function
 def _inverse_factorial(n):
     return 1 / math.factorial(n)

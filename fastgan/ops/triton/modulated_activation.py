@@ -16,7 +16,7 @@ import triton.language as tl
 from fastgan._triton_private import launch
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, plane_or_pixel_order, two_floats
-from fastgan.ops.triton.math import activate, times_derivative, wide
+from fastgan.ops.triton.math import activate, clipped, times_derivative, wide
 
 TILE = 2048  # 8 elements in each thread of 8 warps: with 16, the backward of 16-bit types spills registers
 PROGRAMS = 1024  # wanted in flight: about 8 per multiprocessor of the largest GPUs
@@ -66,9 +66,7 @@ def forward_kernel(
         t += _pixel(tl.load(noise + n * distance + p, mask=p < pixels), LAST).to(s.dtype)
     v = wide(gain, gain_low, t) * activate(t, wide(alpha, alpha_low, t), "lrelu")
     if CLAMP:
-        limit = wide(clamp, clamp_low, t)
-        v = tl.maximum(v, -limit, propagate_nan=tl.PropagateNan.ALL)
-        v = tl.minimum(v, limit, propagate_nan=tl.PropagateNan.ALL)
+        v = clipped(v, wide(clamp, clamp_low, t))
     tl.store(y + offsets, v.to(loaded.dtype), mask=mask)
 
 
