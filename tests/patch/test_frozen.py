@@ -13,6 +13,7 @@ from torch import nn
 import fastgan
 from fastgan import models
 from fastgan.patch.frozen import Frozen, plan, tape
+from fastgan.patch.frozen.convolutions import Convolution
 
 
 def settle(net):
@@ -575,3 +576,29 @@ def test_results_have_the_strides_of_the_network(name, order, weights):
     with torch.no_grad():
         y = first(x)
     assert y.stride() == expected.stride() or "channels last" in order or weights is torch.channels_last
+
+
+class FromLatent(nn.Module):
+    """A latent that becomes an image, alone or with another one added."""
+
+    def __init__(self, act, **options):
+        super().__init__()
+        self.first = nn.ConvTranspose2d(32, 24, (4, 3), bias=False, **options)
+        self.norm, self.act, self.last = nn.BatchNorm2d(24), act, nn.Conv2d(24, 3, 3)
+
+    def forward(self, z, other):
+        return self.last(self.act(self.norm(self.first(z))) + other)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh(), nn.PReLU(24), nn.Identity()])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"groups": 2}], ids=str)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_latent_becomes_an_image(act, options, batch):
+    check(FromLatent(act, **options), (batch, 32, 1, 1), (batch, 24, 4, 3))
+
+
+def test_a_latent_becomes_an_image_by_packed_weights():
+    made = Convolution(torch.randn(32, 24, 4, 3), None, ((1, 1), (0, 0), (1, 1), True, (0, 0), 1), (2, 32, 1, 1))
+    z, weight = torch.randn(2, 32, 1, 1), made.weight.clone()
+    assert_close(made(z), F.conv_transpose2d(z, weight), 1e-6)
+    assert made._run == made._spread

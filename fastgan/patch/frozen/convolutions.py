@@ -68,9 +68,11 @@ class Convolution:
         self.doubles = self.outputs <= IMAGE and self.transposed and form == [2, 2, 1, 1, 1, 1, 0, 0, 1, 4, 4]
         plain = not self.transposed and form in ([1, 1, p, p, 1, 1, 0, 0, 1, 3, 3] for p in range(3))
         self.winograd = (plain or self.doubles) and self._is_winograd()
+        # A latent that becomes an image: a 1x1 convolution to all of its pixels.
+        self.spreads = self.transposed and (*size[2:], *form[2:9]) == (1, 1, 0, 0, 1, 1, 0, 0, 1)
         self.direct = not self.winograd and self._is_direct()
-        self.told = (self.winograd and not self.doubles) or self.direct
-        self.adds = not self.transposed or self.direct
+        self.told = (self.winograd and not self.doubles) or (self.direct and not self.spreads)
+        self.adds = not self.transposed or (self.direct and not self.spreads)
         self.kernel = tuple(weight.shape[2:])
         self.shape = (size[0], self.outputs, *map(self._length, range(2)))
         _, c, h, w = self.shape
@@ -85,7 +87,7 @@ class Convolution:
         return (n + border - reach) // stride + 1
 
     def _is_direct(self) -> bool:
-        known = not self.transposed or (max(self.stride) > 1 and max(self.dilation) == 1)
+        known = not self.transposed or self.spreads or (max(self.stride) > 1 and max(self.dilation) == 1)
         deep = self.size[1] // self.groups >= DEPTH and self.outputs // self.groups >= WIDTH
         return known and deep and is_fast("conv_packed")
 
@@ -151,6 +153,13 @@ class Convolution:
             self.packed = torch.ops.fastgan.conv3x3_pack(weight)
             if self.doubles:
                 self.bias, self.slope = self.bias.repeat(4), self.slope.repeat(4)
+        elif self.spreads and self.direct:
+            self._run = self._spread
+            weight = self.weight.permute(2, 3, 1, 0).reshape(-1, self.size[1], 1, 1)
+            self.packed = conv_packed.pack(weight, (1, 1), (0, 0), 1, False)
+            count = len(weight) // self.outputs
+            self.bias, self.slope = self.bias.repeat(count), self.slope.repeat(count)
+            self.form = (1, (1, 1), (1, 1), (0, 0), (1, 1), False)
         elif self.direct:
             self._run = self._direct
             self.packed = conv_packed.pack(self.weight, self.stride, self.padding, self.groups, self.transposed)
@@ -173,6 +182,11 @@ class Convolution:
         y = self._place(out)
         torch.ops.fastgan.conv_packed(y, x, self.packed, self.bias, self.slope, other, *self.form)
         return self._activated(y)
+
+    def _spread(self, x, other, out):
+        y = torch.empty(len(x), len(self.bias), 1, 1)
+        torch.ops.fastgan.conv_packed(y, x, self.packed, self.bias, self.slope, None, *self.form)
+        return self._activated(y.view(len(x), *self.kernel, self.outputs).permute(0, 3, 1, 2))
 
     def _doubled(self, x, other, out):
         n, _, height, width = x.shape
