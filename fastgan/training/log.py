@@ -76,7 +76,7 @@ def memory_mib(device: torch.device) -> float | None:
         return torch.cuda.max_memory_allocated(device) / 2**20
     # On Linux ru_maxrss begins with what the process that started this one held, a notebook's gigabytes for one.
     status = Path("/proc/self/status")
-    if status.exists() and (peak := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.M)):
+    if status.exists() and (peak := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.M)):
         return int(peak[1]) / 2**10
     try:
         import resource

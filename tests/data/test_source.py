@@ -239,7 +239,7 @@ def test_streams_that_give_nothing(workers):
         (Plain(0), ValueError, "Plain gives no item in epoch 0"),
         (Unreadable(50), ValueError, "none of 1000 items in a row"),
         (Gone(50), OSError, "disk gone"),
-        (Unkept(200), TypeError, r"Unkept.state_dict\(\): .* expected numbers"),
+        (Unkept(200), TypeError, r"Unkept.state_dict\(\): .* expected finite numbers"),
         (lambda epoch: ({"image": i} for i in range(9)), TypeError, "an item is a dict of image; expected a tuple"),
     ):
         loader = Loader(dataset, 4, workers=workers)
