@@ -162,7 +162,9 @@ Tensor conv_packed(Tensor y, Tensor x, Tensor weight, Tensor bias, Tensor slope,
   const float* w = pointer<float>(weight);
   for (const Axis& row : rows)
     for (const Axis& column : columns) {
-      const int64_t pixels = y.size(0) * row.count * column.count, blocks = divided(pixels, kBlock);
+      const int64_t pixels = y.size(0) * row.count * column.count, least = divided(pixels, kBlock);
+      // As many for every thread: of three blocks one of two threads would take two.
+      const int64_t blocks = least > threads ? divided(least, threads) * threads : least;
       if (blocks > 0) {
         // Blocks of equal size; where they are few, a thread takes a part of the outputs.
         const int64_t size = divided(divided(pixels, blocks), kStep) * kStep;
