@@ -90,6 +90,6 @@ def _to_pixels(x):
     return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
-# A copy of float32 [N, C, H, W] with the channels of a pixel side by side: torch's takes 4 to 13 times as long. No gradient: it
-# is for networks that are served (fastgan/patch/frozen).
+# A copy of float32 [N, C, H, W] with the channels of a pixel side by side: torch's takes several times as long. No
+# gradient: it is for networks that are served (fastgan/patch/frozen).
 _library.define("to_pixels(Tensor x) -> Tensor", reference=_to_pixels, fake=_to_pixels, kernels=("cpp",))
