@@ -13,16 +13,14 @@ Ratios are medians of the other over the median of fastgan: above 1, fastgan is 
 
 import contextlib
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
-from machine import Replay, seconds_on_gpu
+from machine import Replay, processor, seconds_on_gpu
 
 import fastgan
 from fastgan.ops import conv_forms
@@ -50,17 +48,8 @@ def pytest_addoption(parser):
     group.addoption("--allocator", choices=["both", "default", "tuned"], default="both", help="glibc settings on CPU")
 
 
-def _cpu() -> str:
-    """Name, and where /proc/cpuinfo has them family and model, since virtual machines leave the rest of the name away."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    facts = dict(tuple(map(str.strip, line.split(":", 1))) for line in lines if ":" in line)
-    if "cpu family" not in facts:
-        return facts.get("model name", platform.processor())
-    return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
-
-
 def _machine(config) -> str:
-    return torch.cuda.get_device_name() if config.getoption("--device") != "cpu" else _cpu()
+    return torch.cuda.get_device_name() if config.getoption("--device") != "cpu" else processor()
 
 
 def pytest_configure(config):

@@ -1,7 +1,8 @@
-"""What this machine can do at most, measured once per run: the floors of the benches."""
+"""This machine: its name, and what it can do at most, measured once per run, which are the floors of the benches."""
 
 import ctypes
 import functools
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -32,6 +33,15 @@ float run(long n) {
   return t[0];
 }
 """
+
+
+def processor() -> str:
+    """Name, and where /proc/cpuinfo has them family and model, since virtual machines leave the rest of the name away."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    facts = dict(tuple(map(str.strip, line.split(":", 1))) for line in lines if ":" in line)
+    if "cpu family" not in facts:
+        return facts.get("model name", platform.processor())
+    return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
 
 
 @functools.cache

@@ -1,18 +1,24 @@
-"""Every image recipe at one equal budget: `python bench/experiments/zoo.py --minutes 30 --seeds 3` (resumable; 24 hours).
+"""Every image recipe at one equal budget: `python bench/experiments/zoo.py` (resumable; 24 hours of one slow thread).
 
 Each recipe, with its defaults, trains on emoji and on Fashion-MNIST (28 pixels, enlarged to 32) for the same processor time
 of one thread, start and measurements not counted. Time is counted in steps, as other programs share the machine: what a step
-costs is measured first, on each data set all recipes in turns, the fastest round of each. A round is 16 steps, since some recipes
-have penalties in every 4th, 8th or 16th step alone. The table goes into docs/experiments.md; a grid of samples lies in each run's
+costs is measured once, all recipes in turns, the fastest round of each. A round is 16 steps, since some recipes have penalties in
+every 4th, 8th or 16th step alone. Costs and figures are kept in results/zoo.json: other machines go on with the same steps, one
+run at a time, or several with --data and --recipes. The table goes into docs/experiments.md; a grid of samples lies in each run's
 folder under --out.
 """
 
 import argparse
+import contextlib
+import fcntl
+import itertools
 import json
 import re
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,16 +28,21 @@ from fastgan import recipes
 from fastgan.metrics import images
 from fastgan.training import RunConfig, Trainer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from machine import processor
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments.md"
+KEPT = Path(__file__).parent / "results" / "zoo.json"
 BEGIN, END = "<!-- python bench/experiments/zoo.py -->\n", "<!-- end of zoo.py -->\n"
 RECIPES = ("gan", "dcgan", "wgan-gp", "sngan", "fastgan", "r3gan", "stylegan2", "stylegan3")
 DATA = ("emoji", "fashion-mnist")
 ROUND = 16  # steps: as many as the longest interval of a penalty
 FIGURES = ("fd", "kid", "precision", "recall")
-HEAD = """{minutes:g} CPU minutes of one thread each, {samples} samples, seeds: {seeds}; means over the seeds.
+MINUTES, SAMPLES, SEEDS = 30, 2000, 3
+HEAD = f"""{MINUTES} CPU minutes of one thread ({{processor}}) each, {SAMPLES} samples; means over the seeds.
 
-| data | recipe | steps | images a second | fd_efflite0 | kid_efflite0 | precision | recall |
-|---|---|---|---|---|---|---|---|
+| data | recipe | seeds | steps | images a second | fd_efflite0 | kid_efflite0 | precision | recall |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -52,12 +63,10 @@ def trainer(name: str, data: str, folder: Path, steps: int, seed: int) -> Traine
     return Trainer(recipe, recipe.Config(steps=steps), settings)
 
 
-def costs(data: str, file: Path, rounds: int = 3) -> dict[str, float]:
-    """Processor seconds of a step of each recipe, which are kept in `file`."""
-    if file.exists():
-        return json.loads(file.read_text())
+def costs(rounds: int = 3) -> dict[str, float]:
+    """Processor seconds of a step of each recipe."""
     with tempfile.TemporaryDirectory() as folder:
-        made = {name: trainer(name, data, Path(folder) / name, 10**6, 0) for name in RECIPES}
+        made = {name: trainer(name, "emoji", Path(folder) / name, 10**6, 0) for name in RECIPES}
         best = dict.fromkeys(made, float("inf"))
         for one in made.values():
             one._begin()
@@ -67,9 +76,19 @@ def costs(data: str, file: Path, rounds: int = 3) -> dict[str, float]:
                 for _ in range(ROUND):
                     one._train_step()
                 best[name] = min(best[name], (time.process_time() - start) / ROUND)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(best, indent=1) + "\n")
     return best
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[dict]:
+    """What KEPT holds, for reading and writing by one process at a time."""
+    with open(KEPT, "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        found = json.loads(file.read() or '{"costs": {}, "runs": []}')
+        yield found
+        file.truncate(0)
+        file.write(json.dumps(found, indent=1) + "\n")
 
 
 def measure(folder: Path, data: str, count: int) -> dict[str, float]:
@@ -81,62 +100,54 @@ def measure(folder: Path, data: str, count: int) -> dict[str, float]:
     return images.measure(real, fake, extractor.name, ["fd", "kid", "prdc"])
 
 
-def report(out: Path) -> None:
-    found = [json.loads(file.read_text()) for file in sorted(out.glob("*/zoo.json"))]
-    budgets = {(one["minutes"], one["samples"]) for one in found}
-    if len(budgets) != 1:
-        raise SystemExit(f"{out} holds runs of {len(budgets)} budgets, expected one: {sorted(budgets)}")
-    minutes, samples = budgets.pop()
+def report(found: dict) -> str:
     rows = []
     for data in DATA:
         for name in RECIPES:
-            some = [one for one in found if (one["data"], one["recipe"]) == (data, name)]
+            some = [one for one in found["runs"] if (one["data"], one["recipe"]) == (data, name)]
             if some:
-                mean = {
-                    key: statistics.mean(one[key] for one in some) for key in some[0] if key not in ("data", "recipe")
-                }
-                fd, kid, *rest = (mean[f"{figure}_efflite0"] for figure in FIGURES)
+                fd, kid, *rest = (statistics.mean(one[f"{figure}_efflite0"] for one in some) for figure in FIGURES)
+                seeds = ", ".join(str(one["seed"]) for one in some)
+                speed = recipes.get(name).Config().batch_size / found["costs"][name]
                 cells = [
-                    f"{mean['steps']:.0f}",
-                    f"{mean['speed']:.0f}",
+                    seeds,
+                    some[0]["steps"],
+                    f"{speed:.0f}",
                     f"{fd:.0f}",
                     f"{kid:.3f}",
                     *(f"{x:.2f}" for x in rest),
                 ]
-                rows.append((data != DATA[0], fd, f"| {data} | {name} | {' | '.join(cells)} |\n"))
-    seeds = ", ".join(map(str, sorted({one["seed"] for one in found})))
-    text = HEAD.format(minutes=minutes, samples=samples, seeds=seeds) + "".join(row for *_, row in sorted(rows))
+                cells = " | ".join(map(str, cells))
+                rows.append((data != DATA[0], fd, f"| {data} | {name} | {cells} |\n"))
+    text = HEAD.format(processor=found["processor"]) + "".join(row for *_, row in sorted(rows))
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{text}{END}", page, flags=re.S), encoding="utf-8")
-    print(text)
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/zoo"))
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
-    parser.add_argument("--report", action="store_true", help="write the table of what is measured, train nothing")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
     args = parser.parse_args()
     fastgan.tune_cpu_allocator()
     torch.set_num_threads(1)
-    for seed in () if args.report else range(args.seeds):
-        for data in args.data:
-            cost = costs(data, args.out / f"costs-{data}.json")
-            for name in RECIPES:
-                folder = args.out / f"{data}-{name}-{seed}"
-                if (folder / "zoo.json").exists():
-                    continue
-                steps = max(1, round(60 * args.minutes / cost[name]))
-                made = trainer(name, data, folder, steps, seed)
-                made.train()
-                about = {"data": data, "recipe": name, "seed": seed, "minutes": args.minutes, "samples": args.samples}
-                speed = made.config.batch_size / cost[name]
-                figures = measure(folder, data, args.samples) | {"steps": steps, "speed": speed}
-                (folder / "zoo.json").write_text(json.dumps(about | figures, indent=1) + "\n")
-    report(args.out)
+    with kept() as found:
+        if not found["costs"]:
+            found |= {"costs": costs(), "processor": processor()}
+    for seed, data, name in itertools.product(range(SEEDS), args.data, args.recipes):
+        with kept() as found:
+            if any((one["seed"], one["data"], one["recipe"]) == (seed, data, name) for one in found["runs"]):
+                continue
+        steps = round(60 * MINUTES / found["costs"][name])
+        folder = args.out / f"{data}-{name}-{seed}"
+        trainer(name, data, folder, steps, seed).train()
+        about = {"data": data, "recipe": name, "seed": seed, "steps": steps}
+        figures = measure(folder, data, SAMPLES)
+        with kept() as found:
+            found["runs"].append(about | figures)
+            print(report(found))
 
 
 if __name__ == "__main__":
