@@ -29,8 +29,8 @@ def times(monkeypatch):
     """Seconds as told, by the name of the class that is timed."""
     told = {}
 
-    def fake(module, changes, call):
-        call()
+    def fake(module, changes, ready):
+        ready()()
         return 1.0, told.get(type(module).__name__, 1.0)
 
     monkeypatch.setattr(measure, "_times", fake)
@@ -141,3 +141,25 @@ def test_real_times():
     net = nn.Sequential(nn.InstanceNorm2d(8)).eval()
     report = fastgan.accelerate(net, example=torch.randn(1, 8, 128, 128))
     assert "norm_act" in dict(report.replaced).get("0", ""), str(report)
+
+
+class Before(nn.Module):
+    """Activations that write over what they are given, also over what is not a layer's result."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 1)
+        self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16), nn.LeakyReLU(0.2))
+
+    def forward(self, x):
+        return self.rest(self.first(x.mul_(2)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_arguments_that_are_written_to(training):
+    net, x = Before().train(training), torch.randn(2, 3, 9, 9)
+    plain, kept = copy.deepcopy(net), x.clone()
+    report = fastgan.accelerate(net, example=x)
+    assert torch.equal(x, kept), "the example was written to"
+    assert not any("other numbers" in why for _, why in report.refused), str(report)
+    assert_close(net(x.clone()), plain(x))
