@@ -50,9 +50,8 @@ def _has_kernel(op: str, device: str) -> bool:
 
 
 def is_recorded(module: nn.Module, x: torch.Tensor) -> bool:
-    """Whether autograd records module(x)."""
-    weight = module.weight
-    return torch.is_grad_enabled() and (x.requires_grad or (weight is not None and weight.requires_grad))
+    """Whether autograd records module(x), where gradients are on."""
+    return x.requires_grad or (module.weight is not None and module.weight.requires_grad)
 
 
 def without_bias(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

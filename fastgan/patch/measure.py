@@ -49,7 +49,7 @@ def keep_what_pays(module: nn.Module, arguments: tuple, pieces: list[Piece], rep
                 known[key] = _gains(piece, args, kwargs, training=module.training)
             gains = known[key]
             pays = frozenset(recorded for recorded, gain in gains.items() if gain >= LEAST)
-            if not pays or (not _chooses(piece) and min(gains.values()) < 0.99):
+            if not (pays if _chooses(piece) else _pays(gains)):
                 _leave(piece, report, _in_words(gains))
                 continue
             if _chooses(piece):
@@ -57,6 +57,28 @@ def keep_what_pays(module: nn.Module, arguments: tuple, pieces: list[Piece], rep
             piece.rows = [Line(where, f"{what}: {_in_words(gains)}") for where, what in piece.rows]
             kept.append(piece)
     return kept
+
+
+def keep_if_the_whole_pays(module: nn.Module, arguments: tuple, report: PatchReport) -> None:
+    """Undoes everything unless the whole is faster by it: a piece that is timed alone finds its Python and its weights in the
+    processor's cache, as it does not in the network."""
+    if not report._changes:
+        return
+    with _as_before(module):
+        gains = _gains_of(module, report._changes, arguments, {}, module.training)
+    if _pays(gains):
+        report.gain = _in_words(gains)
+        return
+    for change in reversed(report._changes):
+        change.undo()
+    report._changes.clear()
+    why = f"the whole {_in_words(gains)}, left as it was"
+    report.refused += [Line(where, f"{what}, {why}") for where, what in report.replaced]
+    report.replaced.clear()
+
+
+def _pays(gains: dict[bool, float]) -> bool:
+    return max(gains.values()) >= LEAST and min(gains.values()) >= 0.99
 
 
 def try_channels_last(module: nn.Module, arguments: tuple, report: PatchReport) -> None:
@@ -148,15 +170,19 @@ def _is_tensor(x) -> bool:
 
 def _gains(piece: Piece, args: tuple, kwargs: dict, training: bool) -> dict[bool, float]:
     """How many times as fast the piece is, by whether gradients are taken."""
-    gains = {}
     vars(piece.module)[PAYS] = frozenset((False, True))  # all that it can do
     try:
-        for recorded in (False, True) if training else (False,):
-            new, old = _times(piece.module, piece.changes, _calling(piece.module, args, kwargs, recorded))
-            gains[recorded] = old / new
+        return _gains_of(piece.module, piece.changes, args, kwargs, training)
     finally:
         vars(piece.module).pop(PAYS, None)
-    vars(piece.module)[PLAN].clear()
+        vars(piece.module)[PLAN].clear()
+
+
+def _gains_of(module: nn.Module, changes: list, args: tuple, kwargs: dict, training: bool) -> dict[bool, float]:
+    gains = {}
+    for recorded in (False, True) if training else (False,):
+        new, old = _times(module, changes, _calling(module, args, kwargs, recorded))
+        gains[recorded] = old / new
     return gains
 
 
@@ -199,13 +225,14 @@ def _times(module: nn.Module, changes: list, ready: Callable[[], Callable]) -> t
     start, rounds = time.perf_counter(), 0
     while (spent := time.perf_counter() - start) < SECONDS or (rounds < ROUNDS and (rounds < 2 or spent < LONG)):
         new = min(new, seconds())
-        plan = {PLAN: vars(module)[PLAN]} if PLAN in vars(module) else {}
+        decided = {id(c.owner): (vars(c.owner), vars(c.owner)[PLAN]) for c in changes if isinstance(c, Swap)}
         for change in reversed(changes):
             change.undo()
         try:
             old = min(old, seconds())
         finally:
-            vars(module).update(plan)  # what it decided: else each round would decide anew
+            for attributes, plan in decided.values():  # else each round would decide anew
+                attributes[PLAN] = plan
             for change in changes:
                 change.do()
         rounds += 1

@@ -110,9 +110,10 @@ FRESH = {kind: kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, 
 
 def activation(act: Callable, rest: tuple = (), options: dict | None = None) -> Act | None:
     """What `act(x, *rest, **options)` computes, for a module that nobody watches or a function of torch; else None."""
-    if (known := MODULES.get(type(act)) or MODULES.get(original(act))) is not None:
-        return known(act) if not rest and not options and not hooks(act) else None
-    if type(act) not in CALLABLE or module_hooks(None):
+    if type(act) not in CALLABLE:
+        known = MODULES.get(type(act)) or MODULES.get(original(act))
+        return known(act) if known is not None and not rest and not options and not hooks(act) else None
+    if module_hooks(None):
         return None
     key = (act, rest, *options.items()) if options else (act, rest)
     try:

@@ -26,8 +26,8 @@ def network():
 
 @pytest.fixture
 def times(monkeypatch):
-    """Seconds as told, by the name of the class that is timed."""
-    told = {}
+    """Seconds as told, by the name of the class that is timed; "Sequential" is a whole network."""
+    told = {"Sequential": 1.1}
 
     def fake(module, changes, ready):
         ready()()
@@ -59,11 +59,24 @@ def test_what_pays_is_kept_with_its_gain(times):
     assert [type(m).__name__ for m in net] == [
         "Conv2d", "FusedInstanceNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "Tanh",
     ]  # fmt: skip
+    assert "replaced 1," in str(report) and ", the whole 1.10x, 1.10x with gradients" in str(report)
     assert_close(net(x), plain(x))
     for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert_close(twin.eval()(x), net.eval()(x))
     fastgan.unpatch(report)
     assert [set(vars(m)) for m in net.modules()] == attributes
+
+
+@pytest.mark.parametrize("whole", [1.01, 0.98])
+def test_pieces_that_pay_in_a_whole_that_does_not(times, whole):
+    times |= {"FusedInstanceNorm2d": 1.5, "Sequential": whole}
+    net = network()
+    attributes = [set(vars(m)) for m in net.modules()]
+    report = fastgan.accelerate(net, example=torch.randn(2, 3, 9, 9))
+    assert f"with gradients, the whole {whole:.2f}x" in dict(report.refused)["1"] and not report.replaced
+    assert not any(isinstance(m, Accelerated) for m in net.modules())
+    assert [set(vars(m)) for m in net.modules()] == attributes
+    fastgan.unpatch(report)
 
 
 def test_channels_last_of_the_whole_for_its_shape_alone(times):
