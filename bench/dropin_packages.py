@@ -24,7 +24,11 @@ def found(path: str) -> Callable:
 
 
 def made(path: str, *arguments, **options) -> Callable[[int], nn.Module]:
-    return lambda size: found(path)(*(size if a is SIDE else a for a in arguments), **options)
+    def build(size: int) -> nn.Module:
+        given = (size if a is SIDE else a for a in arguments)
+        return found(path)(*given, **{name: size if a is SIDE else a for name, a in options.items()})
+
+    return build
 
 
 def conv_modules(size: int) -> nn.Module:
@@ -104,7 +108,7 @@ ROWS = {
             made("spandrel.architectures.ESRGAN:ESRGAN", in_nc=12, num_blocks=2, scale=4, shuffle_factor=2), image, 128,
         ),
         "spandrel Compact": (made("spandrel.architectures.Compact:Compact", num_conv=8), image, 128),
-        "spandrel GFPGAN": (made("spandrel.architectures.GFPGAN:GFPGAN", SIDE, **NARROW), image, 256),
+        "spandrel GFPGAN": (made("spandrel.architectures.GFPGAN:GFPGAN", out_size=SIDE, **NARROW), image, 256),
         "spandrel SPAN": (made("spandrel.architectures.SPAN:SPAN", num_in_ch=3, num_out_ch=3), image, 128),
         "spandrel MM-RealSR": (
             made(
