@@ -9,6 +9,7 @@ from torch import nn
 
 from fastgan.losses.adversarial import Adversarial, least_squares
 from fastgan.nn.mel import LEAST, mel_filterbank
+from fastgan.ops._checks import accumulation_dtype
 
 __all__ = ["MultiScaleMel", "map_matching", "sum_d", "sum_g"]
 
@@ -43,7 +44,7 @@ def map_matching(real: Maps, fake: Maps) -> torch.Tensor:
 
 class MultiScaleMel(nn.Module):
     """Distance of signals [N, 1, T] by mel spectrograms of seven windows, 32 to 2048 samples of 5 to 320 bands, as DAC and
-    BigVGAN-v2 have it: the sum of mean |log10 max(M, 1e-5) - log10 max(M', 1e-5)|. A scalar.
+    BigVGAN-v2 have it: the sum of mean |log10 max(M, 1e-5) - log10 max(M', 1e-5)|. A scalar, float32 (float64 for float64).
 
     rate: samples a second. lengths: of the windows. Raises ValueError in `forward` for T of at most half the longest window.
     """
@@ -62,10 +63,12 @@ class MultiScaleMel(nn.Module):
                 f"MultiScaleMel: signals have shapes {tuple(x.shape)} and {tuple(y.shape)}, expected the same [N, 1, T], T above "
                 f"{max(self.lengths) // 2}"
             )
+        x, y = (signal.to(accumulation_dtype(signal.dtype)) for signal in (x, y))
         total = x.new_zeros(())
-        for length in self.lengths:
-            a, b = (self._mel(signal, length) for signal in (x, y))
-            total = total + (a - b).abs().mean()
+        with torch.autocast(x.device.type, enabled=False):
+            for length in self.lengths:
+                a, b = (self._mel(signal, length) for signal in (x, y))
+                total = total + (a - b).abs().mean()
         return total
 
     def _mel(self, x: torch.Tensor, length: int) -> torch.Tensor:

@@ -1,20 +1,23 @@
-"""How near a translated image is to its true counterpart: L1, PSNR and SSIM. Images are float, [-1, 1]."""
+"""How near a translated image is to its true counterpart: L1, PSNR and SSIM. Images are float, [-1, 1]; 16-bit types are
+computed in float32, and of two types in the wider."""
 
 import torch
 import torch.nn.functional as F
+
+from fastgan.ops._checks import accumulation_dtype
 
 RANGE = 2.0  # of the values, from -1 to 1
 
 
 def l1(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of images [N, C, H, W] -> [N], in units of the whole range: 0.1 are 25.5 of 255 steps."""
-    _check(a, b)
+    a, b = _checked(a, b)
     return (a - b).abs().flatten(1).mean(1) / RANGE
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """10 log10(range^2 / mean squared difference) of images [N, C, H, W] -> [N], dB; infinite for equal images."""
-    _check(a, b)
+    a, b = _checked(a, b)
     return 10 * torch.log10(RANGE**2 / (a - b).square().flatten(1).mean(1))
 
 
@@ -25,7 +28,7 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     averaged over the positions where the window lies inside and over channels. Black counts as 0, as the paper demands:
     eq. 6 compares brightness by the ratio of means, which says nothing where these may be negative.
     """
-    _check(a, b)
+    a, b = _checked(a, b)
     if min(a.shape[2:]) < 11:
         raise ValueError(f"ssim: images have shape {tuple(a.shape)}; expected at least 11 pixels a side")
     a, b = a + RANGE / 2, b + RANGE / 2
@@ -46,10 +49,12 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (luminance * (2 * covariance + c2) / (var_a + var_b + c2)).flatten(1).mean(1)
 
 
-def _check(a: torch.Tensor, b: torch.Tensor) -> None:
+def _checked(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if a.shape != b.shape or a.dim() != 4 or not a.numel():
         raise ValueError(
             f"images have shapes {tuple(a.shape)} and {tuple(b.shape)}; expected the same [N, C, H, W], none of them 0"
         )
     if not (a.is_floating_point() and b.is_floating_point()):
         raise TypeError(f"images are {a.dtype} and {b.dtype}; expected floats in [-1, 1]")
+    dtype = accumulation_dtype(torch.promote_types(a.dtype, b.dtype))
+    return a.to(dtype), b.to(dtype)

@@ -49,6 +49,20 @@ def test_ssim_of_plain_images():
     assert pairs.ssim(white, black).item() == pytest.approx(0.0, abs=2e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_16_bits_are_computed_in_more(dtype):
+    """A square of 1e-4 is 0 in float16, and the variance of a bright plane a difference of equals."""
+    a = torch.full((1, 1, 16, 16), 0.9) + 0.01 * torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    a, b = a.to(dtype), a.to(dtype).clone()
+    b[..., 3, 4] *= -1
+    b[..., 8, 8] = torch.nextafter(b[..., 8, 8], b.new_zeros(()))
+    for f in (pairs.l1, pairs.psnr, pairs.ssim):
+        expected = f(a.double(), b.double())
+        for x, y in ((a, b), (a, b.float()), (a.double(), b)):
+            assert f(x, y).dtype == torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+            torch.testing.assert_close(f(x, y).double(), expected, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_one_bad_pixel_shows(bad):
     a, b = images(4), images(5)
