@@ -46,6 +46,10 @@ class TokenConfig:
                 raise ValueError(f"text: {name} is {getattr(self, name)}, expected 1 to {most}")
         if (self.end is None) != (self.pad is None):
             raise ValueError("text: end and pad belong together; give both or neither")
+        if self.end is not None and self.end in (self.start, self.pad):
+            raise ValueError(
+                f"text: end is {self.end}, start {self.start} and pad {self.pad}: these are never generated; expected another end"
+            )
         for name in ("start", "end", "pad"):
             token = getattr(self, name)
             if token is not None and not 0 <= token < self.vocabulary:

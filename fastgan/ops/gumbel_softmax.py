@@ -23,7 +23,8 @@ _LOW = 0xFFFFFFFF
 def gumbel_softmax(
     logits: Tensor, temperature: float = 1.0, *, seed: int | Tensor | None = None, impl: str = "auto"
 ) -> Tensor:
-    """A relaxed draw from softmax(logits) for each row; its argmax is an exact draw at every temperature.
+    """A relaxed draw from softmax(logits) for each row; its argmax is an exact draw at every temperature, but where rounding to
+    16 bits makes the two largest equal.
 
     Args:
         logits: [..., V]; float16, bfloat16, float32 or float64 (16-bit types are computed in float32).

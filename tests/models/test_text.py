@@ -123,6 +123,8 @@ def test_recomputing_each_prefix_from_scratch_gives_the_same_rollouts(name):
     ("options", "message"),
     [
         ({"end": 2}, "end and pad"),
+        ({"start": 2, "end": 2, "pad": 0}, "end is 2"),
+        ({"end": 2, "pad": 2}, "end is 2"),
         ({"start": 11}, "start is 11"),
         ({"vocabulary": 0}, "vocabulary is 0"),
         ({"length": 0}, "length is 0"),

@@ -21,6 +21,14 @@ def test_draws_follow_the_softmax(size, dtype):
     assert chisquare(observed.tolist(), expected.tolist()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_logits_of_16_bits_reach_every_token(dtype):
+    """In 16 bits the sums of many small probabilities stay where they are."""
+    draws = sample_categorical(torch.zeros(1000, dtype=dtype).expand(50_000, 1000), seeded(0))
+    observed = torch.bincount(draws, minlength=1000)
+    assert chisquare(observed.tolist()).pvalue > 1e-3
+
+
 def test_one_token_is_always_drawn():
     assert not sample_categorical(torch.randn(100, 1)).any()
 
