@@ -6,6 +6,7 @@ From the paper (section 3) alone; the state_dict's names are our own.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -94,7 +95,8 @@ class Generator(Vocoder):
         x = self.frames(mel)
         with torch.autocast(x.device.type, enabled=False):
             magnitude, phase = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).chunk(2, 1)
-            return self.overlap(torch.polar(magnitude.exp().clamp(max=LOUDEST), phase))
+            # In this order: the gradient of an infinite exponential would be 0 times infinity.
+            return self.overlap(torch.polar(magnitude.clamp(max=math.log(LOUDEST)).exp(), phase))
 
     def frames(self, mel: torch.Tensor) -> torch.Tensor:
         """[N, outputs, frames]."""

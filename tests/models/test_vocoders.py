@@ -315,6 +315,18 @@ def test_a_voice_without_training():
         assert difference.median().abs() < 0.7 and difference.abs().median() < 0.7
 
 
+@pytest.mark.parametrize("name", ["vocos", "source_filter"])
+def test_magnitudes_beyond_the_loudest_leave_gradients_finite(name):
+    """e^200 is infinite in float32, and its gradient, where it is clamped, was 0 times that."""
+    generator = models.build(name, width=16, blocks=1)
+    with torch.no_grad():
+        generator.head.bias[:50] = 200.0
+    y = generator(torch.randn(1, 80, 6))
+    y.square().sum().backward()
+    assert y.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in generator.parameters())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_context_is_no_larger_than_it_must_be(name):
     """A frame `context` away from another one changes its samples in one direction at least; one further does not."""
