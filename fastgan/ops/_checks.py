@@ -1,5 +1,7 @@
 """Argument checks shared by the ops: a wrong argument raises here, before any kernel runs."""
 
+import contextlib
+
 import torch
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -23,13 +25,21 @@ def check_like(op: str, name: str, t: torch.Tensor, x: torch.Tensor, *, dtype: b
 
 
 def check_number(op: str, name: str, value: object, default: float | None = None) -> float:
-    """value as a float, `default` for None if there is one; TypeError unless it is a number."""
+    """value as a float, `default` for None if there is one; TypeError unless it is a number, and for a tensor whose gradient
+    would be lost."""
+    if isinstance(value, NUMBERS):
+        return float(value)
     if value is None and default is not None:
         return default
-    if not isinstance(value, NUMBERS) and not hasattr(value, "__float__"):
-        expected = "a number" if default is None else "None or a number"
-        raise TypeError(f"{op}: {name}={value!r}; expected {expected}")
-    return float(value)
+    expected = "a number" if default is None else "None or a number"
+    if isinstance(value, torch.Tensor) and value.requires_grad and torch.is_grad_enabled():
+        raise TypeError(
+            f"{op}: {name} is a tensor that requires a gradient, and this argument has none; expected {expected}"
+        )
+    if hasattr(value, "__float__"):  # a string has none
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # several numbers
+            return float(value)
+    raise TypeError(f"{op}: {name}={value!r}; expected {expected}")
 
 
 def check_integer(op: str, name: str, value: object) -> None:
