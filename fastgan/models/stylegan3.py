@@ -15,7 +15,7 @@ from torch import nn
 from fastgan.models.stylegan_layers import MAX_RESOLUTION, StyleGenerator, check_sizes, check_styles, layout
 from fastgan.nn import EqualLinear
 from fastgan.ops import filtered_lrelu, modulated_conv2d
-from fastgan.ops._autocast import autocast
+from fastgan.ops._autocast import autocast, outside_autocast
 from fastgan.sizes import Resolution
 
 SQUARE = "its filters and their margins are designed for one sampling rate per layer, the same along both sides"
@@ -147,7 +147,9 @@ class SynthesisInput(nn.Module):
         self.register_buffer("freqs", bandwidth * n * squares.rsqrt() * torch.exp(-squares / 4))
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
+    @outside_autocast
     def forward(self, w: torch.Tensor) -> torch.Tensor:
+        w = w.to(self.freqs.dtype)
         t = self.affine(w)
         rc, rs, tx, ty = (t * t[:, :2].square().sum(1, keepdim=True).rsqrt()).unbind(1)
         zero, one = torch.zeros_like(rc), torch.ones_like(rc)

@@ -210,3 +210,12 @@ def test_four_pixels():
 def test_sizes_have_limits(name):
     with pytest.raises(ValueError, match=f"{name} is 1000000000"):
         Config(**{name: 10**9})
+
+
+def test_sinusoids_are_where_they_are_under_autocast():
+    """In 16 bits frequencies and places move them by several roundings, and nothing of them is band-limited any more."""
+    sinusoids, w = generator().synthesis.input, torch.randn(2, 5)
+    for given in (w, w.bfloat16()):  # as the mapping network makes it there
+        expected = sinusoids(given.float())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(sinusoids(given), expected)
