@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from fastgan import ops
+from fastgan._torch_private import eager, transforming
 from fastgan.models.network import Network
 from fastgan.nn import Conv2d, ConvTranspose2d
 
@@ -37,6 +38,8 @@ class _Reflect(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy):
+        if transforming():  # a graph recorded before it, differentiated inside: vmap over autograd.grad
+            return torch.ops.aten.reflection_pad2d_backward(dy, dy.new_empty(ctx.shape), ctx.padding), None
         return _Unreflect.apply(dy, ctx.shape, ctx.padding), None
 
 
@@ -59,7 +62,7 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         recorded = torch.is_grad_enabled() and x.requires_grad and x.dim() == 4
-        return _Reflect.apply(x, self.padding) if recorded and not torch.compiler.is_compiling() else super().forward(x)
+        return _Reflect.apply(x, self.padding) if recorded and eager() else super().forward(x)
 
 
 class InstanceAct(nn.Module):

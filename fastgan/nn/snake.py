@@ -114,7 +114,7 @@ class Activation1d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [N, C, T] -> [N, C, ceil(T up_ratio / down_ratio)]"""
         act, lowpass = self.act, self.downsample.lowpass
-        if not isinstance(act, Snake):
+        if type(act) not in (Snake, SnakeBeta):  # one derived from these has a forward of its own
             return self.downsample(act(self.upsample(x)))
         factors = self.upsample.ratio, lowpass.stride
         beta = getattr(act, "beta", None)

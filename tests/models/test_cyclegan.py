@@ -170,3 +170,23 @@ def test_reflection_is_torchs_to_any_order_and_keeps_no_input(layout):
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda t: t):
         pad(x)
     assert not kept
+
+
+def test_reflection_under_transforms():
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    pad, plain = ReflectionPad2d((1, 2, 3, 0)), torch.nn.ReflectionPad2d((1, 2, 3, 0))
+
+    def loss(f, x):
+        return f(x).pow(3).sum()
+
+    expected = torch.autograd.grad(loss(plain, x), x)[0]
+    torch.testing.assert_close(torch.func.grad(lambda x: loss(pad, x))(x), expected)
+    each = torch.vmap(torch.func.grad(lambda x: loss(pad, x[None])))(x)
+    torch.testing.assert_close(each, expected)
+    tangent = torch.randn_like(x)
+    torch.testing.assert_close(torch.func.jvp(pad, (x,), (tangent,))[1], plain(tangent))
+    y = pad(x)  # recorded before, differentiated inside
+    basis = torch.eye(y.numel(), dtype=torch.float64).view(-1, *y.shape)[:7]
+    rows = torch.vmap(lambda dy: torch.autograd.grad(y, x, dy, retain_graph=True)[0])(basis)
+    wanted = torch.stack([torch.autograd.grad(plain(x), x, dy)[0] for dy in basis])
+    torch.testing.assert_close(rows, wanted)

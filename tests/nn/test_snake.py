@@ -36,6 +36,18 @@ def test_another_activation():
     assert_close(module(x), module.downsample(torch.tanh(module.upsample(x))))
 
 
+def test_a_snake_of_the_users_own_runs_its_own_forward():
+    class Louder(Snake):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    x, alpha = torch.randn(1, 2, 30), torch.rand(2) + 0.5
+    plain, own = Activation1d(Snake(2)), Activation1d(Louder(2))
+    for module in (plain, own):
+        module.act.alpha.data.copy_(alpha)
+    assert_close(own(x), 2 * plain(x))
+
+
 @pytest.mark.parametrize(
     "up, down, taps_u, taps_d", [(2, 2, 12, 12), (2, 4, 12, 24), (4, 2, 5, 1), (1, 4, 3, 8), (3, 2, 7, 6)]
 )
