@@ -257,7 +257,7 @@ class RealESRGAN(Recipe):
         columns = {}
         for name, make in makers.items():
             with torch.no_grad():
-                made = torch.cat([make(part).float() for part in low.split(16)])
+                made = torch.cat([make(part).float() for part in low.split(16)]).clamp(-1, 1)  # as they are shown
             facts = {"output": lambda y=made: y, "target": lambda: high, "samples": lambda y=made: y}
             if extractor:
                 facts |= {"real": real, "fake": lambda y=made: image_metrics.collect_drawn(network(), [share(y)])}

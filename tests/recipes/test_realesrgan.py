@@ -110,6 +110,15 @@ def test_emoji_are_drawn_larger_and_measured_on_those_held_out(tmp_path):
     with pytest.raises(ValueError, match="metrics is 'nothing'"):
         recipe.evaluate(networks, options, 8, metrics=["nothing"])
 
+    class Brighter(torch.nn.Linear):  # than white, which no picture shows
+        def forward(self, x):
+            y = torch.nn.functional.interpolate(x, scale_factor=4, mode="bicubic")
+            return torch.where(y < 1, y.clamp(min=0), 1.2)
+
+    networks["generator"] = Brighter(1, 1)
+    found = recipe.evaluate(networks, options, 8, extractor=None)
+    assert found["realesrgan"] == pytest.approx(found["bicubic"], rel=1e-5)
+
 
 def test_a_folder_is_enlarged_in_tiles(tmp_path, pictures, capsys):
     run(tmp_path / "run", pictures)
