@@ -31,7 +31,7 @@ BiasUnits units_of(const Tensor& x, bool by_channel, int64_t dim) {
 
 template <class T>
 std::vector<T> bias_vector(const std::optional<Tensor>& b, const BiasUnits& units) {
-  std::vector<T> bias(units.vector_bias() ? units.piece : units.channels, T(0));
+  std::vector<T> bias(units.vector_bias() ? units.piece : units.channels, T(-0.0));  // what changes no number, 0 included
   if (b) {
     const std::vector<T> values = numbers<T>(*b);
     for (size_t i = 0; i < bias.size(); ++i) bias[i] = values[i % values.size()];

@@ -92,7 +92,8 @@ def bias_act(
         impl: "auto", "reference", "cpp" (CPU) or "triton" (CUDA).
 
     Returns: a tensor of the shape, dtype and memory format of x. Differentiable to any order in x and b. At a kink the
-    gradient is that of the negative side; where |y| has reached the clamp it is 0.
+    gradient is that of the negative side; where |y| has reached the clamp it is 0. A zero of tanh, relu, elu or selu
+    has no particular sign.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 

@@ -69,7 +69,9 @@ def modulated_conv2d(
             demodulation and noise. The bias is brought to the dtype of x.
         impl: how the grouped form makes its weights: "reference", "cpp" (CPU) or "cuda". "auto" also chooses the form.
 
-    Returns: [N, O, H', W'] of the dtype of x, differentiable to any order in all tensor arguments.
+    Returns: [N, O, H', W'] of the dtype of x, differentiable to any order in all tensor arguments. Of a weight, style or gain
+    that is not finite, every output that takes in the product with a pixel is not finite; whether NaN or infinite, and what it
+    makes of padding, depends on the form.
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 
     Source: Karras et al. 2019 (StyleGAN2), equations 1 to 3; Karras et al. 2021 (StyleGAN3), appendix F.

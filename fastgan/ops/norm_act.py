@@ -44,7 +44,9 @@ def norm_act(
         impl: "auto", "reference", "cpp" (CPU) or "triton" (CUDA).
 
     Returns: a tensor of the shape, dtype and memory format of x. Differentiable to any order in all tensor arguments.
-    Unlike `torch.nn.functional.instance_norm`, a single pixel is no error: its xhat is 0.
+    Unlike `torch.nn.functional.instance_norm`, a single pixel is no error: its xhat is 0. Where a plane's sum of squared
+    deviations is beyond the largest number of the type that computes (3e38 in float32: 1e20 once, 1e16 in 1024x1024 pixels),
+    its variance may be infinite, and xhat 0.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 

@@ -48,7 +48,8 @@ def upfirdn2d(
         impl: "auto", "reference", "cpp" (CPU) or "cuda".
 
     Returns: [N, C, H_out, W_out] of the dtype and memory format of x, with
-    H_out = floor((H up + before + after - taps) / down) + 1. Differentiable to any order in x and in f.
+    H_out = floor((H up + before + after - taps) / down) + 1. Differentiable to any order in x and in f. A tap that is not
+    finite makes NaN of inserted zeros and padding too, and so, in the gradient by x, of the zeros that its adjoint inserts.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 

@@ -8,23 +8,27 @@ from torch import nn
 from fastgan._torch_private import hooks
 from fastgan.patch import pairs
 from fastgan.patch.layers import INSTANCE_NORMS, Norm, keeping_layout
-from fastgan.patch.swap import LAID_OUT, PLAN, Accelerated, Plan, original
+from fastgan.patch.swap import LAID_OUT, PLAN, Accelerated, original
 
 
-class Steps(Plan):
+class Steps:
     """A chain's plan: its modules, and with which activation each runs as a pair (None: alone)."""
+
+    modules: Sequence[nn.Module] = ()
+    steps: Sequence[tuple[nn.Module | None, nn.Module]] = ()
 
     def of(self, modules: list[nn.Module]) -> Sequence[tuple[nn.Module | None, nn.Module]]:
         """What it does, looked at anew where the modules have changed."""
-        known, steps = self.get("steps", ((), ()))
-        if known != modules:
-            steps, i = [], 0
+        if self.modules != modules:
+            self.modules, self.steps, i = modules, [], 0
             while i < len(modules):
                 paired = i + 1 < len(modules) and gains(modules[i], modules[i + 1])
-                steps.append((modules[i + 1] if paired else None, modules[i]))
+                self.steps.append((modules[i + 1] if paired else None, modules[i]))
                 i += 1 + paired
-            self["steps"] = modules, steps  # both at once: other threads, and replicas on other devices, run it too
-        return steps
+        return self.steps
+
+    def clear(self) -> None:
+        self.modules = ()
 
 
 def gains(layer: nn.Module, act: nn.Module) -> bool:

@@ -184,6 +184,17 @@ def test_kinks_and_limits(impl):
     assert torch.equal(g[0, [0, 1, 2, 3, 6, 7]], torch.tensor([0.0, 0.0, 3.0, 0.0, 3.0, 0.0]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_nothing_changes_no_bit(impl, dtype):
+    """A bias of 0, for none, would make 0 of -0."""
+    x = torch.tensor([[0.0, -0.0, 1.0, -5.0, math.nan, math.inf, -math.inf, 1e-7] * 9], dtype=dtype)
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    assert torch.equal(bias_act(x, impl=impl).view(bits), x.view(bits))
+    y = bias_act(x, act="lrelu", gain=1.0, impl=impl)
+    assert torch.equal(y.signbit(), x.signbit())
+
+
 @pytest.mark.parametrize("gain", [1.0, -1.0])
 @pytest.mark.parametrize("impl", IMPLS)
 def test_limit_beyond_float16(impl, gain):

@@ -354,6 +354,28 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("layout", ["planes", "pixels"])
+def test_variances_to_the_end_of_the_range(layout, impl):
+    """The squares of 90x90 deviations sum up to 3e38; at 1e20 one of them is infinite, and xhat is 0 then."""
+    x = torch.randn(2, 3, 90, 90)
+    x = x * (3e38**0.5 / (x - x.mean((2, 3), keepdim=True)).flatten(2).norm(dim=2))[:, :, None, None] * 0.99
+    bias, dy = torch.tensor([0.5, -1.0, 0.0]), torch.randn(x.shape)
+
+    def run(x, bias, impl):
+        x = in_layout(x, layout).requires_grad_()
+        y = norm_act(x, None, bias, act="tanh", impl=impl)
+        return y, torch.autograd.grad(y, x, dy.to(x.dtype))[0]
+
+    (y, dx), (wanted, slope) = run(x, bias, impl), run(x.double(), bias.double(), "reference")
+    assert_close(y, wanted)
+    if impl != "reference":  # whose gradient is autograd's: it cubes 1e-17, which float32 does not have
+        assert_close(dx * 1e18, slope * 1e18)
+    y, dx = run(1e20 * torch.randn(x.shape), bias, impl)
+    assert_close(y, bias.tanh()[:, None, None].expand(y.shape))
+    assert not dx.any()
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_refuses(name):
     args, kwargs, error, match = BAD[name]

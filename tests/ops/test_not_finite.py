@@ -201,3 +201,36 @@ def test_resampled_and_modulated_convolutions(cpu_level, value):
         y = modulated_conv2d(spoiled(x, torch.nan), w, styles, padding=1)
         wanted = F.conv2d(spoiled(x, torch.nan), w, padding=1).isnan()
         assert torch.equal(y.isnan(), wanted)
+
+
+@pytest.mark.parametrize("value", VALUES[:3])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("demodulate", [True, False])
+def test_a_modulated_weight_that_is_not_finite_shows_in_every_form(demodulate, kernel, value):
+    """Where it meets a pixel; beside padding the forms differ, and so does what is not finite."""
+    shapes = (2, 8, 6, 6), (5, 8, kernel, kernel), (2, 8), (2, 8)
+    for i in (1, 2, 3):
+        parts = [torch.rand(s, generator=torch.Generator().manual_seed(j)) + 0.5 for j, s in enumerate(shapes)]
+        parts[i].view(-1)[parts[i].numel() // 3] = value
+        x, w, styles, gain = (t.double() for t in parts)
+        each = w[None] * (styles * gain)[:, None, :, None, None]
+        taken = torch.stack([F.conv2d(x[n : n + 1], each[n])[0] for n in range(2)])  # demodulated too: by 0, or by NaN
+        assert taken.isfinite().any() and not taken.isfinite().all()
+        for impl in ("auto", "reference"):
+            for recorded in (False, True):  # the form depends on it
+                given = [t.clone().requires_grad_(recorded) for t in parts]
+                y = modulated_conv2d(*given[:3], demodulate=demodulate, input_gain=given[3], impl=impl)
+                assert torch.equal(y.isfinite(), taken.isfinite())
+
+
+@pytest.mark.parametrize("value", VALUES[:3])
+@pytest.mark.parametrize("case", FIR)
+def test_the_gradient_by_x_hides_no_tap_that_is_not_finite(case, value):
+    """It is NaN in more places than the sum that defines it: in the adjoint's inserted zeros and padding too."""
+    taps, options = FIR[case]
+    f = torch.tensor(taps)
+    f.view(-1)[1] = value
+    x = torch.randn(2, 3, 9, 11)
+    wanted = with_gradients(lambda x: upfirdn2d(x, f.double(), **options, impl="reference"), [x.double()])[1]
+    found = with_gradients(lambda x: upfirdn2d(x, f, **options), [x])[1]
+    assert not wanted.isfinite().all() and not (found.isfinite() & ~wanted.isfinite()).any()
