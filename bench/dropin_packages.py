@@ -12,6 +12,7 @@ import itertools
 import warnings
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 import fastgan
@@ -23,7 +24,11 @@ def found(path: str) -> Callable:
 
 
 def made(path: str, *arguments, **options) -> Callable[[int], nn.Module]:
-    return lambda size: found(path)(*(size if a is SIDE else a for a in arguments), **options)
+    def build(size: int) -> nn.Module:
+        given = (size if a is SIDE else a for a in arguments)
+        return found(path)(*given, **{name: size if a is SIDE else a for name, a in options.items()})
+
+    return build
 
 
 def conv_modules(size: int) -> nn.Module:
@@ -63,6 +68,22 @@ def styles(path: str) -> Callable[[int], nn.Module]:
     return lambda size: OfOne(found(path)(size, **NARROW))
 
 
+def masked(path: str, **options) -> Callable[[int], nn.Module]:
+    """A network that fills what a mask covers."""
+
+    class LeftHalf(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            mask = torch.zeros_like(x[:, :1])
+            mask[..., : x.shape[3] // 2] = 1
+            return self.network(x, mask)
+
+    return lambda size: LeftHalf(found(path)(**options))
+
+
 # package: what makes it importable, and its networks as in dropin_networks.NETWORKS
 ROWS = {
     "basicsr": ("basicsr", {
@@ -82,6 +103,20 @@ ROWS = {
         "Real-ESRGAN compact": (made("realesrgan.archs.srvgg_arch:SRVGGNetCompact", num_conv=8), image, 128),
     }),
     "spandrel": ("", {
+        "spandrel ESRGAN": (made("spandrel.architectures.ESRGAN:ESRGAN", num_blocks=2), image, 64),
+        "spandrel ESRGAN x2": (
+            made("spandrel.architectures.ESRGAN:ESRGAN", in_nc=12, num_blocks=2, scale=4, shuffle_factor=2), image, 128,
+        ),
+        "spandrel Compact": (made("spandrel.architectures.Compact:Compact", num_conv=8), image, 128),
+        "spandrel GFPGAN": (made("spandrel.architectures.GFPGAN:GFPGAN", out_size=SIDE, **NARROW), image, 256),
+        "spandrel SPAN": (made("spandrel.architectures.SPAN:SPAN", num_in_ch=3, num_out_ch=3), image, 128),
+        "spandrel MM-RealSR": (
+            made(
+                "spandrel.architectures.MMRealSR:MMRealSR",
+                num_in_ch=3, num_out_ch=3, num_block=2, num_feats=[64] * 4, num_blocks=[1] * 4,
+            ), image, 64,
+        ),
+        "spandrel LaMa": (masked("spandrel.architectures.LaMa:LaMa", in_nc=4), image, 128),
         "spandrel SwiftSRGAN": (made("spandrel.architectures.SwiftSRGAN:SwiftSRGAN", num_blocks=4), image, 128),
         "spandrel Real-CUGAN": (made("spandrel.architectures.RealCUGAN:UpCunet2x"), image, 128),
         "spandrel RestoreFormer": (

@@ -53,6 +53,9 @@ _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 # Whether autocast is on for any type of device. Without it each op asks for its own.
 autocast_anywhere = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
+# Whether torch.jit.trace is running. torch.jit.is_tracing, which is called without it, asks the same in two functions of Python.
+tracing = getattr(torch._C, "_is_tracing", torch.jit.is_tracing)
+
 # Context manager: ops called within go past autograd, whose part the caller has taken. Without it autograd's own look costs time.
 below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)
 

@@ -99,6 +99,13 @@ def test_below_autograd():
     assert (x * 2).requires_grad
 
 
+def test_tracing():
+    assert not private.tracing()
+    seen = []
+    torch.jit.trace(lambda x: (seen.append(private.tracing()), x + 1)[1], torch.ones(1), check_trace=False)
+    assert seen == [True] and private.tracing is torch._C._is_tracing
+
+
 def test_autocast_anywhere():
     assert not private.autocast_anywhere()
     for device in ("cpu", "cuda"):

@@ -8,27 +8,23 @@ from torch import nn
 from fastgan._torch_private import hooks
 from fastgan.patch import pairs
 from fastgan.patch.layers import INSTANCE_NORMS, Norm, keeping_layout
-from fastgan.patch.swap import LAID_OUT, PLAN, Accelerated, original
+from fastgan.patch.swap import LAID_OUT, PLAN, Accelerated, Plan, original
 
 
-class Steps:
+class Steps(Plan):
     """A chain's plan: its modules, and with which activation each runs as a pair (None: alone)."""
-
-    modules: Sequence[nn.Module] = ()
-    steps: Sequence[tuple[nn.Module | None, nn.Module]] = ()
 
     def of(self, modules: list[nn.Module]) -> Sequence[tuple[nn.Module | None, nn.Module]]:
         """What it does, looked at anew where the modules have changed."""
-        if self.modules != modules:
-            self.modules, self.steps, i = modules, [], 0
+        known, steps = self.get("steps", ((), ()))
+        if known != modules:
+            steps, i = [], 0
             while i < len(modules):
                 paired = i + 1 < len(modules) and gains(modules[i], modules[i + 1])
-                self.steps.append((modules[i + 1] if paired else None, modules[i]))
+                steps.append((modules[i + 1] if paired else None, modules[i]))
                 i += 1 + paired
-        return self.steps
-
-    def clear(self) -> None:
-        self.modules = ()
+            self["steps"] = modules, steps  # both at once: other threads, and replicas on other devices, run it too
+        return steps
 
 
 def gains(layer: nn.Module, act: nn.Module) -> bool:

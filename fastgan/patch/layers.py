@@ -6,6 +6,7 @@ each shape, dtype, device, mode of gradients and autocast, and its own options, 
 
 import contextlib
 import functools
+import math
 import operator
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from torch import nn
 from torch.compiler import is_compiling
 
 from fastgan import ops
-from fastgan._torch_private import autocast_anywhere, hooks, transforming
+from fastgan._torch_private import autocast_anywhere, tracing, transforming
 from fastgan.ops import _library, conv_forms
 from fastgan.ops._checks import FLOATS
 from fastgan.ops.conv2d import apply
@@ -49,9 +50,8 @@ def _has_kernel(op: str, device: str) -> bool:
 
 
 def is_recorded(module: nn.Module, x: torch.Tensor) -> bool:
-    """Whether autograd records module(x)."""
-    weight = module.weight
-    return torch.is_grad_enabled() and (x.requires_grad or (weight is not None and weight.requires_grad))
+    """Whether autograd records module(x), where gradients are on."""
+    return x.requires_grad or (module.weight is not None and module.weight.requires_grad)
 
 
 def without_bias(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -71,61 +71,75 @@ class Layer(Accelerated):
     options: Callable  # what of the module the decision depends on
 
     def forward(self, input, output_size=None):
-        if output_size is not None or type(input) not in PLAIN or is_compiling() or torch.jit.is_tracing():
+        if output_size is not None or type(input) not in PLAIN or is_compiling() or tracing():
             return super().forward(input, *(() if output_size is None else (output_size,)))
+        return self.decided(input)(self, input)
+
+    def decided(self, x: torch.Tensor) -> Callable:
+        """way(module, x) for x."""
         plan = self.__dict__[PLAN]
-        recorded = torch.is_grad_enabled() and is_recorded(self, input)
-        key = (input.shape, input.dtype, input.device, recorded, autocast_anywhere(), plain(), self.options(self))
+        recorded = torch.is_grad_enabled() and is_recorded(self, x)
+        key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), plain(), self.options(self))
         way = plan.get(key)
         if way is None:
             if len(plan) >= KEPT:
                 plan.clear()
             paying = recorded in self.__dict__.get(PAYS, BOTH)
-            way = plan[key] = (self.choose(input, recorded) if paying else None) or original(self).forward
-        return way(self, input)
+            way = (self.choose(x, recorded) if paying else None) or self.as_ever(x)
+            plan[key] = way
+        return way
 
     def choose(self, x: torch.Tensor, recorded: bool) -> Callable | None:
         """way(module, x) for this input; None for torch's own."""
         raise NotImplementedError
 
+    def as_ever(self, x: torch.Tensor) -> Callable:
+        """torch's own way(module, x)."""
+        return original(self).forward
+
 
 class Norm(Layer):
     """Instance norm by `norm_act`, with what follows it where a pair says so."""
 
-    options = operator.attrgetter("num_features", "track_running_stats")
+    @staticmethod
+    def options(module):
+        weight = module._parameters.get("weight")
+        return module.num_features, module.track_running_stats, None if weight is None else weight.dtype
 
     def choose(self, x, recorded):
-        rank = INSTANCE_NORMS[original(self)]
-        if x.dim() != rank or x.shape[1] != self.num_features or self.track_running_stats:
+        if not self._fits(x) or not len(x) or x.dtype not in FLOATS or not has_kernel("norm_act", x.device):
             return None
-        pixels = x[0, 0].numel() if len(x) else 0
-        if pixels <= 1 or x.dtype not in FLOATS or not has_kernel("norm_act", x.device):
-            return None
-        if not self.__dict__.get(PAYS) and not pays(x, pixels, recorded):
+        if not self.__dict__.get(PAYS) and not pays(x, math.prod(x.shape[2:]), recorded):
             return None
         if autocast_anywhere() and torch.is_autocast_enabled(x.device.type):
             return norm_op if x.device.type in AUTOCAST else None
-        return norm
+        # torch's takes weights of float32 to images of 16 bits.
+        return norm if self.weight is None or self.weight.dtype == x.dtype else None
+
+    def as_ever(self, x):
+        return torchs_norm if self._fits(x) else original(self).forward
+
+    def _fits(self, x: torch.Tensor) -> bool:
+        """Whether x is what the module asks for."""
+        usual = x.dim() == INSTANCE_NORMS[original(self)] and x.shape[1] == self.num_features
+        return usual and not self.track_running_stats and math.prod(x.shape[2:]) > 1
 
     def way(self, x) -> Callable | None:
-        """`norm` or `norm_op` where that is how it computes `x`, and nobody looks at it."""
-        if type(x) not in PLAIN or hooks(self) or torch.jit.is_tracing():
+        """`norm`, `norm_op` or `torchs_norm`, whichever computes `x`. Whether somebody looks at it the caller has asked."""
+        if type(x) not in PLAIN or tracing():
             return None
-        recorded = is_recorded(self, x)
-        key = (x.shape, x.dtype, x.device, recorded, autocast_anywhere(), plain(), self.options(self))
-        found = self.__dict__[PLAN].get(key) or self.choose(x, recorded)
-        return found if found in (norm, norm_op) else None
+        found = self.decided(x)
+        return found if found in (norm, norm_op, torchs_norm) else None
 
-    def joined(self, x, act, residual: torch.Tensor | None = None) -> torch.Tensor | None:
-        """act(norm(x)) + residual in one; None where it is not."""
+    def plus(self, x, residual) -> torch.Tensor | None:
+        """norm(x) + residual in one; None where it is not."""
         way = self.way(x)
-        if residual is not None:
-            usual = type(residual) in PLAIN and residual.shape == x.shape and residual.dtype == x.dtype
-            if not usual or not (_layout.kept or residual.is_contiguous()):  # a sum may have either one's layout
-                return None
-        if way is None or (way is norm_op and act is not None and act.name == "softplus"):
+        usual = type(residual) in PLAIN and residual.shape == x.shape and residual.dtype == x.dtype
+        if way is None or way is torchs_norm or not usual:
             return None
-        return way(self, x, "linear" if act is None else act.name, 0.0 if act is None else act.alpha, residual)
+        if not _layout.kept and not residual.is_contiguous():  # a sum may have either one's layout
+            return None
+        return way(self, x, residual=residual)
 
 
 def pays(x: torch.Tensor, pixels: int, recorded: bool) -> bool:
@@ -166,14 +180,25 @@ def norm_op(module, x, act="linear", alpha=0.0, residual=None):
     return ops.norm_act(_as_torch(x), module.weight, module.bias, residual, act, alpha, module.eps)
 
 
+def torchs_norm(module, x):
+    """torch's, past what its module asks of x, which was asked: where a convolution has just put the module's Python out of the
+    processor's cache, to run it takes longer than the norm of a small image."""
+    return torch.instance_norm(
+        x, module.weight, module.bias, None, None, True, 0.0, module.eps, torch.backends.cudnn.enabled
+    )
+
+
 class Convolution(Layer):
     """A convolution, plain or transposed, by one of `conv_forms`; a transposed one over a single pixel as a matrix product."""
 
     options = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups", "padding_mode")
 
     def choose(self, x, recorded):
-        laid_out = recorded and self.__dict__.get(LAID_OUT) and isinstance(self, nn.ConvTranspose2d) and x.is_cpu
-        return self._algorithm(x, recorded) or (_as_it_lay if laid_out else None)
+        way = self._algorithm(x, recorded)
+        if not self.__dict__.get(LAID_OUT):
+            return way
+        misread = recorded and isinstance(self, nn.ConvTranspose2d) and x.is_cpu
+        return functools.partial(_laid_out, way or (_as_it_lay if misread else original(self).forward))
 
     def _algorithm(self, x, recorded) -> Callable | None:
         transposed = isinstance(self, nn.ConvTranspose2d)
@@ -249,6 +274,13 @@ def _as_it_lay(module, x):
     single image, torch's instance norm makes wrong numbers (2.14, CPU)."""
     form = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
     return F.conv_transpose2d(x, module.weight.contiguous(), module.bias, *form)
+
+
+def _laid_out(way, module, x):
+    """Not within `keeping_layout` the result lies as from a weight that is contiguous: somebody may take a view of it."""
+    y = way(module, x)
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return y if _layout.kept or last else y.contiguous()
 
 
 def _product(module, x):

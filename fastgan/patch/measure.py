@@ -49,7 +49,7 @@ def keep_what_pays(module: nn.Module, arguments: tuple, pieces: list[Piece], rep
                 known[key] = _gains(piece, args, kwargs, training=module.training)
             gains = known[key]
             pays = frozenset(recorded for recorded, gain in gains.items() if gain >= LEAST)
-            if not pays or (not _chooses(piece) and min(gains.values()) < 0.99):
+            if not (pays if _chooses(piece) else _pays(gains)):
                 _leave(piece, report, _in_words(gains))
                 continue
             if _chooses(piece):
@@ -57,6 +57,28 @@ def keep_what_pays(module: nn.Module, arguments: tuple, pieces: list[Piece], rep
             piece.rows = [Line(where, f"{what}: {_in_words(gains)}") for where, what in piece.rows]
             kept.append(piece)
     return kept
+
+
+def keep_if_the_whole_pays(module: nn.Module, arguments: tuple, report: PatchReport) -> None:
+    """Undoes everything unless the whole is faster by it: a piece that is timed alone finds its Python and its weights in the
+    processor's cache, as it does not in the network."""
+    if not report._changes:
+        return
+    with _as_before(module):
+        gains = _gains_of(module, report._changes, arguments, {}, module.training)
+    if _pays(gains):
+        report.gain = _in_words(gains)
+        return
+    for change in reversed(report._changes):
+        change.undo()
+    report._changes.clear()
+    why = f"the whole {_in_words(gains)}, left as it was"
+    report.refused += [Line(where, f"{what}, {why}") for where, what in report.replaced]
+    report.replaced.clear()
+
+
+def _pays(gains: dict[bool, float]) -> bool:
+    return max(gains.values()) >= LEAST and min(gains.values()) >= 0.99
 
 
 def try_channels_last(module: nn.Module, arguments: tuple, report: PatchReport) -> None:
@@ -72,12 +94,12 @@ def try_channels_last(module: nn.Module, arguments: tuple, report: PatchReport) 
         Swap(module, type(module), cls),
     ]
     with _as_before(module), torch.no_grad():
-        expected = tree_leaves(module(*arguments))
+        expected = tree_leaves(module(*_copied(arguments)))
         for change in changes:
             change.do()
         try:
-            found = tree_leaves(module(*arguments))
-            new, old = _times(module, changes, lambda: module(*arguments))
+            found = tree_leaves(module(*_copied(arguments)))
+            new, old = _times(module, changes, _calling(module, arguments, {}, False))
         except RuntimeError as error:  # a view of what is no longer in order
             new, old, why = 1.0, 0.0, str(error).splitlines()[0]
         else:
@@ -96,7 +118,7 @@ def try_channels_last(module: nn.Module, arguments: tuple, report: PatchReport) 
 
 
 def _close(a, b) -> bool:
-    return not isinstance(a, torch.Tensor) or torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max() + 1e-30))
+    return not _is_tensor(a) or torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max() + 1e-30))
 
 
 def _chooses(piece: Piece) -> bool:
@@ -124,67 +146,78 @@ def _calls(module: nn.Module, arguments: tuple, wanted: list[nn.Module]) -> dict
     """The arguments of the first call of each module."""
     seen: dict[nn.Module, tuple[tuple, dict]] = {}
 
-    def copied(x):
-        return x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x
-
     def remember(m, args, kwargs):
         if m not in seen:
-            seen[m] = tree_map(copied, (args, kwargs))
+            seen[m] = _copied((args, kwargs))
 
     handles = [m.register_forward_pre_hook(remember, with_kwargs=True) for m in dict.fromkeys(wanted)]
     try:
         with torch.set_grad_enabled(module.training):
-            module(*tree_map(copied, arguments))
+            module(*_copied(arguments))
     finally:
         for handle in handles:
             handle.remove()
     return seen
 
 
+def _copied(tree):
+    return tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad) if _is_tensor(x) else x, tree)
+
+
+def _is_tensor(x) -> bool:
+    return isinstance(x, torch.Tensor)
+
+
 def _gains(piece: Piece, args: tuple, kwargs: dict, training: bool) -> dict[bool, float]:
     """How many times as fast the piece is, by whether gradients are taken."""
-    gains = {}
     vars(piece.module)[PAYS] = frozenset((False, True))  # all that it can do
     try:
-        for recorded in (False, True) if training else (False,):
-            new, old = _times(piece.module, piece.changes, _call(piece.module, args, kwargs, recorded))
-            gains[recorded] = old / new
+        return _gains_of(piece.module, piece.changes, args, kwargs, training)
     finally:
         vars(piece.module).pop(PAYS, None)
-    vars(piece.module)[PLAN].clear()
+        vars(piece.module)[PLAN].clear()
+
+
+def _gains_of(module: nn.Module, changes: list, args: tuple, kwargs: dict, training: bool) -> dict[bool, float]:
+    gains = {}
+    for recorded in (False, True) if training else (False,):
+        new, old = _times(module, changes, _calling(module, args, kwargs, recorded))
+        gains[recorded] = old / new
     return gains
 
 
-def _call(module: nn.Module, args: tuple, kwargs: dict, recorded: bool) -> Callable:
-    if not recorded:
+def _calling(module: nn.Module, args: tuple, kwargs: dict, recorded: bool) -> Callable[[], Callable]:
+    """What makes a call ready, with arguments that the module may write to."""
 
-        def forward():
-            with torch.no_grad():
-                return module(*args, **kwargs)
-
-        return forward
-
-    def both():
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.requires_grad]
-        # A fresh leaf's view: an activation in place may write to it.
-        results = module(*tree_map(lambda x: x.view_as(x) if isinstance(x, torch.Tensor) else x, args), **kwargs)
-        results = [y for y in tree_leaves(results) if isinstance(y, torch.Tensor) and y.requires_grad]
+    def ready():
+        given = [x for x in tree_leaves((args, kwargs)) if _is_tensor(x) and x.requires_grad and recorded]
+        with torch.set_grad_enabled(recorded):
+            inputs, options = tree_map(lambda x: x.clone() if _is_tensor(x) else x, (args, kwargs))
         wanted = [*given, *(p for p in module.parameters() if p.requires_grad)]
-        if results and wanted:
-            torch.autograd.grad(results, wanted, [torch.ones_like(y) for y in results], allow_unused=True)
 
-    return both
+        def call():
+            with torch.set_grad_enabled(recorded):
+                results = module(*inputs, **options)
+            results = [y for y in tree_leaves(results) if _is_tensor(y) and y.requires_grad]
+            if results and wanted:
+                torch.autograd.grad(results, wanted, [torch.ones_like(y) for y in results], allow_unused=True)
+
+        return call
+
+    return ready
 
 
-def _times(module: nn.Module, changes: list, call: Callable) -> tuple[float, float]:
+def _times(module: nn.Module, changes: list, ready: Callable[[], Callable]) -> tuple[float, float]:
     """Seconds of a call as it is and as it was, the least of interleaved rounds."""
     on_gpu = any(p.device.type == "cuda" for p in module.parameters())
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
 
     def seconds() -> float:
+        call = ready()
+        wait()
         start = time.perf_counter()
         call()
-        if on_gpu:
-            torch.cuda.synchronize()
+        wait()
         return time.perf_counter() - start
 
     seconds()
@@ -192,13 +225,14 @@ def _times(module: nn.Module, changes: list, call: Callable) -> tuple[float, flo
     start, rounds = time.perf_counter(), 0
     while (spent := time.perf_counter() - start) < SECONDS or (rounds < ROUNDS and (rounds < 2 or spent < LONG)):
         new = min(new, seconds())
-        plan = {PLAN: vars(module)[PLAN]} if PLAN in vars(module) else {}
+        decided = {id(c.owner): (vars(c.owner), vars(c.owner)[PLAN]) for c in changes if isinstance(c, Swap)}
         for change in reversed(changes):
             change.undo()
         try:
             old = min(old, seconds())
         finally:
-            vars(module).update(plan)  # what it decided: else each round would decide anew
+            for attributes, plan in decided.values():  # else each round would decide anew
+                attributes[PLAN] = plan
             for change in changes:
                 change.do()
         rounds += 1

@@ -25,6 +25,8 @@ from fastgan.patch.layers import (
     TRANSPOSED,
     Norm,
     has_kernel,
+    norm,
+    norm_op,
     without_bias,
 )
 from fastgan.patch.swap import Accelerated, original
@@ -108,9 +110,10 @@ FRESH = {kind: kind.forward for kind in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, 
 
 def activation(act: Callable, rest: tuple = (), options: dict | None = None) -> Act | None:
     """What `act(x, *rest, **options)` computes, for a module that nobody watches or a function of torch; else None."""
-    if (known := MODULES.get(original(act))) is not None:
-        return known(act) if not rest and not options and not hooks(act) else None
-    if type(act) not in CALLABLE or module_hooks(None):
+    if type(act) not in CALLABLE:
+        known = MODULES.get(type(act)) or MODULES.get(original(act))
+        return known(act) if known is not None and not rest and not options and not hooks(act) else None
+    if module_hooks(None):
         return None
     key = (act, rest, *options.items()) if options else (act, rest)
     try:
@@ -205,12 +208,15 @@ def pair(act: Callable, layer: Callable, x, *rest, **options):
     if found is None:
         return act(layer(x), *rest, **options)
     if kind is Norm and isinstance(layer, Norm):
-        y = layer.joined(x, found)
-        return act(layer(x), *rest, **options) if y is None else y
-    if type(x) is torch.Tensor and (ON_CPU or not x.is_cpu):
+        way = None if layer._forward_pre_hooks else layer.way(x)
+        if way is norm or (way is norm_op and found.name != "softplus"):
+            return way(layer, x, found.name, found.alpha)
+        y = layer(x) if way is None else way(layer, x)
+    elif type(x) is torch.Tensor and (ON_CPU or not x.is_cpu):
         y = with_bias(found, layer, kind, x)
         return act(layer(x), *rest, **options) if y is None else y
-    y = layer(x)
+    else:
+        y = layer(x)
     if found.inplace is None or type(y) is not torch.Tensor:
         return act(y, *rest, **options)
     # torch's instance norm, and its linear layer in three dimensions, give autograd a view.
@@ -251,7 +257,7 @@ def add(x, layer: Callable, value, first: bool):
         *before, layer = layer._modules.values()
         value = run(before, value)
         return add(x, layer, value, first)
-    y = layer.joined(value, None, x) if isinstance(layer, Norm) else None
+    y = layer.plus(value, x) if isinstance(layer, Norm) else None
     if y is None:
         y = layer(value) + x if first else x + layer(value)
     return y

@@ -66,6 +66,7 @@ class PatchReport:
     replaced: (where, what) of everything that runs on fastgan now (that would, in a dry run).
     refused: (where, why) of everything that was left as it is.
     inert: (module, why) of what cannot be imported and nothing replaces: importable now, an error when called.
+    gain: how many times as fast the whole is for an example, in words; "" where nobody measured.
     """
 
     target: str
@@ -73,6 +74,7 @@ class PatchReport:
     replaced: list[Line] = field(default_factory=list)
     refused: list[Line] = field(default_factory=list)
     inert: list[Line] = field(default_factory=list)
+    gain: str = ""
     _changes: list[Assignment | Layout] = field(default_factory=list, repr=False)
 
     def change(self, change: Assignment | Layout) -> None:
@@ -84,7 +86,7 @@ class PatchReport:
     def __str__(self) -> str:
         verb = "would replace" if self.dry_run else "replaced"
         rows = [f"fastgan: {self.target}: {verb} {len(self.replaced)}, refused {len(self.refused)}"]
-        rows[0] += f", inert {len(self.inert)}" * bool(self.inert)
+        rows[0] += f", inert {len(self.inert)}" * bool(self.inert) + f", the whole {self.gain}" * bool(self.gain)
         for title, lines in ((verb, self.replaced), ("refused", self.refused), ("inert", self.inert)):
             width = max((len(line.where) for line in lines), default=0)
             rows += [f"  {title}"] * bool(lines) + [f"    {where:{width}}  {what}" for where, what in lines]

@@ -133,6 +133,11 @@ class _Rewriter(ast.NodeTransformer):
         nodes = list(ast.walk(function))
         self.names = [node for node in nodes if isinstance(node, ast.Name)]
         loops = [node.target for node in nodes if isinstance(node, ast.For)]
+        # b, c, h, w = x.shape
+        sizes = {f"{arg.arg}.{of}" for arg in function.args.args for of in ("shape", "size()")}
+        unpacked = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)]
+        self.batches = {ast.unparse(a.targets[0].elts[0]) for a in unpacked if ast.unparse(a.value) in sizes}
+        self.batches |= {f"{arg.arg}.{of}" for arg in function.args.args for of in ("shape[0]", "size(0)")}
         self.looped = {node.id for loop in loops for node in ast.walk(loop) if isinstance(node, ast.Name)}
         # What handles an exception, a function within, and who asks for all names, may look at any value.
         lookers = ast.Try | ast.Lambda | ast.FunctionDef | ast.Global | ast.Nonlocal
@@ -165,7 +170,7 @@ class _Rewriter(ast.NodeTransformer):
             arguments = [node.func, node.args[0], weight.left, weight.right, *node.args[2:]]
             return self.call("_fastgan_scaled", arguments, node)
         groups = next((keyword.value for keyword in node.keywords if keyword.arg == "groups"), None)
-        if _name(node.func) in DEPTHWISE and groups is not None and not isinstance(groups, ast.Constant):
+        if _name(node.func) in DEPTHWISE and groups is not None and not self.is_of_batch(groups):
             self.note(node, "filtered", node.func, None)
             return self.call("_fastgan_filtered", [node.func, *node.args], node)
         return node
@@ -250,6 +255,10 @@ class _Rewriter(ast.NodeTransformer):
         if (name := self.own(func)) is not None:
             return name in self.activations
         return _name(func) in ACTIVATIONS or (isinstance(func, ast.Name) and func.id in self.looped)
+
+    def is_of_batch(self, groups: ast.expr) -> bool:
+        """Whether there are as many groups as images, each with a weight of its own, or a fixed number."""
+        return isinstance(groups, ast.Constant) or ast.unparse(groups) in self.batches
 
     def own(self, node: ast.expr) -> str | None:
         """The a of self.a and self.a[i]."""

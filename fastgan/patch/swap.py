@@ -11,6 +11,13 @@ from torch import nn
 PLAN, PAYS, LAID_OUT, SHAPES = "_fastgan_plan", "_fastgan_pays", "_fastgan_laid_out", "_fastgan_shapes"
 
 
+class Plan(dict):
+    """What a module decided. A copy decides anew."""
+
+    def __reduce_ex__(self, protocol):
+        return type(self), ()
+
+
 class Accelerated:
     """What all forms share: one class per original class. `form` is the class that derives from this one."""
 
@@ -27,11 +34,19 @@ class Accelerated:
     @classmethod
     def plan(cls):
         """What a module in this form begins with as `PLAN`; it is filled, and never another object."""
-        return {}
+        return Plan()
 
     def __reduce_ex__(self, protocol):
-        state = {name: value for name, value in vars(self).items() if name != PLAN}
-        return _rebuild, type(self).made_of, state
+        own = original(self)
+        if own.__reduce__ is object.__reduce__ and own.__reduce_ex__ is object.__reduce_ex__:
+            state = self.__getstate__() if hasattr(self, "__getstate__") else vars(self)  # Python 3.10 has none
+            return _rebuild, type(self).made_of, state
+        # What says itself what it is made of becomes that: its classes may be rebuilt from their source, without fastgan.
+        cls, self.__class__ = type(self), own
+        try:
+            return self.__reduce_ex__(protocol)
+        finally:
+            self.__class__ = cls
 
 
 @functools.cache
@@ -41,7 +56,8 @@ def accelerated(form: type, base: type | tuple, *how) -> type:
     An accelerated `base` is given as its `made_of`: pickle finds no class that was made here.
     """
     base_class = accelerated(*base) if isinstance(base, tuple) else base
-    members = {"__module__": __name__, "made_of": (form, base, *how), **form.members(base_class, *how)}
+    # torch.fx does not look into what is torch's.
+    members = {"__module__": base_class.__module__, "made_of": (form, base, *how), **form.members(base_class, *how)}
     return type(f"Fused{base_class.__name__}", (form, base_class), members)
 
 
@@ -56,7 +72,7 @@ def original(module: nn.Module) -> type:
     """The class that the module had before."""
     kind = type(module)
     while issubclass(kind, Accelerated):
-        kind = kind.__bases__[1]
+        kind = kind.__bases__[-1]  # of what torch derives again, for a parametrization, the only one
     return kind
 
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan import ops
-from fastgan._torch_private import transforming
+from fastgan._torch_private import hooks, tracing, transforming
 from fastgan.ops._checks import FLOATS
 from fastgan.patch.layers import Norm, has_kernel, norm
 
@@ -19,7 +19,8 @@ def modulated(layer, x, scale, shift, first: bool):
     are then the channels of one image.
     """
     pair = (scale, shift)
-    if isinstance(layer, Norm) and layer.weight is None and not torch.compiler.is_compiling() and layer.way(x) is norm:
+    fused = isinstance(layer, Norm) and layer.weight is None and not torch.compiler.is_compiling() and not hooks(layer)
+    if fused and layer.way(x) is norm:
         each = (*x.shape[:2], *(1 for _ in x.shape[2:]))
         if x.is_contiguous() and all(type(t) is torch.Tensor and t.shape == each and t.dtype == x.dtype for t in pair):
             images = x.view(1, -1, *x.shape[2:])
@@ -30,7 +31,8 @@ def modulated(layer, x, scale, shift, first: bool):
 
 def filtered(function, x, weight, *rest, **options):
     """function(x, weight, ...), a convolution in as many groups as channels, where every channel has the same fixed filter."""
-    f = None if rest or torch.compiler.is_compiling() or function not in DEPTHWISE else _filter(x, weight, options)
+    plain = type(x) is torch.Tensor and not rest and not torch.compiler.is_compiling() and function in DEPTHWISE
+    f = _filter(x, weight, options) if plain and options["groups"] == len(weight) > 1 else None
     if f is None:
         return function(x, weight, *rest, **options)
     (sy, sx), (py, px) = _two(options.get("stride", 1)), _two(options.get("padding", 0))
@@ -43,15 +45,15 @@ def filtered(function, x, weight, *rest, **options):
 
 def _filter(x, weight, options: dict) -> torch.Tensor | None:
     """The filter of all channels; None where there is none, or the options are not known."""
-    if type(x) is not torch.Tensor or type(weight) not in (torch.Tensor, nn.Parameter) or weight.requires_grad:
+    if type(weight) not in (torch.Tensor, nn.Parameter) or weight.requires_grad:
         return None
     if x.dim() != 4 or x.dtype not in FLOATS or x.dtype != weight.dtype or torch.is_autocast_enabled(x.device.type):
         return None
-    if transforming() or torch.jit.is_tracing():
+    if transforming() or tracing():
         return None
     plain = options.keys() <= {"groups", "stride", "padding", "output_padding", "bias"} and options.get("bias") is None
     channels = x.shape[1]
-    if not plain or weight.shape[:2] != (channels, 1) or options["groups"] != channels or channels < 2:
+    if not plain or weight.shape[:2] != (channels, 1):
         return None
     if isinstance(options.get("padding"), str) or not has_kernel("upfirdn2d", x.device):
         return None

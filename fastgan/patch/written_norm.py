@@ -17,7 +17,7 @@ from torch import nn
 from torch.compiler import is_compiling
 
 from fastgan import ops
-from fastgan._torch_private import autocast_anywhere
+from fastgan._torch_private import autocast_anywhere, tracing
 from fastgan.patch import layers
 from fastgan.patch.swap import PLAN, Accelerated, original
 
@@ -44,7 +44,7 @@ class WrittenNorm(Accelerated):
             and x.dim() == 4
             and x.dtype in (torch.float32, torch.float64)
             and not is_compiling()
-            and not torch.jit.is_tracing()
+            and not tracing()
         )
         if eps is None or not usual or autocast_anywhere() or not layers.has_kernel("norm_act", x.device):
             return super().forward(x)

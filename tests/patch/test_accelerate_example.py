@@ -26,11 +26,11 @@ def network():
 
 @pytest.fixture
 def times(monkeypatch):
-    """Seconds as told, by the name of the class that is timed."""
-    told = {}
+    """Seconds as told, by the name of the class that is timed; "Sequential" is a whole network."""
+    told = {"Sequential": 1.1}
 
-    def fake(module, changes, call):
-        call()
+    def fake(module, changes, ready):
+        ready()()
         return 1.0, told.get(type(module).__name__, 1.0)
 
     monkeypatch.setattr(measure, "_times", fake)
@@ -59,11 +59,24 @@ def test_what_pays_is_kept_with_its_gain(times):
     assert [type(m).__name__ for m in net] == [
         "Conv2d", "FusedInstanceNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "Tanh",
     ]  # fmt: skip
+    assert "replaced 1," in str(report) and ", the whole 1.10x, 1.10x with gradients" in str(report)
     assert_close(net(x), plain(x))
     for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert_close(twin.eval()(x), net.eval()(x))
     fastgan.unpatch(report)
     assert [set(vars(m)) for m in net.modules()] == attributes
+
+
+@pytest.mark.parametrize("whole", [1.01, 0.98])
+def test_pieces_that_pay_in_a_whole_that_does_not(times, whole):
+    times |= {"FusedInstanceNorm2d": 1.5, "Sequential": whole}
+    net = network()
+    attributes = [set(vars(m)) for m in net.modules()]
+    report = fastgan.accelerate(net, example=torch.randn(2, 3, 9, 9))
+    assert f"with gradients, the whole {whole:.2f}x" in dict(report.refused)["1"] and not report.replaced
+    assert not any(isinstance(m, Accelerated) for m in net.modules())
+    assert [set(vars(m)) for m in net.modules()] == attributes
+    fastgan.unpatch(report)
 
 
 def test_channels_last_of_the_whole_for_its_shape_alone(times):
@@ -141,3 +154,25 @@ def test_real_times():
     net = nn.Sequential(nn.InstanceNorm2d(8)).eval()
     report = fastgan.accelerate(net, example=torch.randn(1, 8, 128, 128))
     assert "norm_act" in dict(report.replaced).get("0", ""), str(report)
+
+
+class Before(nn.Module):
+    """Activations that write over what they are given, also over what is not a layer's result."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 1)
+        self.rest = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(16, 16, 3), nn.InstanceNorm2d(16), nn.LeakyReLU(0.2))
+
+    def forward(self, x):
+        return self.rest(self.first(x.mul_(2)))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_arguments_that_are_written_to(training):
+    net, x = Before().train(training), torch.randn(2, 3, 9, 9)
+    plain, kept = copy.deepcopy(net), x.clone()
+    report = fastgan.accelerate(net, example=x)
+    assert torch.equal(x, kept), "the example was written to"
+    assert not any("other numbers" in why for _, why in report.refused), str(report)
+    assert_close(net(x.clone()), plain(x))

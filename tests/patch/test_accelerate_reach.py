@@ -148,6 +148,30 @@ def test_filters_by_hand(transposed):
     check(other, torch.randn(2, 3, 7, 6))
 
 
+class PerImage(nn.Module):
+    """A weight for each image (StyleGAN2, equations 1 to 3), in as many groups as there are images."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.weight, self.how = nn.Parameter(torch.randn(1, 4, 3, 3, 3)), how
+
+    def forward(self, x, style):
+        if self.how == "shape":
+            return F.conv2d(x.flatten(0, 1)[None], self.of(style), padding=1, groups=x.shape[0]).unflatten(1, (-1, 4))[
+                0
+            ]
+        b, c, *_ = x.shape
+        return F.conv2d(x.reshape(1, b * c, *x.shape[2:]), self.of(style), padding=1, groups=b).unflatten(1, (-1, 4))[0]
+
+    def of(self, style):
+        return (self.weight * style.view(len(style), 1, -1, 1, 1)).flatten(0, 1)
+
+
+@pytest.mark.parametrize("how", ["shape", "unpacked"])
+def test_a_weight_for_each_image_is_no_fixed_filter(how):
+    assert not fastgan.accelerate(PerImage(how)).replaced
+
+
 class ByHand(nn.Module):
     """Instance norm as face swappers and style transfers write it out."""
 

@@ -358,6 +358,36 @@ def test_what_changes_is_seen(change):
     changed(change)
 
 
+class Listed(nn.Module):
+    """Numbers that are read from attributes in which they lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.factors, self.config = nn.Conv2d(3, 4, 1), [[1.0], 2.0], {"gain": 1.0}
+
+    def forward(self, x):
+        return self.conv(x) * self.factors[0][0] * self.factors[1] * self.config["gain"]
+
+
+def test_what_lies_in_lists_and_dicts_is_seen():
+    net, x = Listed().eval(), torch.randn(1, 3, 8, 8)
+    twin = copy.deepcopy(net)
+    fastgan.accelerate(twin, freeze=True)
+    changes = (
+        lambda n: n.factors.__setitem__(1, 3.0),
+        lambda n: n.factors[0].__setitem__(0, 5.0),
+        lambda n: n.config.update(gain=7.0),
+    )
+    with torch.no_grad():
+        for change in changes:
+            for _ in range(3):
+                assert_close(twin(x), net(x), 1e-5)
+            for n in (net, twin):
+                change(n)
+        assert_close(twin(x), net(x), 1e-5)
+    assert not vars(twin)["forward"].refused
+
+
 def test_hooks_see_what_they_see_and_it_freezes_again_without_them():
     net = small()
     twin, _ = frozen(net, X)

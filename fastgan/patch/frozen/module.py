@@ -22,6 +22,7 @@ from fastgan.patch.frozen.tape import Mark, Tape, record
 MOST = 4  # kinds of inputs that are remembered, the last recorded: each has packed weights of its own
 TOLERANCE = 1e-4  # of the largest number in a result
 PLAIN = {int, float, bool, str, type(None)}
+TORCHS = vars(nn.Module()).keys()  # attributes that every module has
 TRIES = 3  # recordings, while the network changes its own attributes
 WEIGHTS = WeightNorm, SpectralNorm  # hooks that make a weight: recorded with the rest
 
@@ -34,8 +35,9 @@ class Frozen:
     NaN of the neighbours of infinities.
 
     With gradients, in training mode, under autocast, a compiler or a transform, with hooks on submodules, and for inputs that are
-    not plain tensors, numbers and strings, the network runs as ever. Where a parameter, buffer, submodule or attribute is another
-    than it was, everything is recorded anew. Values written past autograd's knowledge (`parameter.data.copy_()`) are not seen.
+    not plain tensors, numbers and strings, the network runs as ever. Where a parameter, buffer, submodule or attribute, or what
+    lies in a list or dict of attributes, is another than it was, everything is recorded anew. Values written past autograd's
+    knowledge (`parameter.data.copy_()`) are not seen.
     """
 
     def __init__(self, module: nn.Module):
@@ -229,7 +231,7 @@ class _Seen:
     """What a network was when it was recorded: by identity, so that to ask takes a quarter of a microsecond per module."""
 
     def __init__(self, module: nn.Module):
-        self._places: list[tuple[dict, set[str], tuple]] = []
+        self._places: list[tuple[dict | list, set[str], tuple]] = []
         self._hooks: list[dict] = []
         for m in module.modules():
             makers = [hook for hook in m._forward_pre_hooks.values() if isinstance(hook, WEIGHTS)]
@@ -250,7 +252,7 @@ class _Seen:
 
     def tensors(self) -> set[int]:
         """The ids of the network's own: parameters, buffers, attributes."""
-        held = tree_flatten([list(place.values()) for place, _, _ in self._places])[0]
+        held = tree_flatten([list(_values(place, set())) for place, _, _ in self._places])[0]
         return {id(t) for t in held if isinstance(t, torch.Tensor)}
 
     def watch(self, kind: tuple, tape: Tape) -> None:
@@ -262,7 +264,7 @@ class _Seen:
 
     def same(self) -> bool:
         for place, made, values in self._places:
-            now = place.values() if not made else _values(place, made)
+            now = _values(place, made) if made else place if type(place) is list else place.values()
             if len(now) != len(values) or not all(map(operator.is_, now, values)):
                 return False
         return True
@@ -271,12 +273,23 @@ class _Seen:
         return self.same() and all(mark.holds(t) for t, mark in self._tensors.get(kind, ()))
 
 
-def _places(m: nn.Module) -> Iterator[dict]:
+def _places(m: nn.Module) -> Iterator[dict | list]:
     yield vars(m)
     yield m._parameters
     yield m._buffers
     yield m._modules
+    for name, value in vars(m).items():
+        if name not in TORCHS:
+            yield from _within(value)
 
 
-def _values(place: dict, without: set[str]) -> tuple:
-    return tuple(v for k, v in place.items() if k not in without)
+def _within(value: Any) -> Iterator[dict | list]:
+    """What of an attribute may change though it stays the same object."""
+    if type(value) in (dict, list):
+        yield value
+        for inner in _values(value, set()):
+            yield from _within(inner)
+
+
+def _values(place: dict | list, without: set[str]) -> tuple:
+    return tuple(place) if type(place) is list else tuple(v for k, v in place.items() if k not in without)

@@ -182,7 +182,9 @@ class _Recorder(DispatchMode):
             raise RuntimeError("it reads memory by strides, which differ in a frozen network")
         live = func.overloadpacket in UNDEFINED or torch.Tag.nondeterministic_seeded in func.tags
         live = live or any(n in self.live for n in node.inputs())
-        result = _convolution(*args) if func is aten.convolution.default and _by_pixels(args) else func(*args, **kwargs)
+        # A weight that is made of the inputs is packed by nobody.
+        by_pixels = func is aten.convolution.default and _by_pixels(args) and not self.depends(args[1])
+        result = _convolution(*args) if by_pixels else func(*args, **kwargs)
         if func._schema.is_mutable:
             self._written(node, args, live)
             live = live or node.writes
