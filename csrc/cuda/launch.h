@@ -60,6 +60,15 @@ struct alignas(N * sizeof(S) < 16 ? N * sizeof(S) : 16) Pack {
 template <size_t bytes>
 using Word = std::conditional_t<bytes % 16 == 0, uint4, std::conditional_t<bytes % 8 == 0, uint2, uint1>>;
 
+// Where words begin. A GPU ends a kernel that reads one at another address than a multiple of its size; the emulation says so.
+template <class W, class S>
+__device__ __forceinline__ auto* words_at(S* at) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::check_alignment(at, sizeof(W));
+#endif
+  return reinterpret_cast<std::conditional_t<std::is_const_v<S>, const W, W>*>(at);
+}
+
 // N consecutive elements in the widest accesses; `from` is aligned to one.
 template <class S, int N>
 __device__ __forceinline__ Pack<S, N> load(const S* from) {
@@ -68,7 +77,7 @@ __device__ __forceinline__ Pack<S, N> load(const S* from) {
     using W = Word<sizeof(pack)>;
     W words[sizeof(pack) / sizeof(W)];
     FASTGAN_UNROLL
-    for (size_t i = 0; i < sizeof(pack) / sizeof(W); ++i) words[i] = reinterpret_cast<const W*>(from)[i];
+    for (size_t i = 0; i < sizeof(pack) / sizeof(W); ++i) words[i] = words_at<W>(from)[i];
     memcpy(&pack, words, sizeof(pack));
   } else {
     FASTGAN_UNROLL
@@ -84,7 +93,7 @@ __device__ __forceinline__ void store(S* to, const Pack<S, N>& pack) {
     W words[sizeof(pack) / sizeof(W)];
     memcpy(words, &pack, sizeof(pack));
     FASTGAN_UNROLL
-    for (size_t i = 0; i < sizeof(pack) / sizeof(W); ++i) reinterpret_cast<W*>(to)[i] = words[i];
+    for (size_t i = 0; i < sizeof(pack) / sizeof(W); ++i) words_at<W>(to)[i] = words[i];
   } else {
     FASTGAN_UNROLL
     for (int i = 0; i < N; ++i) to[i] = pack.at[i];

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cuda_emulation import emulated
 
-NONE, OUT_OF_BOUNDS, NO_BARRIER, GRID_TOO_SMALL = range(4)
+NONE, OUT_OF_BOUNDS, NO_BARRIER, GRID_TOO_SMALL, MISALIGNED = range(5)
 SOURCE = emulated.HERE / "faulty.cu"
 N = 64 * 3 - 5  # a tail in the last block
 
@@ -51,6 +51,12 @@ def test_a_grid_that_is_too_small_leaves_nan(reverse):
 def test_an_empty_grid_is_refused(reverse):
     with pytest.raises(RuntimeError, match="reverse: invalid configuration"):
         reverse(torch.randn(64), GRID_TOO_SMALL)
+
+
+def test_an_access_between_addresses_of_its_size_is_refused(reverse):
+    with pytest.raises(RuntimeError, match="reverse: misaligned address"):
+        reverse(torch.randn(64), MISALIGNED)
+    assert torch.equal(reverse(torch.arange(64.0), NONE), torch.arange(64.0).flip(0))
 
 
 def test_a_failed_launch_names_its_shape_and_leaves_nothing_behind(reverse):

@@ -2,22 +2,27 @@
 //
 // Blocks run one after another. The threads of a block are fibers (fast: parity tests), or OS threads with a real barrier
 // under -DFASTGAN_EMULATION_THREADS (races and bounds: ThreadSanitizer and AddressSanitizer see them). Shared memory has the
-// size that was asked for and is filled with NaN before every block. Launches beyond the limits of a GPU are refused.
+// size that was asked for and is filled with NaN before every block. Launches beyond the limits of a GPU are refused, and so are
+// those in which an access was not aligned to its size.
 #pragma once
 
+#include <dlfcn.h>
 #include <ucontext.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <csetjmp>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -40,18 +45,19 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-struct __attribute__((may_alias)) uint1 {
+// At any address: emulation::check_alignment says which a GPU refuses.
+struct __attribute__((packed, may_alias)) uint1 {
   unsigned x;
 };
-struct __attribute__((aligned(8), may_alias)) uint2 {
+struct __attribute__((packed, may_alias)) uint2 {
   unsigned x, y;
 };
-struct __attribute__((aligned(16), may_alias)) uint4 {
+struct __attribute__((packed, may_alias)) uint4 {
   unsigned x, y, z, w;
 };
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9, cudaErrorMisalignedAddress = 716 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct cudaLaunchAttribute {};
 struct cudaLaunchConfig_t {
@@ -75,10 +81,25 @@ inline size_t shared_at_most() {
   return (set ? std::atoi(set) : 99) * size_t{1024};
 }
 
+inline std::atomic<bool> misaligned{false};
+inline void check_alignment(const void* at, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(at) % bytes) misaligned = true;
+}
+
 inline std::mutex launching;
 inline cudaError_t last_error = cudaSuccess;
 inline cudaError_t failed(cudaError_t error) { return last_error = error; }
 inline std::map<const void*, size_t> shared_limit;
+
+// Adds where `kernel` begins in this library to the file that FASTGAN_EMULATED_LAUNCHES names, once: emulated.py has the names.
+inline void note(const void* kernel) {
+  static const char* const path = std::getenv("FASTGAN_EMULATED_LAUNCHES");
+  static std::set<const void*> noted;
+  Dl_info library;
+  if (!path || !noted.insert(kernel).second || !dladdr(kernel, &library)) return;
+  std::ofstream(path, std::ios::app) << static_cast<const char*>(kernel) - static_cast<const char*>(library.dli_fbase) << std::endl;
+}
+
 inline unsigned char* shared = nullptr;
 inline size_t shared_bytes = 0;
 inline uint64_t exchange[1024];
@@ -296,18 +317,23 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const auto found = emulation::shared_limit.find(reinterpret_cast<const void*>(kernel));
   if (config->dynamicSmemBytes > (found == emulation::shared_limit.end() ? emulation::kSharedByDefault : found->second))
     return emulation::failed(cudaErrorInvalidValue);
+  emulation::note(reinterpret_cast<const void*>(kernel));
   const std::tuple<Expected...> arguments(std::forward<Given>(given)...);
   emulation::shared_bytes = config->dynamicSmemBytes;
   std::unique_ptr<unsigned char[]> memory(emulation::shared_bytes ? new unsigned char[emulation::shared_bytes] : nullptr);
   emulation::shared = memory.get();
   blockDim = block, gridDim = grid;
   emulation::run_grid([&] { std::apply(kernel, arguments); }, static_cast<int>(threads), uint64_t(grid.x) * grid.y * grid.z);
-  return cudaSuccess;
+  return emulation::misaligned.exchange(false) ? emulation::failed(cudaErrorMisalignedAddress) : cudaSuccess;
 }
 
 inline cudaError_t cudaGetLastError() { return std::exchange(emulation::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorInvalidConfiguration ? "invalid configuration argument" : "invalid argument";
+  switch (error) {
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorMisalignedAddress: return "misaligned address";
+    default: return "invalid argument";
+  }
 }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }

@@ -1,5 +1,6 @@
 // A throw-away kernel with seeded faults, which proves that the emulation can fail: it reverses every 64 elements of x through
-// shared memory. fault: 0 none, 1 an index out of bounds, 2 no barrier, 3 a grid that is one block short.
+// shared memory. fault: 0 none, 1 an index out of bounds, 2 no barrier, 3 a grid that is one block short, 4 a pair of elements at an
+// address that is no multiple of a pair's size.
 #include "cuda/launch.h"
 
 namespace fastgan {
@@ -9,6 +10,7 @@ __global__ void reverse_kernel(const float* x, float* y, int64_t n, int64_t faul
   float* tile = reinterpret_cast<float*>(shared_memory());
   const int64_t at = int64_t(blockIdx.x) * 64 + threadIdx.x;
   tile[threadIdx.x] = at < n || fault == 1 ? x[at] : 0;
+  if (fault == 4 && at == 0) tile[0] = load<float, 2>(x + 1).at[0];
   if (fault != 2) __syncthreads();
   const int64_t first = int64_t(blockIdx.x) * 64, size = smaller<int64_t>(64, n - first);
   if (at < n) y[at] = tile[size - 1 - threadIdx.x];
