@@ -205,15 +205,18 @@ __global__ void __launch_bounds__(kThreads, 4)
   unstage(out, tile.x, z.wide, dx + row * z.x_size);
 }
 
-// One thread per channel.
+// One warp per channel.
 template <class T>
 __global__ void __launch_bounds__(kThreads) finish_kernel(const T* by_a, const T* by_c, T* da, T* dc, int64_t samples, int channels, int tiles) {
-  const int channel = blockIdx.x * kThreads + threadIdx.x;
+  const int channel = blockIdx.x * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (channel >= channels) return;
   T a = 0, c = 0;
-  for (int64_t n = 0; n < samples; ++n)
-    for (int64_t i = (n * channels + channel) * tiles; i < (n * channels + channel + 1) * tiles; ++i) a += by_a[i], c += by_c[i];
-  da[channel] = a, dc[channel] = c;
+  for (int64_t block = lane; block < samples * tiles; block += 32) {
+    const int64_t n = block / tiles, i = (n * channels + channel) * tiles + block - n * tiles;
+    a += by_a[i], c += by_c[i];
+  }
+  a = warp_sum(a), c = warp_sum(c);
+  if (lane == 0) da[channel] = a, dc[channel] = c;
 }
 
 Sizes check_sizes(const Tensor& x, const Tensor& a, const Tensor& c, const std::optional<Tensor>& fu, const std::optional<Tensor>& fd, int64_t up,
@@ -310,7 +313,7 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
              mutable_pointer<T>(by_c), z);
     }
     if (z.channels > 0)
-      launch("filtered_snake_backward", x, dim3(ceil_div(z.channels, kThreads)), dim3(kThreads), 0, finish_kernel<T>, pointer<T>(by_a),
+      launch("filtered_snake_backward", x, dim3(ceil_div(z.channels, kWarps)), dim3(kThreads), 0, finish_kernel<T>, pointer<T>(by_a),
              pointer<T>(by_c), mutable_pointer<T>(da), mutable_pointer<T>(dc), x.numel() > 0 ? x.size(0) : int64_t(0), z.channels, z.tiles);
   });
   return {dx, da, dc};

@@ -7,6 +7,9 @@
 // Gradients: dw is read twice, by the sums over k and by the sum over n, the second time from L2 where it fits (50 MB on an H100,
 // 40 MB on an A100); everything else is smaller by a factor of k or N. Floor, from memory both times: 2.7 and 4.0 ps per float32
 // element. Arithmetic: 10 operations per element. Sums have a fixed order. Not run on a GPU yet: these are estimates.
+//
+// Squares, all that the shared form needs of the weight for d: read once, 4 bytes per float32 element, where torch's square and sum
+// move 12 (in 16 bits 2 for 18, as it makes float32 of them first).
 #include "cuda/launch.h"
 
 namespace fastgan {
@@ -87,6 +90,9 @@ __global__ void __launch_bounds__(kThreads) weight_kernel(const S* weight, const
   else make_row<1, kTaps>(w, s, m, row, d + blockIdx.x, shared, length, z.taps, z.demodulate);
 }
 
+// Kernels of a row that a block takes at a time, a multiple of the widest pack.
+__host__ __device__ __forceinline__ int kernels_staged(int taps) { return taps <= kMostStaged ? kStaged / larger(1, taps) / 8 * 8 : kThreads; }
+
 // The products of elements [0, count) of two rows, and the squares of the second, to shared memory.
 template <int N, class S, class T>
 __device__ __forceinline__ void stage(const S* g, const S* w, T* products, T* squares, int count) {
@@ -100,6 +106,17 @@ __device__ __forceinline__ void stage(const S* g, const S* w, T* products, T* sq
   }
 }
 
+template <int N, class S, class T>
+__device__ __forceinline__ void stage_squares(const S* w, T* squares, int count) {
+  for (int e = threadIdx.x * N; e < count; e += kThreads * N) {
+    const Pack<S, N> pack = load<S, N>(w + e);
+    Pack<T, N> result;
+    FASTGAN_UNROLL
+    for (int i = 0; i < N; ++i) result.at[i] = static_cast<T>(pack.at[i]) * static_cast<T>(pack.at[i]);
+    store(squares + e, result);
+  }
+}
+
 // One row of dw: b[n, o, i], a d^3 [n, o], and by the first sample q[o, i].
 template <class S>
 __global__ void __launch_bounds__(kThreads) sums_kernel(const S* dw, const S* weight, const S* styles, const S* gain, const accumulate_t<S>* d,
@@ -109,7 +126,7 @@ __global__ void __launch_bounds__(kThreads) sums_kernel(const S* dw, const S* we
   const int64_t n = blockIdx.x / z.out, o = blockIdx.x - n * z.out, length = z.in * z.taps;
   const S *g = dw + blockIdx.x * length, *w = weight + o * length;
   const bool staged = z.taps <= kMostStaged;
-  const int step = staged ? kStaged / larger(1, z.taps) / 8 * 8 : kThreads;
+  const int step = kernels_staged(z.taps);
   T a = 0;
   for (int first = 0; first < z.in; first += step) {
     const int count = smaller<int64_t>(step, z.in - first), at = first * z.taps;
@@ -192,6 +209,34 @@ __global__ void __launch_bounds__(kThreads)
   for (int w = 1; w < kWarps; ++w) db += by_b[32 * w + threadIdx.x], dq += by_q[32 * w + threadIdx.x];
   const T s = static_cast<T>(styles[at]), m = gain ? static_cast<T>(gain[at]) : T(1);
   dstyles[at] = static_cast<S>(m * db - s * dq), dgain[at] = static_cast<S>(s * db);
+}
+
+// q of `count` kernels of weight, which lie one after the other: a block squares them on their way to shared memory.
+template <class S>
+__global__ void __launch_bounds__(kThreads) squares_kernel(const S* weight, accumulate_t<S>* q, int64_t kernels, int taps, int step, bool wide) {
+  using T = accumulate_t<S>;
+  T* const squares = reinterpret_cast<T*>(shared_memory());
+  const int64_t first = int64_t{blockIdx.x} * step;
+  const int count = smaller<int64_t>(step, kernels - first);
+  const S* const w = weight + first * taps;
+  const bool staged = taps <= kMostStaged;
+  if (staged) {
+    if (wide) stage_squares<kPack<S>>(w, squares, count * taps);
+    else stage_squares<1>(w, squares, count * taps);
+    __syncthreads();
+  }
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    T sum = 0;
+    for (int k = 0; k < taps; ++k) {
+      if (staged) {
+        sum += squares[i * taps + k];
+      } else {
+        const T value = static_cast<T>(w[int64_t{i} * taps + k]);
+        sum += value * value;
+      }
+    }
+    q[first + i] = sum;
+  }
 }
 
 Sizes check_sizes(const Tensor& weight, const Tensor& styles, const std::optional<Tensor>& gain, bool demodulate) {
@@ -277,10 +322,31 @@ std::tuple<Tensor, Tensor, Tensor> modulated_conv2d_weight_backward(Tensor dw, T
   return {dweight, dstyles, dgain};
 }
 
+Tensor modulated_conv2d_squares(Tensor weight) {
+  check_device(weight);
+  FASTGAN_CHECK(weight.dim() == 4, "expected weight [O, I, kh, kw]");
+  weight = torch::stable::contiguous(weight);
+  const int64_t kernels = weight.size(0) * weight.size(1), taps = weight.size(2) * weight.size(3);
+  FASTGAN_CHECK(kernels < INT32_MAX && taps < INT32_MAX, "O I and kh kw must be below 2^31");
+  Tensor q = weight;
+  const OnDeviceOf device(weight);
+  FASTGAN_DISPATCH(weight.scalar_type(), [&] {
+    using T = accumulate_t<scalar_t>;
+    q = torch::stable::new_empty(weight, {weight.size(0), weight.size(1)}, accumulate_dtype<scalar_t>);
+    if (kernels == 0) return;
+    const int step = kernels_staged(taps);
+    const bool wide = kernels * taps % kPack<scalar_t> == 0 && aligned(weight.const_data_ptr());
+    launch("modulated_conv2d_squares", weight, dim3(ceil_div<int64_t>(kernels, step)), dim3(kThreads), kStaged * sizeof(T), squares_kernel<scalar_t>,
+           pointer<scalar_t>(weight), mutable_pointer<T>(q), kernels, static_cast<int>(taps), step, wide);
+  });
+  return q;
+}
+
 }  // namespace
 }  // namespace fastgan
 
 STABLE_TORCH_LIBRARY_IMPL(FASTGAN_NAMESPACE, FASTGAN_DISPATCH_KEY, m) {
   m.impl("modulated_conv2d_weight", TORCH_BOX(&fastgan::modulated_conv2d_weight));
   m.impl("modulated_conv2d_weight_backward", TORCH_BOX(&fastgan::modulated_conv2d_weight_backward));
+  m.impl("modulated_conv2d_squares", TORCH_BOX(&fastgan::modulated_conv2d_squares));
 }

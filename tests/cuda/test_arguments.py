@@ -22,6 +22,7 @@ CALLS = {
     "filtered_lrelu_backward": (X, MASK, F, F, 1, 1, [3, 3, 3, 3], [8, 8, 8, 8], 1.0, 0.2, False),
     "filtered_snake": (X[0], A, A, F, F, 2, 2),
     "filtered_snake_backward": (X[0], X[0], A, A, F, F, 2, 2),
+    "modulated_conv2d_squares": (WEIGHT,),
     "modulated_conv2d_weight": (WEIGHT, STYLES, GAIN, True),
     "modulated_conv2d_weight_backward": (torch.randn(2, 5, 3, 3, 3), WEIGHT, STYLES, GAIN, torch.ones(2, 5), True),
 }
@@ -55,7 +56,8 @@ def test_a_tensor_on_another_device(op, index):
 @pytest.mark.parametrize(("op", "index"), TENSORS)
 def test_a_tensor_of_another_dtype(op, index):
     arguments = list(CALLS[op])
-    for dtype in (torch.int32, torch.complex64, torch.float64):
+    alone = sum(isinstance(t, torch.Tensor) for t in arguments) == 1  # then float64 is as good
+    for dtype in (torch.int32, torch.complex64, torch.float64)[: 2 if alone else 3]:
         arguments[index] = CALLS[op][index].to(dtype)
         with pytest.raises(RuntimeError, match=r"dtype|float|uint8"):
             run(op, arguments)

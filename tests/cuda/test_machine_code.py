@@ -25,7 +25,12 @@ WIDE = {
     "filtered_lrelu_stream": {"stream_kernel": ("LDG",)},
     "filtered_snake": {"forward_kernel": BOTH, "backward_kernel": BOTH},
     "filtered_snake_packs": {"forward_kernel": BOTH, "backward_kernel": BOTH},
-    "modulated_conv2d": {"weight_kernel": BOTH, "sums_kernel": ("LDG",), "weight_gradient_kernel": BOTH},
+    "modulated_conv2d": {
+        "weight_kernel": BOTH,
+        "sums_kernel": ("LDG",),
+        "weight_gradient_kernel": BOTH,
+        "squares_kernel": ("LDG",),
+    },
 }
 SCALAR = re.compile(r"direct_kernelI.*Li1E[il]E")
 MOST_REGISTERS = 128  # of 128 threads: four blocks on an SM

@@ -86,10 +86,11 @@ def cases():
         def run(impl):
             if impl == "reference":
                 w, d = _reference(weight, styles, gain, True)
-                return w, d, *_backward_reference(dw, weight, styles, gain, d, True)
+                return weight.square().sum((2, 3)), w, d, *_backward_reference(dw, weight, styles, gain, d, True)
             ops = torch.ops.fastgan_cuda
             w, d = ops.modulated_conv2d_weight(weight, styles, gain, True)
-            return w, d, *ops.modulated_conv2d_weight_backward(dw, weight, styles, gain, d, True)
+            gradients = ops.modulated_conv2d_weight_backward(dw, weight, styles, gain, d, True)
+            return ops.modulated_conv2d_squares(weight), w, d, *gradients
 
         return run
 

@@ -7,7 +7,7 @@ from device import DEVICE, kernels
 from golden import golden_cases
 from tolerances import TOLERANCE, assert_close
 
-from fastgan.ops import conv_forms, modulated_conv2d, no_weight_gradients
+from fastgan.ops import _library, conv_forms, modulated_conv2d, no_weight_gradients
 
 GROUPED, SHARED = "reference", "auto"
 IMPLS = [GROUPED, SHARED, *kernels("modulated_conv2d_weight")]
@@ -137,11 +137,20 @@ def test_several_samples_share_the_weight_where_conv3x3_computes_it(n):
         assert_close(found, modulated_conv2d(x, weight, styles, impl="reference", **options))
 
 
+@pytest.mark.parametrize("impl", ["auto", *kernels("modulated_conv2d_squares")])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("shape", [(5, 7, 3, 3), (3, 4, 1, 1), (2, 3, 5, 4), (0, 3, 3, 3), (65, 513, 3, 3)])
-def test_squares(shape, dtype):
+@pytest.mark.parametrize(
+    "shape",
+    [(5, 7, 3, 3), (3, 4, 1, 1), (2, 3, 5, 4), (0, 3, 3, 3), (3, 0, 3, 3), (3, 4, 0, 3), (65, 513, 3, 3), (3, 2, 9, 8)],
+)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "unaligned"])
+def test_squares(shape, dtype, impl, layout):
     weight = torch.randn(shape).to(dtype)
-    q = torch.ops.fastgan.modulated_conv2d_squares(weight)
+    if layout == "channels_last":
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    elif layout == "unaligned":
+        weight = torch.cat([weight.new_zeros(1), weight.flatten()])[1:].view(shape)
+    q = _library.select("modulated_conv2d_squares", impl, weight)(weight)
     assert q.dtype == (dtype if dtype == torch.float64 else torch.float32)
     assert_close(q, weight.double().square().sum((2, 3)))
 
