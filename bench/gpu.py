@@ -20,7 +20,9 @@ import torch
 from machine import Replay, copy_rate
 
 from fastgan import ops
+from fastgan.ops import modulated_activation
 
+MODEL = json.loads((Path(__file__).parent / "results" / "predicted.json").read_text())["rows"]  # bench/predicted.py
 ROTATED = 256e6  # bytes of all inputs of a case together: several times the largest cache
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -31,7 +33,6 @@ class Case(NamedTuple):
         [str, torch.Tensor], Callable[[torch.Tensor], torch.Tensor]
     ]  # (impl, an input) -> function of inputs
     bytes_per_element: float | None = None  # of x in float32, forward; half of it in bf16
-    predicted: float | None = None  # share of the floor, forward, float32
     last: bool = False  # channels_last
 
 
@@ -68,6 +69,12 @@ def _bias_act(act: str) -> Callable:
     return make
 
 
+def _modulated_activation(impl, x):
+    scale, noise = x.new_ones(x.shape[:2], dtype=torch.float32), x.new_zeros(x.shape[0], 1, *x.shape[2:])
+    b = x.new_zeros(x.shape[1])
+    return lambda x: modulated_activation.apply(x, scale, noise, b, "lrelu", None, None, impl)
+
+
 def _norm_act(impl, x):
     weight, bias = x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])
     return lambda x: ops.norm_act(x, weight, bias, impl=impl)
@@ -85,23 +92,25 @@ def _modulated_weight(impl, x):
 
 IMAGE = (8, 256, 64, 64)
 CASES = {
-    "bias_act lrelu": Case(IMAGE, _bias_act("lrelu"), 8, 0.85),
+    "bias_act lrelu": Case(IMAGE, _bias_act("lrelu"), 8),
     "bias_act tanh": Case(IMAGE, _bias_act("tanh"), 8),
     "bias_act NHWC": Case(IMAGE, _bias_act("lrelu"), 8, last=True),
-    "norm_act": Case(IMAGE, _norm_act, 8, 0.93),
-    "norm_act 8x8": Case((64, 512, 8, 8), _norm_act, 8, 0.76),
-    "grad_penalty": Case(
-        (64, 3, 256, 256), lambda impl, x: lambda x: ops.grad_penalty(x, "wgan-gp", impl=impl), 4, 0.75
-    ),
+    "modulated_activation": Case(IMAGE, _modulated_activation, 8),
+    "modulated_activation NHWC": Case(IMAGE, _modulated_activation, 8, last=True),
+    "norm_act": Case(IMAGE, _norm_act, 8),
+    "norm_act NHWC": Case(IMAGE, _norm_act, 12, last=True),
+    "norm_act 8x8": Case((64, 512, 8, 8), _norm_act, 8),
+    "grad_penalty": Case((64, 3, 256, 256), lambda impl, x: lambda x: ops.grad_penalty(x, "wgan-gp", impl=impl), 4),
     "gumbel_softmax": Case((2048, 5000), lambda impl, x: lambda x: ops.gumbel_softmax(x, 0.5, impl=impl), 8),
-    "upfirdn2d 4x4": Case(IMAGE, _upfirdn2d(F4), 8, 0.26),
-    "upfirdn2d 4x4 NHWC": Case(IMAGE, _upfirdn2d(F4), 8, 0.25, last=True),
-    "upfirdn2d up 2, 12 taps": Case(IMAGE, _upfirdn2d(F12, up=2, padding=6), 20, 0.28),
+    "upfirdn2d 4x4": Case(IMAGE, _upfirdn2d(F4), 8),
+    "upfirdn2d 4x4 NHWC": Case(IMAGE, _upfirdn2d(F4), 8, last=True),
+    "upfirdn2d up 2, 12 taps": Case(IMAGE, _upfirdn2d(F12, up=2, padding=6), 20),
     "upfirdn2d down 2": Case(IMAGE, _upfirdn2d(F4, down=2), 5),
-    "filtered_lrelu": Case(IMAGE, _filtered_lrelu, 8, 0.11),
+    "filtered_lrelu": Case(IMAGE, _filtered_lrelu, 8),
     "filtered_lrelu NHWC": Case(IMAGE, _filtered_lrelu, 8, last=True),
     "filtered_snake": Case((8, 256, 4096), _filtered_snake, 8),
-    "modulated weight": Case((256, 256, 3, 3), _modulated_weight, 68, 0.7),
+    "modulated weight": Case((256, 256, 3, 3), _modulated_weight, 68),
+    "modulated squares": Case((512, 512, 3, 3), lambda impl, x: torch.ops.fastgan.modulated_conv2d_squares, 4),
     "modulated_conv2d": Case(IMAGE, _modulated_conv2d),
 }
 SIX = ("bias_act lrelu", "norm_act", "grad_penalty", "upfirdn2d 4x4", "filtered_lrelu", "modulated_conv2d")
@@ -151,6 +160,7 @@ def ceilings(device: torch.device) -> dict:
 
 def times(device: torch.device) -> dict:
     rate, rows = copy_rate(device), {}
+    arch = "sm_{}{}".format(*torch.cuda.get_device_capability()) if device.type == "cuda" else "sm_90"
     for name, case in CASES.items():
         for kind, dtype in DTYPES.items():
             for way, wrap in {"forward": forward, "+ backward": with_backward}.items():
@@ -165,7 +175,7 @@ def times(device: torch.device) -> dict:
                 row = {"ps": ps}
                 if way == "forward" and case.bytes_per_element:
                     floor = case.bytes_per_element * dtype.itemsize / 4 / rate * 1e12
-                    row |= {"share": floor / ps, "predicted": case.predicted if kind == "fp32" else None}
+                    row |= {"share": floor / ps, "predicted": MODEL.get(f"{name} {kind} {arch}", {}).get("share")}
                 rows[f"{name} {kind} {way}"] = row
                 shares = "".join(f"  {k} {row[k]:.2f}" for k in ("share", "predicted") if row.get(k))
                 print(f"{name} {kind} {way}: {ps:.2f} ps{shares}", flush=True)
@@ -175,9 +185,13 @@ def times(device: torch.device) -> dict:
 def host(device: torch.device) -> dict:
     """Microseconds of the CPU per call, many in a row on tensors so small that the GPU is never the one waited for."""
     x, b, w = torch.randn(2, 8, 4, 4, device=device), torch.zeros(8, device=device), torch.ones(8, device=device)
+    scale, noise = torch.ones(2, 8, device=device), torch.zeros(2, 1, 4, 4, device=device)
     plane, lrelu = F4.to(device).expand(8, 1, 4, 4), torch.nn.functional.leaky_relu
     pairs = {
         "bias_act": (lambda x: ops.bias_act(x, b, act="lrelu"), lambda x: lrelu(x + b[:, None, None], 0.2) * 2**0.5),
+        "modulated_activation": (
+            lambda x: modulated_activation.apply(x, scale, noise, b, "lrelu", None, None),
+            lambda x: lrelu(torch.addcmul(noise, x, scale[:, :, None, None]) + b[:, None, None], 0.2) * 2**0.5),
         "norm_act": (lambda x: ops.norm_act(x, w, b), lambda x: torch.relu(torch.instance_norm(
             x, w, b, None, None, True, 0.1, 1e-5, False))),
         "grad_penalty": (lambda x: ops.grad_penalty(x), lambda x: x.square().sum((1, 2, 3))),

@@ -23,6 +23,11 @@ def share(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def cell(error: str) -> str:
+    """The beginning of an error, within a table."""
+    return error.split("\n")[0][:60].replace("|", "/")
+
+
 def states(measured: list[dict]) -> str:
     """What ran: each step, how it ended, in how many seconds; of how many cases or tests, how many failed."""
     lines = ["| call | step | state | seconds | cases | failed | images/s |", "|" + "---|" * 7]
@@ -42,7 +47,7 @@ def predicted(measured: list[dict]) -> str:
         if not case.endswith(" forward"):
             continue
         name, dtype = case.removesuffix(" forward").rsplit(" ", 1)
-        shown = [row["error"], ""] if "error" in row else [f"{row['ps']:.2f}", share(row.get("share"))]
+        shown = [cell(row["error"]), ""] if "error" in row else [f"{row['ps']:.2f}", share(row.get("share"))]
         lines.append(f"| {' | '.join([name, dtype, *shown, share(row.get('predicted'))])} |")
     return "\n".join(lines)
 
@@ -61,7 +66,7 @@ def inductor(measured: list[dict]) -> str:
     lines = ["| case | fastgan, ps per element | torch.compile | times |", "|---|---|---|---|"]
     for name, row in numbers(measured, "inductor").items():
         both = [row["fastgan"], row["inductor"]]
-        cells = [f"{ps:.2f}" if isinstance(ps, float) else ps[:60] for ps in both]
+        cells = [f"{ps:.2f}" if isinstance(ps, float) else cell(ps) for ps in both]
         times = f"{both[1] / both[0]:.3g}" if all(isinstance(ps, float) for ps in both) else ""
         lines.append(f"| {' | '.join([name, *cells, times])} |")
     return "\n".join(lines)

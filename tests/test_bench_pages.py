@@ -83,7 +83,7 @@ def test_tables_of_a_gpu(tmp_path):
     rows = {"op fp32 forward": {"ps": 2.0, "share": 0.5, "predicted": 0.25}, "op fp32 + backward": {"ps": 9.0}}
     steps = {
         "parity": {"state": "exit 1", "seconds": 3.0, "tests": 7, "failed": {"t": "why"}},
-        "times": {"state": "ok", "seconds": 1.0, "numbers": rows | {"bad bf16 forward": {"error": "no"}}},
+        "times": {"state": "ok", "seconds": 1.0, "numbers": rows | {"bad bf16 forward": {"error": "no | not\nat all"}}},
     }
     call = {**about, "call": 1, "device": "cuda", "steps": steps}
     (tmp_path / "y.call1.json").write_text(json.dumps(call))
@@ -92,7 +92,7 @@ def test_tables_of_a_gpu(tmp_path):
     assert "| 1 | parity | exit 1 | 3.0 | 7 | 1 |  |" in made["steps"] and made["steps"].count("parity") == 1
     assert made["predicted against measured"].splitlines()[4:] == [
         "| op | fp32 | 2.00 | 0.50 | 0.25 |",
-        "| bad | bf16 | no |  |  |",
+        "| bad | bf16 | no / not |  |  |",
     ]
     assert made["host cost"] == made["model"] == gpu_report.NONE
     row = {"instructions": 8.5, "bytes": 8.0, "ps": 2.1, "share": 0.97, "limit": "memory", "bound": 8.9}

@@ -47,6 +47,12 @@ def _grid_sample(x, shift):
     return ops.grid_sample(x, grid.expand(x.shape[0], -1, -1, -1) + 0.01 * shift.mean())
 
 
+def _weights_per_sample(x, w, s):
+    """The form that nothing takes by itself on a GPU, nor with gradients on a CPU."""
+    impl = "cuda" if x.is_cuda else "reference"
+    return ops.modulated_conv2d(x, w, s, padding=1, impl=impl)
+
+
 def _image(*more: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return (2, 8, 20, 18), *more
 
@@ -56,10 +62,15 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     **{f"bias_act {act}": (lambda x, b, act=act: ops.bias_act(x, b, act=act, clamp=64.0), _image((8,)))
        for act in ("linear", "lrelu", "tanh", "swish", "softplus")},
     "norm_act": (lambda x, w, b, r: ops.norm_act(x, w, b, r, act="lrelu"), _image((8,), (8,), (2, 8, 20, 18))),
+    "norm_act large": (lambda x, w, b: ops.norm_act(x, w, b), ((1, 2, 130, 131), (2,), (2,))),
     **{f"grad_penalty {kind}": (lambda g, kind=kind: ops.grad_penalty(g, kind), _image()) for kind in ("r1", "wgan-gp")},
+    "grad_penalty large": (lambda g: ops.grad_penalty(g), ((2, 8, 40, 54),)),
     "gumbel_softmax": (lambda x: ops.gumbel_softmax(x.flatten(1), 0.7, seed=7), _image()),
+    "gumbel_softmax large": (lambda x: ops.gumbel_softmax(x.flatten(1), 0.7, seed=7), ((2, 8, 32, 33),)),
     "upfirdn2d": (lambda x: ops.upfirdn2d(x, _f4(x), 2, 1, [2, 1, 2, 1], gain=4), _image()),
     "upfirdn2d separable": (lambda x: ops.upfirdn2d(x, _f12(x), 1, 2, 5), _image()),
+    "upfirdn2d tiled": (lambda x: ops.upfirdn2d(x, _f12(x), 2, 2, 5), _image()),
+    "upfirdn2d learnt": (lambda x, f: ops.upfirdn2d(x, f.to(_f4(x)), 2, 1, 3), _image((3, 4))),
     "upfirdn2d odd": (lambda x: ops.upfirdn2d(x, _f4(x), 3, 2, [2, -1, 0, 3]), _image()),
     "filtered_lrelu": (lambda x, b: ops.filtered_lrelu(x, _f12(x), _f12(x), b, 2, 2, 10, clamp=1.0), _image((8,))),
     "filtered_lrelu 2-D": (lambda x, b: ops.filtered_lrelu(x, _f4(x), _f4(x), b, 4, 2, 4), _image((8,))),
@@ -72,6 +83,7 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "modulated_conv2d lrelu": (
         lambda x, w, s, n, b: ops.modulated_conv2d(x, w, s, n, padding=1, bias=b, act="lrelu", clamp=64.0),
         _image((6, 8, 3, 3), (2, 8), (20, 18), (6,))),
+    "modulated_conv2d per sample": (_weights_per_sample, _image((6, 8, 3, 3), (2, 8))),
     "conv2d_resample": (lambda x, w: ops.conv2d_resample(x, w, _f4(x), up=2, padding=1), _image((6, 8, 3, 3))),
     "grid_sample": (_grid_sample, _image((3,))),
     "minibatch_stddev": (lambda x: ops.minibatch_stddev(x, 2), _image()),

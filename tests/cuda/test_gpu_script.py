@@ -1,7 +1,5 @@
 """`.ci/gpu`, the two calls on a machine with a GPU, as far as it runs without one: each minute there is to be spent well."""
 
-import importlib.machinery
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,15 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def gpu():
-    loader = importlib.machinery.SourceFileLoader("ci_gpu", str(ROOT / ".ci" / "gpu"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("ci_gpu", loader))
-    sys.modules["ci_gpu"] = module
-    loader.exec_module(module)
-    return module
+sys.path.append(str(ROOT / "bench"))
+import gpu_report  # noqa: E402
 
 
 @pytest.mark.parametrize("call", [1, 2])
@@ -98,6 +89,29 @@ def test_half_a_file_stops_no_other_step(gpu, tmp_path, monkeypatch):
     gpu.perform(1, "cpu", tmp_path / "out")
     report = json.loads((tmp_path / "out" / "call1.json").read_text())["steps"]
     assert "ParseError" in report["parity"]["unreadable"] and report["times"]["numbers"] == {"bias_act": 1}
+
+
+def test_what_a_call_writes_is_strict_json_that_the_report_reads(gpu, tmp_path, monkeypatch):
+    def written(call, device, scratch):
+        (scratch / "graphs.json").write_text('{"equal dcgan": {"most": NaN}}')
+        (scratch / "times.json").write_text('{"op fp32 forward": {"ps": 2.0, "share": 0.5, "predicted": null}}')
+        return [gpu.Step(name, 60, [sys.executable, "-c", "pass"]) for name in ("graphs", "times")]
+
+    monkeypatch.setattr(gpu, "steps", written)
+    gpu.perform(1, "cpu", tmp_path / "out")
+    text = (tmp_path / "out" / "call1.json").read_text()
+    report = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert report["steps"]["graphs"]["numbers"] == {"equal dcgan": {"most": "nan"}}
+    (tmp_path / "x.call1.json").write_text(json.dumps({**report, "device": "cuda"}))
+    tables = gpu_report.tables(tmp_path)
+    assert f"CPU cores, {report['date']}, .ci/gpu 1 FOLDER, torch {report['torch']}" in tables["steps"]
+    assert tables["predicted against measured"].endswith("| op | fp32 | 2.00 | 0.50 |  |")
+
+
+def test_the_commit_travels_with_what_is_prepared(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "CARRIED", tmp_path)
+    (tmp_path / "commit").write_text("abc1234\n")
+    assert gpu.commit() == "abc1234"
 
 
 def test_a_run_is_judged_by_its_numbers(gpu):

@@ -6,6 +6,7 @@ Objects are cached by the hash of all that goes into them, under $XDG_CACHE_HOME
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,16 @@ def load(sources: list[Path] | None = None, sanitize: str | None = None) -> None
     """Makes impl="cuda" run on CPU tensors in this process."""
     _library.twin(NAMESPACE, tuple(name for name, op in _library._STATE.ops.items() if "cuda" in op.kernels))
     torch.ops.load_library(build(kernels() if sources is None else sources, sanitize))
+
+
+def kernels_of(library: Path) -> dict[int, str]:
+    """{where it begins: name} of every kernel in `library`, each of its forms (element types, factors, taps) by itself."""
+    listed = subprocess.check_output(["nm", "-C", "--defined-only", library], text=True)
+    listed = listed.replace("(anonymous namespace)::", "")
+    symbols = re.findall(
+        r"^([0-9a-f]+) [tTwW] void fastgan::([\w:]+_kernel<.*?>)\((?!.*(?:lambda|clone)).*$", listed, re.M
+    )
+    return {int(at, 16): name for at, name in symbols}
 
 
 def sanitized_environment(sanitize: str) -> dict[str, str]:
