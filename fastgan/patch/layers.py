@@ -9,6 +9,7 @@ import functools
 import math
 import operator
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import torch
@@ -35,6 +36,7 @@ AUTOCAST = {"cuda"}  # devices where a step is one under autocast too. On the CP
 PLAIN = {torch.Tensor, nn.Parameter}
 BOTH = frozenset((False, True))  # with gradients and without
 LEAST = 16384  # numbers for PReLU: of 8192 it takes 1.25 times as long as torch's, of 131072 a quarter
+ASKED = {"cpu"}  # devices where numbers are looked at in every call. Elsewhere that waits, and no graph can hold it.
 KEPT = 64  # decisions of a layer; a network for images of any size would remember all of them
 
 
@@ -293,8 +295,7 @@ def _product(module, x):
 
 def _filtered(module, x):
     f = module.weight[0, 0]
-    # The same filter for every channel is a fact about numbers, asked for at every call: a few kB.
-    if not is_fixed_filter(module) or transforming() or not torch.equal(module.weight, f.expand_as(module.weight)):
+    if not is_fixed_filter(module) or transforming() or not is_one_filter(module.weight):
         return original(module).forward(module, x)
     (sy, sx), (py, px) = module.stride, module.padding
     if isinstance(module, nn.Conv2d):
@@ -303,6 +304,30 @@ def _filtered(module, x):
     oy, ox = module.output_padding
     padding = [kx - 1 - px, kx - px - sx + ox, ky - 1 - py, ky - py - sy + oy]
     return ops.upfirdn2d(x, f, up=[sx, sy], padding=padding)
+
+
+_known: dict[int, tuple[weakref.ref, tuple[int, int] | None, bool]] = {}  # by the id of a weight
+
+
+def is_one_filter(weight: torch.Tensor) -> bool:
+    """Whether every channel has the same filter: a fact about numbers. On the CPU it is asked for at every call, a few kB. On a
+    GPU a weight that is met again is asked once, until it is changed in place (not by way of `.data`); of one that is met for the
+    first time, which may be made anew in each call, it is False."""
+    if weight.stride(0) == 0:
+        return True
+    if weight.device.type in ASKED:
+        return torch.equal(weight, weight[:1].expand_as(weight))
+    if weight.is_inference():  # of its changes nothing is known
+        return False
+    name, state = id(weight), (weight.data_ptr(), weight._version)
+    reference, before, same = _known.get(name, (None, None, False))
+    if reference is None or reference() is not weight:
+        _known[name] = weakref.ref(weight, lambda _: _known.pop(name, None)), None, False
+        return False
+    if before != state:
+        same = torch.equal(weight, weight[:1].expand_as(weight))
+        _known[name] = reference, state, same
+    return same
 
 
 def is_over_one_pixel(module: nn.ConvTranspose2d) -> bool:

@@ -7,7 +7,7 @@ from torch import nn
 from fastgan import ops
 from fastgan._torch_private import hooks, tracing, transforming
 from fastgan.ops._checks import FLOATS
-from fastgan.patch.layers import Norm, has_kernel, norm
+from fastgan.patch.layers import Norm, has_kernel, is_one_filter, norm
 
 DEPTHWISE = {F.conv2d, F.conv_transpose2d}
 
@@ -57,9 +57,7 @@ def _filter(x, weight, options: dict) -> torch.Tensor | None:
         return None
     if isinstance(options.get("padding"), str) or not has_kernel("upfirdn2d", x.device):
         return None
-    # That is a fact about numbers, asked for at every call: a few kB; about none where the memory is that of one filter.
-    same = weight.stride(0) == 0 or torch.equal(weight, weight[:1].expand_as(weight))
-    return weight[0, 0] if same else None
+    return weight[0, 0] if is_one_filter(weight) else None
 
 
 def _two(value) -> tuple[int, int]:

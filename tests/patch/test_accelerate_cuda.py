@@ -5,6 +5,7 @@ import importlib
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import fastgan
@@ -96,3 +97,39 @@ def test_layers_that_are_laid_out(monkeypatch):
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
     fastgan.unpatch(report)
     assert all(p.is_contiguous() for p in net.parameters())
+
+
+class Blur(nn.Module):
+    """A filter as a layer, and one that the forward makes of a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 4, groups=4, bias=False).requires_grad_(False)
+        self.layer.weight.copy_(torch.tensor([1.0, 3, 3, 1]).expand(4, 1, 4, 4) / 32)
+        self.register_buffer("kernel", self.layer.weight[:1].clone().repeat(4, 1, 1, 1))
+
+    def forward(self, x):
+        x = F.conv2d(self.layer(x), self.kernel, padding=2, groups=x.shape[1])
+        return F.conv2d(x, self.kernel[:1].repeat(4, 1, 1, 1), groups=x.shape[1])
+
+
+@torch.no_grad()
+def test_a_gpu_is_asked_once_whether_a_filter_is_that_of_all_channels(monkeypatch):
+    """The answer waits for the GPU. The weight that is made anew in each call is left to torch."""
+    monkeypatch.setattr(layers, "ASKED", set())
+    asked, filtered = [], []
+    equal, upfirdn2d = torch.equal, ops.upfirdn2d
+    net, x = Blur(), torch.randn(2, 4, 16, 16)
+    fused = copy.deepcopy(net)
+    assert len(fastgan.accelerate(fused).replaced) >= 2
+    monkeypatch.setattr(torch, "equal", lambda *t: asked.append(1) or equal(*t))
+    monkeypatch.setattr(ops, "upfirdn2d", lambda *a, **k: filtered.append(1) or upfirdn2d(*a, **k))
+    for _ in range(5):
+        torch.testing.assert_close(fused(x), net(x))
+    assert (len(asked), len(filtered)) == (2, 8)
+    for module in (net, fused):  # no longer one filter
+        module.layer.weight[1].mul_(2)
+        module.kernel[2] = 1
+    for _ in range(3):
+        torch.testing.assert_close(fused(x), net(x))
+    assert (len(asked), len(filtered)) == (4, 8)

@@ -10,7 +10,7 @@ from torch import nn
 
 import fastgan
 from fastgan.models import dcgan
-from fastgan.patch import graphed
+from fastgan.patch import graphed, layers
 
 
 @pytest.fixture
@@ -65,6 +65,19 @@ def test_weights_that_move_many_times(stub):
         for _ in range(3):
             assert torch.equal(net(z), plain(z))
         assert Stub.captured == i and len(form._graphs) == 1, "graphs of memory that is gone are kept"
+
+
+@torch.no_grad()
+def test_a_fixed_filter_is_captured(stub, monkeypatch):
+    """Whether every channel has the same filter is not asked within a capture."""
+    monkeypatch.setattr(layers, "ASKED", set())
+    net = nn.Conv2d(4, 4, 4, groups=4, bias=False).requires_grad_(False).eval()
+    net.weight.copy_(torch.tensor([1.0, 3, 3, 1]).expand(4, 1, 4, 4) / 32)
+    plain, x = copy.deepcopy(net), torch.randn(2, 4, 16, 16)
+    fastgan.accelerate(net, graphs=True)
+    for _ in range(4):
+        torch.testing.assert_close(net(x), plain(x))
+    assert (Stub.captured, Stub.replayed) == (1, 2)
 
 
 def test_as_ever(stub):
