@@ -56,6 +56,23 @@ out["with b"] = [launch(b=x)[0], launch(b=x)[0]]
 out["other type"] = [launch(x=x.double())[0], launch(x=x.double())[0]]
 out["other constant"] = [launch(SQUARE=True)[0], launch(SQUARE=True)[0]]
 out["other option"] = [launch(num_warps=8)[0], launch(num_warps=8)[0]]
+class There(torch.Tensor):  # on device 1, while 0 is the current one
+    is_cuda, device = True, 1
+    def get_device(self):
+        return 1
+
+class On:
+    def __init__(self, device):
+        self.device = device
+    def __enter__(self):
+        stub.get_current_device = lambda: self.device
+    def __exit__(self, *_):
+        del stub.get_current_device
+
+torch.cuda.device = On
+stub.get_current_stream = lambda device: 7 * device
+there = [launch(x=x.as_subclass(There)) for _ in range(2)]
+out["other device"] = [own for own, *_ in there], there[1][1][3], stub.get_current_device()
 shifted = torch.zeros(65)[1:]
 out["unaligned"] = [launch(x=shifted)[0], launch(x=shifted)[0]]
 hook = lambda metadata: None
@@ -109,7 +126,13 @@ def test_absent_tensors_are_part_of_the_form(seen):
 
 
 def test_alignment_is_part_of_the_form(seen):
-    assert seen["unaligned"][0] == seen["unaligned"][1] == seen["other option"][1] + 1
+    assert seen["unaligned"][0] == seen["unaligned"][1] == seen["other device"][0][1] + 1
+
+
+def test_a_launch_is_on_the_device_and_the_stream_of_its_tensors(seen):
+    (first, second), stream, after = seen["other device"]
+    assert first == second == seen["other option"][1] + 1  # compiled for that device, once
+    assert (stream, after) == (7, 0)
 
 
 def test_what_is_hooked_or_has_other_names_is_tritons_own(seen):
