@@ -37,9 +37,9 @@ def sum_g(fake: Sequence[torch.Tensor], loss: Adversarial = least_squares) -> to
 
 def map_matching(real: Maps, fake: Maps) -> torch.Tensor:
     """Twice the sum of mean |difference| over all maps of all discriminators (eq. 4 with its weight of 2). No gradient goes to
-    `real`."""
+    `real`. A scalar, float32 (float64 for float64)."""
     pairs = [pair for maps in zip(real, fake, strict=True) for pair in zip(*maps, strict=True)]
-    return 2 * sum((r.detach() - f).abs().mean() for r, f in pairs)
+    return 2 * sum((r.detach() - f).abs().mean(dtype=accumulation_dtype(f.dtype)) for r, f in pairs)
 
 
 class MultiScaleMel(nn.Module):

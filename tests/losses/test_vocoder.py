@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastgan.losses.vocoder import MultiScaleMel
+from fastgan.losses.vocoder import MultiScaleMel, map_matching
 
 
 def signals():
@@ -25,3 +25,14 @@ def test_signals_of_16_bits_are_computed_in_float32(dtype):
     found = distance(*pair)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, distance(*(x.float() for x in pair)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_of_16_bits_are_summed_in_float32(dtype):
+    random = torch.Generator().manual_seed(0)
+    real, fake = ([[torch.randn(2, 3, n, generator=random).to(dtype) for n in range(5, 45)]] for _ in range(2))
+    found = map_matching(real, fake)
+    assert found.dtype == torch.float32
+    expected = map_matching(*([[m.double() for m in maps] for maps in side] for side in (real, fake)))
+    assert expected.dtype == torch.float64
+    torch.testing.assert_close(found.double(), expected, rtol=5e-4, atol=0)  # each difference is rounded, up and down
