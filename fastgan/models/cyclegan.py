@@ -123,7 +123,8 @@ def initialise(network: nn.Module) -> None:
 def in_pixels(images: torch.Tensor) -> torch.Tensor:
     """Channels last on the CPU, and so every layer's output: its convolutions reorder nothing (transposed ones run up to
     twice as fast)."""
-    return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+    there = images.device.type == "cpu" and not transforming()  # vmap knows no memory formats
+    return images.contiguous(memory_format=torch.channels_last) if there else images
 
 
 def check_norm(name: str, norm: str) -> None:

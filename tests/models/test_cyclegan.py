@@ -190,3 +190,13 @@ def test_reflection_under_transforms():
     rows = torch.vmap(lambda dy: torch.autograd.grad(y, x, dy, retain_graph=True)[0])(basis)
     wanted = torch.stack([torch.autograd.grad(plain(x), x, dy)[0] for dy in basis])
     torch.testing.assert_close(rows, wanted)
+
+
+@pytest.mark.parametrize("network", ["cyclegan.generator", "cyclegan.discriminator", "pix2pix.generator"])
+def test_networks_under_transforms(network):
+    options = dict(downs=5, dropout=False) if network.startswith("pix2pix") else {}
+    network, x = models.build(network, width=4, **options).eval(), torch.randn(2, 3, 32, 32, requires_grad=True)
+    torch.testing.assert_close(torch.vmap(lambda x: network(x[None])[0])(x), network(x))
+    expected = torch.autograd.grad(network(x).square().sum(), x)[0]
+    found = torch.vmap(torch.func.grad(lambda x: network(x[None]).square().sum()))(x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
