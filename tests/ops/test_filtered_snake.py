@@ -199,7 +199,7 @@ def test_packs_of_8(impl):
     fu, fd = fir(12), fir(12, seed=8) * torch.linspace(-1, 2, 12, dtype=torch.float64)
     for shape in ((2, 3, 8), (1, 2, 24), (3, 1, 2032), (1, 1, 2040), (1, 2, 4096)):
         given = tensor(*shape), tensor(shape[1], seed=1), tensor(shape[1], seed=2).abs() + 0.5, tensor(*shape, seed=3)
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
             given = [t.to(dtype) for t in given]
             options = {"fu": fu.float(), "fd": fd.float()}
             expected = results(

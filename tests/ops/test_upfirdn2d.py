@@ -115,12 +115,29 @@ def test_definition(shape, taps, up, down, padding, channels_last, level):
 @pytest.mark.parametrize("taps", [(4,), (3, 5)])
 def test_half_precision_accumulates_in_float32(dtype, channels, taps, impl):
     torch.manual_seed(1)
-    x, f = torch.randn(2, channels, 19, 37).to(dtype), torch.rand(taps)
+    x, f = torch.randn(2, channels, 19, 37).to(dtype), torch.rand(taps, requires_grad=True)
+    expected = upfirdn2d(x.float(), f, 2, 1, [2, 1, 2, 1], impl="reference")
+    dy = torch.randn(expected.shape).to(dtype)
+    (wanted,) = torch.autograd.grad(expected, f, dy.float())
     for layout in (torch.contiguous_format, torch.channels_last):
         y = upfirdn2d(x.contiguous(memory_format=layout), f, 2, 1, [2, 1, 2, 1], impl=impl)
-        expected = upfirdn2d(x.float(), f, 2, 1, [2, 1, 2, 1], impl="reference")
         assert y.dtype == dtype and y.is_contiguous(memory_format=layout)
         assert_close(y, expected, torch.finfo(dtype).eps)  # one rounding, of the result: accumulation adds nothing
+        assert_close(torch.autograd.grad(y, f, dy)[0], wanted, 10 * TOLERANCE[torch.float32])  # sums of up to 1e5 terms
+
+
+@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl == "cuda"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_places_beyond_32_bits(layout, dtype, impl):
+    """Of a factor that leaves one column, as any that is large enough does. The CPU kernel has buffers of its size."""
+    x, f = torch.randn(2, 3, 9, 8).to(dtype).contiguous(memory_format=layout).requires_grad_(), torch.rand(3, 4)
+    results = []
+    for factor in (2**31, 8):
+        y = upfirdn2d(x, f, 1, [factor, 2], 0, impl=impl)
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), x)))
+    for found, expected in zip(*results, strict=True):
+        assert_close(found, expected, 2 * torch.finfo(dtype).eps)
 
 
 ARGUMENTS = st.fixed_dictionaries(
