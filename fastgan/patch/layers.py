@@ -182,30 +182,52 @@ def norm_op(module, x, act="linear", alpha=0.0, residual=None):
     return ops.norm_act(_as_torch(x), module.weight, module.bias, residual, act, alpha, module.eps)
 
 
+# torch's own, past the Python of its modules: that a convolution has put out of the processor's cache, and it then takes longer
+# than the norm of a small image.
 def torchs_norm(module, x):
-    """torch's, past what its module asks of x, which was asked: where a convolution has just put the module's Python out of the
-    processor's cache, to run it takes longer than the norm of a small image."""
     return torch.instance_norm(
         x, module.weight, module.bias, None, None, True, 0.0, module.eps, torch.backends.cudnn.enabled
     )
 
 
+def torchs_convolution(module, x):
+    form = (module.stride, module.padding, module.dilation, module.groups)
+    return F.conv2d(x, module.weight, module.bias, *form)
+
+
+def torchs_transposed(module, x, weight=None):
+    weight = module.weight if weight is None else weight
+    form = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
+    return F.conv_transpose2d(x, weight, module.bias, *form)
+
+
+def _options(module):
+    """Of a convolution; `_conv_forward` where scripts gave the object one of its own."""
+    form = module.stride, module.padding, module.dilation, module.output_padding, module.groups
+    return form, module.padding_mode, module.__dict__.get("_conv_forward")
+
+
 class Convolution(Layer):
     """A convolution, plain or transposed, by one of `conv_forms`; a transposed one over a single pixel as a matrix product."""
 
-    options = operator.attrgetter("stride", "padding", "dilation", "output_padding", "groups", "padding_mode")
+    options = staticmethod(_options)
 
     def choose(self, x, recorded):
-        way = self._algorithm(x, recorded)
+        way = self._algorithm(x, recorded) if is_plain(self) else None
         if not self.__dict__.get(LAID_OUT):
             return way
         misread = recorded and isinstance(self, nn.ConvTranspose2d) and x.is_cpu
-        return functools.partial(_laid_out, way or (_as_it_lay if misread else original(self).forward))
+        return functools.partial(_laid_out, way or (_as_it_lay if misread else self.as_ever(x)))
+
+    def as_ever(self, x):
+        if not is_plain(self):
+            return original(self).forward
+        return torchs_transposed if isinstance(self, nn.ConvTranspose2d) else torchs_convolution
 
     def _algorithm(self, x, recorded) -> Callable | None:
         transposed = isinstance(self, nn.ConvTranspose2d)
         usual = x.dim() == 4 and x.device.type == "cpu" and not autocast_anywhere() and x.dtype == self.weight.dtype
-        if not usual or x.shape[1] != self.in_channels or self.padding_mode != "zeros" or isinstance(self.padding, str):
+        if not usual or x.shape[1] != self.in_channels or isinstance(self.padding, str):
             return None
         if plain():  # a frozen network is being recorded
             return None
@@ -221,11 +243,11 @@ class Convolution(Layer):
 class DilatedConvolution(Layer):
     """A Conv1d of many taps as one in two dimensions, channels last: kept where it was measured to pay."""
 
-    options = operator.attrgetter("stride", "padding", "dilation", "groups", "padding_mode")
+    options = staticmethod(_options)
 
     def choose(self, x, recorded):
         usual = x.dim() == 3 and x.device.type == "cpu" and len(x) and not isinstance(self.padding, str)
-        return _in_two_dimensions if usual and self.padding_mode == "zeros" else None
+        return _in_two_dimensions if usual and is_plain(self) else None
 
 
 class Slopes(Layer):
@@ -274,8 +296,7 @@ def _prelu(module, x):
 def _as_it_lay(module, x):
     """With gradients the weight is contiguous, as before it was laid out: else that of x comes channels last, and of that, for a
     single image, torch's instance norm makes wrong numbers (2.14, CPU)."""
-    form = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
-    return F.conv_transpose2d(x, module.weight.contiguous(), module.bias, *form)
+    return torchs_transposed(module, x, module.weight.contiguous())
 
 
 def _laid_out(way, module, x):
@@ -336,13 +357,18 @@ def is_over_one_pixel(module: nn.ConvTranspose2d) -> bool:
     return usual and module.padding == (0, 0) and module.output_padding == (0, 0)
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Whether it convolves as its class does, with zeros around."""
+    return module.padding_mode == "zeros" and "_conv_forward" not in module.__dict__
+
+
 def is_fixed_filter(module: nn.Module) -> bool:
     """Whether the module is a depthwise convolution whose weight is not learnt."""
     return (
         module.groups == module.in_channels == module.out_channels > 1
         and not module.weight.requires_grad
         and module.bias is None
-        and module.padding_mode == "zeros"
+        and is_plain(module)
         and not isinstance(module.padding, str)
         and tuple(module.dilation) == (1, 1)
     )

@@ -175,7 +175,9 @@ def fresh(layer: Callable) -> type | None:
     if kind is None and not isinstance(layer, nn.Sequential):
         return None
     own = layer.__dict__
-    if own["_forward_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"] or "forward" in own:
+    if own["_forward_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+        return None
+    if "forward" in own or "_conv_forward" in own:
         return None
     if kind is None and layer._modules and runs_in_order(type(layer)):
         return fresh(next(reversed(layer._modules.values())))

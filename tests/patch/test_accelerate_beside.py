@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import types
 
 import pytest
 import torch
@@ -175,3 +176,34 @@ def test_features_of_weights_that_are_laid_out(layout):
                 y, z = layer(y), same(z)
                 assert_close(z, y, 1e-4)
                 assert z.stride() == y.stride() == twin[: i + 1](x).stride() == net[: i + 1](x).stride()
+
+
+def around(conv, x, weight, bias):
+    """Pictures that can be laid side by side, as scripts make them: a convolution of others' on one object alone."""
+    return F.conv2d(F.pad(x, (3, 3, 3, 3), mode="circular"), weight, bias, groups=x.shape[1] // weight.shape[1])
+
+
+def depthwise():
+    conv = nn.Conv2d(4, 4, 7, groups=4, bias=False, padding=3).requires_grad_(False)
+    conv.weight.copy_(torch.rand(1, 1, 7, 7).expand(4, 1, 7, 7))
+    return conv
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("conv", [lambda: nn.Conv2d(32, 3, 7, padding=3), depthwise], ids=["columns", "filter"])
+def test_a_convolution_of_its_own(conv, before):
+    net = nn.Sequential(conv(), nn.Tanh())
+    x = torch.randn(1, net[0].in_channels, 20, 20)
+    twin, plain = copy.deepcopy(net), net(x)
+    if before:
+        twin[0]._conv_forward = types.MethodType(around, twin[0])
+    fastgan.accelerate(twin)
+    twin(x)
+    for n in (net, twin):
+        n[0]._conv_forward = types.MethodType(around, n[0])
+    expected = net(x)
+    assert (expected - plain).abs().max() > 0.1
+    assert_close(twin(x), expected, 1e-5)
+    for n in (net, twin):
+        del n[0]._conv_forward
+    assert_close(twin(x), net(x), 1e-5)
