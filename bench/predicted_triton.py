@@ -38,8 +38,8 @@ def _bias_act(act: str) -> Callable:
     return lambda m, x, v: m.bias_act(x, x.new_empty(x.shape[1]), 1, act, 0.2, 2**0.5, -1.0)
 
 
-def _bias_act_backward(act: str) -> Callable:
-    return lambda m, x, v: m.bias_act_backward(x, x, None, 1, act, 0.2, 2**0.5, -1.0, False)
+def _bias_act_backward(act: str, bias: bool = False) -> Callable:
+    return lambda m, x, v: m.bias_act_backward(x, x, None, 1, act, 0.2, 2**0.5, -1.0, bias)
 
 
 def _norm_act(m, x, v):
@@ -71,8 +71,12 @@ def _parts(a: dict) -> tuple:
 CASES = {
     "bias_act lrelu": Case("bias_act", IMAGE, _bias_act("lrelu"), 8),
     "bias_act lrelu backward": Case("bias_act", IMAGE, _bias_act_backward("lrelu"), 12),
+    "bias_act lrelu backward, bias too": Case("bias_act", IMAGE, _bias_act_backward("lrelu", bias=True), 12),
     "bias_act tanh": Case("bias_act", IMAGE, _bias_act("tanh"), 8),
     "bias_act NHWC": Case("bias_act", IMAGE, _bias_act("lrelu"), 8, last=True),
+    "bias_act NHWC backward, bias too": Case(
+        "bias_act", IMAGE, _bias_act_backward("lrelu", bias=True), 12, last=True
+    ),
     "modulated_activation": Case("modulated_activation", IMAGE, _modulated_activation, 8),
     "modulated_activation NHWC": Case("modulated_activation", IMAGE, _modulated_activation, 8, last=True),
     "modulated_activation backward": Case(
@@ -84,10 +88,12 @@ CASES = {
     "norm_act": Case("norm_act", IMAGE, _norm_act, 8, loops=_parts),
     "norm_act backward": Case("norm_act", IMAGE, _norm_act_backward, 12, loops=_parts),
     "norm_act NHWC": Case("norm_act", IMAGE, _norm_act, 12, last=True, loops=_parts),
+    "norm_act NHWC backward": Case("norm_act", IMAGE, _norm_act_backward, 20, last=True, loops=_parts),
     "norm_act 8x8": Case("norm_act", SMALL, _norm_act, 8, loops=_parts),
     "norm_act 8x8 backward": Case("norm_act", SMALL, _norm_act_backward, 12, loops=_parts),
     "norm_act 8x8 NHWC": Case("norm_act", SMALL, _norm_act, 8, last=True, loops=_parts),
     "norm_act 256x256": Case("norm_act", (1, 64, 256, 256), _norm_act, 12, loops=_parts),
+    "norm_act 256x256 backward": Case("norm_act", (1, 64, 256, 256), _norm_act_backward, 20, loops=_parts),
     "grad_penalty": Case(
         "grad_penalty", GRADIENT, lambda m, x, v: m.grad_penalty(x, "wgan-gp", 1.0), 4,
         loops=lambda a: (a["part"] / a["TILE"],) if "part" in a else (),
