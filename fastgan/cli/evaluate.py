@@ -104,7 +104,10 @@ def evaluate(argv: list[str]) -> int:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with complete(out) as temporary:
-            found = {"samples": options.samples, "step": step} | ({"notes": notes} if notes else {})
+            counts = {label: recipe.measured.get(label, options.samples) for label in columns}
+            same = len(set(counts.values())) == 1
+            found = {"samples": next(iter(counts.values())) if same else counts, "step": step}
+            found |= ({"data": options.data} if options.data else {}) | ({"notes": notes} if notes else {})
             found |= ({"features": recipe.features} if recipe.features else {}) | columns
             temporary.write_text(to_json(found, 1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -156,13 +159,10 @@ def _trained(options: Options, device):
     from fastgan.recipes import load_run, read_run
     from fastgan.training.checkpoint import load_checkpoint
 
-    recipe, networks = load_run(options.run, device, options.recipe)
-    return (
-        recipe,
-        networks,
-        load_checkpoint(options.run).step,
-        dataclasses.asdict(read_run(options.run, type(recipe)).run),
-    )
+    saved = read_run(options.run, options.recipe)
+    newest = load_checkpoint(options.run)  # once: a run that is being trained writes others meanwhile
+    recipe, networks = load_run(newest.path, device, options.recipe)
+    return recipe, networks, newest.step, dataclasses.asdict(saved.run)
 
 
 def _embedded(options: Options, device):

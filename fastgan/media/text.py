@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -46,11 +47,18 @@ class Text(Medium):
 
     @classmethod
     def save(cls, samples: list[str], path: Path, facts: Mapping[str, Any] | None = None) -> Path:
-        """Lines of UTF-8; a path without a suffix gets .txt."""
+        """Lines of UTF-8, one for each: an end of a line within, which a tokenizer may know, becomes a space. A path without a
+        suffix gets .txt."""
         path = named(path, (".txt",))
         with complete(path) as temporary:
-            temporary.write_text("\n".join(samples) + "\n", encoding="utf-8")
+            lines = (re.sub(r"\r\n|\r|\n", " ", text) for text in samples)
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
+
+    @classmethod
+    def read(cls, path: Path) -> list[str]:
+        """The lines that `save` wrote."""
+        return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
 
     @classmethod
     def save_one(cls, sample: str, path: Path, facts: Mapping[str, Any] | None = None) -> Path:
@@ -64,5 +72,4 @@ class Text(Medium):
     @classmethod
     def html(cls, path: Path) -> str:
         """A numbered list: the same number is the same seed at every step."""
-        lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
-        return figure(f"<ol>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ol>", path)
+        return figure(f"<ol>{''.join(f'<li>{html.escape(line)}</li>' for line in cls.read(path))}</ol>", path)

@@ -177,6 +177,7 @@ class SynthesisLayer(nn.Module):
     def __init__(self, config: Config, before: Grid, after: Grid, torgb: bool, critical: bool):
         super().__init__()
         self.config, self.torgb = config, torgb
+        self.magnitude_ema_beta = config.magnitude_ema_beta
         self.half = after.rate * 2**config.num_fp16_res > config.resolution
         self.kernel = 1 if torgb else config.conv_kernel
         self.in_channels = before.channels
@@ -202,7 +203,7 @@ class SynthesisLayer(nn.Module):
         config = self.config
         if update_emas:
             square = x.detach().to(self.magnitude_ema.dtype).square().mean()
-            self.magnitude_ema.copy_(torch.lerp(square, self.magnitude_ema, config.magnitude_ema_beta))
+            self.magnitude_ema.copy_(torch.lerp(square, self.magnitude_ema, self.magnitude_ema_beta))
         styles = self.affine(w)
         if self.torgb:
             styles = styles * (self.in_channels * self.kernel**2) ** -0.5

@@ -97,7 +97,10 @@ class DCGAN(Augmented):
 
     @property
     def whole_batch(self) -> str:
-        return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
+        if self.loss.averaging:
+            return f"as --loss {self.config.loss} compares with means of the batch"
+        adapted = self.loss.relativistic and self.augment.adaptive
+        return f"as --augment {self.config.augment} measures --loss {self.config.loss} by means of the batch" * adapted
 
     def updates(self, step: int) -> list[Update]:
         discriminator, generator = super().updates(step)
@@ -126,7 +129,7 @@ class DCGAN(Augmented):
             images.requires_grad_(True)
         logits = self.discriminator(self.augment(images, batch), None if labels is None else labels.repeat(2))
         real_logits, fake_logits = logits.chunk(2)
-        self.augment.observe(real_logits, batch)
+        self._observe(batch, real_logits, fake_logits)
         loss = self.loss.d_loss(*self._compared(batch, real_logits, fake_logits)).mean()
         logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean(), **self.augment.logs()}
         if gamma:
@@ -140,6 +143,14 @@ class DCGAN(Augmented):
         fake = self.generator(batch.randn(*self.latent_shape), labels)
         logits = (self.discriminator(self.augment(x, batch), labels) for x in (batch.real, fake))
         return {"loss": self.loss.g_loss(*self._compared(batch, *logits)).mean()}
+
+    def _observe(self, batch, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> None:
+        """Of a loss that knows differences alone no logit has a sign: what divides real from generated images is the middle
+        between them, which wanders."""
+        if self.loss.relativistic and self.augment.adaptive:
+            middle = batch.mean((real_logits + fake_logits).detach().mean()) / 2
+            real_logits = real_logits - middle
+        self.augment.observe(real_logits, batch)
 
     def _compared(self, batch, *logits: torch.Tensor) -> list[torch.Tensor]:
         return [batch.gather(x) if self.loss.averaging else x for x in logits]

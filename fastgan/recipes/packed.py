@@ -34,7 +34,7 @@ def pack(run: str | Path, out: Path, recipe: type[Recipe] | str | None = None) -
     from safetensors.torch import save_file
 
     saved, checkpoint = check_run(run, recipe)
-    made, networks = load_run(run, "cpu", recipe)
+    made, networks = load_run(checkpoint.path, "cpu", recipe)  # a run that is being trained writes others meanwhile
     tensors = {
         f"{name}.{key}": tensor.contiguous().clone()
         for name, network in networks.items()

@@ -119,7 +119,7 @@ class R3GAN(Augmented):
 
     def updates(self, step: int) -> list[Update]:
         config = self.config
-        seen = step * config.batch_size * self.processes
+        seen = self.seen(step)
         self.gamma = self.scheduled(*config.gamma, seen)
         self.augment.p.fill_(self.scheduled(0.0, config.augment_p, seen))
         for optimizer in self.optimizers.values():

@@ -158,11 +158,12 @@ class RealESRGAN(Recipe):
         return data.replace(images=crisp(data.images, side // EMOJI)) if larger else data
 
     def prepare(self, dataset) -> None:
-        """Examples for the grids, the first images, degraded as in training; and the extractor is there, or nothing begins."""
+        """Examples for the grids, the first images (of few, again and again), degraded as in training; and the extractor is
+        there, or nothing begins."""
         if self.config.perceptual:
             self.perceptual  # noqa: B018 - its ImportError
         kept, high = self.networks["examples"], first(dataset, EXAMPLES)
-        kept.high[: len(high)].copy_(high)
+        kept.high.copy_(high[torch.arange(EXAMPLES) % len(high)])
         kept.low.copy_(self.low(kept.high))
 
     @functools.cached_property
@@ -262,6 +263,7 @@ class RealESRGAN(Recipe):
             if extractor:
                 facts |= {"real": real, "fake": lambda y=made: image_metrics.collect_drawn(network(), [share(y)])}
             columns[name] = suite.compute(choice, facts, len(high), strict=metrics is not None, told=self.told)
+            self.measured[name] = len(high)
         return columns
 
     def held_out(self, run: dict[str, Any]):

@@ -110,7 +110,9 @@ class StyleGAN(Augmented):
         adam = dict(lr=config.lr, betas=(0.0, config.beta2))
         self.optimizers = {
             "generator": self.generator_optimizer(**adam),
-            "discriminator": lazy_adam(self.discriminator.parameters(), interval=config.r1_interval, **adam),
+            "discriminator": lazy_adam(self.discriminator.parameters(), interval=config.r1_interval, **adam)
+            if self.gamma
+            else torch.optim.Adam(self.discriminator.parameters(), **adam),
         }
 
     def build_generator(self, sizes: dict[str, Any]) -> nn.Module:

@@ -79,16 +79,18 @@ class StyleGAN3(StyleGAN):
         options = {}
         if self.config.variant == "R":
             options = stylegan3.R | {name: 2 * sizes[name] for name in ("channel_base", "channel_max")}
-        beta = 0.5 ** (self.config.batch_size / MAGNITUDE_IMAGES)
-        named = dict(num_layers=self.config.layers, magnitude_ema_beta=beta)
-        return stylegan3.Generator(stylegan3.Config(**sizes | options | named))
+        return stylegan3.Generator(stylegan3.Config(**sizes | options | {"num_layers": self.config.layers}))
 
     def sigma(self, images: int) -> float:
         """Blur after `images` images, in pixels."""
         return self.blur * max(1 - images / self.config.blur_images, 0.0)
 
     def updates(self, step: int) -> list[Update]:
-        sigma = self.sigma(step * self.config.batch_size * self.processes)
+        images = self.config.batch_size * self.processes
+        for module in self.generator.modules():
+            if isinstance(module, stylegan3.SynthesisLayer):
+                module.magnitude_ema_beta = 0.5 ** (images / MAGNITUDE_IMAGES)
+        sigma = self.sigma(self.seen(step))
         self.blurred = sigma > 0
         if self.blurred:
             # All along as many taps as at first, zeros among them: a compiled step sees one shape.

@@ -63,6 +63,11 @@ class Examples(nn.Module):
         self.register_buffer("b", torch.zeros(EXAMPLES, channels, *sides(resolution)))
 
 
+def larger(resolution: Resolution) -> Resolution:
+    """What the papers load for 256 pixels, and as much more for other sizes."""
+    return resolution_of(*(round(side * 286 / 256) for side in sides(resolution)))
+
+
 def center(images: torch.Tensor, resolution: Resolution) -> torch.Tensor:
     """The middle [..., *sides(resolution)] of images [..., H, W]."""
     height, width = sides(resolution)
@@ -106,12 +111,15 @@ class Translation(Recipe):
     @classmethod
     def load_data(cls, name: str | tuple[str, str], config: TranslationConfig, **options) -> PairDataset:
         """Two sets (`--data A B`), or one folder or zip of pairs; the embedded emoji leave their test set out."""
+        size = options.get("resolution")
+        if config.jitter and size is not None and options.get("crop") != "none":  # which keeps the exact aspect ratio
+            options["resolution"] = larger(size)  # of the originals: what was made smaller has lost its detail
         pair = cls.load_pair(name, **options)
         if not config.jitter:
             return pair
-        larger = resolution_of(*(round(side * 286 / 256) for side in sides(pair.resolution)))
-        both = (conform(images, larger, None) for images in (pair.a, pair.b))
-        return PairDataset(*both, paired=pair.paired, flip=pair.flip, crop=pair.resolution)
+        size = size or pair.resolution
+        both = (conform(images, larger(size), None) for images in (pair.a, pair.b))
+        return PairDataset(*both, paired=pair.paired, flip=pair.flip, crop=size)
 
     @classmethod
     def load_pair(
@@ -223,4 +231,6 @@ class Translation(Recipe):
         held_out = PairDataset(*both, paired=truth)
         device = next(networks[next(iter(self.generators.values()))].parameters()).device
         translators = {d: lambda x, d=d: self.translate(networks, x.to(device), d).cpu() for d in self.generators}
-        return evaluate(translators, held_out, training, extractor, weights, truth, metrics, self.told)
+        columns = evaluate(translators, held_out, training, extractor, weights, truth, metrics, self.told)
+        self.measured = {label: len(held_out.a if label.startswith("AtoB") else held_out.b) for label in columns}
+        return columns

@@ -295,6 +295,7 @@ class Vocoder(Recipe):
 
         facts = {"recorded": lambda: recorded, "rate": lambda: self.data["rate"], "mel": lambda: full}
         columns = {self.name: functools.cache(ours), "Griffin-Lim": functools.cache(theirs)}
+        self.measured = dict.fromkeys(columns, len(recorded))
         return {
             name: suite.compute(
                 choice,

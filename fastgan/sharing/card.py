@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from fastgan.files import to_json
@@ -24,9 +25,12 @@ def card(
     }
     title = name.rpartition("/")[2]
     where = name if "/" in name else "USER/NAME"
-    columns = {label: _finite(v) for label, v in measured.items() if isinstance(v, dict) and label != "features"}
+    said = ("samples", "features")
+    columns = {label: _finite(v) for label, v in measured.items() if isinstance(v, dict) and label not in said}
+    # Paths stay at home.
+    data = " | ".join(PurePath(name).name for name in measured.get("data", ())) or about.get("data", {}).get("name")
     if columns:
-        head["model-index"] = [_index(title, _task(made), about["data"]["name"], columns)]
+        head["model-index"] = [_index(title, _task(made), data, columns)]
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     parts = [f"---\n{front}---\n\n# {title}", _said(made, about)]
     if "samples.png" in files:
@@ -38,7 +42,7 @@ def card(
         f'```python\nfrom fastgan import sharing\n\nrecipe, networks = sharing.load("{where}")\n```'
     )
     if columns:
-        parts.append(_table(columns, measured))
+        parts.append(_table(columns, measured, data))
     chosen = about.get("config", about.get("arguments"))
     parts.append(f"## Options\n\n```json\n{to_json(chosen, 1)}\n```")
     return "\n\n".join(parts) + "\n"
@@ -84,10 +88,13 @@ def _index(title: str, task: str, data: str, columns: dict[str, dict[str, float]
     }
 
 
-def _table(columns: dict[str, dict[str, float]], measured: dict[str, Any]) -> str:
+def _table(columns: dict[str, dict[str, float]], measured: dict[str, Any], data: str) -> str:
     from fastgan.metrics import suite
 
-    lines = [f"## Figures\n\n`fastgan eval` on {measured['samples']} samples.\n"]
+    count = measured["samples"]
+    if isinstance(count, dict):
+        count = ", ".join(f"{n} ({label})" for label, n in count.items())
+    lines = [f"## Figures\n\n`fastgan eval` on {count} samples, against {data}.\n"]
     lines += [f"| figure | {' | '.join(columns)} | better |", f"|---|{'---|' * len(columns)}---|"]
     for name in dict.fromkeys(name for values in columns.values() for name in values):
         cells = [f"{values[name]:.4f}" if name in values else "-" for values in columns.values()]

@@ -19,10 +19,11 @@ import fastgan
 from fastgan import convert, fields
 from fastgan.files import check_writable
 from fastgan.models import embedded
-from fastgan.recipes import Recipe, find_run
+from fastgan.recipes import Recipe, find_run, read_run
 from fastgan.recipes.packed import pack
 from fastgan.sampling import grid, load_generator, pictures
 from fastgan.sharing.card import card
+from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.packed import PACKED, read_packed
 from fastgan.untrusted import BadFile, open_regular, read_json, read_tensors
 
@@ -81,6 +82,9 @@ def write(
             " takes the files must know what they may do with them"
         )
     check_writable(out.parent)
+    if source.is_dir() and not (source / PACKED).is_file():
+        read_run(source, recipe)
+        source = load_checkpoint(source).path  # card, samples and networks are of one, whatever is trained meanwhile
     with new_folder(out) as folder:
         made, networks = load_generator(source, "cpu", recipe)
         if Path(source).is_file():

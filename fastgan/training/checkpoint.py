@@ -140,7 +140,8 @@ def _sync_folder(path: Path) -> None:
 
 
 def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], state: dict, keep: int) -> Path:
-    """Write one checkpoint into `folder` and remove all but the last `keep`. A failed write leaves nothing behind."""
+    """Write one checkpoint into `folder` and remove all but the last `keep` and this one: any of a later step was found damaged.
+    A failed write leaves nothing behind."""
     from safetensors.torch import save
 
     final = folder / f"step-{step:08d}"
@@ -164,7 +165,8 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], 
     finally:
         shutil.rmtree(temporary.with_suffix(".old"), ignore_errors=True)
     for _, old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -209,8 +211,15 @@ class Writer:
     close = wait
 
 
-def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict]:
-    """(tensors by name, JSON-able rest) of an optimiser's state."""
+def options_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The options of each of its groups, without the parameters."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def pack_optimizer(
+    prefix: str, optimizer: torch.optim.Optimizer, made: list[dict[str, Any]] | None = None
+) -> tuple[dict[str, torch.Tensor], dict]:
+    """(tensors by name, JSON-able rest) of an optimiser's state. made: its `options_of` before the run's first step."""
     saved, tensors, numbers = optimizer.state_dict(), {}, {}
     for index, entries in saved["state"].items():
         for key, value in entries.items():
@@ -219,7 +228,7 @@ def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[
             else:
                 numbers[f"{index}/{key}"] = value
     groups = [{name: v for name, v in group.items() if name not in _HOW} for group in saved["param_groups"]]
-    return tensors, {"numbers": numbers, "groups": groups}
+    return tensors, {"numbers": numbers, "groups": groups} | ({} if made is None else {"made": made})
 
 
 class _OptimizerState(TypedDict):
@@ -236,7 +245,8 @@ _HOW = {"foreach", "fused", "capturable"}
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], rest: dict) -> None:
-    """Inverse of `pack_optimizer`, the prefix cut off the names. Raises CheckpointError if it does not fit."""
+    """Inverse of `pack_optimizer`, the prefix cut off the names: `optimizer` is as the run's options make it now, and an option
+    that they made otherwise before, a learning rate say, is theirs. Raises CheckpointError if it does not fit."""
     try:
         rest = fields.record(_OptimizerState, rest, "the optimiser")
         groups = [_group(saved, f"group {i}") for i, saved in enumerate(rest["groups"])]
@@ -256,8 +266,11 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.
             odd = next((index for index, entries in state.items() if not entries.keys() >= _OF_ADAM), None)
             if odd is not None:
                 raise BadFile(f"parameter {odd} lacks one of {', '.join(sorted(_OF_ADAM))}")
-        for group, own in zip(groups, optimizer.param_groups, strict=True):
-            group |= {name: own[name] for name in _HOW & own.keys()}
+        made = fields.conform(rest.get("made", []), list[dict[str, Any]], "made")  # older versions kept none
+        made = [_group(saved, f"made {i}") for i, saved in enumerate(made)] or [{}] * len(groups)
+        for group, own, before in zip(groups, optimizer.param_groups, made, strict=True):
+            changed = {name for name in own.keys() & before.keys() if own[name] != before[name]}
+            group |= {name: own[name] for name in (_HOW & own.keys()) | changed}
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the optimiser's state does not fit: {shorten(error)}") from error
@@ -265,11 +278,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.
 
 def _group(saved: dict[str, Any], where: str) -> dict[str, Any]:
     """A parameter group's options, checked."""
-    numbers = fields.conform(saved.get("params"), list[int], f"{where}: params")
-    options = {
-        name: fields.conform(v, _OPTION, f"{where}: {clip(name)}") for name, v in saved.items() if name != "params"
-    }
-    return options | {"params": numbers}
+    hints = {"params": list[int]}
+    return {name: fields.conform(v, hints.get(name, _OPTION), f"{where}: {clip(name)}") for name, v in saved.items()}
 
 
 def load_network(network: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:

@@ -19,6 +19,7 @@ import torch
 from fastgan._default_device import on_cpu
 from fastgan.data import Loader
 from fastgan.data.source import about
+from fastgan.fields import shorten
 from fastgan.training import checkpoint as ckpt
 from fastgan.training import graphs, pieces, shard, state, transfer, yaml_file
 from fastgan.training.batch import derive_seed
@@ -28,12 +29,13 @@ from fastgan.training.ema import EMA
 from fastgan.training.errors import FORESEEN, Interrupted, TrainingError, explain
 from fastgan.training.feed import Feed
 from fastgan.training.lock import RunLock
-from fastgan.training.log import Meter, measure, save_samples
+from fastgan.training.log import Meter, measure, read_metrics, save_samples
 from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig, draw
 from fastgan.training.run import (
     RunOptions,
     adapt,
     check_options,
+    check_same_data,
     claim,
     data_options,
     facts_of,
@@ -109,6 +111,7 @@ class Trainer:
         self.recipe.dataset = dataset
         self.recipe.processes = self.world.size
         self._frozen = transfer.freeze(self.recipe, self.run)
+        self._made = {name: ckpt.options_of(optimizer) for name, optimizer in self.recipe.optimizers.items()}
         pieces.check(self.recipe, self.run.grad_accum)
         if self.run.graphs:
             graphs.check(self.recipe, self.run, self.world)
@@ -198,6 +201,8 @@ class Trainer:
         if world.main and resume:
             seen = ckpt.list_checkpoints(self.folder / "checkpoints")
             loaded = ckpt.load_checkpoint(self.folder / "checkpoints") if seen else None
+            if seen:
+                check_same_data(self.folder, recipe)
         found = world.agree(loaded is not None)
         if not found:
             recipe.prepare(self.dataset)
@@ -214,6 +219,10 @@ class Trainer:
             state.unpack(loaded, recipe, self.ema, self._updater.scalers)
             for counter in state.COUNTERS:
                 setattr(self, counter, loaded.state[counter])
+            # Older checkpoints do not say how many images they have seen.
+            recipe.begun = self.step, loaded.state.get("seen", recipe.seen(self.step))
+            if self.step > self.config.steps:
+                raise ValueError(f"steps is {self.config.steps}, and {self.folder} is at step {self.step} already")
         tensors = [t for network in recipe.networks.values() for t in network.state_dict().values()]
         world.broadcast([t for t in tensors if not shard.is_shard(t)])
         if self.step == 0:  # before the folder is made, as a recipe's samples may be none of its medium
@@ -229,6 +238,9 @@ class Trainer:
         if resume and world.main:
             start = f"resuming {self.folder} at step {self.step}"
             print(start if found else f"{self.folder} holds no checkpoint yet: starting from step 0", flush=True)
+            was = loaded.state.get("data") if found else None
+            if isinstance(was, str) and was != str(about(self.dataset)):
+                print(f"the data have changed, the run goes on with these; they were: {shorten(was)}", flush=True)
         self._writer.folder = self.folder / "checkpoints"
         self._saved = self.step if found else -1
 
@@ -246,16 +258,18 @@ class Trainer:
 
     def _loop(self) -> None:
         run, per_step = self.run, self.config.batch_size * self.world.size
-        meter = Meter(self._loader, self.world.device, self.recipe.medium.unit, per_step, self.step, self.seconds)
+        unit = self.recipe.medium.unit
+        self._meter = meter = Meter(self._loader, self.world.device, unit, per_step, self.step, self.seconds)
         if self.step == 0:
             self._show(self._first)
             del self._first
+        else:
+            self._tell_missed()
         stop = False
         while self.step < self.config.steps and not stop:
             values, stop = self._train_step()
             if self.world.main and self._due(run.log_every, self.step):
                 row = {name: float(value) for name, value in values.items()} | meter.row(self.step)
-                self.seconds = row["seconds"]
                 self._sinks.write(self.step, row)
             if stop or self._due(run.checkpoint_every, self.step):
                 self._save()
@@ -264,6 +278,20 @@ class Trainer:
             if run.metrics_every and self._due(run.metrics_every, self.step):
                 self._evaluate()
         self._writer.wait()
+
+    def _tell_missed(self) -> None:
+        """Samples and figures of the checkpoint's step, which come after it, where a kill came first."""
+        run, missed = self.run, (False, False)
+        if self.world.main:
+            shown = list((self.folder / "samples").glob(f"step-{self.step:08d}.*"))
+            rows = read_metrics(self.folder / "metrics.jsonl")
+            measured = any(row["step"] == self.step and "seconds" not in row for row in rows)
+            missed = not shown, not measured
+        show, measure = self.world.agree(missed)
+        if show and self._due(run.sample_every, self.step):
+            self._show(self._draw())
+        if measure and run.metrics_every and self._due(run.metrics_every, self.step):
+            self._evaluate()
 
     def _due(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self.config.steps
@@ -285,9 +313,9 @@ class Trainer:
             logs |= values
             stop = stop or ends
         self.step += 1
-        images = self.config.batch_size * self.world.size
-        self.ema.halflife = self.recipe.ema_halflife(self.step * images)
-        self.ema.update(images, self.step * images)
+        seen = self.recipe.seen(self.step)
+        self.ema.halflife = self.recipe.ema_halflife(seen)
+        self.ema.update(self.config.batch_size * self.world.size, seen)
         return logs, stop
 
     def _next_batch(self) -> tuple[torch.Tensor, ...]:
@@ -305,11 +333,13 @@ class Trainer:
         streams = self.world.collect(self._feed.state) if self._feed.state else []
         if not self._takes_part:
             return
-        tensors, rest = state.pack(self.recipe, self.ema, self._updater.scalers)
+        tensors, rest = state.pack(self.recipe, self.ema, self._updater.scalers, self._made)
         tensors = shard.gather(tensors, keep=self.world.main)
         if self.world.main:
             self._check_place()
+            self.seconds = self._meter.seconds
             counters = {name: getattr(self, name) for name in state.COUNTERS}
+            counters |= {"seen": self.recipe.seen(self.step), "data": str(about(self.dataset))}
             rest |= {"streams": streams} if streams else {}
             self._writer.save(self.step, tensors, {**counters, "seed": self.run.seed, **rest})
 

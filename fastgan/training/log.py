@@ -40,6 +40,11 @@ class Meter:
         self._step, self._seconds, self._waited = step, seconds, 0.0
         self._began = time.perf_counter()
 
+    @property
+    def seconds(self) -> float:
+        """Of training so far."""
+        return self._seconds + time.perf_counter() - self._began
+
     def row(self, step: int) -> dict[str, float]:
         """Speed and waiting since the last row; unreadable items, memory and seconds of training so far."""
         now, waited = time.perf_counter(), self.loader.wait_seconds

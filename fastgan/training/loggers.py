@@ -10,6 +10,7 @@ from typing import Any
 
 from fastgan.data.wav import decode
 from fastgan.files import complete
+from fastgan.media import Text
 from fastgan.training.sinks import Sink
 
 PROJECT = "fastgan"  # what loggers file runs under
@@ -24,7 +25,7 @@ class TensorBoard(Sink):
         from torch.utils.tensorboard import SummaryWriter
 
         self._hook, threading.excepthook = threading.excepthook, self._failed
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else 0)
 
     def _failed(self, failure: threading.ExceptHookArgs) -> None:
         """TensorBoard's own thread could not write: its traceback is not shown, as the next call raises the error again."""
@@ -106,8 +107,7 @@ class WandB(Sink):
 
     def _media(self, file: Path):
         if file.suffix == ".txt":
-            lines = file.read_text(encoding="utf-8").splitlines()
-            return self._wandb.Table(columns=["text"], data=[[line] for line in lines])
+            return self._wandb.Table(columns=["text"], data=[[line] for line in Text.read(file)])
         return self._wandb.Audio(str(file)) if file.suffix == ".wav" else self._wandb.Image(str(file))
 
     def close(self) -> None:

@@ -125,6 +125,7 @@ class Recipe:
         averaged: names of the networks that samples are drawn from; a moving average is kept of them.
         latent_shape: shape of one sample's latent: the option `latent` where there is one, else 64.
         processes: how many processes share each update; the engine sets it.
+        begun: the step that this process began at, and the images seen until then; the engine sets it.
         dataset: the data set that a `Trainer` was given; None where it is loaded by name.
         run_defaults: options of a run (`fastgan.training.run_options`) that this recipe changes, the data set among them.
         presets: by name, for `--preset`.
@@ -148,6 +149,7 @@ class Recipe:
     averaged: tuple[str, ...] = ("generator",)
     pairs: bool = False
     processes: int = 1
+    begun: tuple[int, int] = (0, 0)
     dataset: Any = None
     presets: ClassVar[Mapping[str, Preset]] = {}
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
@@ -175,6 +177,7 @@ class Recipe:
         self.latent_shape: tuple[int, ...] = (getattr(config, "latent", 64),)
         self.told: set[str] = set()  # warnings of `evaluate`, which a run gives once
         self.features: dict[str, Any] = {}  # what `evaluate` compared images by
+        self.measured: dict[str, int] = {}  # samples of each of its columns, where they are not as many as asked for
 
     def __repr__(self) -> str:
         lines = [f"{self.name} on {self.data.get('name')}: {brief(self.config)}"]
@@ -211,6 +214,12 @@ class Recipe:
 
     def prepare(self, dataset) -> None:
         """Once, before the first step of a new run: statistics of the data into buffers and initial weights."""
+
+    def seen(self, step: int) -> int:
+        """Images of all processes in the training steps before `step`, also where a resumed run has another batch or another
+        number of processes than before: what schedules in images go by."""
+        first, images = self.begun
+        return images + (step - first) * self.config.batch_size * self.processes
 
     def ema_halflife(self, images: int) -> float:
         """Half-life of the moving average, in images, once `images` have been seen."""

@@ -166,6 +166,21 @@ def facts_of(recipe: type[Recipe], dataset: Any, name: str) -> dict[str, Any]:
     return facts
 
 
+def check_same_data(folder: Path, recipe: Recipe) -> None:
+    """CheckpointError where the data of the run in `folder` were others than those of `recipe` by what its networks are made
+    for: weights learnt of one vocabulary, or of classes in one order, would fit the other's and mean something else."""
+    saved, now = read_config(folder)["data"], json.loads(json.dumps(recipe.data))
+    any_classes = () if getattr(recipe.config, "conditional", False) else ("num_classes", "class_names")
+    for name in (saved.keys() & now.keys()) - {"name", *any_classes}:
+        if saved[name] != now[name]:
+            was, is_now = fields.clip(saved[name]), fields.clip(now[name])
+            more = f" was {was} and is {is_now}" if was != is_now else " is another"
+            raise CheckpointError(
+                f"{folder}: the data have changed since this run began: {name}{more}. Give it those that it was trained on, or "
+                "begin another with --init-from"
+            )
+
+
 def adapt(recipe: type[Recipe], run: RunOptions) -> RunOptions:
     """`run` as one of `recipe`: the options of its medium at their defaults where `run` is of another.
 
@@ -311,9 +326,16 @@ def claim(folder: Path, recipe: str, run: RunOptions, seen: Sequence[tuple[int, 
     return lock
 
 
+# What a run would write over, or take for its own, in a folder without config.json.
+_RECORDS = ("run.yaml", "metrics.jsonl", "report.html", "transfer.json", "wandb.id", "trackio.id")
+_WRITTEN = (*_RECORDS, "checkpoints/step-*", "samples/step-*")
+
+
 def _check_free(folder: Path) -> None:
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
+    if there := next(itertools.chain.from_iterable(map(folder.glob, _WRITTEN)), None):
+        raise ValueError(f"{there} is there, and a run in {folder} would write such a file: choose another --out")
 
 
 def _base(recipe: str, run: RunOptions) -> str:

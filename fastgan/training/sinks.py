@@ -106,7 +106,8 @@ class Console(Sink):
                 print(f"step {step}: {'  '.join(figures)}", flush=True)
             return
         losses = [f"{name.removesuffix('/loss')} {v:.3f}" for name, v in values.items() if name.endswith("/loss")]
-        speed = f"{values[f'speed/{self.unit}_per_second']:.0f} {self.unit}/s"
+        rate = values[f"speed/{self.unit}_per_second"]
+        speed = f"{rate:{'.0f' if rate >= 10 else '.2g'}} {self.unit}/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text="  ".join([*losses, speed]), refresh=step == self.total)
             return

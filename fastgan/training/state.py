@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import torch
@@ -42,14 +43,19 @@ class _Place(TypedDict):
     place: Any
 
 
-def pack(recipe: Recipe, ema: EMA, scalers: dict) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors, state) of networks, averages, optimisers and loss scales. The tensors are the live ones, no copies."""
+def pack(
+    recipe: Recipe, ema: EMA, scalers: dict, made: Mapping[str, list[dict[str, Any]]] | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors, state) of networks, averages, optimisers and loss scales. The tensors are the live ones, no copies.
+
+    made: by optimiser, as of `pack_optimizer`.
+    """
     tensors, optimizers = {}, {}
     for kind, networks in (("network", recipe.networks), ("ema", ema.networks)):
         for name, network in networks.items():
             tensors |= {f"{kind}/{name}/{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in recipe.optimizers.items():
-        packed, optimizers[name] = pack_optimizer(f"optimizer/{name}/", optimizer)
+        packed, optimizers[name] = pack_optimizer(f"optimizer/{name}/", optimizer, made and made[name])
         tensors |= packed
     return tensors, {"optimizers": optimizers, "scales": {name: s.state_dict() for name, s in scalers.items()}}
 
@@ -65,7 +71,8 @@ def unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
 def _unpack(loaded: Checkpoint, recipe: Recipe, ema: EMA, scalers: dict) -> None:
     saved = fields.record(_State, loaded.state, STATE)
     scales = fields.conform(saved.get("scales", {}), dict[str, dict[str, int | float]], f"{STATE}: scales")
-    if min(saved[name] for name in COUNTERS) < 0 or saved["step"] != loaded.step:
+    seen = fields.conform(saved.get("seen", 0), int, f"{STATE}: seen")
+    if min(seen, *(saved[name] for name in COUNTERS)) < 0 or saved["step"] != loaded.step:
         raise CheckpointError(f"{STATE}: a counter is negative, or step is not the folder's, {loaded.step}")
     for name, network in recipe.networks.items():
         load_network(network, _parts(loaded.under(f"network/{name}/"), network), name)

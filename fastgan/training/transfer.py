@@ -161,7 +161,7 @@ def _take_optimizers(recipe: Recipe, source: Checkpoint, report: dict[str, Fitte
                 " freeze what was frozen there, or leave it out"
             )
         try:
-            unpack_optimizer(optimizer, source.under(f"optimizer/{name}/"), held[name] | {"groups": groups})
+            unpack_optimizer(optimizer, source.under(f"optimizer/{name}/"), held[name] | {"groups": groups, "made": []})
         except CheckpointError as error:
             raise ValueError(f"init_optimizer=True: {source.path}: {error}") from error
 

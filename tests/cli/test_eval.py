@@ -45,6 +45,32 @@ def test_kid_alone(run, capsys, monkeypatch):
     assert saved["samples"] == 20 and list(saved["dcgan"]) == ["kid_efflite0"]
 
 
+def test_another_data_set_is_named(run, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "others.npz", images=images)
+    other = str(tmp_path / "others.npz")
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "kid", "--data", other]) == 0
+    saved = json.loads((run / "metrics.json").read_text())
+    assert saved["data"] == [other] and saved["features"]["real"] == 9
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "kid"]) == 0
+    assert "data" not in json.loads((run / "metrics.json").read_text())
+
+
+def test_the_step_is_that_of_the_networks_while_a_run_is_trained_further(run, monkeypatch):
+    load_run = recipes.load_run
+
+    def meanwhile(*given):
+        loaded = load_run(*given)
+        newest = max((run / "checkpoints").iterdir())
+        newest.rename(newest.with_name("step-00000999"))  # as if it were another's
+        return loaded
+
+    step = fastgan.training.load_checkpoint(run).step
+    monkeypatch.setattr(recipes, "load_run", meanwhile)
+    assert main(["eval", str(run), "--samples", "20", "--metrics", "kid"]) == 0
+    assert json.loads((run / "metrics.json").read_text())["step"] == step != 999
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_figure_that_is_no_number_is_null(run, monkeypatch, value):
     monkeypatch.setattr("fastgan.metrics.kid.kernel_distance", lambda *a: (value, 0.0))

@@ -147,6 +147,17 @@ def test_fastgan_with_its_reconstructions(made):
     close(recipe.g_step(batch())["loss"], -f.mean())
 
 
+@pytest.mark.parametrize("loss", ["rpgan", "ragan"])
+def test_overfitting_is_free_of_the_middle_that_a_relativistic_loss_leaves_open(loss, made):
+    found = []
+    for shift in (0.0, 4.0):
+        recipe, batch = made("dcgan", width=4, max_width=8, augment="ada", loss=loss)
+        recipe.discriminator.register_forward_hook(lambda module, given, logits, shift=shift: logits + shift)
+        recipe.d_step(batch())
+        found.append(float(recipe.augment.signs))
+    assert found[0] == found[1] < 4
+
+
 def test_r3gan_rates_follow_half_a_cosine(made):
     recipe, _ = made(
         "r3gan",

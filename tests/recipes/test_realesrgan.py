@@ -94,6 +94,14 @@ def test_strips_and_examples(tmp_path, pictures):
     assert all(name in report for name in recipe.sample_columns)
 
 
+def test_of_few_images_the_grid_shows_no_other(tmp_path, pictures):
+    data = load(pictures).subset(torch.arange(3))
+    recipe = RealESRGAN(RealESRGAN.Config(**SMALL), RealESRGAN.describe(data))
+    recipe.prepare(data)
+    high = recipe.networks["examples"].high
+    assert torch.equal(high[:3], high[3:6]) and all(picture.std() > 0 for picture in high)
+
+
 def test_emoji_are_drawn_larger_and_measured_on_those_held_out(tmp_path):
     data = RealESRGAN.load_data("emoji:google:base:flags", RealESRGAN.Config(), resolution=64)
     assert data.images.shape[2:] == (64, 64)

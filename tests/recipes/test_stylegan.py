@@ -148,8 +148,26 @@ def test_running_means_move_in_the_discriminators_step_alone(name, made):
         assert moved == (set() if update.loss == recipe.r1_step else set(means))
         before = before if moved == set() else {n: b.clone() for n, b in means.items()}
         means = {} if update.loss == recipe.d_step else means
-    if name == "stylegan3":
-        assert recipe.generator.config.magnitude_ema_beta == pytest.approx(0.5 ** (4 / 20_000))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_half_life_of_magnitudes_is_in_images_of_all_processes(made, processes):
+    recipe, batch = made("stylegan3", **SMALL["stylegan3"])
+    recipe.processes = processes
+    *_, discriminator, _ = recipe.updates(0)
+    seen = []
+    synthesis = recipe.generator.synthesis
+    first = getattr(synthesis, synthesis.layer_names[0])
+    first.register_forward_pre_hook(lambda module, given: seen.append(given[0].square().mean()))
+    discriminator.loss(batch())
+    close(first.magnitude_ema, 1 + (seen[0] - 1) * (1 - 0.5 ** (4 * processes / 20_000)))
+
+
+def test_without_r1_adam_is_as_the_options_say(made):
+    """The correction is for a regulariser that makes updates of its own."""
+    recipe, _ = made("stylegan2", gamma=0.0, lr=1e-3, path_weight=0.0, **SMALL["stylegan2"])
+    for optimizer in recipe.optimizers.values():
+        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (1e-3, (0.0, 0.99))
 
 
 def test_the_blur_fades(made):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import fastgan.recipes as recipes
-from fastgan.data import PairDataset, to_float
+from fastgan.data import PairDataset, load, to_float
 from fastgan.recipes.translation_eval import evaluate, nearest
 from fastgan.training import RunConfig, Trainer
 
@@ -45,6 +45,24 @@ def test_a_resumed_run_ends_as_an_unbroken_one(name, tmp_path):
     assert resumed.step == 5 and first.step == 5
     for key, value in weights(resumed).items():
         assert torch.equal(value, whole[key]), key
+
+
+@pytest.mark.parametrize("crop", ["center", "none"])
+def test_jittered_images_are_made_of_the_originals(crop, tmp_path):
+    """Not of what was first made as small as the run's resolution and then enlarged, which has lost its detail."""
+    for side in "AB":
+        (tmp_path / f"train{side}").mkdir()
+        for i in range(2):
+            pixels = np.random.default_rng(i).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"train{side}/{i}.png")
+    recipe = recipes.get("cyclegan")
+    pair = recipe.load_data(str(tmp_path), recipe.Config(), resolution=64, crop=crop)
+    assert pair.resolution == 64 and pair.a.images.shape[2:] == (72, 72)
+    if crop == "center":
+        assert torch.equal(pair.a.images, load(tmp_path / "trainA", resolution=72).images)
+    assert recipe.load_data(str(tmp_path), recipe.Config(), crop=crop).resolution == 128
+    plain = recipe.load_data(str(tmp_path), recipe.Config(jitter=False), resolution=64, crop=crop)
+    assert plain.resolution == 64 == plain.a.images.shape[2]
 
 
 def test_grids_show_both_directions(tmp_path):

@@ -154,6 +154,8 @@ def test_measured_and_sampled(sounds, tmp_path, capsys):
     folder = trainer(sounds, tmp_path / "run", steps=1).train()
     assert main(["eval", str(folder), "--samples", "4", "--metrics", "mel-l1,stft,voicing,fd-mel"]) == 0
     columns = json.loads((folder / "metrics.json").read_text())
+    held_out = len(load_recordings(sounds, length=2048).held_out)
+    assert columns["samples"] == held_out < 4  # not as many as were asked for
     for column in ("vocoder", "Griffin-Lim"):
         assert {"mel-l1", "stft", "periodicity", "voicing", "fd-mel"} <= columns[column].keys()
     assert columns["Griffin-Lim"]["mel-l1"] < columns["vocoder"]["mel-l1"]

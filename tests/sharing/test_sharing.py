@@ -137,6 +137,29 @@ def test_figures_are_those_of_the_step(runs, tmp_path):
     assert "fd_efflite0" not in (sharing.write(folder, tmp_path / "b", license="mit") / CARD).read_text()
 
 
+def test_figures_say_what_they_were_measured_against(runs, tmp_path):
+    folder = shutil.copytree(runs / "gan", tmp_path / "gan")
+    figures = {"samples": {"AtoB": 7, "BtoA": 9}, "step": 2, "data": ["/home/me/others"], "gan": {"fd_efflite0": 12.5}}
+    (folder / "metrics.json").write_text(json.dumps(figures))
+    head, _, text = (sharing.write(folder, tmp_path / "a", license="mit") / CARD).read_text()[4:].partition("\n---\n")
+    assert "`fastgan eval` on 7 (AtoB), 9 (BtoA) samples, against others." in text and "/home/me" not in text
+    assert yaml.safe_load(head)["model-index"][0]["results"][0]["dataset"]["name"] == "others"
+
+
+def test_a_run_that_is_trained_meanwhile_is_shared_as_it_was(runs, tmp_path, monkeypatch, capfd):
+    folder = shutil.copytree(runs / "gan", tmp_path / "gan")
+    load = fastgan.sharing.folder.load_generator
+
+    def meanwhile(*given):
+        loaded = load(*given)
+        (folder / "checkpoints/step-00000999").mkdir()
+        return loaded
+
+    monkeypatch.setattr(fastgan.sharing.folder, "load_generator", meanwhile)
+    sharing.write(folder, tmp_path / "out", license="mit")
+    assert "step-00000999" not in capfd.readouterr().err  # it was not looked at
+
+
 def test_figures_that_are_no_numbers_are_left_out(runs, tmp_path):
     """NaN is of older versions' files."""
     folder = shutil.copytree(runs / "gan", tmp_path / "gan")

@@ -322,6 +322,14 @@ def test_plain_lines(capsys):
     assert capsys.readouterr().out == "step 10/10  generator 0.500  100 images/s  ETA 0:00\nstep 10: fd_x 1.000\n"
 
 
+@pytest.mark.parametrize(
+    ("rate", "said"), [(0.347, "0.35"), (4.81, "4.8"), (9.97, "10"), (12.4, "12"), (12345.6, "12346")]
+)
+def test_a_slow_run_is_not_said_to_stand_still(rate, said, capsys):
+    Console(10, 0, "images", ()).write(10, row(10, 0.5, rate))
+    assert f"  {said} images/s" in capsys.readouterr().out
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

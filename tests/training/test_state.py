@@ -46,6 +46,8 @@ def test_what_fits_is_taken(run):
         ("images", -1),
         ("update", 1.5),
         ("seconds", None),
+        ("seen", -1),
+        ("seen", 1.5),
         ("scales", {"generator": 5}),
         ("scales", 5),
         ("optimizers", ...),

@@ -89,7 +89,8 @@ class Augment(nn.Module):
 
     @torch.no_grad()
     def observe(self, real_logits: torch.Tensor, batch: Batch) -> None:
-        """Count the signs of D(real), [N, ...]; a patch discriminator's map is averaged."""
+        """Count the signs of D(real), [N, ...]; a patch discriminator's map is averaged. Of a relativistic loss, which leaves the
+        logits' middle open, give them less that middle."""
         if self.adaptive:
             total = batch.size * batch.pieces * batch.processes
             self.signs += real_logits.float().sign().mean() * total
