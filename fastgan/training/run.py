@@ -334,8 +334,9 @@ _WRITTEN = (*_RECORDS, "checkpoints/step-*", "samples/step-*")
 def _check_free(folder: Path) -> None:
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
-    if there := next(itertools.chain.from_iterable(map(folder.glob, _WRITTEN)), None):
-        raise ValueError(f"{there} is there, and a run in {folder} would write such a file: choose another --out")
+    for path in itertools.chain.from_iterable(map(folder.glob, _WRITTEN)):
+        if path.is_file() or path.parent != folder:
+            raise ValueError(f"{path} is there, and a run in {folder} would write such a file: choose another --out")
 
 
 def _base(recipe: str, run: RunOptions) -> str:

@@ -49,7 +49,7 @@ class Fitted:
 
     def lines(self, name: str) -> Iterator[str]:
         total = len(self.taken) + len(self.adapted) + len(self.new)
-        if len(self.taken) == total:
+        if len(self.taken) == total and not self.left:
             yield f"{name}: all {total} tensors taken as they are"
             return
         yield f"{name}: {len(self.taken)} of {total} tensors taken as they are"

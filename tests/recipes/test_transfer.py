@@ -202,6 +202,13 @@ def test_classes(train, name, tmp_path):
     assert (drawn(without) - drawn(plain)).abs().max() < 1e-5
 
 
+def test_what_has_no_place_is_said_also_where_all_else_fits():
+    """A discriminator of classes, taken into one without."""
+    whole = transfer.Fitted(taken=["head.weight"], left=["embedding.weight"])
+    assert list(whole.lines("d")) == ["d: 1 of 1 tensors taken as they are", "  left out: embedding"]
+    assert list(transfer.Fitted(taken=["head.weight"]).lines("d")) == ["d: all 1 tensors taken as they are"]
+
+
 @pytest.mark.parametrize(("name", "width"), some_slow(("dcgan", 2), ("r3gan", 2), ("stylegan3", 4)))
 def test_another_resolution_keeps_the_layers_of_the_sizes_that_both_have(train, name, width):
     source = train(name)
