@@ -37,6 +37,7 @@ COMMANDS = {
     "info": info,
     "completion": completion,
 }
+SPINS = 10_000  # of a waiting thread
 HOME = """fastgan: GANs in PyTorch, from the data to the figures
 
 the usual commands
@@ -82,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         known = f"{did_you_mean(command, COMMANDS)} (there are {', '.join(COMMANDS)})"
         print(f"fastgan: unknown command {command!r}{known}", file=sys.stderr)
         return 2
+    _share_cores()
     speak_of({})  # before a command has read any, errors are about files
     try:
         with stopping():
@@ -106,6 +108,16 @@ def main(argv: list[str] | None = None) -> int:
         except OSError:  # a full disk behind `fastgan info > FILE`
             _drop_output()
         return 1
+
+
+def _share_cores() -> None:
+    """Has threads that wait for others give up their core after a short while, unless the user has settled that.
+
+    libgomp, which PyTorch for Linux computes with, has them spin for milliseconds: on cores that other programs use too, they then
+    wait for a thread that cannot run as they keep its core. It reads the variable when PyTorch is loaded.
+    """
+    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 def _drop_output() -> None:

@@ -129,3 +129,14 @@ def test_output_to_a_full_disk():
             [sys.executable, "-m", "fastgan", "data", "list"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 1 and done.stderr == "fastgan data: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp's variable")
+@pytest.mark.parametrize("policy", [None, "active"])
+def test_waiting_threads_leave_their_core(policy):
+    """As libgomp itself says when PyTorch loads it."""
+    mine = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    mine |= {"OMP_DISPLAY_ENV": "verbose"} | ({"OMP_WAIT_POLICY": policy} if policy else {})
+    said = subprocess.run([sys.executable, "-m", "fastgan", "info"], env=mine, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert (f"GOMP_SPINCOUNT = '{fastgan.cli.SPINS}'" in said.stderr) == (policy is None), said.stderr
