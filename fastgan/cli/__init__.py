@@ -113,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
 def _share_cores() -> None:
     """Has threads that wait for others give up their core after a short while, unless the user has settled that.
 
-    libgomp, which PyTorch for Linux computes with, has them spin for milliseconds: on cores that other programs use too, they then
-    wait for a thread that cannot run as they keep its core. It reads the variable when PyTorch is loaded.
+    libgomp, which PyTorch for Linux computes with, has them spin for milliseconds. On cores that other programs use too they then
+    wait for a thread that cannot run, as they keep its core. The variable is read when PyTorch is loaded.
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
