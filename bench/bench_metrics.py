@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import fastgan.data
-from fastgan.metrics import images, kid, prdc
+from fastgan.metrics import fid, images, kid, prdc
 
 ROWS, DIM = 5000, 2048
 
@@ -100,16 +100,83 @@ def bench_peer_precision(features):
 
 
 def bench_peer_kernel_distance(features):
+    peers = {
+        "torch-fidelity (float32)": fidelity_kernel,
+        "clean-fid (float32)": cleanfid_kernel,
+    }
+    few = [x[:1000] for x in features]
+    ours = seconds(lambda: kid.kernel_distance(*features, 100, 1000))[1]
+    for name, peer in peers.items():
+        kernel = peer()
+        # One subset of all rows is the same subset for both.
+        assert kid.kernel_distance(*few, 1, 1000)[0] == pytest.approx(kernel(*few, 1, 1000), rel=1e-4)
+        said(
+            f"kernel distance, 100 subsets of 1,000; {name}", ours, seconds(lambda k=kernel: k(*features, 100, 1000))[1]
+        )
+
+
+def fidelity_kernel():
     peer = pytest.importorskip("torch_fidelity.metric_kid")
 
-    def ours_of(x, y, subsets, size):
-        return kid.kernel_distance(x, y, subsets, size)[0]
-
-    def theirs_of(x, y, subsets, size):
+    def distance(x, y, subsets, size):
         options = {"kid_subsets": subsets, "kid_subset_size": size, "rng_seed": 0, "verbose": False}
         return peer.kid_features_to_metric(x, y, **options)[peer.KEY_METRIC_KID_MEAN]
 
-    few = [x[:1000].double() for x in features]
-    assert ours_of(*few, 1, 1000) == pytest.approx(theirs_of(*few, 1, 1000), rel=1e-9)
-    ours, theirs = (seconds(lambda f=f: f(*features, 100, 1000))[1] for f in (ours_of, theirs_of))
-    said("kernel distance, 100 subsets of 1,000; torch-fidelity (float32)", ours, theirs)
+    return distance
+
+
+def cleanfid_kernel():
+    peer = pytest.importorskip("cleanfid.fid")
+    return lambda x, y, subsets, size: peer.kernel_distance(x.numpy(), y.numpy(), subsets, size)
+
+
+def bench_peer_frechet_distance(features):
+    """From features to the distance; what is shared with no peer, the network, is not in it."""
+
+    def ours_of(x, y):
+        both = []
+        for rows in (x, y):
+            both.append(fid.Statistics(DIM))
+            for part in rows.split(64):
+                both[-1].update(part)
+        return fid.frechet_distance(*both)
+
+    found, ours = seconds(lambda: ours_of(*features))
+    for name, peer in {
+        "torch-fidelity": fidelity_frechet,
+        "torchmetrics": torchmetrics_frechet,
+        "clean-fid": cleanfid_frechet,
+    }.items():
+        distance = peer()
+        expected, theirs = seconds(lambda d=distance: d(*features))
+        assert found == pytest.approx(expected, rel=1e-4)
+        said(f"Fréchet distance; {name}", ours, theirs)
+
+
+def moments(x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return x.double().mean(0).numpy(), np.cov(x.double().numpy(), rowvar=False)
+
+
+def fidelity_frechet():
+    peer = pytest.importorskip("torch_fidelity.metric_fid")
+
+    def distance(x, y):
+        both = (dict(zip(("mu", "sigma"), moments(rows), strict=True)) for rows in (x, y))
+        return peer.fid_statistics_to_metric(*both, verbose=False)[peer.KEY_METRIC_FID]
+
+    return distance
+
+
+def torchmetrics_frechet():
+    peer = pytest.importorskip("torchmetrics.image.fid")
+
+    def distance(x, y):
+        both = (torch.from_numpy(part) for rows in (x, y) for part in moments(rows))
+        return float(peer._compute_fid(*both))
+
+    return distance
+
+
+def cleanfid_frechet():
+    peer = pytest.importorskip("cleanfid.fid")
+    return lambda x, y: peer.frechet_distance(*moments(x), *moments(y))

@@ -62,6 +62,7 @@ def pytest_benchmark_update_json(config, output_json):
         "machine": _machine(config),
         "threads": config.getoption("--threads"),
         "clock": config.getoption("--clock"),
+        "level": os.environ.get("FASTGAN_CPU_LEVEL"),
         "torch": torch.__version__,
         "commit": (output_json["commit_info"].get("id") or "unknown")[:9],
         "load": [round(config.stash[LOAD], 2), round(os.getloadavg()[0], 2)],

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -46,13 +47,14 @@ def processor() -> str:
 
 @functools.cache
 def fma_peak(threads: int) -> float | None:
-    """float32 flops per second of `threads` threads; None without gcc."""
+    """float32 flops per second of `threads` threads, with AVX2 alone where FASTGAN_CPU_LEVEL asks for it; None without gcc."""
     if not shutil.which("gcc"):
         return None
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "fma.c"), Path(folder, "fma.so")
         source.write_text(FMA_LOOP)
-        options = ["-O3", "-march=native", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC"]
+        level = "haswell" if os.environ.get("FASTGAN_CPU_LEVEL") == "avx2" else "native"
+        options = ["-O3", f"-march={level}", "-mprefer-vector-width=512", "-ffp-contract=fast", "-shared", "-fPIC"]
         subprocess.run(["gcc", *options, "-o", library, source], check=True)
         compiled = ctypes.CDLL(str(library))
     loop, flops = compiled.run, ctypes.c_long.in_dll(compiled, "flops").value  # ctypes lets go of the interpreter lock

@@ -75,7 +75,8 @@ def ratio(row: dict, name: str) -> str:
 
 
 def provenance(bench: dict) -> str:
-    command = f"pytest bench/bench_{bench['bench']}.py --threads {bench['threads']} --clock {bench['clock']}"
+    level = f"FASTGAN_CPU_LEVEL={bench['level']} " if bench.get("level") else ""
+    command = f"{level}pytest bench/bench_{bench['bench']}.py --threads {bench['threads']} --clock {bench['clock']}"
     before, after = bench["load"]
     return (
         f"{bench['machine']}, torch {bench['torch']}, {bench['date']}, commit {bench['commit']}, load {before:.1f} before and"

@@ -195,15 +195,20 @@ def _save_mp4(pictures, path: Path) -> None:
 def pictures(
     recipe, networks: dict, seeds: list[int], label: torch.Tensor | None = None, truncation: float = 1.0
 ) -> Iterator[torch.Tensor]:
-    """Images [n, C, H, W] of `seeds`, a few at a time, on the CPU; `label` int64 [1] instead of the classes in turn."""
-    plain = label is None and truncation == 1.0
-    for some in _chunks(seeds, 64 if plain else 1):
-        if plain:
+    """Images [n, C, H, W] of `seeds`, `at_once` at a time, on the CPU; `label` int64 [1] instead of the classes in turn."""
+    size = at_once(label, truncation)
+    for some in _chunks(seeds, size):
+        if size > 1:
             made = recipe.sample(networks, some)
         else:
             labels = recipe.labels(some) if label is None else label
             made = recipe.generate(networks, recipe.latents(some), labels, truncation)
         yield made.float().cpu()
+
+
+def at_once(label: torch.Tensor | None, truncation: float) -> int:
+    """How many seeds `pictures` draws in one call."""
+    return 64 if label is None and truncation == 1.0 else 1
 
 
 def _chunks(items: list, size: int) -> Iterator[list]:

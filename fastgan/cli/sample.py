@@ -147,8 +147,10 @@ def sample(argv: list[str]) -> int:
         folder, inner, name = Path(), "", f"{options.run.resolve().stem}-"
         print(f"{options.run} may not be written to: writing to the working directory")
     translated, folder = folder / f"{name}translated", folder / inner
-    many = networks if options.input is not None or options.interpolate is not None else {}
-    with torch.no_grad(), sampling.served(many):
+    drawn = 0 if moved or given & {"latents", "mix", "mel"} else len(seeds)
+    # The serving form pays from the third call on.
+    many = given & {"input", "interpolate"} or drawn > 2 * sampling.at_once(label, truncation)
+    with torch.no_grad(), sampling.served(networks if many else {}):
         if moved or options.latents is not None:
             edit.draw(options, recipe, networks, translated.parent, name, folder)
         elif options.input is not None:

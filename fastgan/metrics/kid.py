@@ -55,16 +55,19 @@ def _unbiased(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def _of_all(a: torch.Tensor, b: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
     """`_unbiased` of the subsets a[i[s]], b[j[s]] for every s, from one kernel matrix of all rows: with s the 0/1 vector of a
-    subset, the sum over its pairs is s' K s. Three matrices, where the subsets overlap, instead of three for each."""
+    subset, the sum over its pairs is s' K s. Three matrices, where the subsets overlap, instead of three for each; of the two
+    symmetric ones only what lies on and right of the diagonal's blocks."""
     s, t = (x.new_zeros(len(x), len(rows)).scatter_(0, rows.mT, 1) for x, rows in ((a, i), (b, j)))
 
-    def sums(p, q, left, right):
-        parts = zip(p.split(_ROWS), left.split(_ROWS), strict=True)
-        return sum((some * (_kernel(part, q) @ right)).sum(0) for part, some in parts)
+    def within(x, rows, n):
+        total = -((x.square().sum(1) / x.shape[1] + 1) ** 3) @ rows
+        for start in range(0, len(x), _ROWS):
+            part, some, weights = x[start : start + _ROWS], rows[start : start + _ROWS], 2 * rows[start:]
+            weights[:_ROWS] /= 2
+            total += (some * (_kernel(part, x[start:]) @ weights)).sum(0)
+        return total / (n * (n - 1))
 
-    def off_diagonal(x, rows, n):
-        diagonal = (x.square().sum(1) / x.shape[1] + 1) ** 3
-        return (sums(x, x, rows, rows) - diagonal @ rows) / (n * (n - 1))
-
+    parts = zip(a.split(_ROWS), s.split(_ROWS), strict=True)
+    across = sum((some * (_kernel(part, b) @ t)).sum(0) for part, some in parts)
     n, m = i.shape[1], j.shape[1]
-    return off_diagonal(a, s, n) + off_diagonal(b, t, m) - 2 * sums(a, b, s, t) / (n * m)
+    return within(a, s, n) + within(b, t, m) - 2 * across / (n * m)

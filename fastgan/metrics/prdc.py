@@ -21,6 +21,7 @@ from fastgan.metrics.checks import check_rows
 
 _ROWS = 1024  # rows of the distance matrix held at once: 1024 x 50,000 float32 are 205 MB
 _CHUNK = 2**17  # numbers that `_exact` and `_double` work on at once: they fit a cache
+_SPARE = 8  # neighbours held behind the k-th: those that float32 cannot tell from it are hardly ever more
 _GATHER = 32  # a distance of two gathered rows takes as long as so many of a product
 
 
@@ -120,24 +121,62 @@ def _slack(points: _Points, radius: torch.Tensor, dtype: torch.dtype) -> torch.T
 def _radius(points: _Points, k: int) -> torch.Tensor:
     """Squared distance of each row to its k-th nearest other row."""
     found = points.norms.new_zeros(len(points))
-    copies = points.number.bincount()[points.number]
-    for rows in (copies <= k).nonzero()[:, 0].split(_ROWS):  # the others have their k-th neighbour at distance 0
+    few = points.number.bincount()[points.number] <= k  # the others have it at distance 0
+    nearest, columns = _nearest(points, min(len(points), k + 1 + _SPARE))
+    slack = 2 * _slack(points, nearest[:, k], nearest.dtype)
+    # Whether they hold all that is as near as the k-th: there is something behind it, or nothing more.
+    held = (nearest[:, -1] > (nearest[:, k] + slack).to(nearest.dtype)) | (nearest.shape[1] == len(points))
+    for rows in (few & held).nonzero()[:, 0].split(_ROWS):
+        found[rows] = _settled(points, rows, nearest[rows], columns[rows], k)
+    for rows in (few & ~held).nonzero()[:, 0].split(_ROWS):
         part = points[rows]
         distance = _distance(part.norms, part.near, points.norms, points.near)
-        nearest = distance.topk(k + 1, largest=False).values  # a row's nearest is itself
-        slack = 2 * _slack(part, nearest[:, k], distance.dtype)
-        low, high = (nearest[:, k] + s for s in (-slack, slack))
-        low, high = (limit[:, None].to(distance.dtype) for limit in (low, high))
-        row, column = ((distance >= low) & (distance <= high)).nonzero(as_tuple=True)
-        rank = k - (nearest < low).sum(1)
-        again = _double(distance, part, row, points, column)
-        radius = _ranked(again, row, rank)
-        slack = 2 * _slack(part, radius, again.dtype)
-        rank -= row[again < (radius - slack)[row]].bincount(minlength=len(rows))
-        close = (again - radius[row]).abs() <= slack[row]
-        row, column = row[close], column[close]
-        found[rows] = _ranked(_exact(part, row, points, column), row, rank)
+        found[rows] = _settled(points, rows, *distance.sort(), k)
     return found
+
+
+def _nearest(points: _Points, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` smallest squared distances of each row, itself included, in ascending order, and the rows they lead to.
+
+    The matrix is symmetric: each block is computed once, for its rows and for its columns."""
+    values = points.near.new_full((len(points), count), math.inf)
+    columns = torch.zeros(values.shape, dtype=torch.long, device=values.device)
+
+    def merge(start: int, distance: torch.Tensor, first: int) -> None:
+        place = slice(start, start + len(distance))
+        best, index = distance.topk(min(count, distance.shape[1]), largest=False)
+        both, index = torch.cat([values[place], best], 1), torch.cat([columns[place], index + first], 1)
+        values[place], order = both.topk(count, largest=False)
+        columns[place] = index.gather(1, order)
+
+    for i in range(0, len(points), _ROWS):
+        a = points[i : i + _ROWS]
+        for j in range(i, len(points), _ROWS):
+            b = points[j : j + _ROWS]
+            distance = _distance(a.norms, a.near, b.norms, b.near)
+            merge(i, distance, j)
+            if j > i:
+                merge(j, distance.mT.contiguous(), i)
+    return values, columns
+
+
+def _settled(points: _Points, rows: torch.Tensor, nearest: torch.Tensor, columns: torch.Tensor, k: int) -> torch.Tensor:
+    """The k-th smallest squared distance of `rows` (0 is the row's own) of those `nearest` [R, K], in ascending order, to the rows
+    `columns`: what their dtype cannot tell from it is computed again."""
+    part = points[rows]
+    slack = 2 * _slack(part, nearest[:, k], nearest.dtype)
+    low, high = (nearest[:, k] + s for s in (-slack, slack))
+    low, high = (limit[:, None].to(nearest.dtype) for limit in (low, high))
+    row, place = ((nearest >= low) & (nearest <= high)).nonzero(as_tuple=True)
+    column = columns[row, place]
+    rank = k - (nearest < low).sum(1)
+    again = _double(nearest[row, place], part, row, points, column)
+    radius = _ranked(again, row, rank)
+    slack = 2 * _slack(part, radius, again.dtype)
+    rank -= row[again < (radius - slack)[row]].bincount(minlength=len(rows))
+    close = (again - radius[row]).abs() <= slack[row]
+    row, column = row[close], column[close]
+    return _ranked(_exact(part, row, points, column), row, rank)
 
 
 def _ranked(values: torch.Tensor, row: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
@@ -153,18 +192,18 @@ def _inside(distance: torch.Tensor, points: _Points, centres: _Points, radius: t
     slack = _slack(centres, radius, distance.dtype)
     found = distance <= (radius + slack).to(distance.dtype)
     row, column = (found & (distance >= (radius - slack).to(distance.dtype))).nonzero(as_tuple=True)
-    again = _double(distance, points, row, centres, column)
+    again = _double(distance[row, column], points, row, centres, column)
     close = ((again - radius[column]).abs() <= _slack(centres, radius, again.dtype)[column]).nonzero()[:, 0]
     again[close] = _exact(points, row[close], centres, column[close])
     found[row, column] = again <= radius[column]
     return found
 
 
-def _double(distance: torch.Tensor, a: _Points, rows: torch.Tensor, b: _Points, columns: torch.Tensor) -> torch.Tensor:
-    """Squared distances of a[rows] to b[columns] to the rounding of float64. `distance` [A, B]: what is known of all."""
-    if distance.dtype == torch.float64:
-        return distance[rows, columns]
-    if len(rows) * _GATHER > distance.numel():
+def _double(known: torch.Tensor, a: _Points, rows: torch.Tensor, b: _Points, columns: torch.Tensor) -> torch.Tensor:
+    """Squared distances of a[rows] to b[columns] to the rounding of float64; `known`: to that of a product."""
+    if known.dtype == torch.float64:
+        return known
+    if len(rows) * _GATHER > len(a) * len(b):
         return _distance(a.norms, a.centred, b.norms, b.centred)[rows, columns]
     found = a.norms.new_empty(len(rows))
     few = max(1, _CHUNK // a.x.shape[1])

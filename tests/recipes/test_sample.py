@@ -1,5 +1,6 @@
 """`fastgan sample` over all recipes: what each has, what it has not, and that no picture is lost or framed."""
 
+import contextlib
 import re
 
 import numpy as np
@@ -171,6 +172,32 @@ def test_separate_pictures_are_those_of_the_seeds_and_bare(run, tmp_path, capsys
         pixels = torch.from_numpy(np.asarray(Image.open(out / name)).copy()).permute(2, 0, 1)
         assert pixels.shape == (3, 32, 32)
         assert (pixels.float() / 127.5 - 1 - image.clamp(-1, 1)).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(("seeds", "given", "served"), [
+    ("0-129", [], True),
+    ("0-127", [], False),
+    ("0-2", ["--class-label", "1"], True),
+    ("0-1", ["--class-label", "1"], False),
+    ("0-2", ["--separate"], False),
+])  # fmt: skip
+def test_the_serving_form_where_it_pays_draws_the_same(seeds, given, served, run, tmp_path, monkeypatch):
+    folder, made = run("dcgan", conditional=True), []
+    accelerate = sampling.accelerate
+    for name in ("seen", "plain"):
+        out = tmp_path / name if given == ["--separate"] else tmp_path / f"{name}.png"
+        monkeypatch.setattr(sampling, "accelerate", lambda *a, **k: made.append(accelerate(*a, **k)) or made[-1])
+        if name == "plain":
+            monkeypatch.setattr(sampling, "served", lambda networks: contextlib.nullcontext())
+        assert main(["sample", str(folder), "--seeds", seeds, *given, "--device", "cpu", "--out", str(out)]) == 0
+        assert bool(made) == served
+    files = [
+        sorted(f.rglob("*.png")) if (f := tmp_path / name).is_dir() else [f.with_suffix(".png")]
+        for name in ("seen", "plain")
+    ]
+    for a, b in zip(*files, strict=True):
+        a, b = (np.asarray(Image.open(file)).astype(int) for file in (a, b))
+        assert a.shape == b.shape and abs(a - b).max() <= 1 and (a != b).mean() < 0.01
 
 
 def test_a_checkpoint_of_a_run(run, capsys):
