@@ -161,8 +161,8 @@ def _nearest(points: _Points, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _settled(points: _Points, rows: torch.Tensor, nearest: torch.Tensor, columns: torch.Tensor, k: int) -> torch.Tensor:
-    """The k-th smallest squared distance of `rows` (0 is the row's own) of those `nearest` [R, K], in ascending order, to the rows
-    `columns`: what their dtype cannot tell from it is computed again."""
+    """The k-th smallest squared distance of `rows` (0 is the row's own) of those `nearest` [R, K], in ascending order, to the
+    rows `columns`: what their dtype cannot tell from it is computed again."""
     part = points[rows]
     slack = 2 * _slack(part, nearest[:, k], nearest.dtype)
     low, high = (nearest[:, k] + s for s in (-slack, slack))
