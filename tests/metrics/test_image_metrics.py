@@ -64,6 +64,23 @@ def test_frechet_distance_closed_form_and_zero():
     assert fid.frechet_distance(statistics(centred), statistics(3 * centred)) == pytest.approx(4 * trace, rel=1e-9)
 
 
+@pytest.mark.parametrize(("lowest", "route"), [(1e-1, "eigvalsh"), (1e-9, "svdvals"), (0.0, "svdvals")])
+def test_frechet_distance_of_spectra(lowest, route, monkeypatch):
+    """Covariances of common eigenvectors: tr (C1 C2)^(1/2) is the sum of roots of the eigenvalues' products."""
+    dim, calls = 64, []
+    basis = torch.linalg.qr(features(dim, dim, 5))[0]
+    spectra = [torch.logspace(0, np.log10(lowest or 1e-9), dim, dtype=torch.float64) for _ in range(2)]
+    spectra[1] = 0.3 * spectra[1].roll(7).contiguous()
+    if not lowest:
+        spectra[0][10:], spectra[1][20:] = 0, 0
+    a, b = (fid.Statistics.of_moments(torch.zeros(dim), (basis * s) @ basis.mT) for s in spectra)
+    expected = float(sum(s.sum() for s in spectra) - 2 * spectra[0].mul(spectra[1]).sqrt().sum())
+    svdvals = torch.linalg.svdvals
+    monkeypatch.setattr(torch.linalg, "svdvals", lambda m: calls.append(m) or svdvals(m))
+    assert fid.frechet_distance(a, b) == pytest.approx(expected, rel=1e-9 if lowest else 1e-6)
+    assert bool(calls) == (route == "svdvals")
+
+
 def test_inception_score():
     assert fid.inception_score(torch.zeros(50, 10))[0] == pytest.approx(1)
     certain = 1e3 * torch.nn.functional.one_hot(torch.arange(100) % 10).float()
