@@ -48,16 +48,17 @@ def prdc(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> PRDC:
     both *= 2.0 ** -max(math.frexp(torch.linalg.vector_norm(both, math.inf).item())[1], -1000)
     number = torch.unique(both, dim=0, return_inverse=True)[1]
     sets = zip(both.split(sizes), number.split(sizes), strict=True)
-    real_radius, fake_radius = (_radius(_Points.of(x, numbers), k) for x, numbers in sets)
+    real_balls, fake_balls = (_balls(_Points.of(x, numbers), k) for x, numbers in sets)
     points = _Points.of(both, number)
     real, fake = points[: sizes[0]], points[sizes[0] :]
     precise = inside = 0
     recalled, covered = torch.zeros(2, len(real), dtype=torch.bool, device=both.device)
     for start in range(0, len(fake), _ROWS):
-        part = fake[start : start + _ROWS]
+        rows = slice(start, start + _ROWS)
+        part = fake[rows]
         distance = _distance(part.norms, part.near, real.norms, real.near)
-        in_real = _inside(distance, part, real, real_radius)
-        in_fake = _inside(distance.mT, real, part, fake_radius[start : start + _ROWS])
+        in_real = _inside(distance, part, real, real_balls)
+        in_fake = _inside(distance.mT, real, part, fake_balls[rows])
         precise += int(in_real.any(1).count_nonzero())
         inside += int(in_real.count_nonzero())
         covered |= in_real.any(0)
@@ -93,6 +94,24 @@ class _Points:
         return _Points(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
+@dataclass
+class _Balls:
+    """`radius` [N]: the squared ones, to the rounding of float64 or exact; `neighbour` [N]: the row of `points` that a ball
+    reaches to; `centre` [N]: the row that it lies around."""
+
+    points: _Points
+    radius: torch.Tensor
+    neighbour: torch.Tensor
+    centre: torch.Tensor
+
+    def __getitem__(self, rows: slice) -> _Balls:
+        return _Balls(self.points, self.radius[rows], self.neighbour[rows], self.centre[rows])
+
+    def exact(self, which: torch.Tensor) -> torch.Tensor:
+        """The squared radii of balls `which`, correctly rounded."""
+        return _exact(self.points, self.centre[which], self.points, self.neighbour[which])
+
+
 def _product_dtype(x: torch.Tensor) -> torch.dtype:
     """float32 where its products are sure to have all its digits: settings and GPUs may leave them fewer."""
     exact = x.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
@@ -118,21 +137,22 @@ def _slack(points: _Points, radius: torch.Tensor, dtype: torch.dtype) -> torch.T
     return (points.x.shape[1] + 24) * 1.1 * torch.finfo(dtype).eps * size
 
 
-def _radius(points: _Points, k: int) -> torch.Tensor:
-    """Squared distance of each row to its k-th nearest other row."""
-    found = points.norms.new_zeros(len(points))
+def _balls(points: _Points, k: int) -> _Balls:
+    """Around each row, to its k-th nearest other row."""
+    here = torch.arange(len(points), device=points.norms.device)
+    balls = _Balls(points, torch.zeros_like(points.norms), here.clone(), here)
     few = points.number.bincount()[points.number] <= k  # the others have it at distance 0
     nearest, columns = _nearest(points, min(len(points), k + 1 + _SPARE))
     slack = 2 * _slack(points, nearest[:, k], nearest.dtype)
     # Whether they hold all that is as near as the k-th: there is something behind it, or nothing more.
     held = (nearest[:, -1] > (nearest[:, k] + slack).to(nearest.dtype)) | (nearest.shape[1] == len(points))
     for rows in (few & held).nonzero()[:, 0].split(_ROWS):
-        found[rows] = _settled(points, rows, nearest[rows], columns[rows], k)
+        balls.radius[rows], balls.neighbour[rows] = _settled(points, rows, nearest[rows], columns[rows], k)
     for rows in (few & ~held).nonzero()[:, 0].split(_ROWS):
         part = points[rows]
         distance = _distance(part.norms, part.near, points.norms, points.near)
-        found[rows] = _settled(points, rows, *distance.sort(), k)
-    return found
+        balls.radius[rows], balls.neighbour[rows] = _settled(points, rows, *distance.sort(), k)
+    return balls
 
 
 def _nearest(points: _Points, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,9 +180,11 @@ def _nearest(points: _Points, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return values, columns
 
 
-def _settled(points: _Points, rows: torch.Tensor, nearest: torch.Tensor, columns: torch.Tensor, k: int) -> torch.Tensor:
+def _settled(
+    points: _Points, rows: torch.Tensor, nearest: torch.Tensor, columns: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The k-th smallest squared distance of `rows` (0 is the row's own) of those `nearest` [R, K], in ascending order, to the
-    rows `columns`: what their dtype cannot tell from it is computed again."""
+    rows `columns`, and which of these it leads to: what their dtype cannot tell from it is computed again."""
     part = points[rows]
     slack = 2 * _slack(part, nearest[:, k], nearest.dtype)
     low, high = (nearest[:, k] + s for s in (-slack, slack))
@@ -171,31 +193,34 @@ def _settled(points: _Points, rows: torch.Tensor, nearest: torch.Tensor, columns
     column = columns[row, place]
     rank = k - (nearest < low).sum(1)
     again = _double(nearest[row, place], part, row, points, column)
-    radius = _ranked(again, row, rank)
+    radius = again[_ranked(again, row, rank)]
     slack = 2 * _slack(part, radius, again.dtype)
     rank -= row[again < (radius - slack)[row]].bincount(minlength=len(rows))
     close = (again - radius[row]).abs() <= slack[row]
-    row, column = row[close], column[close]
-    return _ranked(_exact(part, row, points, column), row, rank)
+    row, column, again = row[close], column[close], again[close]
+    several = (row.bincount()[row] > 1).nonzero()[:, 0]
+    again[several] = _exact(part, row[several], points, column[several])
+    found = _ranked(again, row, rank)
+    return again[found], column[found]
 
 
 def _ranked(values: torch.Tensor, row: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
-    """Of the values of each row the one that is number `rank` by size, from 0; `row` ascends."""
-    values, order = values.sort()
-    again = row[order].sort(stable=True).indices
-    first = torch.searchsorted(row, torch.arange(len(rank), device=row.device))
-    return values[again][first + rank]
+    """Where in `values` the one of each row is that is number `rank` by size, from 0; `row` ascends."""
+    order = values.argsort()
+    order = order[row[order].argsort(stable=True)]
+    return order[torch.searchsorted(row, torch.arange(len(rank), device=row.device)) + rank]
 
 
-def _inside(distance: torch.Tensor, points: _Points, centres: _Points, radius: torch.Tensor) -> torch.Tensor:
-    """bool [P, C]: which of `points` lie in which ball around `centres`; `distance` [P, C] and `radius` [C] are squared."""
+def _inside(distance: torch.Tensor, points: _Points, centres: _Points, balls: _Balls) -> torch.Tensor:
+    """bool [P, C]: which of `points` lie in which of the `balls` around `centres`; `distance` [P, C] is squared."""
+    radius = balls.radius
     slack = _slack(centres, radius, distance.dtype)
     found = distance <= (radius + slack).to(distance.dtype)
     row, column = (found & (distance >= (radius - slack).to(distance.dtype))).nonzero(as_tuple=True)
-    again = _double(distance[row, column], points, row, centres, column)
-    close = ((again - radius[column]).abs() <= _slack(centres, radius, again.dtype)[column]).nonzero()[:, 0]
-    again[close] = _exact(points, row[close], centres, column[close])
-    found[row, column] = again <= radius[column]
+    again, limit = _double(distance[row, column], points, row, centres, column), radius[column]
+    close = ((again - limit).abs() <= 2 * _slack(centres, radius, again.dtype)[column]).nonzero()[:, 0]
+    again[close], limit[close] = _exact(points, row[close], centres, column[close]), balls.exact(column[close])
+    found[row, column] = again <= limit
     return found
 
 
