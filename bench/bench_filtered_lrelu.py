@@ -1,7 +1,8 @@
 """filtered_lrelu at the layers of a 256-pixel alias-free generator: 12 taps per factor of 2, clamp 256, 15 to 17 of padding.
 
 The floor is arithmetic: the multiply-adds that remain without inserted zeros and dropped outputs, two flops each, over the
-rate of a loop of nothing but multiply-adds on the same threads. On a GPU it is memory: x read and y written once.
+rate of a loop of nothing but multiply-adds on the same threads. The backward pass is the same with the filters' roles
+exchanged, as the forward keeps its signs. On a GPU the floor is memory: x read and y written once.
 """
 
 import pytest
@@ -20,12 +21,13 @@ SHAPES = {  # input, taps of fu and fd, up, down, padding
 shapes = pytest.mark.parametrize("name", SHAPES)
 
 
-def useful_flops(shape, fu, fd, up, down, padding) -> int:
+def useful_flops(shape, fu, fd, up, down, padding, backward: bool = False) -> int:
     """Of a forward pass on square images: across x, along to t, along to the rows of y, across to y; 2-D filters at once."""
     n, c, h, _ = shape
+    m = h * up + padding[0] + padding[1] - fu[0] + 1
+    o = (m - fd[0]) // down + 1
+    (h, fu, up), (o, fd, down) = ((o, fd, down), (h, fu, up)) if backward else ((h, fu, up), (o, fd, down))
     tu, td = fu[0], fd[0]
-    m = h * up + padding[0] + padding[1] - tu + 1
-    o = (m - td) // down + 1
     first = h * m * (tu // up) + m * m * (tu // up) if len(fu) == 1 else m * m * (tu // up) ** 2
     second = o * m * td + o * o * td if len(fd) == 1 else o * o * td**2
     return 2 * n * c * (first + second)
@@ -68,6 +70,7 @@ def bench_forward(compare, device, name):
 def bench_forward_backward(compare, device, name):
     x, b, arguments = inputs(name, device)
     x.requires_grad_(), b.requires_grad_()
+    useful = useful_flops(*SHAPES[name]) + useful_flops(*SHAPES[name], backward=True)
 
     def step(f):
         y = f(x, b)
@@ -79,6 +82,7 @@ def bench_forward_backward(compare, device, name):
         reference=with_impl(*arguments, "reference"),
         fastgan=with_impl(*arguments, "auto"),
         compiled=False,
+        floor=useful / peak if device.type == "cpu" and (peak := fma_peak(torch.get_num_threads())) else None,
         tolerance=1e-4,  # sums of n h w numbers of both signs in the gradient of b
     )
 
