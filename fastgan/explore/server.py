@@ -84,42 +84,62 @@ def serve(explored: Explored, host: str = "127.0.0.1", port: int | None = None, 
     with tempfile.TemporaryDirectory(prefix="fastgan-explore-") as uploads, _settings(uploads):
         page = build(explored, steps)
         page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            inbrowser=False,
-            show_error=False,
-            max_file_size=MOST_BYTES,
-            allowed_paths=[],
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            pwa=False,
-            mcp_server=False,
-            ssr_mode=False,
-            num_workers=0,
-            theme=theme(),
-            css=STYLE,
-            app_kwargs={"middleware": [Middleware(Guard, local=local)]},
-        )
         try:
+            with _logging_kept():
+                _, url, _ = page.launch(
+                    server_name=host,
+                    server_port=port,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    share=False,
+                    inbrowser=False,
+                    show_error=False,
+                    max_file_size=MOST_BYTES,
+                    allowed_paths=[],
+                    footer_links=[],
+                    run_history=False,
+                    enable_monitoring=False,
+                    pwa=False,
+                    mcp_server=False,
+                    ssr_mode=False,
+                    num_workers=0,
+                    theme=theme(),
+                    css=STYLE,
+                    app_kwargs={"middleware": [Middleware(Guard, local=local)]},
+                )
             yield url
         finally:
-            page.close(verbose=False)
+            page.close(verbose=False)  # also of a launch that failed when the server was there already
+
+
+@contextlib.contextmanager
+def _logging_kept() -> Iterator[None]:
+    """uvicorn sets up logging for the whole process, which closes every handler there is: files of the program's own log, and by
+    absl's, which TensorBoard and Keras bring, what was sys.stderr before somebody replaced it."""
+    from uvicorn import Config
+
+    before = Config.configure_logging
+
+    def levels_only(config: Config) -> None:
+        config.log_config = None
+        before(config)
+
+    Config.configure_logging = levels_only
+    try:
+        yield
+    finally:
+        Config.configure_logging = before
 
 
 @contextlib.contextmanager
 def _settings(uploads: str) -> Iterator[None]:
     """gradio reads these from the environment: nothing is reported, and no variable that happens to be set allows more."""
-    before = dict(os.environ)
-    for name in [name for name in before if name.startswith("GRADIO_")]:
-        del os.environ[name]
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=uploads)
+    before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GRADIO_")}
+    ours = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        os.environ.clear()
+        for name in ours:
+            os.environ.pop(name, None)
         os.environ.update(before)

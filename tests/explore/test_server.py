@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import io
 import json
+import logging
 import os
 import re
 import urllib.error
@@ -202,4 +204,42 @@ def test_nothing_is_left(run, monkeypatch):
     with serve(Explored.load(run)):
         folder = os.environ["GRADIO_TEMP_DIR"]
         assert os.path.isdir(folder) and "GRADIO_ALLOWED_PATHS" not in os.environ
-    assert not os.path.exists(folder) and dict(os.environ) == before
+        monkeypatch.setenv("OF_THE_PROGRAM", "1")
+    assert not os.path.exists(folder) and dict(os.environ) == before | {"OF_THE_PROGRAM": "1"}
+
+
+class Closing(logging.StreamHandler):
+    """As absl's, which closes what it writes to where that is no longer sys.stderr."""
+
+    def close(self):
+        self.stream.close()
+        super().close()
+
+
+def test_the_logging_of_the_program_stays(run, tmp_path):
+    handlers = [Closing(io.StringIO()), logging.FileHandler(tmp_path / "program.log", "w")]
+    logger = logging.getLogger("a program's")
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        with serve(Explored.load(run)) as address:
+            assert get(address)[0] == 200
+            logger.error("while the page is there")
+        logger.error("and after")
+        assert not handlers[0].stream.closed
+        assert (tmp_path / "program.log").read_text().splitlines() == ["while the page is there", "and after"]
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def test_a_server_is_closed_where_the_launch_failed_after_its_start(run, monkeypatch):
+    import gradio.networking
+
+    tried = []
+    monkeypatch.setattr(gradio.networking, "url_ok", tried.append)
+    with pytest.raises(ValueError, match="localhost"), serve(Explored.load(run)):
+        pass
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(tried[0], timeout=30)
