@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 # suffix -> Pillow's name and its options
 PICTURES = {
@@ -29,17 +30,64 @@ FORMATS = (
 
 @contextlib.contextmanager
 def complete(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` when the block has ended; a failed block leaves nothing."""
-    temporary = path.with_name(f".{path.name}")
+    """A temporary name beside `path`, which becomes `path` when the block has ended; a failed block leaves nothing. Of several
+    writers at once each has a name of its own, and the last one's file stays."""
+    temporary, claim = _claim(path)
+    with claim:
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk, met by a write
+                error.filename = str(path)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def _claim(path: Path) -> tuple[Path, contextlib.AbstractContextManager]:
+    """A temporary name beside `path`, and what keeps other writers from it: a lock, so that the name of one that was killed is
+    taken again."""
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk, met by a write
+        import fcntl  # noqa: F401
+    except ImportError:  # Windows, which renames no file that is open
+        return path.with_name(f".{path.name}"), contextlib.nullcontext()
+    for number in itertools.count():
+        temporary = path.with_name(f".{number}.{path.name}" if number else f".{path.name}")
+        try:
+            file = open(temporary, "ab")  # noqa: SIM115 - open as long as the name is claimed
+        except OSError as error:
             error.filename = str(path)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            # Between its opening and its lock the file may have got its name, by a writer that then ended.
+            if lock(file) and os.path.samestat(os.fstat(file.fileno()), os.stat(temporary)):
+                file.truncate(0)
+                return temporary, file
+        file.close()
+    raise AssertionError("there is always another name")
+
+
+def lock(file: IO) -> bool:
+    """Lock an open file until it is closed; False if another process has it. Where locks are unknown everybody gets one."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        file.seek(2**30)  # Windows keeps others from reading what is locked: a byte far behind the content
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -94,7 +142,7 @@ def check_writable(folder: Path) -> None:
     """ValueError that names what is in the way of files in `folder`."""
     if not writable(folder):
         why = "may not be written to" if nearest(folder).is_dir() else "is no folder"
-        raise ValueError(f"nothing can be written to {folder}: {nearest(folder)} {why}; choose another --out")
+        raise ValueError(f"nothing can be written to {folder}: {nearest(folder)} {why}; choose another place")
 
 
 def writable(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,5 +37,6 @@ def convert(argv: list[str]) -> int:
     out = fastgan.convert.convert(options.source, options.out, options.network, arguments)
     about = read_json(out.with_suffix(".json"))
     how = "--input FOLDER" if about["model"] in (*IMAGE_TO_IMAGE, *vocoder.MODELS) else "--seeds 0-15"
-    print(f"{out}: {about['model']} {shorten(about['arguments'])}\nnext: fastgan sample {out} {how}")
+    print(f"{out}: {about['model']} {shorten(about['arguments'])}")
+    print(f"next: fastgan sample {shlex.quote(str(out))} {how}")
     return 0

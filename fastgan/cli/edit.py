@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from fastgan.cli.table import show
 from fastgan.options import Count, Natural, Range
 
 MOST_PICTURES = 101  # of a strip
+STRONGEST = 1000  # deviations; a float32 network of far more draws what is no number
 
 
 @dataclass(kw_only=True)
@@ -61,6 +62,8 @@ def project(argv: list[str]) -> int:
     from fastgan.training.distributed import find_device
 
     options = parse(Project, argv, "fastgan project", project.__doc__.partition(":")[0])
+    if not options.images:
+        raise UsageError("no picture is named: fastgan project RUN|FILE IMAGE..., or a folder of them")
     folder, _, name = place(options.run)
     out = options.out or folder / f"{name}projected"
     check_writable(out)
@@ -88,7 +91,8 @@ def project(argv: list[str]) -> int:
         say=lambda text: print(text, flush=True),
     )
     print(f"{out}: {len(names)} pictures, pairs.png, way.{options.video}, distances.csv")
-    print(f"next: fastgan sample {options.run} --latents {out}/latents.{'npz' if options.npz else 'safetensors'}")
+    latents = out / f"latents.{'npz' if options.npz else 'safetensors'}"
+    print(f"next: {shlex.join(['fastgan', 'sample', str(options.run), '--latents', str(latents)])}")
     return 0
 
 
@@ -161,7 +165,9 @@ def draw(options, recipe, networks, folder: Path, name: str, shown: Path) -> Non
     strengths = strength_list(options.strength)
     file = options.directions or folder / f"{name}directions.safetensors"
     if moved and not file.exists():
-        raise UsageError(f"--direction: there is no {file}; fastgan directions {options.run} finds some")
+        raise UsageError(
+            f"--direction: there is no {file}; fastgan directions {shlex.quote(str(options.run))} finds some"
+        )
     found = Directions.load(file) if moved else None
     if bad := [k for k in numbers if k >= len(found)]:
         raise UsageError(f"--direction is {bad[0]}, expected 0 to {len(found) - 1}, those in {file}")
@@ -199,8 +205,8 @@ def strength_list(text: str) -> list[float]:
         count = integer(others[1]) if len(others) > 1 else 7 if others else 1
     except ValueError as error:
         raise UsageError(expected) from error
-    if len(others) > 2 or not (math.isfinite(start) and math.isfinite(stop)) or not 1 <= count <= MOST_PICTURES:
-        raise UsageError(f"{expected}; at most {MOST_PICTURES} pictures")
+    if len(others) > 2 or not all(abs(end) <= STRONGEST for end in (start, stop)) or not 1 <= count <= MOST_PICTURES:
+        raise UsageError(f"{expected}; at most {MOST_PICTURES} pictures, and up to {STRONGEST} deviations")
     return [start + (stop - start) * i / max(count - 1, 1) for i in range(count)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,5 +44,5 @@ def export(argv: list[str]) -> int:
     difference = fastgan.export.export(load_generator(options.run, "cpu", options.recipe), options.out, **given)
     print(f"{options.out}: largest difference from the network {difference:.1e}")
     if options.out.suffix == ".onnx":
-        print(f"next: fastgan sample {options.out}")
+        print(f"next: fastgan sample {shlex.quote(str(options.out))}")
     return 0

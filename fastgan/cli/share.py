@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,9 @@ def push(argv: list[str]) -> int:
             raise UsageError(f"{options.run} is a shared folder already: copy it, or name user/name")
         out = sharing.write(options.run, options.to, license=options.license, recipe=options.recipe)
         _list(out)
-        print(f"next: read {out}/README.md; fastgan push {out} user/name lists what would be uploaded")
+        print(
+            f"next: read {out}/README.md; fastgan push {shlex.quote(str(out))} user/name lists what would be uploaded"
+        )
         return 0
     with tempfile.TemporaryDirectory() as place:
         folder = options.run
@@ -84,7 +87,7 @@ def pull(argv: list[str]) -> int:
 
     options = parse(Pull, _with_out(argv), "fastgan pull", pull.__doc__.partition(":")[0])
     out = sharing.pull(options.name, options.out, revision=options.revision, recipe=options.recipe)
-    print(f"{out}: README.md says what it is, and its licence\nnext: fastgan sample {out}")
+    print(f"{out}: README.md says what it is, and its licence\nnext: fastgan sample {shlex.quote(str(out))}")
     return 0
 
 

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -286,7 +287,9 @@ def load(
     if found is None:
         if re.fullmatch(r"step-\d+", Path(path).resolve().parent.name):
             raise UnknownNetwork(f"{path} is a part of a run's checkpoint: name its folder, {Path(path).parent}")
-        raise UnknownNetwork(f"{path} was not written by fastgan convert: run `fastgan convert {path} OUT.safetensors`")
+        raise UnknownNetwork(
+            f"{path} was not written by fastgan convert: run `fastgan convert {shlex.quote(str(path))} OUT.safetensors`"
+        )
     if found.model in vocoder.MODELS:
         vocoder.check(found)
         speaker = Speaker(found.model, found.build().to(device), vocoder.mel_of(found.arguments))

@@ -55,6 +55,8 @@ def open_folder(path: Path, split: str | None) -> Any:
             raise ValueError(f"{path}: split={split!r} is not there; the folder holds one set without parts")
         return found
     name = split or ("train" if "train" in found else next(iter(found)) if len(found) == 1 else None)
+    if name is None:
+        raise ValueError(f"{path} has several parts, {shown(found)}: choose one, such as split={next(iter(found))!r}")
     if name not in found:
         raise ValueError(f"{path}: split={split!r} is not there; there are {shown(found)}")
     return found[name]
@@ -84,8 +86,17 @@ def encoded(dataset: Any, name: str) -> tuple[Any, list[str], str]:
     dataset = dataset.with_format(None).cast_column("image", datasets.Image(decode=False))
     names = list(features[classes[0]].names) if classes else []
     if isinstance(dataset, datasets.Dataset):
-        return dataset, names, f"{len(dataset)} images"
+        about = f"{len(dataset)} images"
+        if names and (count := _without_class(dataset)):
+            return dataset.select_columns(["image"]), [], f"{about}, {count} of them without a class"
+        return dataset, names, about
     return Streamed(dataset), names, f"a stream in {dataset.num_shards} parts"
+
+
+def _without_class(dataset: Any) -> int:
+    """How many items have no label, or -1, as the package marks those of test sets: found here, not in the middle of a run."""
+    column = dataset.select_columns(["label"]).with_format("arrow")[:]["label"]
+    return int((np.asarray(column.fill_null(-1)) < 0).sum())
 
 
 class Streamed:

@@ -25,7 +25,7 @@ from fastgan.data.pixels import viewable
 from fastgan.editing.editor import Editor
 from fastgan.editing.latents import Latents
 from fastgan.files import complete, named
-from fastgan.untrusted import BadFile, parse_json, read_tensors
+from fastgan.untrusted import BadFile, parse_json, read_tensors, shorten
 
 Method = Literal["pca", "sefa"]
 _SIDE = 16  # of the pictures whose components are taken
@@ -143,7 +143,7 @@ def find_directions(
         raise ValueError(f"samples is {samples}, expected more than {width}, the dimensions of {editor.space}")
     if layers is not None and (editor.space == "z" or not layers or not set(layers) <= set(range(editor.layers))):
         there = f"0 to {editor.layers - 1}" if editor.space == "w" else "none, as there are no styles"
-        raise ValueError(f"layers is {list(layers)}, expected some of the layers that there are: {there}")
+        raise ValueError(f"layers is {shorten(list(layers), 60)}, expected some of the layers that there are: {there}")
     drawn = _draws(editor, samples, seed)
     if method == "sefa":
         values = torch.cat([values for values, _ in drawn])

@@ -22,7 +22,7 @@ import torch
 from fastgan.convert.network import checksum
 from fastgan.data import load, to_float
 from fastgan.data.decode import decode
-from fastgan.data.files import EXTENSIONS, read_file
+from fastgan.data.files import EXTENSIONS, read_file, reason
 from fastgan.data.pictures import in_memory
 from fastgan.editing.editor import Editor
 from fastgan.editing.latents import Latents
@@ -31,6 +31,7 @@ from fastgan.files import complete
 from fastgan.media import Image, save_grid
 from fastgan.metrics.perceptual import load_perceptual
 from fastgan.sampling import save_video, target_names
+from fastgan.training.lock import RunLock
 from fastgan.untrusted import read_json, read_tensors
 
 FRAMES = 60  # of the way, and points of the curve
@@ -50,7 +51,7 @@ def read_pictures(paths: Sequence[str | Path], editor: Editor) -> tuple[torch.Te
             try:
                 pixels = decode(content, editor.resolution, "center", editor.channels)
             except Exception as error:  # Pillow raises a dozen unrelated types for broken files
-                raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+                raise ValueError(f"{path} cannot be read as a picture: {reason(error)}") from error
             images.append(torch.tensor(pixels)[None])
             names.append(path.name)
         else:
@@ -84,8 +85,8 @@ def record(
     label: the class of all. resume: go on with a projection of the same pictures and options that was stopped. say: told the
     progress. Other arguments as of `Projector` and `load_perceptual`; npz and video choose formats.
 
-    Raises ValueError for a folder that holds a projection or one of the files to write, or with `resume` another one or none; and
-    as `Projector` does.
+    Raises ValueError for no images, for a folder that holds a projection or one of the files to write, or with `resume` another
+    one or none; `fastgan.training.lock.RunHeld` where another process writes to it; and as `Projector` does.
     """
     if perceptual is None and lpips is not None:
         raise ValueError(
@@ -104,10 +105,28 @@ def record(
     about |= {"lpips": None if lpips is None else str(lpips), "generator": editor.name}
     about |= {"weights": checksum("", {name: t.cpu() for name, t in editor.generator.state_dict().items()})}
     latents_file, way_file = f"latents.{'npz' if npz else 'safetensors'}", f"way{video}"
-    _check_folder(folder, about, resume, (*names, latents_file, way_file, _PAIRS, *_CURVES))
+    files = (*names, latents_file, way_file, _PAIRS, *_CURVES)
+    _check_folder(folder, about, resume, files)
     distance = None if perceptual is None else load_perceptual(perceptual, editor.device, lpips)
     projector = Projector(editor, images, steps, space, noise, labels, distance, seed)
-    state = folder / _STATE
+    lock = RunLock(folder)
+    lock.hold()
+    try:
+        _check_folder(folder, about, resume, files)  # which may have changed while the networks were loaded
+        way, distances, every = _advance(projector, folder, about, resume, say)
+        _write(editor, projector, images, names, folder, way, distances, every, latents_file, way_file)
+        (folder / _STATE).unlink()
+    finally:
+        lock.path.unlink(missing_ok=True)
+        lock.release()
+    return folder
+
+
+def _advance(
+    projector: Projector, folder: Path, about: dict[str, Any], resume: bool, say: Callable[[str], None]
+) -> tuple[list[torch.Tensor], list[torch.Tensor], int]:
+    """To the last step, kept on the way in the folder's state file; the latents and distances of each so many steps."""
+    steps, state = projector.steps, folder / _STATE
     way: list[torch.Tensor] = []
     distances: list[torch.Tensor] = []
     if resume and state.exists():
@@ -119,7 +138,6 @@ def record(
         projector.restore(tensors)
         say(f"resuming {folder} at step {projector.step}")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
         with complete(folder / _ABOUT) as temporary:
             temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
     every = max(1, steps // FRAMES)
@@ -135,9 +153,7 @@ def record(
             kept = {"way": torch.stack(way), "distances": torch.stack(distances)}
             _save(state, projector.state() | kept)
             say(_progress(projector, distances[-1]))
-    _write(editor, projector, images, names, folder, way, distances, every, latents_file, way_file)
-    state.unlink()
-    return folder
+    return way, distances, every
 
 
 def _check_folder(folder: Path, about: dict[str, Any], resume: bool, files: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Explored:
         found = cls(path.resolve().stem, kind.medium, kind, networks, folder=folder)
         if found.what == "nothing":
             raise ValueError(
-                f"{kind.name} makes {kind.medium.unit} of given ones: fastgan sample {path} --input FOLDER"
+                f"{kind.name} makes {kind.medium.unit} of given ones: fastgan sample {shlex.quote(str(path))} --input FOLDER"
             )
         if found.what == "edit":
             found.editor = Editor(kind, networks)

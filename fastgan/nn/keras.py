@@ -71,6 +71,10 @@ class BiasAct(keras.layers.Layer):
         self.act, self.alpha, self.gain, self.clamp, self.use_bias, self.axis = act, alpha, gain, clamp, use_bias, axis
 
     def build(self, input_shape) -> None:
+        if not -len(input_shape) <= self.axis < len(input_shape):
+            raise ValueError(f"BiasAct: axis={self.axis}; expected an axis of the input, {list(input_shape)}")
+        if self.use_bias and input_shape[self.axis] is None:
+            raise ValueError(f"BiasAct: axis={self.axis}, whose size the input {list(input_shape)} leaves open")
         self.bias = (
             self.add_weight(name="bias", shape=(input_shape[self.axis],), initializer="zeros")
             if self.use_bias

@@ -49,7 +49,8 @@ def pull(name: str, out: str | Path | None = None, *, revision: str | None = Non
     """Fetch user/name from the hub into the folder `out`, new; by default that of its name here. The networks have been built
     once before the folder appears. Raises as `load`; ValueError where `out` is there already."""
     if not is_repository(name):
-        raise ValueError(f"{clip(name)} is not user/name, and not a folder here")
+        there = "a folder or file here" if os.path.lexists(name) else "not user/name, as the hub calls its repositories"
+        raise ValueError(f"{clip(name)} is {there}: nothing to fetch")
     out = Path(name.partition("/")[2] if out is None else out)
     if os.path.lexists(out):
         raise ValueError(f"{out} is there already: choose another folder")

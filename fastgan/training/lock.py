@@ -9,31 +9,11 @@ import time
 from pathlib import Path
 from typing import IO
 
+from fastgan.files import lock
+
 
 class RunHeld(RuntimeError):
     """Another process writes to the run; the message says which."""
-
-
-def _lock(file: IO) -> bool:
-    """Lock an open file until it is closed; False if another process has it. Where locks are unknown everybody gets one."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        file.seek(2**30)  # Windows keeps others from reading what is locked: a byte far behind the note
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 class RunLock:
@@ -47,7 +27,7 @@ class RunLock:
         """Raises RunHeld if another process has the lock. Changes nothing."""
         if self.path.is_file():
             with open(self.path, "rb") as file:
-                if not _lock(file):
+                if not lock(file):
                     raise RunHeld(self._who())
 
     def hold(self) -> None:
@@ -55,9 +35,9 @@ class RunLock:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115 - open as long as the lock is held
         try:
-            if not _lock(file):
+            if not lock(file):
                 time.sleep(0.1)  # perhaps it was a `check`, which lets go at once
-                if not _lock(file):
+                if not lock(file):
                     raise RunHeld(self._who())
             note = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             file.truncate(0)

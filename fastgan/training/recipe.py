@@ -170,7 +170,10 @@ class Recipe:
 
     def __init__(self, config: RecipeConfig, data: dict[str, Any]):
         if getattr(config, "conditional", False) and not data.get("num_classes"):
-            raise ValueError(f"{self.name}: --conditional needs labels, and {data['name']} has none")
+            raise ValueError(
+                f"{self.name}: --conditional needs labels, and {data['name']} has none; where they are numbers, as in shards,"
+                " --classes says how many there are"
+            )
         self.config, self.data = config, data
         self.networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}

@@ -2,7 +2,9 @@
 
 import csv
 import re
+import shlex
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from fastgan.cli.edit import strength_list
 from fastgan.cli.options import UsageError
 from fastgan.editing import Directions, Latents
 from fastgan.editing.projection import Projector
+from fastgan.training.lock import RunLock
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +123,38 @@ def test_one_that_was_stopped_goes_on(styled, pictures, tmp_path, capsys, monkey
     assert "is done" in refused(capsys, "project", *options, "--out", part, "--resume")
 
 
+def test_two_at_once(styled, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    lock = RunLock(out)
+    lock.hold()
+    note = lock.path.read_text()
+    assert f"{out} is being written by process" in refused(
+        capsys, "project", styled, pictures / "a.png", *PROJECT, "--out", out
+    )
+    assert [path.name for path in out.iterdir()] == [".lock"] and lock.path.read_text() == note
+    lock.release()
+
+
+def test_no_picture_at_all(styled, tmp_path, capsys):
+    assert "no picture is named" in refused(capsys, "project", styled, *PROJECT, "--out", tmp_path / "out")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("text")
+    for name in ("empty.png", "text.png"):
+        said = refused(capsys, "project", styled, tmp_path / name, *PROJECT, "--out", tmp_path / "out")
+        assert said == f"fastgan project: {tmp_path / name} cannot be read as a picture: not an image\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_commands_that_are_shown_can_be_typed(pictures, tmp_path, capsys, monkeypatch):
+    torch.manual_seed(1)
+    made = write_run(tmp_path / "it's a run", "stylegan2")
+    said = run(capsys, "project", made, pictures / "a.png", *PROJECT, "--out", tmp_path / "the out")
+    words = shlex.split(said.partition("next: fastgan ")[2])
+    assert Path(run(capsys, *words, "--device", "cpu").strip()).is_file()
+    said = refused(capsys, "sample", made, "--direction", 0)
+    assert f"fastgan directions {shlex.quote(str(made))} finds some" in said
+
+
 def test_directions_and_strips(styled, tmp_path, capsys):
     said = run(capsys, "directions", styled, "--count", 3, "--draws", 60, "--seeds", "0,1", "--device", "cpu")
     assert str(styled / "directions.safetensors") in said and "variance" in said
@@ -146,7 +181,20 @@ def test_directions_and_strips(styled, tmp_path, capsys):
 def test_strengths():
     assert strength_list("-3:3") == [-3, -2, -1, 0, 1, 2, 3] and strength_list("1.5") == [1.5]
     assert strength_list("0:1:3") == [0, 0.5, 1] and strength_list("2:0:2") == [2, 0]
-    for text in ("", "a", "1:2:3:4", "1:2:0", "1:2:x", "nan", "0:inf", "1:2:102", "1:2:1.5"):
+    for text in (
+        "",
+        "a",
+        "1:2:3:4",
+        "1:2:0",
+        "1:2:x",
+        "nan",
+        "0:inf",
+        "1e300",
+        "0:-1001",
+        "0:nan",
+        "1:2:102",
+        "1:2:1.5",
+    ):
         with pytest.raises(UsageError, match=r"--strength is"):
             strength_list(text)
 

@@ -139,7 +139,7 @@ def test_a_folder_that_may_not_be_written(tiny, tmp_path, monkeypatch, capsys):
     assert "r may not be written to" in refused(["train", "dcgan", "--out", "r", "--resume"], capsys)
     assert "runs may not be written to" in refused(tiny, capsys)
     (tmp_path / "f").touch()
-    assert "nothing can be written to f/r: f is no folder; choose another --out" in refused(
+    assert "nothing can be written to f/r: f is no folder; choose another place" in refused(
         [*tiny, "--out", "f/r"], capsys
     )
     assert main(["sample", "r", "--seeds", "3"]) == 0

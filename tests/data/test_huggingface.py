@@ -123,6 +123,22 @@ def test_objects_and_their_errors(made, tmp_path, monkeypatch):
         load(tmp_path)
 
 
+def test_items_without_a_class(made, tmp_path):
+    import datasets
+
+    for missing in (None, -1):
+        kinds = [missing if i in (3, 7) else i % 3 for i in range(60)]
+        some = made.remove_columns("kind").add_column("kind", kinds).cast_column("kind", made.features["kind"])
+        data = load(some)
+        assert (data.num_classes, data.about) == (0, "60 images, 2 of them without a class, no classes")
+        assert sorted(numbers(once(data))) == list(range(60))
+        assert load(some.select([0, 1, 2, 4, 5])).class_names == ["a", "b", "c"]
+    datasets.DatasetDict({"test": made, "val": made}).save_to_disk(str(tmp_path / "parts"))
+    with pytest.raises(ValueError, match="parts has several parts, test, val: choose one, such as split='test'"):
+        load(tmp_path / "parts")
+    assert len(load(tmp_path / "parts", split="val")) == 60
+
+
 def test_pil_pictures_of_a_torch_set():
     pictures = [(Image.fromarray(np.full((4, 6), i, np.uint8)), i % 2) for i in range(9)]
 

@@ -71,6 +71,10 @@ def test_bias_act(axis):
     assert torch.equal(ours.BiasAct("relu", use_bias=False)(x), ops.bias_act(x, act="relu"))
     with pytest.raises(ValueError, match="act='leaky'; expected one of"):
         ours.BiasAct("leaky")
+    with pytest.raises(ValueError, match=r"axis=2; expected an axis of the input, \[2, 3\]"):
+        ours.BiasAct(axis=2)(torch.randn(2, 3))
+    with pytest.raises(ValueError, match=r"axis=-1, whose size the input \[None, 4, None\] leaves open"):
+        ours.BiasAct()(keras.Input((4, None)))
 
 
 def discriminator():

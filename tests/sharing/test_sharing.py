@@ -196,7 +196,10 @@ def test_push_to_a_folder(runs, tmp_path, capsys, monkeypatch):
     assert "shared folder already" in refused(capsys, "push", "mine", "./other")
     assert run(capsys, "sample", "mine", "--seeds", "0", "--device", "cpu").strip() == "mine/samples/seeds-0.png"
     assert "no such file or folder" in refused(capsys, "push", "nothing", "there", "--license", "mit")
-    assert sorted(os.listdir()) == ["mine"]
+    assert "is a folder or file here" in refused(capsys, "pull", "mine")
+    said = run(capsys, "push", runs / "gan", "for all", "--license", "mit")
+    assert "fastgan push 'for all' user/name lists" in said
+    assert sorted(os.listdir()) == ["for all", "mine"]
 
 
 def edit(folder, change) -> None:

@@ -71,6 +71,24 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
+def test_writers_at_once(tmp_path):
+    path = tmp_path / "file.gif"
+    (tmp_path / ".file.gif").write_text("of one that was killed, and longer")
+    with complete(path) as first:
+        first.write_text("the first one's")
+        with complete(path) as second:
+            second.write_text("half of the seco")
+            with complete(path) as third:
+                third.write_text("third")
+            assert path.read_text() == "third"
+        assert first != second and first.suffix == second.suffix == ".gif"
+        assert path.read_text() == "half of the seco" and first.read_text() == "the first one's"
+    assert path.read_text() == "the first one's" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError) as missing, complete(tmp_path / "none" / "x.txt"):
+        pass
+    assert missing.value.filename == str(tmp_path / "none" / "x.txt")
+
+
 def test_writable(tmp_path):
     file = tmp_path / "file"
     file.touch()
