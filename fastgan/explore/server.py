@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 
@@ -76,10 +77,13 @@ class Guard:
 def serve(explored: Explored, host: str = "127.0.0.1", port: int | None = None, steps: int = 100) -> Iterator[str]:
     """The page, as long as the context lasts; its address. Uploads lie in a temporary folder until then.
 
-    port: None for the first that is free from 7860 on. steps: of a projection. Raises OSError where the port is taken.
+    port: None for the first that is free from 7860 on. steps: of a projection. Raises OSError for a host that is no address of
+    this machine's, or a port that is taken.
     """
     from starlette.middleware import Middleware
 
+    host = host.strip("[]")  # IPv6, as addresses have it
+    _check_address(host, port)
     local = host in LOCAL
     with tempfile.TemporaryDirectory(prefix="fastgan-explore-") as uploads, _settings(uploads):
         page = build(explored, steps)
@@ -87,7 +91,7 @@ def serve(explored: Explored, host: str = "127.0.0.1", port: int | None = None, 
         try:
             with _logging_kept():
                 _, url, _ = page.launch(
-                    server_name=host,
+                    server_name=f"[{host}]" if ":" in host else host,
                     server_port=port,
                     prevent_thread_lock=True,
                     quiet=True,
@@ -110,6 +114,19 @@ def serve(explored: Explored, host: str = "127.0.0.1", port: int | None = None, 
             yield url
         finally:
             page.close(verbose=False)  # also of a launch that failed when the server was there already
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """OSError where nothing can listen there; gradio would try a hundred ports, five seconds each."""
+    try:
+        (family, *_, address), *_ = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except (OSError, UnicodeError) as error:
+        where = host if port is None else f"{host}, port {port}"
+        why = getattr(error, "strerror", None) or error
+        raise OSError(f"the page cannot be at {where}: {why}; choose another --host or --port") from error
 
 
 @contextlib.contextmanager

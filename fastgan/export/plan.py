@@ -192,7 +192,7 @@ def _find(source: Any, recipe: Any) -> tuple[Any, dict[str, nn.Module]]:
 
 def _plain(network: nn.Module) -> nn.Module:
     """A copy for sampling on the CPU, in float32 throughout."""
-    network = copy.deepcopy(network).to("cpu").eval().requires_grad_(False)
+    network = copy.deepcopy(network).to("cpu", torch.float32).eval().requires_grad_(False)
     for module in network.modules():
         if getattr(module, "bf16", False):
             module.bf16 = False
@@ -212,16 +212,17 @@ def _drawn(recipe, networks, truncation, class_label, noise) -> Plan:
         raise ValueError(
             f"truncation={truncation}: {recipe.name} has none, its generator has no mean latent to move towards"
         )
-    if truncation is not None and not math.isfinite(truncation):
-        raise ValueError(f"truncation is {truncation}, expected a finite number")
+    if truncation is not None and not (isinstance(truncation, int | float) and math.isfinite(truncation)):
+        raise ValueError(f"truncation is {clip(truncation)}, expected a finite number")
     if noise is not None and (noise not in ("const", "none", "input") or not pixels):
         there = "expected 'const', 'none' or 'input'" if pixels else f"and {recipe.name} has no noise"
         raise ValueError(f"noise is {clip(noise)}, {there}")
     if class_label is not None:
         if labels is None:
             raise ValueError(f"class_label={class_label}: {recipe.name} was trained without classes")
-        if not 0 <= class_label < recipe.data["num_classes"]:
-            raise ValueError(f"class_label is {class_label}, expected 0 to {recipe.data['num_classes'] - 1}")
+        known = range(recipe.data["num_classes"])
+        if type(class_label) is not int or class_label not in known:
+            raise ValueError(f"class_label is {clip(class_label)}, expected a whole number from 0 to {known[-1]}")
     noise = (noise or "const") if pixels else None
     fixed = dict(truncation=truncation, class_label=class_label, noise=noise)
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import socket
 import urllib.error
 import urllib.request
 
@@ -179,6 +180,28 @@ def test_a_class_is_chosen_and_projected_into(tmp_path):
     for name, content in kept.items():
         (tmp_path / "kept.safetensors").write_bytes(content)
         assert Latents.load(tmp_path / "kept.safetensors").labels.tolist() == [1 if name == -1 else name]
+
+
+def test_addresses(run):
+    explored = Explored.load(run)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot be at 127.0.0.1, port {taken}: Address already in use"):
+            serve(explored, port=taken).__enter__()
+    for host in ("999.1.1.1", "a b", "192.0.2.1", "."):
+        with pytest.raises(OSError, match=r"the page cannot be at .*; choose another --host or --port"):
+            serve(explored, host).__enter__()
+    try:
+        with socket.socket(socket.AF_INET6) as other:
+            other.bind(("::1", 0))
+    except OSError:
+        return  # a machine without IPv6
+    for host in ("::1", "[::1]"):
+        with serve(explored, host) as address:
+            assert address.startswith("http://[::1]:") and get(address)[0] == 200
+            assert get(address, Host="evil.example")[0] == 403
 
 
 def test_other_pages(tmp_path):

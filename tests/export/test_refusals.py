@@ -79,6 +79,39 @@ def test_options_that_a_network_does_not_have(options, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"truncation": "0.5"}, "truncation is '0.5', expected a finite number"),
+        ({"truncation": float("inf")}, "truncation is inf, expected a finite number"),
+        ({"class_label": "2"}, "class_label is '2', expected a whole number from 0 to 2"),
+        ({"class_label": 1.5}, "class_label is 1.5, expected a whole number from 0 to 2"),
+        ({"class_label": True}, "class_label is True, expected a whole number"),
+        ({"class_label": 3}, "class_label is 3, expected a whole number"),
+        ({"noise": 1}, "noise is 1, expected 'const', 'none' or 'input'"),
+    ],
+)
+def test_options_that_make_no_sense(options, message, tmp_path):
+    kind = recipes.get("stylegan2")
+    config = kind.Config(width=2, max_width=4, latent=4, augment="none", conditional=True)
+    data = dict(name="x", resolution=8, channels=3, num_classes=3, class_names=["a", "b", "c"])
+    recipe = kind(config, data)
+    with pytest.raises(ValueError, match=message):
+        export.to_pt2((recipe, {"generator": recipe.networks["generator"]}), tmp_path / "x.pt2", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_networks_run_in_float32(dtype, tmp_path):
+    recipe, networks = gan()
+    network = networks["generator"].to(dtype).train()
+    assert export.to_pt2((recipe, {"generator": network}), tmp_path / "x.pt2") < 1e-4
+    assert network.training and {p.dtype for p in network.parameters()} == {dtype}
+    run, _ = export.engines.pt2(tmp_path / "x.pt2")
+    expected = recipe.sample({"generator": gan()[1]["generator"].to(dtype).float()}, [1])
+    assert (run({"latents": recipe.latents([1])}) - expected).abs().max() < 1e-5
+
+
 def test_text_and_networks_that_draw_nothing(tmp_path):
     kind = recipes.get("mle")
     options, data = SMALL["mle"]
