@@ -43,10 +43,12 @@ def accelerate(
             What its Python decides by other things than shapes, numbers and strings among its arguments and its modules'
             attributes is then decided once.
         example: a tensor, or a tuple of arguments, as `module` will be called with. Each piece is then timed with the values that
-            reach it, without gradients and in training mode with them, and kept where it is at least 1.02 times as fast; the
-            report says how much. In evaluation mode the whole may then run channels last for inputs of that shape. In the end the
-            whole is timed, and left as it was unless it is 1.02 times as fast. Takes the time of some tens of calls; buffers and
-            random numbers are afterwards as before. Without it what pays is decided by size.
+            reach it, without gradients and in training mode with them, against itself as it was, in turn, and kept where it is at
+            least 1.02 times as fast beyond chance; the report says how much. In evaluation mode the whole may then run channels
+            last for inputs of that shape. In the end the whole is timed, and left as it was unless it is 1.02 times as fast. With
+            one thread its own time counts, without what other programs take. Takes some seconds; of large networks at most a
+            minute, after which pieces are left as they were, and then the time of a hundred calls. Buffers and random numbers are
+            afterwards as before. Without it what pays is decided by size.
 
     Returns: a report of what is replaced, and of what is not and why. `fastgan.unpatch(report)` takes it all back. A copy
     or an unpickled copy of an accelerated network is accelerated too, but of modules whose class has a `__reduce__`.

@@ -1,7 +1,10 @@
 """accelerate(module, example=x): what pays is kept, what does not is as it was, and nothing else changes."""
 
 import copy
+import itertools
 import pickle
+import random
+import types
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import nn
 
 import fastgan
 from fastgan.patch import measure
-from fastgan.patch.swap import Accelerated
+from fastgan.patch.swap import Accelerated, Swap, accelerated
 
 
 def network():
@@ -26,27 +29,27 @@ def network():
 
 @pytest.fixture
 def times(monkeypatch):
-    """Seconds as told, by the name of the class that is timed; "Sequential" is a whole network."""
+    """Ratios as told, by the name of the class that is timed; "Sequential" is a whole network."""
     told = {"Sequential": 1.1}
 
-    def fake(module, changes, ready):
+    def fake(module, changes, ready, least):
         ready()()
-        return 1.0, told.get(type(module).__name__, 1.0)
+        return [told.get(type(module).__name__, 1.0)] * measure.ROUNDS
 
-    monkeypatch.setattr(measure, "_times", fake)
+    monkeypatch.setattr(measure, "_ratios", fake)
     return told
 
 
 def test_what_does_not_pay_is_as_it_was(times):
     net, x = network().train(), torch.randn(2, 3, 9, 9)
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    random = torch.get_rng_state()
+    numbers = torch.get_rng_state()
     report = fastgan.accelerate(net, example=x)
     assert not report.replaced and not any(isinstance(m, Accelerated) for m in net.modules())
     assert all("left as it was" in why for _, why in report.refused if "1.00x" in why)
     assert any("1.00x, 1.00x with gradients" in why for _, why in report.refused)
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items()) and not net[4].num_batches_tracked
-    assert torch.equal(torch.get_rng_state(), random) and all(p.grad is None for p in net.parameters())
+    assert torch.equal(torch.get_rng_state(), numbers) and all(p.grad is None for p in net.parameters())
     fastgan.unpatch(report)
 
 
@@ -154,6 +157,149 @@ def test_real_times():
     net = nn.Sequential(nn.InstanceNorm2d(8)).eval()
     report = fastgan.accelerate(net, example=torch.randn(1, 8, 128, 128))
     assert "norm_act" in dict(report.replaced).get("0", ""), str(report)
+
+
+class Original(nn.Module):
+    """Counts as `seconds` of the clock that ticks."""
+
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self, x):
+        self.clock.tick(self.seconds)
+        return x
+
+
+class AsFast(Accelerated):
+    """Takes half of the time of the original."""
+
+    def forward(self, x):
+        self.clock.tick(self.seconds / 2)
+        return x
+
+
+class Clock:
+    """A clock that calls alone move on: the thread's own by what they compute, the wall's also by what `others` take."""
+
+    def __init__(self, others=lambda: 1.0):
+        self.others, self.own, self.wall = others, 0.0, 0.0
+
+    def tick(self, seconds):
+        self.own += seconds
+        self.wall += seconds * self.others()
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.fixture
+def on(monkeypatch):
+    def set_to(clock, threads=1):
+        names = {"thread_time": lambda: clock.own, "perf_counter": lambda: clock.wall, "monotonic": lambda: clock.wall}
+        monkeypatch.setattr(measure, "time", types.SimpleNamespace(**names))
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        return clock
+
+    return set_to
+
+
+def gain_of(clock, form=AsFast, seconds=0.01):
+    module = Original(clock, seconds)
+    change = Swap(module, Original, accelerated(form, Original))
+    change.do()
+    x = torch.zeros(1)
+    ratios = measure._ratios(module, [change], lambda: lambda: module(x), measure.SECONDS)
+    assert change.holds()
+    return measure.Gain.of(ratios), len(ratios)
+
+
+def test_a_known_gain_is_found_and_no_other(on):
+    class Same(Accelerated):
+        pass
+
+    gain, rounds = gain_of(on(Clock()))
+    assert gain == pytest.approx((2, 2)) and gain.pays and rounds == 14  # of 0.015 seconds, until there are 0.2
+    gain, rounds = gain_of(on(Clock()), Same, seconds=1.0)
+    assert gain == pytest.approx((1, 1)) and not gain.pays and rounds == measure.ROUNDS
+
+
+def test_what_other_programs_take_is_not_counted_on_one_thread(on):
+    turns = itertools.cycle([1.0, 1.0, 9.0, 1.0, 40.0])
+    gain, _ = gain_of(on(Clock(others=lambda: next(turns))))
+    assert gain == pytest.approx((2, 2))
+
+
+def test_disturbed_rounds_of_several_threads_are_few_among_many(on):
+    """A third of the calls takes three times as long."""
+    draw = random.Random(0)
+    clock = on(Clock(others=lambda: draw.choice([1.0, 1.0, 3.0])), threads=2)
+    gain, rounds = gain_of(clock, seconds=0.001)
+    assert gain.pays and gain.median == pytest.approx(2) and rounds > 50
+
+
+def test_slower_and_slower_is_no_gain(on):
+    """A processor that heats up: each call takes a tenth more than the one before; the original is neither first nor last."""
+
+    class Same(Accelerated):
+        pass
+
+    heat = itertools.accumulate(itertools.repeat(1.1), lambda a, b: a * b)
+    gain, _ = gain_of(on(Clock(others=lambda: next(heat)), threads=2), Same)
+    assert not gain.pays
+
+
+@pytest.mark.parametrize(("noise", "pays"), [(0.02, True), (0.5, False)])
+def test_a_gain_within_the_noise_is_none(noise, pays):
+    draw = random.Random(3)
+    ratios = [1.06 * draw.lognormvariate(0, noise) for _ in range(measure.ROUNDS)]
+    gain = measure.Gain.of(ratios)
+    assert gain.pays == pays and gain.sure == sorted(ratios)[1] and gain.median == sorted(ratios)[4]
+
+
+def test_of_nothing_but_noise_less_than_one_of_twenty_is_kept():
+    """Of few rounds and of many."""
+    draw = random.Random(0)
+    for rounds in (measure.ROUNDS, 16, 25, 100):
+        gains = [
+            measure.Gain.of([measure.LEAST * draw.lognormvariate(0, 0.1) for _ in range(rounds)]) for _ in range(2000)
+        ]
+        assert 0 < sum(gain.pays for gain in gains) < 100
+
+
+def test_what_is_within_the_noise_is_left(times, monkeypatch):
+    times["FusedInstanceNorm2d"] = 1.5
+    told = measure._ratios
+    noisy = [1.0, 1.01, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
+
+    def ratios(module, *rest):
+        found = told(module, *rest)
+        return noisy if type(module).__name__ == "FusedInstanceNorm2d" else found
+
+    monkeypatch.setattr(measure, "_ratios", ratios)
+    net = network().eval()
+    report = fastgan.accelerate(net, example=torch.randn(2, 3, 9, 9))
+    assert not report.replaced and not any(isinstance(m, Accelerated) for m in net.modules())
+    assert "1.50x (not beyond chance: 1.01x), left as it was" in dict(report.refused)["1"]
+
+
+def test_pieces_that_there_is_no_time_for_are_left(times, monkeypatch):
+    """One is timed, and that takes all of the time."""
+    times["FusedInstanceNorm2d"] = 1.5
+    told, now, timed = measure._ratios, [0.0], []
+    monkeypatch.setattr(measure, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+    def ratios(module, *rest):
+        timed.append(module)
+        now[0] += measure.WITHIN + 1
+        return told(module, *rest)
+
+    monkeypatch.setattr(measure, "_ratios", ratios)
+    net = nn.Sequential(nn.InstanceNorm2d(3), nn.InstanceNorm2d(3, eps=1e-3), nn.InstanceNorm2d(3)).eval()
+    report = fastgan.accelerate(net, example=torch.randn(2, 3, 9, 9))
+    assert timed == [net[0], net, net], "the whole is always timed, and channels last too"
+    assert [type(m).__name__ for m in net] == ["FusedInstanceNorm2d", "InstanceNorm2d", "FusedInstanceNorm2d"]
+    assert "not timed within 60 seconds, left as it was" in dict(report.refused)["1"]
 
 
 class Before(nn.Module):
