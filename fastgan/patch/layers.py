@@ -35,6 +35,7 @@ INSTANCE_NORMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d:
 AUTOCAST = {"cuda"}  # devices where a step is one under autocast too. On the CPU nothing was gained by it.
 PLAIN = {torch.Tensor, nn.Parameter}
 BOTH = frozenset((False, True))  # with gradients and without
+FEW = 2048  # pixels of all images, for Winograd's algorithm with gradients by few channels
 LEAST = 16384  # numbers for PReLU: of 8192 it takes 1.25 times as long as torch's, of 131072 a quarter
 ASKED = {"cpu"}  # devices where numbers are looked at in every call. Elsewhere that waits, and no graph can hold it.
 KEPT = 64  # decisions of a layer; a network for images of any size would remember all of them
@@ -111,7 +112,7 @@ class Norm(Layer):
     def choose(self, x, recorded):
         if not self._fits(x) or not len(x) or x.dtype not in FLOATS or not has_kernel("norm_act", x.device):
             return None
-        if not self.__dict__.get(PAYS) and not pays(x, math.prod(x.shape[2:]), recorded):
+        if not self.__dict__.get(PAYS) and not pays(x, math.prod(x.shape[2:])):
             return None
         if autocast_anywhere() and torch.is_autocast_enabled(x.device.type):
             return norm_op if x.device.type in AUTOCAST else None
@@ -144,10 +145,11 @@ class Norm(Layer):
         return way(self, x, residual=residual)
 
 
-def pays(x: torch.Tensor, pixels: int, recorded: bool) -> bool:
+def pays(x: torch.Tensor, pixels: int) -> bool:
     """Whether instance norm of a layer that was not measured is ours: of 64 pixels it takes 1.4 times as long with gradients, of
-    16 channels of 256 pixels 1.35 times, of 3 channels of 4096 pixels 1.2 times."""
-    return x.device.type != "cpu" or (pixels >= 256 and x.numel() >= (49152 if recorded else 8192))
+    16 channels of 256 pixels 1.35 times, of 3 channels of 4096 pixels 1.2 times. Without gradients of 128 channels of 256 pixels
+    half as long, but twice as long where it is the only one in a network, whose other layers put its code out of the cache."""
+    return x.device.type != "cpu" or (pixels >= 256 and x.numel() >= 49152)
 
 
 class _Layout(threading.local):
@@ -235,7 +237,7 @@ class Convolution(Layer):
         if transposed and is_over_one_pixel(self):
             return _product if x.shape[2:] == (1, 1) and len(x) and not recorded else None
         algorithm = conv_forms.choose(x, self.weight, form)
-        if algorithm is None or not (self.__dict__.get(PAYS) or gains(algorithm, self, recorded)):
+        if algorithm is None or not (self.__dict__.get(PAYS) or gains(algorithm, self, recorded, x)):
             return None
         return lambda module, x: apply(x, module.weight, module.bias, form)
 
@@ -379,12 +381,16 @@ def _form(module: nn.Conv2d | nn.ConvTranspose2d) -> Form:
     return Form(module.stride, module.padding, module.dilation, transposed, module.output_padding, module.groups)
 
 
-def gains(algorithm: conv_forms.Algorithm, module: nn.Module, recorded: bool) -> bool:
+def gains(algorithm: conv_forms.Algorithm, module: nn.Module, recorded: bool, x: torch.Tensor | None = None) -> bool:
     """Whether an algorithm pays where nobody measured: not with gradients of a transposed convolution; by AVX2, Winograd's
-    algorithm takes 0.88 to 1.2 of torch's time."""
+    algorithm takes 0.88 to 1.2 of torch's time; of 64 channels, whose gradient by the weight is torch's, with gradients 1.2 for
+    256 pixels, 1 for 1024, 0.86 for 4096 (Sapphire Rapids)."""
     if recorded and isinstance(module, nn.ConvTranspose2d):
         return False
-    return algorithm is not WINOGRAD or torch.ops.fastgan.cpu_level("") != "avx2"
+    if algorithm is not WINOGRAD:
+        return True
+    few = recorded and min(module.weight.shape[:2]) < WINOGRAD.weight_channels
+    return torch.ops.fastgan.cpu_level("") != "avx2" and not (few and x.numel() < FEW * x.shape[1])
 
 
 def form_of(module: nn.Module, measured: bool = False) -> tuple[type, str] | str | None:

@@ -16,7 +16,7 @@ from fastgan.patch import layers
 @pytest.fixture(autouse=True)
 def winograd(monkeypatch):
     """As where it pays, whatever the instruction set here."""
-    monkeypatch.setattr(layers, "gains", lambda algorithm, module, recorded: not recorded or not module.transposed)
+    monkeypatch.setattr(layers, "gains", lambda _, module, recorded, x=None: not recorded or not module.transposed)
 
 
 pytestmark = pytest.mark.skipif(not conv_forms.is_fast("conv3x3"), reason="no AVX2 or AVX-512 kernels")
