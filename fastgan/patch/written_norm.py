@@ -49,7 +49,7 @@ class WrittenNorm(Accelerated):
         if eps is None or not usual or autocast_anywhere() or not layers.has_kernel("norm_act", x.device):
             return super().forward(x)
         pixels = x.shape[2] * x.shape[3]
-        if pixels < 2 or not len(x) or not layers.pays(x, pixels, torch.is_grad_enabled() and x.requires_grad):
+        if pixels < 2 or not len(x) or not layers.pays(x, pixels):
             return super().forward(x)
         return ops.norm_act(x, act="linear", eps=eps)
 

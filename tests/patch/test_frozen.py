@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from dispatched import Called
 from tolerances import assert_close
 from torch import nn
 
@@ -291,6 +292,43 @@ def small():
 
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_an_instance_norm_between_convolutions_stays_in_pixels():
+    """Also where it is smaller than those that are ours in a network that is not frozen."""
+    net = nn.Sequential(nn.Conv2d(16, 32, 1), nn.InstanceNorm2d(32), nn.LeakyReLU(0.2), nn.Conv2d(32, 16, 1))
+    twin, _ = check(net, (1, 16, 24, 24))
+    (run,) = vars(twin)["forward"]._kinds.values()
+    with torch.no_grad(), Called() as called:
+        run(torch.randn(1, 16, 24, 24))
+    ours = [name for name in called.names if name.startswith("fastgan::")]
+    assert ours == ["fastgan::to_pixels", "fastgan::conv_packed", "fastgan::norm_act", "fastgan::conv_packed"]
+    assert called.names.count("aten::copy_") == 1, "the result alone is laid out as the network's"
+
+
+def test_a_view_of_an_instance_norms_result_is_recorded():
+    """torch's norm makes contiguous what a convolution left in pixels: the network may take a view of it."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(16, 32, 1), nn.InstanceNorm2d(32)
+
+        def forward(self, x):
+            y = self.norm(self.conv(x)) + 0.1 * torch.rand(())
+            return y.view(len(y), -1)
+
+    net = Net().eval()
+    x = torch.randn(2, 16, 24, 24)
+    twin, _ = frozen(net, x)
+    with torch.no_grad():
+        for _ in range(2):
+            results = []
+            for n in (net, twin):
+                torch.manual_seed(3)
+                results.append((n(x), torch.rand(3)))
+            assert_close(*(y for y, _ in results))
+            assert torch.equal(*(after for _, after in results))
 
 
 def test_unpatch_is_exact():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import threading
@@ -18,6 +19,7 @@ from fastgan._torch_packed import tree_flatten, tree_map, tree_unflatten
 from fastgan._torch_private import autocast_anywhere, eager, module_hooks
 from fastgan.patch.frozen.plan import compile
 from fastgan.patch.frozen.tape import Mark, Tape, record
+from fastgan.patch.layers import keeping_layout
 
 MOST = 4  # kinds of inputs that are remembered, the last recorded: each has packed weights of its own
 TOLERANCE = 1e-4  # of the largest number in a result
@@ -104,10 +106,20 @@ class Frozen:
         own = before.tensors()
         if before.hooked() or any(m.training for m in self._module.modules()) or any(id(x) in own for x in flat):
             return self._plainly(arguments, options)
-        try:
-            result, tape = record(lambda: self._plainly(arguments, options), flat)
-        except Exception as error:  # its code may not like the layout; if that was not it, it raises again
-            result, tape = self._plainly(arguments, options), Tape(refused=f"{type(error).__name__}: {error}")
+        state = torch.get_rng_state()
+        # Norms leave pixels as they are; but its code may take a view of what torch's make contiguous. If that was not it, it
+        # raises again.
+        for layout in (keeping_layout, contextlib.nullcontext):
+            torch.set_rng_state(state)
+            try:
+                with layout():
+                    result, tape = record(lambda: self._plainly(arguments, options), flat)
+                break
+            except Exception as error:
+                tape = Tape(refused=f"{type(error).__name__}: {error}")
+        else:
+            torch.set_rng_state(state)
+            result = self._plainly(arguments, options)
         if tape.refused:
             self._refuse(tape.refused)
             return result
