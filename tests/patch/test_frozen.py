@@ -13,6 +13,7 @@ from torch import nn
 
 import fastgan
 from fastgan import models
+from fastgan.ops.conv_forms import is_fast
 from fastgan.patch.frozen import Frozen, plan, tape
 from fastgan.patch.frozen.convolutions import Convolution
 
@@ -294,6 +295,7 @@ def small():
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.skipif(not is_fast("conv_packed"), reason="no AVX2 or AVX-512 kernels")
 def test_an_instance_norm_between_convolutions_stays_in_pixels():
     """Also where it is smaller than those that are ours in a network that is not frozen."""
     net = nn.Sequential(nn.Conv2d(16, 32, 1), nn.InstanceNorm2d(32), nn.LeakyReLU(0.2), nn.Conv2d(32, 16, 1))
