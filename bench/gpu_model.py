@@ -25,13 +25,19 @@ LAUNCH = (
 EFFICIENCY = 0.85  # of the busiest unit: bias_act tanh bf16 and gumbel_softmax of the same file, 0.90 and 0.83
 
 
+def seconds_of(cycles: float, arch: int) -> float:
+    """Of cycles of a quarter of a multiprocessor, when all of the GPU works alike."""
+    gpu = GPUS[arch]
+    return cycles / (gpu.multiprocessors * 4 * gpu.ghz * 1e9) / EFFICIENCY
+
+
 def estimate(counts: Counter, moved: float, arch: int, launches: float = 0.0) -> dict:
     """The row of a kernel, from warp instructions, bytes and launches per output: instructions (of threads), bytes, the floor
     (bytes at the copy rate), the time (the larger of floor and busiest unit, and the launches), their ratio, and what limits."""
     gpu, busy = GPUS[arch], sass.cycles(counts, arch)
     unit = max(busy, key=busy.get)
     floor = moved / gpu.copy
-    units = busy[unit] / (gpu.multiprocessors * 4 * gpu.ghz * 1e9) / EFFICIENCY
+    units = seconds_of(busy[unit], arch)
     seconds = max(floor, units) + LAUNCH * launches
     return {
         "instructions": round(32 * sum(counts.values()), 2),

@@ -79,13 +79,27 @@ def modelled(folder: Path) -> str:
         return NONE
     head = ["kernel", "instructions per output", "bound", "bytes", "ps per output", "share of the floor", "limited by"]
     lines = ["`python bench/predicted.py`:", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for case, row in json.loads(file.read_text(encoding="utf-8"))["rows"].items():
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    for case, row in kept["rows"].items():
         if case.endswith(" sm_90"):
             cells = [
                 case.removesuffix(" sm_90"),
                 *(f"{row[k]:g}" for k in ("instructions", "bound", "bytes", "ps", "share")),
             ]
             lines.append(f"| {' | '.join([*cells, row['limit']])} |")
+    least = kept.get("arithmetic", {})
+    if least:
+        head = [
+            "the least arithmetic, sums in float32",
+            "of",
+            "instructions per output",
+            "ps per output",
+            "of the floor",
+        ]
+        lines += ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for case, row in least.items():
+        cells = [case, row["parts"], *(f"{row[k]:g}" for k in ("instructions", "ps", "of the floor"))]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

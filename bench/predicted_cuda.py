@@ -4,7 +4,7 @@ What is counted of the streaming kernels is the steady state: the main loop, whi
 stores what they finish. Not the rows before the first output, nor the columns beside a tile (for 64x64 images 10 to 20% more). In
 the main loop x is loaded in packs or, with channels_last, one by one: two loops, of which a batch runs one, once.
 
-filtered_snake has no loop, and all of its code counts, for rows of 4096 samples: threads without outputs of their own, too.
+Of filtered_snake all code counts, for rows of 4096 samples: threads without outputs of their own, too.
 """
 
 import functools
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sass
-from gpu_model import estimate
+from gpu_model import GPUS, estimate, seconds_of
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "cuda"), str(TESTS)]
-DTYPES = {"fp32": ("If", 4), "bf16": ("IN3c108BFloat16E", 2)}
+DTYPES = {"fp32": ("If", 4), "bf16": ("IN3c108BFloat16E", 2), "fp16": ("IN3c104HalfE", 2)}
 
 
 class Case(NamedTuple):
@@ -42,13 +42,54 @@ CASES = {
     "filtered_lrelu": Case("filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8),
 }
 
-SNAKE_SAMPLES = 4096 / (
-    3 * 192
-)  # of a row / its threads: three tiles of 171 packs, six warps each (filtered_snake_packs.cu)
+
+class Snake(NamedTuple):
+    source: str
+    kernel: str  # in the mangled name, before the element type
+    outputs: float  # of a thread
+    bytes: float  # per output, in float32
+    trips: tuple[int, ...] = ()  # of its loops
+
+
+PACKS = 4096 / (3 * 192)  # of a row / its threads: three tiles of 171 packs, six warps each (filtered_snake_packs.cu)
+MMA = (
+    16 * 256 / 32
+)  # 16 pieces of 256 samples / a warp; the first of 8 batches is not in the loop (filtered_snake_mma.cu)
 SNAKE = {
-    "filtered_snake": Case("filtered_snake_packs", "14forward_kernel", SNAKE_SAMPLES, 8),
-    "filtered_snake backward": Case("filtered_snake_packs", "15backward_kernel", SNAKE_SAMPLES, 12),
+    "filtered_snake fp32": Snake("filtered_snake_packs", "14forward_kernel", PACKS, 8),
+    "filtered_snake bf16": Snake("filtered_snake_mma", "10mma_kernel", MMA, 8, (7,)),
+    "filtered_snake fp16": Snake("filtered_snake_mma", "10mma_kernel", MMA, 8, (7,)),
+    "filtered_snake backward fp32": Snake("filtered_snake_packs", "15backward_kernel", PACKS, 12),
+    "filtered_snake backward bf16": Snake("filtered_snake_packs", "15backward_kernel", PACKS, 12),
 }
+
+# The least that filtered_snake forward takes per output, sums in float32: {what: instructions}
+SINES = {
+    "fp32": 2 * 10,
+    "bf16": 2 * 8,
+    "fp16": 2 * 9,
+}  # turns, round, subtract, square, a polynomial of degree 5, 3, 4, and add
+ARITHMETIC = {
+    "filtered_snake fp32": {"taps": 24, "sines": SINES["fp32"]},
+    "filtered_snake bf16, a multiply-add per tap": {"taps": 24, "sines": SINES["bf16"], "conversions": 1.5},
+    "filtered_snake bf16": {"products": 12 / 4, "sines": SINES["bf16"], "halves of v": 6, "conversions": 0.5},
+    "filtered_snake fp16": {"products": 10 / 4, "sines": SINES["fp16"], "halves of v": 6, "conversions": 0.5},
+}
+
+
+def arithmetic(arch: int = 90) -> dict[str, dict]:
+    """The rows of ARITHMETIC: what they are made of, instructions, their time, and how many times that of the bytes it is."""
+    table = {}
+    for name, parts in ARITHMETIC.items():
+        instructions, floor = sum(parts.values()), (8 if "fp32" in name else 4) / GPUS[arch].copy
+        seconds = seconds_of(instructions / 32, arch)
+        table[name] = {
+            "parts": ", ".join(f"{part} {n:g}" for part, n in parts.items()),
+            "instructions": instructions,
+            "ps": round(1e12 * seconds, 3),
+            "of the floor": round(seconds / floor, 2),
+        }
+    return table
 
 
 def main_loop(code: sass.Code, last: bool) -> Counter:
@@ -69,17 +110,19 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
         cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{source}.cu", arch)
         return sass.disassemble(cubin.read_bytes())
 
-    def row(case: Case, counts: Counter, size: int) -> dict:
+    def row(case: Case | Snake, counts: Counter, size: int) -> dict:
         per_output = Counter({opcode: n / 32 / case.outputs for opcode, n in counts.items()})
-        return {**estimate(per_output, case.bytes * size / 4, arch), "outputs per element": case.per_element}
+        of_element = getattr(case, "per_element", 1.0)
+        return {**estimate(per_output, case.bytes * size / 4, arch), "outputs per element": of_element}
 
     for name, case in CASES.items():
-        for kind, (mangled, size) in DTYPES.items():
+        for kind in ("fp32", "bf16"):
+            mangled, size = DTYPES[kind]
             pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE0E)?{mangled[1:]}\w*{case.kernel}")
             (code,) = [code for kernel, code in kernels(case.source).items() if pattern.search(kernel)]
             for layout in ("", " NHWC"):
                 yield f"{name}{layout} {kind} sm_{arch}", row(case, main_loop(code, bool(layout)), size)
     for name, case in SNAKE.items():
-        for kind, (mangled, size) in DTYPES.items():
-            (code,) = [code for kernel, code in kernels(case.source).items() if f"{case.kernel}{mangled}" in kernel]
-            yield f"{name} {kind} sm_{arch}", row(case, code.executed(()), size)
+        mangled, size = DTYPES[name.rsplit(" ", 1)[1]]
+        (code,) = [code for kernel, code in kernels(case.source).items() if f"{case.kernel}{mangled}" in kernel]
+        yield f"{name} sm_{arch}", row(case, code.executed(case.trips), size)

@@ -274,6 +274,7 @@ Tensor filtered_snake(Tensor x, Tensor a, Tensor c, std::optional<Tensor> fu, st
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
     if (x.numel() == 0) return;
+    if (snaked::takes_mma(x, fu, fd, up, down)) return snaked::forward_by_mma(x, a, c, *fu, *fd, y);
     if (const int tiles = snaked::tiles_of_packs(x, nullptr, fu, fd, up, down)) return snaked::forward_in_packs(x, a, c, *fu, *fd, y, tiles);
     z.wide = wide<scalar_t>(z, x, y);
     const int64_t numbers =

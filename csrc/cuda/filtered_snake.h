@@ -1,4 +1,5 @@
-// filtered_snake at ratio 2 with 12 taps, the filters of BigVGAN: what csrc/cuda/filtered_snake.cu asks of filtered_snake_packs.cu.
+// filtered_snake at ratio 2 with 12 taps, the filters of BigVGAN: what csrc/cuda/filtered_snake.cu asks of filtered_snake_packs.cu and
+// filtered_snake_mma.cu.
 #pragma once
 
 #include <optional>
@@ -14,5 +15,9 @@ int tiles_of_packs(const Tensor& x, const Tensor* dy, const std::optional<Tensor
 void forward_in_packs(const Tensor& x, const Tensor& a, const Tensor& c, const Tensor& fu, const Tensor& fd, Tensor& y, int tiles);
 void backward_in_packs(const Tensor& dy, const Tensor& x, const Tensor& a, const Tensor& c, const Tensor& fu, const Tensor& fd, Tensor& dx,
                        Tensor& by_a, Tensor& by_c, int tiles);
+
+// Whether the kernel of filtered_snake_mma.cu takes these arguments, and it.
+bool takes_mma(const Tensor& x, const std::optional<Tensor>& fu, const std::optional<Tensor>& fd, int64_t up, int64_t down);
+void forward_by_mma(const Tensor& x, const Tensor& a, const Tensor& c, const Tensor& fu, const Tensor& fd, Tensor& y);
 
 }  // namespace fastgan::snaked

@@ -8,10 +8,11 @@
 //
 // and D' is of the form of U, U' of the form of D. So a thread loads its pack and 3 samples to each side, makes 16 samples of t and v,
 // and needs 5 of its neighbours' v to each side: these alone pass through shared memory. The first and the last thread of a block
-// only serve their neighbour. 46 multiply-adds and the like per output, forward, where the bytes of bfloat16 leave time for 30.
+// only serve their neighbour. Forward there is no kernel for 16-bit signals here: csrc/cuda/filtered_snake_mma.cu has theirs.
 #include "cuda/filtered_snake.h"
 
 #include "activation.h"
+#include "cuda/snake_curve.h"
 #include "cuda/stream.h"
 
 namespace fastgan::snaked {
@@ -126,16 +127,13 @@ template <class S>
 __global__ void __launch_bounds__(kMostThreads, 3)
     forward_kernel(const S* x, const float* a, const float* c, const float* fu, const float* fd, S* y, const Grid grid) {
   const Place place(grid);
-  const float turns = turns_of(a[blockIdx.y]), half_amplitude = c[blockIdx.y] / 2;
+  const Curve<5> half_of(2 * a[blockIdx.y], c[blockIdx.y] / 2);  // v / 2 of t / 2
   const Taps up = load<float, kTaps>(fu), down = load<float, kTaps>(fd);
   Window in;
   read<true>(x, place, in);
   Fine half_v;
   FASTGAN_UNROLL
-  for (int j = 0; j < kFine; ++j) {
-    const float half_t = rise(up, in, j);
-    half_v[kEdge + j] = half_t + half_amplitude * square_of_sine<float>(Phase(half_t, turns).square);
-  }
+  for (int j = 0; j < kFine; ++j) half_v[kEdge + j] = half_of(rise(up, in, j));
   exchange<true>(reinterpret_cast<float*>(shared_memory()), place, half_v);
   float out[kSamples];
   FASTGAN_UNROLL
@@ -237,6 +235,7 @@ size_t shared_bytes(const Grid& grid) { return (kPitch * grid.threads().x + 2 * 
 int tiles_of_packs(const Tensor& x, const Tensor* dy, const std::optional<Tensor>& fu, const std::optional<Tensor>& fd, int64_t up, int64_t down) {
   if (x.scalar_type() == torch::headeronly::ScalarType::Double || up != 2 || down != 2 || !fu || fu->size(0) != kTaps || fd->size(0) != kTaps)
     return 0;
+  if (!dy && x.element_size() == 2) return 0;  // forward is filtered_snake_mma.cu's
   for (const Tensor* t : {&x, dy, &*fu, &*fd})
     if (t && !aligned(t->const_data_ptr())) return 0;
   constexpr int64_t kMostBlocks = 65535;  // along y and z
@@ -246,11 +245,8 @@ int tiles_of_packs(const Tensor& x, const Tensor* dy, const std::optional<Tensor
 
 void forward_in_packs(const Tensor& x, const Tensor& a, const Tensor& c, const Tensor& fu, const Tensor& fd, Tensor& y, int tiles) {
   const Grid grid(x, tiles);
-  stream::with_type(x, [&](auto element) {
-    using S = decltype(element);
-    launch("filtered_snake", x, dim3(tiles, x.size(1), x.size(0)), grid.threads(), shared_bytes(grid), forward_kernel<S>, pointer<S>(x),
-           pointer<float>(a), pointer<float>(c), pointer<float>(fu), pointer<float>(fd), mutable_pointer<S>(y), grid);
-  });
+  launch("filtered_snake", x, dim3(tiles, x.size(1), x.size(0)), grid.threads(), shared_bytes(grid), forward_kernel<float>, pointer<float>(x),
+         pointer<float>(a), pointer<float>(c), pointer<float>(fu), pointer<float>(fd), mutable_pointer<float>(y), grid);
 }
 
 void backward_in_packs(const Tensor& dy, const Tensor& x, const Tensor& a, const Tensor& c, const Tensor& fu, const Tensor& fd, Tensor& dx,

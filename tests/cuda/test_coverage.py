@@ -38,7 +38,8 @@ _library.select = select
 smoke.place_filters(torch.device("cpu"))
 for name in json.loads(sys.argv[1]):
     function, shapes = smoke.OPS[name]
-    smoke.planes(function, [torch.randn(shape) for shape in shapes])
+    dtype = torch.bfloat16 if name in smoke.SHORT else torch.float32
+    smoke.planes(function, [torch.randn(shape).to(dtype) for shape in shapes])
 print(json.dumps(sorted(launched)))
 """
 SANITIZED = """

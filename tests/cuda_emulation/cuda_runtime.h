@@ -22,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <set>
 #include <thread>
 #include <tuple>
@@ -279,10 +280,55 @@ Value from_lane(Value value, int lane) {  // of the same warp
   return result;
 }
 
+// d += a b of a warp's tensor cores, fragments as mma.m16n8k16 has them; widen: the number of 16 bits. Terms are cut off below
+// 2^-24 of the largest of a sum, and sums to float: what is known of the hardware is no coarser.
+inline unsigned fragments[1024][6];
+
+inline float sum_of_terms(const double (&terms)[17]) {
+  double largest = 0, sum = 0;
+  for (double term : terms) {
+    if (!std::isfinite(term)) return static_cast<float>(std::accumulate(std::begin(terms), std::end(terms), 0.0));
+    largest = std::max(largest, std::fabs(term));
+  }
+  if (largest == 0) return 0;
+  const double unit = std::ldexp(1.0, std::ilogb(largest) - 24);
+  for (double term : terms) sum += std::trunc(term / unit) * unit;
+  const float rounded = static_cast<float>(sum);
+  return std::fabs(rounded) > std::fabs(sum) ? std::nextafter(rounded, 0.0f) : rounded;
+}
+
+// ldmatrix of four parts: lane 8i + j gives the address of row j of part i, whose words come to lanes 4j to 4j + 3.
+inline void load_rows(const void* row, unsigned (&words)[4]) {
+  const int lane = thread_rank() % 32;
+  check_alignment(row, 16);
+  for (int i = 0; i < 4; ++i) std::memcpy(words + i, static_cast<const char*>(from_lane(row, 8 * i + lane / 4)) + 4 * (lane % 4), 4);
+}
+
+template <class Widen>
+void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const Widen& widen) {
+  const int rank = thread_rank(), warp = rank / 32, lane = rank % 32, row = lane / 4, column = lane % 4 * 2;
+  std::copy(std::begin(a), std::end(a), fragments[rank]);
+  std::copy(std::begin(b), std::end(b), fragments[rank] + 4);
+  warp_barrier[warp].wait();
+  const auto number = [&](int lane, int word, int half) { return double(widen(fragments[warp * 32 + lane][word] >> 16 * half & 0xffff)); };
+  for (int i = 0; i < 4; ++i) {
+    double terms[17] = {d[i]};
+    for (int k = 0; k < 16; ++k)
+      terms[1 + k] = number(row * 4 + k % 8 / 2, i / 2 + k / 8 * 2, k % 2) * number((column + i % 2) * 4 + k % 8 / 2, 4 + k / 8, k % 2);
+    d[i] = sum_of_terms(terms);
+  }
+  warp_barrier[warp].wait();
+}
+
 }  // namespace emulation
 
 inline void __syncthreads() { emulation::block_barrier.wait(); }
 inline void __syncwarp(unsigned = 0xffffffff) { emulation::warp_barrier[emulation::thread_rank() / 32].wait(); }
+
+template <class Value>
+Value __shfl_sync(unsigned, Value value, int lane) {
+  return emulation::from_lane(value, lane);
+}
 
 template <class Value>
 Value __shfl_xor_sync(unsigned, Value value, int distance) {

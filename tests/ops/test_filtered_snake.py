@@ -1,3 +1,4 @@
+import itertools
 import sys
 
 import pytest
@@ -195,9 +196,10 @@ def test_error_of_the_sine(cpu_level, level):
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_packs_of_8(impl):
-    """Ratio 2 with 12 taps, whose kernel on a GPU takes packs of 8: each end alone, both in one pack, several blocks of a row."""
+    """Ratio 2 with 12 taps, whose kernels on a GPU take packs of 8: each end alone, both in one pack, several blocks of a row;
+    in 16 bits pieces of rows that overlap, of several samples and channels in one warp."""
     fu, fd = fir(12), fir(12, seed=8) * torch.linspace(-1, 2, 12, dtype=torch.float64)
-    for shape in ((2, 3, 8), (1, 2, 24), (3, 1, 2032), (1, 1, 2040), (1, 2, 4096)):
+    for shape in ((2, 3, 8), (1, 2, 24), (1, 1, 32), (2, 3, 40), (3, 5, 136), (3, 1, 2032), (1, 1, 2040), (1, 2, 4096)):
         given = tensor(*shape), tensor(shape[1], seed=1), tensor(shape[1], seed=2).abs() + 0.5, tensor(*shape, seed=3)
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             given = [t.to(dtype) for t in given]
@@ -208,6 +210,54 @@ def test_packs_of_8(impl):
             for found, right in zip(results(*given, **options, impl=impl), expected, strict=True):
                 assert found.dtype == dtype
                 assert_close(found, right, TOLERANCE[dtype] * (5 if dtype == torch.float32 else 1))
+
+
+@pytest.mark.parametrize("dtype, error", [(torch.bfloat16, 1.2e-4), (torch.float16, 2e-5)])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_16_bit_signals_are_rounded_once(impl, dtype, error):
+    """Beside the rounding of the result little is lost, whatever the frequency and the amplitude are: of t and of c sin^2 a part
+    that is far below it (1 / 30 and less), and of the phase what float32 loses."""
+    usual = kaiser_sinc_filter(0.25, 0.3, 12).to(DEVICE)
+    signals = (
+        (1e-3, 1.0, 1e6),
+        (1.0, 0.01, 1e9),
+        (1.0, 1.0, 1.0),
+        (3.0, -7.0, 300.0),
+        (8.0, 50.0, 1e-3),
+        (1.0, 0.0, 1.0),
+    )
+    for fu, (size, frequency, amplitude) in itertools.product(
+        (usual, 100 * tensor(12, dtype=torch.float32, seed=4)), signals
+    ):
+        x, fd = (size * tensor(3, 2, 520)).to(dtype), fu.flip(0)
+        alpha = frequency * tensor(2, dtype=torch.float32, seed=1).abs()
+        beta = torch.tensor([1 / amplitude, 1.0], device=DEVICE)
+        y = filtered_snake(x, alpha, beta, fu, fd, eps=0.0, impl=impl).double()
+        x, fu, fd, a, c = x.double(), fu.double(), fd.double(), alpha.double()[:, None], 1 / beta.double()[:, None]
+        t = upsample1d(x, fu, 2)
+        bent = c * (a * t).sin().square()
+        right = downsample1d(t + bent, fd, 2)
+        phase = 5e-7 * a.abs() * upsample1d(x.abs(), fu.abs(), 2)
+        room = downsample1d(
+            error * (t.abs() + bent) + c * (2 * a * t).sin().abs() * phase + c * phase.square(), fd.abs(), 2
+        )
+        excess = (y - right).abs() - (right.to(dtype).double() - right).abs() - room
+        finite = right.abs() < torch.finfo(dtype).max
+        assert finite.any() and (excess[finite] <= 0).all(), (size, frequency, amplitude)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_what_is_not_finite_stays_near(impl):
+    """In 16 bits a GPU's products have zeros beside the taps: a NaN comes at most a pack of 8 further than the one it lies in."""
+    f = kaiser_sinc_filter(0.25, 0.3, 12).to(DEVICE)
+    x, alpha = tensor(1, 2, 520, dtype=torch.bfloat16), tensor(2, dtype=torch.bfloat16)
+    clean = filtered_snake(x, alpha, alpha, f, f, impl=impl)
+    x[0, 1, 300] = torch.nan
+    y = filtered_snake(x, alpha, alpha, f, f, impl=impl)
+    near = torch.zeros(520, dtype=torch.bool, device=DEVICE)
+    near[288:312] = True  # packs 36 to 38; 300 lies in 37
+    assert y[0, 1, 297:304].isnan().all()
+    assert torch.equal(y[0, 1, ~near], clean[0, 1, ~near]) and torch.equal(y[0, 0], clean[0, 0])
 
 
 @pytest.mark.parametrize("impl", IMPLS)
