@@ -77,7 +77,7 @@ Tensor filtered_snake(Tensor x, Tensor a, Tensor c, std::optional<Tensor> fu, st
       return;
     }
     const auto plan = plan_of<T>(x, *fu, *fd, up, down);
-    const int64_t work = work_of<snaked::ForwardUnit<T>>(plan), taps = std::max(fu->size(0), fd->size(0));
+    const int64_t work = work_of<snaked::ForwardUnit<T>>(plan), taps = 2 * std::max(fu->size(0), fd->size(0));
     torch::stable::parallel_for(0, rows * plan.units, std::max<int64_t>(1, kGrain * plan.units / size), [&](int64_t first, int64_t last) {
       const auto numbers = buffer<T>(work);
       const auto sources = buffer<snaked::Source<T>>(taps);
@@ -116,7 +116,7 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
       });
     } else {
       const auto plan = plan_of<T>(x, *fu, *fd, up, down);
-      const int64_t work = work_of<snaked::BackwardUnit<T>>(plan), taps = std::max(fu->size(0), fd->size(0));
+      const int64_t work = work_of<snaked::BackwardUnit<T>>(plan), taps = 2 * std::max(fu->size(0), fd->size(0));
       per_row = plan.units, found.resize(2 * rows * per_row);
       torch::stable::parallel_for(0, rows * per_row, std::max<int64_t>(1, kGrain * per_row / size), [&](int64_t first, int64_t last) {
         const auto numbers = buffer<T>(work);

@@ -9,6 +9,7 @@
 #include "snake.h"
 
 using snaked::BackwardUnit;
+using snaked::Both;
 using snaked::ForwardUnit;
 using snaked::Pass;
 using snaked::Plan;
@@ -60,12 +61,48 @@ inline vector_t<T> turned_back(vector_t<T> t, vector_t<T> g, const Channel<T>& c
   return g + channel.slope * sine;
 }
 
-// The taps of one output plane, as pointers to what element 0 of it reads.
+// The taps of one output plane, or of two, as pointers to what element 0 of it reads.
 template <class T>
 inline int64_t aim(const std::vector<snaked::Tap<T>>& taps, const Planes<T>& in, Source<T>* sources) {
-  for (size_t k = 0; k < taps.size(); ++k) sources[k] = {in.at(taps[k].plane, taps[k].shift), taps[k].weight};
+  for (size_t k = 0; k < taps.size(); ++k) sources[k] = {in.at(taps[k].plane, taps[k].shift), taps[k].weight, 0};
   return taps.size();
 }
+template <class T>
+inline Both<T> aim(const snaked::Pair<T>& pair, const Planes<T>& in, Source<T>* sources) {
+  const int64_t n = aim(pair.taps, in, sources);
+  for (int64_t k = 0; k < n; ++k) sources[k].other = pair.others[k];
+  return {pair.first, pair.both, n};
+}
+
+// As in_register, with AVX-512 too: loads across two lines of memory, which most of these are, take the time of two.
+template <class V>
+inline __attribute__((always_inline)) void loaded_once([[maybe_unused]] V& v) {
+#if defined(FASTGAN_AVX512)
+  asm("" : "+v"(v));
+#else
+  in_register(v);
+#endif
+}
+
+#if defined(FASTGAN_AVX512)
+// Adds `weight` times the vectors from `from`, which lies `shift` > 0 elements behind a line of memory, made in registers of whole lines.
+// Each line has something of them.
+template <int kVectors, class T>
+inline __attribute__((always_inline)) void add_turned(const T* from, int shift, T weight, vector_t<T>* sum) {
+  using V = vector_t<T>;
+  constexpr integers_t<T> count = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const integers_t<T> places = count + shift;
+  from -= shift;
+  V before = load<V>(from);
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    V after = load<V>(from + (v + 1) * kLanes<T>);
+    loaded_once(after);
+    sum[v] += weight * shuffle(before, after, places);
+    before = after;
+  }
+}
+#endif
 
 template <int kVectors, class T, class Then>
 inline __attribute__((always_inline)) void block(const Source<T>* sources, int64_t n, int64_t i, const Then& then) {
@@ -74,6 +111,14 @@ inline __attribute__((always_inline)) void block(const Source<T>* sources, int64
   for (int64_t k = 0; k < n; ++k) {
     const T* from = sources[k].from + i;
     const T weight = sources[k].weight;
+#if defined(FASTGAN_AVX512)
+    // A load across two lines takes the time of two, a shuffle that of one multiplication: half of the taps by each.
+    const int shift = reinterpret_cast<uintptr_t>(from) % kBytes / sizeof(T);
+    if (kVectors > 1 && k % 2 && shift) {
+      add_turned<kVectors>(from, shift, weight, sum);
+      continue;
+    }
+#endif
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) sum[v] += weight * load<V>(from + v * kLanes<T>);
   }
@@ -81,41 +126,91 @@ inline __attribute__((always_inline)) void block(const Source<T>* sources, int64
   for (int v = 0; v < kVectors; ++v) then(i + v * kLanes<T>, sum[v]);
 }
 
-// then(i, sum of the taps at i) for whole vectors that cover [first, last).
-template <class T, class Then>
-inline __attribute__((always_inline)) void sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, const Then& then) {
+// Of two output planes: what both read is loaded once.
+template <int kVectors, class T, class Then>
+inline __attribute__((always_inline)) void block(const Source<T>* sources, const Both<T>& n, int64_t i, const Then& then) {
+  using V = vector_t<T>;
+  V sum[kVectors] = {}, other[kVectors] = {};
+  int64_t k = 0;
+  for (; k < n.first; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sum[v] += sources[k].weight * load<V>(sources[k].from + i + v * kLanes<T>);
+  }
+  for (; k < n.both; ++k) {
+    const T weight = sources[k].weight, of_other = sources[k].other;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      V read = load<V>(sources[k].from + i + v * kLanes<T>);
+      loaded_once(read);
+      sum[v] += weight * read, other[v] += of_other * read;
+    }
+  }
+  for (; k < n.all; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) other[v] += sources[k].other * load<V>(sources[k].from + i + v * kLanes<T>);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) then(i + v * kLanes<T>, sum[v], other[v]);
+}
+
+// then(i, sum of the taps at i) for whole vectors that cover [first, last); n: of one plane or of two.
+template <class T, class Count, class Then>
+inline __attribute__((always_inline)) void sums(const Source<T>* sources, const Count& n, int64_t first, int64_t last, const Then& then) {
   constexpr int64_t lanes = kLanes<T>;
+  constexpr int kMost = std::is_same_v<Count, int64_t> ? 8 : kBytes == 64 ? 8 : 4;
   int64_t i = first;
-  for (; i + 7 * lanes < last; i += 8 * lanes) block<8>(sources, n, i, then);
-  if (i + 3 * lanes < last) block<4>(sources, n, i, then), i += 4 * lanes;
+  for (; i + (kMost - 1) * lanes < last; i += kMost * lanes) block<kMost>(sources, n, i, then);
+  if (kMost > 4 && i + 3 * lanes < last) block<4>(sources, n, i, then), i += 4 * lanes;
   for (; i < last; i += lanes) block<1>(sources, n, i, then);
 }
 
-template <class T>
-__attribute__((noinline)) void plain_sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, T* to) {
-  sums(sources, n, first, last, [to](int64_t i, vector_t<T> sum) __attribute__((always_inline)) { store(to + i, sum); });
+// What then(plane, i, sum) makes of one plane or of two.
+template <class T, class Count, class Then>
+inline __attribute__((always_inline)) void each_sum(const Source<T>* sources, const Count& n, int64_t first, int64_t last, const Then& then) {
+  using V = vector_t<T>;
+  if constexpr (std::is_same_v<Count, int64_t>) {
+    sums(sources, n, first, last, [&](int64_t i, V sum) __attribute__((always_inline)) { then(0, i, sum); });
+  } else {
+    sums(sources, n, first, last, [&](int64_t i, V sum, V other) __attribute__((always_inline)) { then(0, i, sum), then(1, i, other); });
+  }
 }
 
-template <class T>
-__attribute__((noinline)) void activated_sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, T* to, const Channel<T>& of) {
+// pitch: from one plane to the next.
+template <class T, class Count>
+__attribute__((noinline)) void plain_sums(const Source<T>* sources, Count n, int64_t first, int64_t last, T* to, int64_t pitch) {
+  each_sum(sources, n, first, last, [=](int e, int64_t i, vector_t<T> sum) __attribute__((always_inline)) { store(to + e * pitch + i, sum); });
+}
+
+template <class T, class Count>
+__attribute__((noinline)) void activated_sums(const Source<T>* sources, Count n, int64_t first, int64_t last, T* to, int64_t pitch,
+                                              const Channel<T>& of) {
   const Channel<T> channel = of;  // stores cannot reach it
-  sums(sources, n, first, last, [to, &channel](int64_t i, vector_t<T> t) __attribute__((always_inline)) { store(to + i, activated<T>(t, channel)); });
+  each_sum(sources, n, first, last,
+           [=, &channel](int e, int64_t i, vector_t<T> t) __attribute__((always_inline)) { store(to + e * pitch + i, activated<T>(t, channel)); });
 }
 
-template <class T>
-__attribute__((noinline)) void turned_back_sums(const Source<T>* sources, int64_t n, int64_t first, int64_t last, const T* g, T* to,
-                                                const Channel<T>& of, vector_t<T>& by_a, vector_t<T>& by_c) {
+template <class T, class Count>
+__attribute__((noinline)) void turned_back_sums(const Source<T>* sources, Count n, int64_t first, int64_t last, const T* g, int64_t g_pitch, T* to,
+                                                int64_t pitch, const Channel<T>& of, vector_t<T>& by_a, vector_t<T>& by_c) {
   using V = vector_t<T>;
   const Channel<T> channel = of;
   V sum_a = by_a, sum_c = by_c;
-  sums(sources, n, first, last,
-       [&](int64_t i, V t) __attribute__((always_inline)) { store(to + i, turned_back<T>(t, load<V>(g + i), channel, sum_a, sum_c)); });
+  each_sum(sources, n, first, last, [&](int e, int64_t i, V t) __attribute__((always_inline)) {
+    store(to + e * pitch + i, turned_back<T>(t, load<V>(g + e * g_pitch + i), channel, sum_a, sum_c));
+  });
   by_a = sum_a, by_c = sum_c;
+}
+
+// run(n, plane): the sums of each pair of planes, and of the last one of an odd number; n is how many sources they have.
+template <class T, class Run>
+inline __attribute__((always_inline)) void each_output(const Pass<T>& pass, const Planes<T>& in, Source<T>* sources, const Run& run) {
+  for (size_t p = 0; p < pass.pairs.size(); ++p) run(aim(pass.pairs[p], in, sources), 2 * p);
+  if (pass.taps.size() % 2) run(aim(pass.taps.back(), in, sources), pass.taps.size() - 1);
 }
 
 template <class T>
 inline void plain_pass(const Pass<T>& pass, const Planes<T>& in, const Planes<T>& out, int64_t first, int64_t last, Source<T>* sources) {
-  for (int64_t e = 0; e < out.count; ++e) plain_sums(sources, aim(pass.taps[e], in, sources), first, last, out.at(e, 0));
+  each_output(pass, in, sources, [&](auto n, int64_t e) { plain_sums(sources, n, first, last, out.at(e, 0), out.length()); });
 }
 
 // A row of `size` samples in planes: its first and last sample over `held` places beyond each end, 0 beyond them.
@@ -185,14 +280,15 @@ inline void place(std::initializer_list<Planes<T>*> all, T* work) {
   for (Planes<T>* planes : all) planes->data = work, work += planes->count * planes->length();
 }
 
-// Unit u of a row; work: ForwardUnit::elements() numbers, sources: as many as the longer filter has taps.
+// Unit u of a row; work: ForwardUnit::elements() numbers, sources: as many as two planes have taps.
 template <class T>
 void forward_unit(const Plan<T>& plan, int64_t u, Elements<T> x_row, T a, T c, Elements<T> y_row, T* work, Source<T>* sources) {
   ForwardUnit<T> at(plan, u);
   place({&at.y, &at.v, &at.x}, work);
   take(x_row, plan.x_size, plan.held, at.x);
   const Channel<T> channel(a, c);
-  for (int64_t e = 0; e < plan.phases; ++e) activated_sums(sources, aim(plan.rise.taps[e], at.x, sources), at.first, at.last, at.v.at(e, 0), channel);
+  each_output(plan.rise, at.x, sources,
+              [&](auto n, int64_t e) { activated_sums(sources, n, at.first, at.last, at.v.at(e, 0), at.v.length(), channel); });
   if (at.v.first < 0) fill(at.v, at.v.first * plan.phases, 0, at.v.element(0));
   if (at.last == plan.places) fill(at.v, plan.t_size, at.v.last * plan.phases, at.v.element(plan.t_size - 1));
   const bool in_place = written_in_place(at.y, plan.y_size, y_row);
@@ -214,15 +310,14 @@ void backward_unit(const Plan<T>& plan, int64_t u, Elements<T> dy_row, Elements<
   take(x_row, plan.x_size, plan.held, at.x);
   const Channel<T> channel(a, c);
   V by_a{}, by_c{}, others{};
-  for (int64_t e = 0; e < plan.phases; ++e) {
-    const int64_t n = aim(plan.rise.taps[e], at.x, sources);
+  each_output(plan.rise, at.x, sources, [&](auto n, int64_t e) {
     const auto part = [&](int64_t first, int64_t last, V& by_a, V& by_c) {
-      turned_back_sums(sources, n, first, last, at.g.at(e, 0), at.dt.at(e, 0), channel, by_a, by_c);
+      turned_back_sums(sources, n, first, last, at.g.at(e, 0), at.g.length(), at.dt.at(e, 0), at.dt.length(), channel, by_a, by_c);
     };
     part(at.first, at.begin, others, others);
     part(at.begin, at.end, by_a, by_c);
     part(at.end, at.last, others, others);
-  }
+  });
   fill(at.dt, at.dt.first * plan.phases, 0, T(0));
   fill(at.dt, plan.t_size, at.dt.last * plan.phases, T(0));
   const bool in_place = written_in_place(at.dx, plan.x_size, dx_row);

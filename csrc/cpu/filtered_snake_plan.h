@@ -24,20 +24,53 @@ struct Tap {
   T weight;
 };
 
-// A tap of one unit: what element 0 of the output plane reads.
+// A tap of one unit: what element 0 of the output plane reads, or of two output planes with their weights.
 template <class T>
 struct Source {
   const T* from;
-  T weight;
+  T weight, other;
+};
+
+// The taps of two output planes: [0, first) are of the first one alone, up to `both` of both, the others of the second one alone.
+template <class T>
+struct Pair {
+  std::vector<Tap<T>> taps;
+  std::vector<T> others;  // weights in the second plane
+  int64_t first = 0, both = 0;
+
+  Pair(const std::vector<Tap<T>>& a, const std::vector<Tap<T>>& b) {
+    const auto in = [](const std::vector<Tap<T>>& taps, const Tap<T>& tap) {
+      return std::find_if(taps.begin(), taps.end(), [&](const Tap<T>& t) { return t.plane == tap.plane && t.shift == tap.shift; });
+    };
+    const auto add = [&](const Tap<T>& tap, T other) { taps.push_back(tap), others.push_back(other); };
+    for (const Tap<T>& tap : a)
+      if (in(b, tap) == b.end()) add(tap, 0);
+    first = taps.size();
+    for (const Tap<T>& tap : a)
+      if (const auto same = in(b, tap); same != b.end()) add(tap, same->weight);
+    both = taps.size();
+    for (const Tap<T>& tap : b)
+      if (in(a, tap) == a.end()) add(tap, tap.weight);
+  }
+};
+
+// How many sources two output planes have: `first`, `both` and `all` of Pair.
+template <class T>
+struct Both {
+  int64_t first, both, all;
 };
 
 // out[plane e][i] = sum of weight in[plane][i + shift] over taps[e]
 template <class T>
 struct Pass {
   std::vector<std::vector<Tap<T>>> taps;
+  std::vector<Pair<T>> pairs;   // of planes 0 and 1, 2 and 3
   int64_t least = 0, most = 0;  // shifts
 
   explicit Pass(int64_t phases) : taps(phases) {}
+  void pair() {
+    for (size_t e = 0; e + 1 < taps.size(); e += 2) pairs.emplace_back(taps[e], taps[e + 1]);
+  }
   // The tap of output element e of place 0 that reads element `index` of the input, which has `planes` per place.
   void add(int64_t e, int64_t index, int64_t planes, T weight) {
     const int64_t shift = floor_div(index, planes);
@@ -71,6 +104,7 @@ struct Plan {
       for (int64_t k = 0; k < taps_d; ++k) fall.add(e, e * down + k - before, phases, fd[k]);
     for (int64_t e = 0; e < x_phases; ++e)
       for (int64_t k = 0; k < taps_u; ++k) rise_back.add(e, (e + held) * up - first + k, phases, T(up) * fu[k]);
+    for (Pass<T>* pass : {&rise, &fall, &fall_back, &rise_back}) pass->pair();
   }
 };
 
@@ -81,7 +115,7 @@ struct Planes {
   T* data = nullptr;
 
   Planes(int64_t count, int64_t first, int64_t last) : count(count), first(first), last(last) {}
-  int64_t length() const { return last - first; }
+  int64_t length() const { return round_up(last - first, kAlign); }  // of memory: what begins a plane is aligned
   T* at(int64_t e, int64_t i) const { return data + e * length() + i - first; }
   T& element(int64_t index) const {  // of the signal
     const int64_t i = floor_div(index, count);
