@@ -51,10 +51,10 @@ class Snake(NamedTuple):
     trips: tuple[int, ...] = ()  # of its loops
 
 
-PACKS = 4096 / (3 * 192)  # of a row / its threads: three tiles of 171 packs, six warps each (filtered_snake_packs.cu)
-MMA = (
-    16 * 256 / 32
-)  # 16 pieces of 256 samples / a warp; the first of 8 batches is not in the loop (filtered_snake_mma.cu)
+# Of a row / its threads: three tiles of 171 packs, six warps each (filtered_snake_packs.cu).
+PACKS = 4096 / (3 * 192)
+# Of 16 pieces of 256 samples / a warp, whose loop has all but the first of 8 batches (filtered_snake_mma.cu).
+MMA = 16 * 256 / 32
 SNAKE = {
     "filtered_snake fp32": Snake("filtered_snake_packs", "14forward_kernel", PACKS, 8),
     "filtered_snake bf16": Snake("filtered_snake_mma", "10mma_kernel", MMA, 8, (7,)),
@@ -63,12 +63,9 @@ SNAKE = {
     "filtered_snake backward bf16": Snake("filtered_snake_packs", "15backward_kernel", PACKS, 12),
 }
 
+# A sine: turns, rounding, subtraction, square, a polynomial of degree 5, 3 or 4, and the sum.
+SINES = {"fp32": 2 * 10, "bf16": 2 * 8, "fp16": 2 * 9}
 # The least that filtered_snake forward takes per output, sums in float32: {what: instructions}
-SINES = {
-    "fp32": 2 * 10,
-    "bf16": 2 * 8,
-    "fp16": 2 * 9,
-}  # turns, round, subtract, square, a polynomial of degree 5, 3, 4, and add
 ARITHMETIC = {
     "filtered_snake fp32": {"taps": 24, "sines": SINES["fp32"]},
     "filtered_snake bf16, a multiply-add per tap": {"taps": 24, "sines": SINES["bf16"], "conversions": 1.5},

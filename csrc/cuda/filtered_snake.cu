@@ -3,7 +3,8 @@
 // A block makes one stretch of a row: x with what is held beyond its ends to shared memory, v of the stretch and of what the second
 // filter reads beside it, then y. t and v never reach global memory: x is read once (and the filters' reach between stretches, from
 // L2), y written once. Floor in float32: 2.7 ps per element at 3 TB/s; backward 4.0. Sums over a channel have a fixed order: per
-// block, then over blocks. Not run on a GPU yet. Ratio 2 with 12 taps has kernels of its own: filtered_snake_packs.cu.
+// block, then over blocks. Not run on a GPU yet. Ratio 2 with 12 taps has kernels of its own: filtered_snake_packs.cu, and forward
+// in 16 bits filtered_snake_mma.cu.
 #include "cuda/filtered_snake.h"
 
 #include <tuple>

@@ -11,9 +11,10 @@
 // to the range where they have 22 bits: as exact as float32. v and D are two BFloat16 each, without the product of their second
 // parts: within 2^-16 of D |v|. The sine's polynomial is within 5.3e-5 (BFloat16) or 1.3e-6 (Half) of itself: 1/37 and 1/190 of the
 // rounding of y, whatever c is. sin^2 of MUFU would be cheaper, but its error is absolute: it would show where c is large and the
-// sine small. Zeros of U and D are multiplied too: what is not finite reaches up to 16 samples further than its taps.
+// sine small. Zeros of U and D are multiplied too: what is not finite reaches the packs beside its own.
 //
-// Instructions per output: 16 (Half 18) for the sines, 6 to halve v, 3 (2.5) products, and 3 to move samples.
+// Instructions per output: 16 (Half 18) for the sines, 6 to halve v, 3 (2.5) products; 5 move samples or begin a piece
+// (bench/predicted.py). Not run on a GPU yet.
 #include "cuda/filtered_snake.h"
 
 #include "activation.h"
@@ -243,6 +244,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       if (turn >= wait[h]) store((y + at[h])[-kBatch].at, packs[h]);
   };
   const auto work = [&](int turn, bool first) __attribute__((always_inline)) {
+    // The next batch is loaded before the barrier, which nvcc moves no load across: it would put it where the batch begins.
     FASTGAN_UNROLL
     for (int h = 0; h < 2; ++h) {
       store(own + h * kOther, next[h]);
