@@ -51,8 +51,10 @@ def tokenize(*corpora: Sentences, level: str = "word") -> list[Tokens]:
 
     A corpus is a list of strings (split at white space for ``level="word"``, into characters for ``"char"``), a list
     of token sequences (any hashable token), integers [N, L], or `Tokens` (returned as it is). Corpora given together
-    must be all of tokens or all of ids. Raises ValueError otherwise.
+    must be all of tokens or all of ids. Raises ValueError otherwise, TypeError for what is no list of sentences.
     """
+    for corpus in corpora:
+        check_corpus(corpus)
     if level not in ("word", "char"):
         raise ValueError(f"level: {level!r} is not one of 'word', 'char'")
     if all(_is_ids(c) for c in corpora):
@@ -64,10 +66,20 @@ def tokenize(*corpora: Sentences, level: str = "word") -> list[Tokens]:
     return [_number(corpus, split, index) for corpus in corpora]
 
 
+def check_corpus(corpus: Sentences) -> None:
+    """TypeError for one text, whose letters would be taken for sentences, and for what has no length."""
+    if not isinstance(corpus, Tokens) and (isinstance(corpus, str | bytes) or not hasattr(corpus, "__len__")):
+        raise TypeError(f"corpora: one of them is of type {type(corpus).__name__}, expected a list of sentences")
+
+
 def _number(corpus: Iterable, split: Callable, index: dict) -> Tokens:
     flat, lengths = [], []  # no list outlives its sentence: a third faster than keeping all, which wakes the GC
     for sentence in corpus:
         tokens = split(sentence) if isinstance(sentence, str) else sentence
+        if not hasattr(tokens, "__len__"):
+            raise TypeError(
+                f"corpora: a sentence is of type {type(tokens).__name__}, expected text or a list of tokens"
+            )
         flat.extend(tokens)
         lengths.append(len(tokens))
     return Tokens._checked(np.fromiter(map(index.__getitem__, flat), np.int32, len(flat)), np.array(lengths, np.int64))

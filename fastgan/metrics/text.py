@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fastgan.metrics.ngram import Sentences, Tokens, clipped_matches, closest_lengths, distinct, tokenize
+from fastgan.metrics.ngram import Sentences, Tokens, check_corpus, clipped_matches, closest_lengths, distinct, tokenize
 
 SMOOTHINGS = ("none", "method1", "method2", "method3", "floor", "add-k", "exp")
 
@@ -199,8 +199,9 @@ def _corpus(hypotheses, references, orders, smoothing, level, threads, name) -> 
 
 def _highest(orders: Sequence[int], sentences: Sentences) -> int:
     """The greatest of `orders`, for a figure that is a mean over `sentences`."""
-    if not orders or min(orders) < 1:
-        raise ValueError(f"orders is {tuple(orders)}, expected numbers from 1")
+    if not orders or not all(isinstance(order, int | np.integer) and order >= 1 for order in orders):
+        raise ValueError(f"orders is {tuple(orders)}, expected whole numbers from 1")
+    check_corpus(sentences)
     if len(sentences.offsets) < 2 if isinstance(sentences, Tokens) else not len(sentences):
         raise ValueError("hypotheses: expected at least one sentence")
     return max(orders)

@@ -200,6 +200,23 @@ def test_wrong_arguments_are_named(call, message):
         call()
 
 
+@pytest.mark.parametrize("score", [text.bleu, text.corpus_bleu, lambda a, b: text.distinct_n(a)])
+@pytest.mark.parametrize("wrong", ["one text", b"bytes", None, 3, iter(["a b"]), [1, 2]])
+def test_what_is_no_list_of_sentences(score, wrong):
+    """Of one text every letter would be a sentence."""
+    with pytest.raises(TypeError, match="corpora: "):
+        score(wrong, ["a b"])
+
+
+def test_references_are_lists_too():
+    with pytest.raises(TypeError, match="one of them is of type str, expected a list of sentences"):
+        text.bleu(["a b"], "one text")
+    with pytest.raises(TypeError, match="one of them is of type str, expected a list of sentences"):
+        text.self_bleu("one text")
+    with pytest.raises(ValueError, match=r"orders is \(2.5,\), expected whole numbers from 1"):
+        text.bleu(["a b"], ["a b"], orders=(2.5,))
+
+
 @needs_extension
 @pytest.mark.parametrize("offsets", [[1, 2], [0, 1], [0, 2, 1, 3], []])
 def test_the_compiled_counts_reject_offsets_outside_the_tokens(offsets):
