@@ -52,6 +52,11 @@ def load_generator(
         return convert.load(path, device)
     if path.suffix in (".pkl", ".pt", ".pth") and not path.is_dir():
         raise ValueError(f"{path} is not a run: fastgan convert {path} {path.with_suffix('.safetensors')} comes first")
+    if path.is_file():
+        raise ValueError(
+            f"{path} is no network that is read here; expected a run, a .safetensors, or for fastgan sample an .onnx, as"
+            " fastgan export makes it"
+        )
     return recipes.load_run(path, device, recipe)
 
 

@@ -216,6 +216,15 @@ def test_what_is_not_there_is_said(name, tmp_path, capsys):
     assert f"{tmp_path / name}: no such file or folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["x.xml", "x.pt2", "x.png"])
+def test_what_is_no_network_is_said(name, tmp_path, capsys):
+    (tmp_path / name).write_bytes(b"something")
+    assert main(["sample", str(tmp_path / name)]) == 1
+    assert (
+        f"{tmp_path / name} is no network that is read here; expected a run, a .safetensors" in capsys.readouterr().err
+    )
+
+
 def test_many_seeds_are_drawn_a_few_at_a_time(tmp_path, monkeypatch):
     largest = []
 
