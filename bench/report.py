@@ -60,8 +60,9 @@ def keep(bench: dict) -> Path:
 
 
 def kept() -> list[dict]:
-    """The benches of bench/results, by name; those of a GPU are `gpu_report`'s."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    """The benches of bench/results, by name, CASE.json before CASE.MACHINE.json; those of a GPU are `gpu_report`'s."""
+    paths = sorted(RESULTS.glob("*.json"), key=lambda path: path.stem.split("."))
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return [bench for bench in found if "bench" in bench]
 
 
@@ -112,6 +113,7 @@ GPU figures are on the page [GPU status](gpu.md).
 - *of the floor*: fastgan's time over the least that the memory traffic or the arithmetic takes at this machine's measured peak.
 - *allocator*: `tuned` is `fastgan.tune_cpu_allocator()`, which `fastgan train` calls; eager is faster with it as well.
 - Each case first checks that both sides give the same numbers. Implementations take turns in one process; figures are medians.
+- *FASTGAN_CPU_LEVEL=avx2*: fastgan, and the floor, with AVX2 alone; the others with all that the machine has.
 - *load*: processes that wanted a core, of two. `--clock cpu` counts the time that the processor worked for the bench alone, since
   by the wall a long call waits for the others and a short one does not. Caches and memory are shared: take ratios to 20%.
 
