@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import sys
 import tempfile
@@ -90,9 +91,6 @@ def main(argv: list[str] | None = None) -> int:
             code = COMMANDS[command](rest)
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader is gone, as in `fastgan info | head -1`
-        _drop_output()
-        return 1
     except KeyboardInterrupt as stop:
         number = number_of(stop)
         if command == "train" or number != signal.SIGINT:
@@ -100,6 +98,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"fastgan {command}: stopped by {signal.Signals(number).name}{nothing}", file=sys.stderr)
         return 128 + number
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():  # as in `fastgan info | head -1`
+            _drop_output()
+            return 1
         if os.environ.get("FASTGAN_TRACEBACK") == "1":
             raise
         print(f"fastgan {command}: {as_options(_explain(error))}", file=sys.stderr)
@@ -118,6 +119,18 @@ def _share_cores() -> None:
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+
+
+def _reader_is_gone() -> bool:
+    """Whether it was the output's pipe that broke: else another one did, or a connection."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:  # no file: another program's object
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _drop_output() -> None:

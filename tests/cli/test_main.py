@@ -29,6 +29,24 @@ def failing(monkeypatch, tmp_path):
     return run
 
 
+def test_a_broken_connection_is_said(failing, capsys):
+    assert failing(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 1
+    assert capsys.readouterr().err == "fastgan info: [Errno 32] Broken pipe\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes without SIGPIPE")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_is_gone_is_no_error(unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        [sys.executable, "-m", "fastgan", "data", "list"], stdout=writing, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def recursion():
     def deeper():
         deeper()
