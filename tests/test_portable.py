@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fastgan.training import checkpoint, lock
+from fastgan import files
+from fastgan.training import checkpoint
 
 # fastgan after all that it imports from others, which have their own ways on Windows.
 WITHOUT = """
@@ -77,7 +78,7 @@ def test_the_lock_of_windows(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
     with open(tmp_path / "a", "wb") as file:
-        assert lock._lock(file) and not lock._lock(file)
+        assert files.lock(file) and not files.lock(file)
     assert calls == [(2**30, 2, 1)] * 2  # far behind the note, which stays readable
 
 
