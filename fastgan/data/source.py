@@ -97,11 +97,17 @@ def collate(items: list[Any]) -> Batch:
 
 
 def _pass(dataset: Any, epoch: int) -> Iterator[Any]:
-    if not hasattr(dataset, "__iter__"):
-        return iter(dataset(epoch))
-    if hasattr(dataset, "set_epoch"):
+    if hasattr(dataset, "set_epoch") and hasattr(dataset, "__iter__"):
         dataset.set_epoch(epoch)
-    return iter(dataset)
+    try:
+        yield from dataset if hasattr(dataset, "__iter__") else dataset(epoch)
+    except (
+        EOFError,
+        ConnectionError,
+    ) as error:  # torch's, without a word, where a worker died as it handed over a tensor
+        if not isinstance(dataset, DataLoader):
+            raise
+        raise RuntimeError("DataLoader worker exited while it handed over an item") from error
 
 
 class _Order:

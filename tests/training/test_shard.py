@@ -8,8 +8,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training.sharded_runs import RESUMED, RUNS
 
 from fastgan import recipes
@@ -46,8 +48,9 @@ def test_split_equals_whole(two, name):
     same_checkpoint(split, plain)
     grids = [path.name for path in sorted((plain / "samples").iterdir())]
     assert len(grids) == 2
-    for grid in grids:
-        assert (split / "samples" / grid).read_bytes() == (plain / "samples" / grid).read_bytes()
+    for grid in grids:  # parameters are equal to rounding, and so are pictures: some numbers lie between two levels
+        a, b = (np.asarray(Image.open(folder / "samples" / grid)).astype(int) for folder in (split, plain))
+        assert a.shape == b.shape and abs(a - b).max() <= 1 and (a != b).mean() < 1e-3
 
 
 @pytest.mark.parametrize("name", RUNS)
