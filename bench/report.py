@@ -111,6 +111,7 @@ GPU figures are on the page [GPU status](gpu.md).
 
 - *eager*: the same formulas in PyTorch's operations. *torch.compile*: those, compiled. *Others* are named as in the bench.
 - *of the floor*: fastgan's time over the least that the memory traffic or the arithmetic takes at this machine's measured peak.
+  Those of an EPYC under load were timed by the wall beside other programs: they may be too long, the ratio too low.
 - *allocator*: `tuned` is `fastgan.tune_cpu_allocator()`, which `fastgan train` calls; eager is faster with it as well.
 - Each case first checks that both sides give the same numbers. Implementations take turns in one process; figures are medians.
 - *FASTGAN_CPU_LEVEL=avx2*: fastgan, and the floor, with AVX2 alone; the others with all that the machine has.
