@@ -101,10 +101,8 @@ def _pass(dataset: Any, epoch: int) -> Iterator[Any]:
         dataset.set_epoch(epoch)
     try:
         yield from dataset if hasattr(dataset, "__iter__") else dataset(epoch)
-    except (
-        EOFError,
-        ConnectionError,
-    ) as error:  # torch's, without a word, where a worker died as it handed over a tensor
+    except (EOFError, ConnectionError) as error:
+        # torch's, without a word, where a worker died as it handed over a tensor
         if not isinstance(dataset, DataLoader):
             raise
         raise RuntimeError("DataLoader worker exited while it handed over an item") from error
