@@ -55,6 +55,7 @@ class _State:
     ops: dict[str, Op] = field(default_factory=dict)
     libraries: dict[str, torch.library.Library] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    probes: dict[str, Callable[[], str | None]] = field(default_factory=dict)
     # per namespace and op: the function of a plain eager call, and the Python kernels it may call by type of device
     calls: dict[str, dict[str, Callable]] = field(default_factory=dict)
     python_kernels: dict[tuple[str, str], dict[str, Callable]] = field(default_factory=dict)
@@ -169,7 +170,8 @@ def availability(name: str, impl: str) -> Availability:
         if impl == "cpp":
             return Availability(True, f"compiled, {torch.ops.fastgan.cpu_level('')}")
         if torch.cuda.is_available():
-            return Availability(True, torch.cuda.get_device_name())
+            why = _why_not(impl)
+            return Availability(why is None, why or torch.cuda.get_device_name())
     stand_in = f"{NAMESPACE}_{impl}"
     if stand_in in _STATE.libraries and _has_kernel(stand_in, name, "CPU"):
         return Availability(True, "on CPU tensors: " + ("interpreted" if impl == "triton" else "emulated"))
@@ -227,7 +229,7 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
         plain = _STATE.as_torch or torch.onnx.is_in_onnx_export()
         return _STATE.ops[name].reference if plain else getattr(torch.ops.fastgan, name)
     on_device = x.device.type == ("cpu" if impl == "cpp" else "cuda")
-    if on_device and _has_kernel(NAMESPACE, name, _DISPATCH_KEY[impl]):
+    if on_device and _has_kernel(NAMESPACE, name, _DISPATCH_KEY[impl]) and _why_not(impl) is None:
         return _in_namespace(NAMESPACE, name)
     stand_in = f"{NAMESPACE}_{impl}"
     if x.device.type == "cpu" and stand_in in _STATE.libraries and _has_kernel(stand_in, name, "CPU"):
@@ -240,6 +242,20 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
 def failure(library: str) -> str | None:
     """Why the compiled library `library` ("_C", "_C_cuda") is not loaded; None where it is."""
     return _STATE.failures.get(library)
+
+
+def probe(impl: str, why_not: Callable[[], str | None]) -> None:
+    """Makes `why_not()`, asked at the first call of `impl`, the reason that none of its kernels can run here; None: they can."""
+    _STATE.probes[impl] = why_not
+
+
+def _why_not(impl: str) -> str | None:
+    return _STATE.probes[impl]() if impl in _STATE.probes else None
+
+
+def reference(name: str) -> Callable:
+    """Op `name` in PyTorch's operations."""
+    return _STATE.ops[name].reference
 
 
 def record_failure(library: str, why: str) -> None:

@@ -81,6 +81,51 @@ print(fastgan.ops._library.availability("bias_act", "triton").reason)
 
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="a CPU build of torch")
+def test_where_triton_does_not_start_the_references_run_and_it_is_said_once():
+    """As on a GPU without a C compiler, which Triton's driver needs at its first start."""
+    command = """
+import warnings
+import torch
+from triton.runtime import driver
+import fastgan.ops
+from fastgan.ops import _library
+
+class Driver:
+    def get_current_device(self):
+        raise RuntimeError("Failed to find C compiler.\\nPlease specify via CC")
+
+driver.set_active(Driver())
+torch.cuda.is_available = lambda: True
+x, b = torch.randn(2, 3, 4), torch.randn(3)
+arguments = (x, b, 1, "lrelu", 0.2, 1.0, -1.0)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        kernels = _library._STATE.python_kernels
+        y = kernels["fastgan", "bias_act"]["cuda"](*arguments)
+        g = kernels["fastgan", "grad_penalty_backward"]["cuda"](x[:, 0, 0], x, x[:, 0, 0], "r1", 0.0)
+assert torch.equal(y, _library._STATE.ops["bias_act"].reference(*arguments))
+assert g.shape == x.shape
+print([str(one.message) for one in said])
+print(_library.availability("bias_act", "triton"))
+class OnGpu:
+    device = torch.device("cuda")
+try:
+    _library.select("bias_act", "triton", OnGpu)
+except RuntimeError as error:
+    print(error)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    why = "Triton does not start (Failed to find C compiler. Please specify via CC); it needs a C compiler and Python's headers"
+    said, state, refused = done.stdout.splitlines()
+    assert said.count("fastgan: ") == said.count(why) == 1 and "PyTorch's operations" in said
+    assert state.startswith("Availability(loaded=False") and why in state
+    assert refused.startswith("bias_act: impl='triton' is not available") and why in refused
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="a CPU build of torch")
 def test_every_kernel_is_registered_for_cuda():
     for names in kernels.MODULES.values():
         for name in names:

@@ -8,6 +8,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -30,9 +31,10 @@ def load() -> None:
         _library.record_failure("triton", "triton is not installed")
         return
     if torch.version.cuda is not None:
+        _library.probe("triton", why_not)
         for module, names in MODULES.items():
             for name in names:
-                _library.implement(name, _launcher(module, name), "CUDA")
+                _library.implement(name, _launcher(module, name, else_reference=True), "CUDA")
     if os.environ.get("TRITON_INTERPRET") == "1":
         register_for_cpu()
 
@@ -45,12 +47,35 @@ def register_for_cpu() -> None:
             _library.implement(name, _launcher(module, name), "CPU", INTERPRETED)
 
 
-def _launcher(module: str, name: str) -> Callable:
+@functools.cache
+def why_not() -> str | None:
+    """Why Triton can launch nothing in this process; None where it can. Its driver compiles a C file at its first start, which
+    takes a C compiler and Python's headers: images of containers often have neither."""
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_device()
+    except Exception as error:
+        said = " ".join(str(error).split()) or repr(error)
+        return f"Triton does not start ({said}); it needs a C compiler and Python's headers: gcc, python3-dev"
+    return None
+
+
+def _launcher(module: str, name: str, else_reference: bool = False) -> Callable:
     @functools.cache
     def launcher() -> Callable:
+        if else_reference and (why := why_not()):
+            _warn(f"fastgan: {why}. PyTorch's operations do its work, slower.")
+            return _library.reference(name)
         return getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)
 
     def launch(*arguments):
         return launcher()(*arguments)
 
     return launch
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once, whatever the filters."""
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
