@@ -21,7 +21,8 @@ def keeps_nan(act: str, numbers) -> bool:
 @functools.cache
 def has_packed() -> bool:
     """Whether packed convolutions are there and mean what they say. Without them torch's own run, the activation after them."""
-    x, w = torch.ones(1, 2, 3, 3), torch.full((4, 2, 3, 3), -1.0)
+    made = {"device": "cpu", "dtype": torch.float32}  # whatever the defaults are just now: the answer is kept
+    x, w = torch.ones(1, 2, 3, 3, **made), torch.full((4, 2, 3, 3), -1.0, **made)
     form = ((1, 1), (1, 1), (1, 1), 1)
     try:
         packed = pack(w, (0, 0), *form, False, x.shape)

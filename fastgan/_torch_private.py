@@ -88,7 +88,8 @@ def turned_product(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 @functools.cache
 def has_turned_product() -> bool:
     """Whether `turned_product` is there and means what it says. Without it the algorithm that needs it is not chosen."""
-    x, w = torch.ones(1, 2, device="cpu"), torch.ones(2, 3, device="cpu")
+    made = {"device": "cpu", "dtype": torch.float32}  # whatever the defaults are just now: the answer is kept
+    x, w = torch.ones(1, 2, **made), torch.ones(2, 3, **made)
     try:
         return turned_product(x, w.t()).sum().item() == 6
     except (AttributeError, RuntimeError, TypeError):

@@ -6,11 +6,22 @@ from tolerances import assert_close
 from torch import nn
 
 import fastgan
-from fastgan import _torch_packed
+from fastgan import _torch_packed, _torch_private
 
 
 def test_packed_convolutions_are_there():
     assert _torch_packed.has_packed()
+
+
+@pytest.mark.parametrize("asked", [_torch_packed.has_packed, _torch_private.has_turned_product])
+def test_what_is_there_does_not_depend_on_defaults(asked):
+    """It is asked once and kept: a default of the caller's at that moment must not decide it."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert asked.__wrapped__()
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("act", ["none", "relu", "tanh", "sigmoid", "swish", "leaky_relu", "hardtanh"])
