@@ -9,6 +9,7 @@ import inspect
 import itertools
 import math
 import numbers
+import os
 import textwrap
 import types
 import typing
@@ -53,8 +54,8 @@ def _expected(hint: Any) -> str:
 
 
 def conform(value: Any, hint: Any, name: str) -> Any:
-    """`value` as `hint` wants it: lists become tuples, NumPy's numbers Python's, and dicts the dataclasses that they describe;
-    nothing else changes. Raises Mismatch that names the field."""
+    """`value` as `hint` wants it: lists become tuples, NumPy's numbers Python's, paths text, and dicts the dataclasses that they
+    describe; nothing else changes. Raises Mismatch that names the field."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -79,7 +80,9 @@ def conform(value: Any, hint: Any, name: str) -> Any:
         whole = isinstance(value, numbers.Integral) and abs(int(value)) < 2**63
         real = hint is float and isinstance(value, numbers.Real) and math.isfinite(value)
         if not isinstance(value, bool) and (whole or real):
-            return value if isinstance(value, int | float) else int(value) if whole else float(value)
+            return value if type(value) in (int, float) else int(value) if whole else float(value)
+    elif hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     elif dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return build(hint, value, name)
     elif isinstance(hint, type) and isinstance(value, hint):
@@ -89,8 +92,12 @@ def conform(value: Any, hint: Any, name: str) -> Any:
 
 @functools.cache
 def hints(cls: type) -> dict[str, Any]:
-    """Type by field name of a dataclass or a TypedDict."""
-    return typing.get_type_hints(cls)
+    """Type by field name of a dataclass or a TypedDict; Any for a class made in a function, whose annotations only that function
+    understands."""
+    try:
+        return typing.get_type_hints(cls)
+    except NameError:
+        return {field.name: Any for field in dataclasses.fields(cls)}
 
 
 def about(cls: type) -> str:
@@ -117,7 +124,7 @@ def docs(cls: type) -> dict[str, str]:
 
 
 def check(family: str, config: Any) -> None:
-    """Mismatch unless each field of the dataclass `config` is of its type; lists become tuples."""
+    """Mismatch unless each field of the dataclass `config` is of its type, as `conform` makes it."""
     for field in dataclasses.fields(config):
         value = conform(getattr(config, field.name), hints(type(config))[field.name], f"{family}: {field.name}")
         object.__setattr__(config, field.name, value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -95,8 +96,8 @@ def check_range(bounds: Range | Names | Choices, value: Any, name: str) -> None:
             raise ValueError(f"{name} is {clip(value)}, expected {bounds}")
         return
     for number in value if isinstance(value, (tuple, list)) else [value]:
-        if type(number) in (int, float) and number not in bounds:
-            finite = "a finite number" * (number != number or abs(number) == math.inf)
+        if isinstance(number, numbers.Real) and not isinstance(number, bool) and number not in bounds:
+            finite = "" if math.isfinite(number) else "a finite number"
             raise ValueError(f"{name} is {value}, expected {', '.join(filter(None, (finite, str(bounds))))}")
 
 

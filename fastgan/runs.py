@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -97,14 +96,13 @@ def run(
     """
     from fastgan.training import Trainer
 
-    given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in options.items()}
     planned = plan(recipe, config, preset)
-    settings = planned.updated(given)
+    settings = planned.updated(options)
     if (data := settings.run.data) is not planned.run.data:  # the caller's own words, not the file's
         trust(*([data] if isinstance(data, str) else data))
     if settings.run.resume:
         check_resumed(config, preset)
-        settings = saved(settings).updated(given)
+        settings = saved(settings).updated(options)
     trainer = Trainer(settings.kind, settings.recipe, settings.run, dataset=dataset, sinks=sinks)
     try:
         return Run(trainer.train(), settings.run.device, settings.kind)

@@ -1,6 +1,7 @@
 """Values against the types of a dataclass's fields, and what messages show of them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,9 @@ def test_what_fits():
     made = Options(count=np.int64(3), share=np.float32(0.5), many=[1])
     fields.check("options", made)
     assert made.many == (1,) and made.count == 3
+    for value in (np.float64(0.5), np.float32(0.5), np.int64(3)):  # NumPy's float64 is a float too
+        assert type(fields.conform(value, float, "share")) in (int, float)
+    assert fields.conform(Path("a"), str | None, "name") == "a"
 
 
 @pytest.mark.parametrize(

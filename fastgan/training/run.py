@@ -248,9 +248,11 @@ def resume_command(name: str, folder: Path, run: RunOptions, processes: int) -> 
 
 
 def check_options(recipe: type[Recipe], config: RecipeConfig, run: RunOptions) -> None:
-    """ValueError that names the first option that makes no sense, whatever the data."""
+    """ValueError that names the first option that makes no sense, whatever the data, or is of another type; NumPy's numbers
+    become Python's, as config.json holds these alone."""
     for options in (config, run):
         check_ranges(options)
+        fields.check(recipe.name, options)
     if run.channels_last and not issubclass(recipe.medium, Image):
         raise ValueError(
             f"channels_last=True is the order of images in memory, and {recipe.name} trains on {recipe.medium.unit}: leave it out"

@@ -124,7 +124,7 @@ def options(kind: type[Recipe]) -> tuple[Option, ...]:
     for part, cls in (("run", run_options(kind)), ("recipe", kind.Config)):
         for path, owner in _leaves(cls, (part,)):
             *nest, field = path[1:]
-            hint = _hints(owner)[field]
+            hint = fields.hints(owner)[field]
             # As the command line spells it: --flip, --no-flip.
             flags = {".".join([*nest, f"{no}{field}"]) for no in ("", "no_") if not no or hint is bool}
             own = not flags & taken and path[1] not in WORDS
@@ -142,20 +142,13 @@ def _leaves(cls: type, within: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
     """Paths of the fields that are no dataclasses themselves, and the dataclass that each is a field of; nested ones last."""
     nested = []
     for field in dataclasses.fields(cls):
-        hint = _hints(cls)[field.name]
+        hint = fields.hints(cls)[field.name]
         if dataclasses.is_dataclass(hint) and field.init:
             nested.append(_leaves(hint, (*within, field.name)))
         elif field.init:
             yield (*within, field.name), cls
     for leaves in nested:
         yield from leaves
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    try:
-        return fields.hints(cls)
-    except NameError:  # a class made in a function, whose annotations only that function understands
-        return {field.name: Any for field in dataclasses.fields(cls)}
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,8 @@ def test_values_by_any_spelling():
         ({"model": {"widht": 1}}, "HERE colliding has no option 'model.widht'; did you mean 'model.width'?"),
         ({"seed": "1"}, "HERE seed is '1', expected a whole number"),
         ({"recipe": {"seed": 0}}, "HERE recipe.seed is 0, expected at least 1"),
+        ({"steps": np.int64(-1)}, "HERE steps is -1, expected at least 1"),
+        ({"ema_halflife": np.float64(-1)}, "HERE ema_halflife is -1.0, expected at least 0"),
         ({"recipe.seed": None}, "HERE recipe.seed is None, expected a whole number"),
         ({"model": {"block": {"rank": 0}}}, "HERE model.block.rank is 0, expected at least 1"),
         ({"model": 5}, "HERE colliding has no option 'model'"),
@@ -157,6 +160,19 @@ def test_ranges_of_nested_options():
         check_ranges(Config(model=Net(block=Deeper(0))))
     with pytest.raises(ValueError, match=r"^model\.width is 0"):
         check_options(Colliding, Config(model=Net(0)), RunConfig())
+
+
+def test_types_of_options():
+    """Of a Config that is made by hand: what config.json could not hold is refused before there is a folder."""
+    config = GANConfig(lr=np.float32(0.5), beta1=np.float64(0.25), units=[np.int64(8), 4])
+    run = RunConfig(out=Path("here"), data=Path("a.npz"))
+    check_options(GAN, config, run)
+    assert (config.lr, config.beta1, config.units, run.out, run.data) == (0.5, 0.25, (8, 4), "here", "a.npz")
+    assert {type(config.lr), type(config.beta1)} == {float} and type(config.units[0]) is int
+    with pytest.raises(ValueError, match="gan: lr is '1', expected a number"):
+        check_options(GAN, GANConfig(lr="1"), RunConfig())
+    with pytest.raises(ValueError, match="gan: data is 5, expected text"):
+        check_options(GAN, GANConfig(), RunConfig(data=5))
 
 
 def test_a_class_whose_annotations_nobody_understands():
