@@ -1,5 +1,8 @@
 """Tiles against the whole picture; channels, bits and sizes of files; what a folder's command writes and refuses."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +105,21 @@ def test_files_keep_channels_and_bits(tmp_path, channels, dtype):
     write_png(image, tmp_path / "x.png")
     again = read_exact((tmp_path / "x.png").read_bytes())
     assert again.dtype == dtype and torch.equal(again, image)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_whatever_the_bits(tmp_path, orientation):
+    codecs = pytest.importorskip("imagecodecs")
+    image, exif = picture(3, 4, 6), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "x.png", exif=exif)
+    expected = read_exact((tmp_path / "x.png").read_bytes())
+    deep = codecs.png_encode(image.permute(1, 2, 0).numpy().astype(np.uint16) * 257)
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    header = 8 + 25  # signature and IHDR
+    made = read_exact(deep[:header] + chunk + deep[header:])
+    assert made.dtype == torch.uint16 and torch.equal(made.int(), expected.int() * 257)
 
 
 def test_other_files(tmp_path):

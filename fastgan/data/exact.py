@@ -28,7 +28,7 @@ def read_exact(data: bytes) -> torch.Tensor:
         if (limit := pillow().MAX_IMAGE_PIXELS) and math.prod(opened.size) > limit:
             raise ValueError(f"{opened.width}x{opened.height} pixels, limit {limit} (PIL.Image.MAX_IMAGE_PIXELS)")
         if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16:
-            pixels = _codecs().png_decode(data)
+            pixels = _upright(_codecs().png_decode(data), opened.getexif().get(0x0112, 1))
         else:
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("F"):
@@ -43,6 +43,15 @@ def read_exact(data: bytes) -> torch.Tensor:
             raise ValueError("a picture of 32-bit integers: its range is not known")
         pixels = pixels.astype(np.uint16)
     return torch.from_numpy(np.array(pixels if pixels.ndim == 3 else pixels[..., None])).permute(2, 0, 1)
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, ...] turned and mirrored as EXIF's orientation (1 to 8, TIFF 6.0 tag 274) says."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
 def write_png(pixels: torch.Tensor, path: Path) -> None:
