@@ -14,10 +14,10 @@ from torch import nn
 from fastgan.losses import LOSSES
 from fastgan.models import cyclegan
 from fastgan.models.cycle import CycleGAN, Pool
+from fastgan.options import Count, Depth, Names, Natural, NonNegative
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
-from fastgan.training.options import Count, Depth, Names, Natural, NonNegative
 from fastgan.training.recipe import Preset
 
 

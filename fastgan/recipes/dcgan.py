@@ -14,10 +14,10 @@ import torch
 
 from fastgan.losses import LOSSES, penalty
 from fastgan.models import dcgan
+from fastgan.options import Batch, Count, Decay, Names, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.augmented import Augmented
 from fastgan.training.augment import Augment, Policy
-from fastgan.training.options import Batch, Count, Decay, Names, NonNegative
 from fastgan.training.recipe import Preset, Update
 
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from fastgan.losses import adversarial
 from fastgan.models import fewshot
+from fastgan.options import Batch, Count, NonNegative
 from fastgan.recipes import RecipeConfig
 from fastgan.recipes.augmented import Augmented
 from fastgan.training.augment import Augment, Policy
-from fastgan.training.options import Batch, Count, NonNegative
 from fastgan.training.recipe import Preset
 
 

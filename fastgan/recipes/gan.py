@@ -20,8 +20,8 @@ from fastgan.data.source import images_once
 from fastgan.losses import LOSSES
 from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
+from fastgan.options import Batch, Count, Decay, Names, Natural, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.options import Batch, Count, Decay, Names, Natural, NonNegative
 from fastgan.training.recipe import Preset
 
 

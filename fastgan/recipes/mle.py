@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastgan.options import Count, Positive
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
-from fastgan.training.options import Count, Positive
 
 
 @dataclass

@@ -14,10 +14,10 @@ from torch import nn
 
 from fastgan.losses import LOSSES, adversarial, cycle
 from fastgan.models import cyclegan, pix2pix
+from fastgan.options import Count, Names, NonNegative
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
-from fastgan.training.options import Count, Names, NonNegative
 from fastgan.training.recipe import Preset
 
 

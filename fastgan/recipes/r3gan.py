@@ -16,11 +16,11 @@ import torch
 
 from fastgan.losses import adversarial, penalty
 from fastgan.models import r3gan
+from fastgan.options import Batch, Count, Decay, Depth, NonNegative, Share
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.augmented import Augmented
 from fastgan.sizes import nominal
 from fastgan.training.augment import Augment, Policy
-from fastgan.training.options import Batch, Count, Decay, Depth, NonNegative, Share
 from fastgan.training.recipe import Preset
 
 

@@ -33,10 +33,10 @@ from fastgan.metrics.efflite0 import EfficientNetLite0
 from fastgan.metrics.perceptual import Perceptual
 from fastgan.metrics.processes import share
 from fastgan.models import esrgan
+from fastgan.options import Batch, Count, Depth, Names, Natural, NonNegative, Share
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.degradation import degrade, numbers_of
 from fastgan.sizes import sides
-from fastgan.training.options import Batch, Count, Depth, Names, Natural, NonNegative, Share
 from fastgan.training.recipe import Preset
 
 EXAMPLES = 16  # rows of the sample grid

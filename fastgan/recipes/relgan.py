@@ -13,9 +13,9 @@ from torch import Tensor
 from fastgan.losses import LOSSES, penalty
 from fastgan.models import build
 from fastgan.models.text_discriminator import RELGAN_FILTERS
+from fastgan.options import Count, Names, Natural, NonNegative, Positive
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
-from fastgan.training.options import Count, Names, Natural, NonNegative, Positive
 from fastgan.training.recipe import Preset
 
 # Inverse temperature at share t of the adversarial phase, from 1 (constant: from its maximum) to the maximum b.

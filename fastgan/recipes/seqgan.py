@@ -15,9 +15,9 @@ from fastgan.losses import adversarial
 from fastgan.models import build
 from fastgan.models.text import Generator
 from fastgan.models.text_discriminator import SEQGAN_FILTERS
+from fastgan.options import Count, Decay, Natural, NonNegative, Positive
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
-from fastgan.training.options import Count, Decay, Natural, NonNegative, Positive
 from fastgan.training.recipe import Preset
 
 

@@ -11,9 +11,9 @@ import torch
 
 from fastgan.losses import adversarial
 from fastgan.models import biggan, resnet
+from fastgan.options import Count, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.sizes import nominal
-from fastgan.training.options import Count, NonNegative
 from fastgan.training.recipe import Preset
 
 

@@ -23,11 +23,11 @@ from fastgan.losses import penalty
 from fastgan.losses.adversarial import logistic
 from fastgan.models import stylegan2
 from fastgan.ops import no_weight_gradients
+from fastgan.options import Batch, Count, Decay, Depth, Natural, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.augmented import Augmented
 from fastgan.sizes import nominal, sides
 from fastgan.training.augment import Augment, Policy
-from fastgan.training.options import Batch, Count, Decay, Depth, Natural, NonNegative
 from fastgan.training.recipe import lazy_adam
 
 

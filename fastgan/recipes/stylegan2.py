@@ -14,9 +14,9 @@ from torch import nn
 
 from fastgan.losses import penalty
 from fastgan.models import stylegan2
+from fastgan.options import Count, NonNegative, Share
 from fastgan.recipes import Update
 from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
-from fastgan.training.options import Count, NonNegative, Share
 from fastgan.training.recipe import Preset, lazy_adam
 
 # Karras et al. (2020), sections 3.2 and 4.1 and appendix B: z and w, style mixing, lazy regularisation, Adam. The weight of the

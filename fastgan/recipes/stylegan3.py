@@ -14,9 +14,9 @@ from torch import nn
 
 from fastgan.models import stylegan3
 from fastgan.ops import filter2d
+from fastgan.options import Count, Depth, NonNegative
 from fastgan.recipes import Update
 from fastgan.recipes.stylegan import StyleGAN, StyleGANConfig
-from fastgan.training.options import Count, Depth, NonNegative
 from fastgan.training.recipe import Preset
 
 MAGNITUDE_IMAGES = 20_000  # half-life of the mean squares of the layers' inputs

@@ -14,8 +14,8 @@ from fastgan import models
 from fastgan.data.text import UNK, TextData, Vocabulary
 from fastgan.media import Text
 from fastgan.metrics import evaluate_text, suite
+from fastgan.options import Batch, Count, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig
-from fastgan.training.options import Batch, Count, NonNegative
 
 
 @dataclass

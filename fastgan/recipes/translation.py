@@ -15,10 +15,10 @@ from fastgan.data.catalog import conform
 from fastgan.losses import LOSSES
 from fastgan.losses.adversarial import Adversarial
 from fastgan.metrics import suite
+from fastgan.options import Batch, Count, Decay, NonNegative, Range, Share
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import METRICS, evaluate, offered
 from fastgan.sizes import Resolution, resolution_of, sides
-from fastgan.training.options import Batch, Count, Decay, NonNegative, Range, Share
 
 EXAMPLES = 16  # rows of the sample grid
 
@@ -221,9 +221,8 @@ class Translation(Recipe):
         nearest training image, on the test split where the data have one; at most `count` images of each side."""
         options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
-        suite.choose(
-            offered(extractor, weights, metrics), metrics, count
-        )  # a wrong name ends here, before data are read
+        # A wrong name ends here, before data are read.
+        suite.choose(offered(extractor, weights, metrics), metrics, count)
         training = self.load_pair(run["data"], paired=False, **options)
         held_out, truth = self._held_out(run["data"], options)
         first = torch.arange(min(count, len(held_out.a), len(held_out.b)) if truth else count)

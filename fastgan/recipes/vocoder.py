@@ -26,9 +26,9 @@ from fastgan.media import Signal
 from fastgan.metrics import speech, suite
 from fastgan.models import network_class, source_filter, vocoder_constant_q, vocoder_discriminator
 from fastgan.nn import MelSpectrogram
+from fastgan.options import Batch, Count, Decay, Natural, NonNegative, Positive
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.vocoder_presets import GENERATORS, PRESETS
-from fastgan.training.options import Batch, Count, Decay, Natural, NonNegative, Positive
 
 METRICS = ("mel-l1", "stft", "voicing", "pesq", "stoi", "fd-mel")
 EXAMPLES, SECONDS = 8, 2  # of the samples

@@ -11,8 +11,8 @@ import torch
 
 from fastgan.losses import adversarial, penalty
 from fastgan.models import resnet
+from fastgan.options import Count, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.options import Count, NonNegative
 from fastgan.training.recipe import Preset
 
 

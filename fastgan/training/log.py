@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from fastgan.media import Image, Medium, Text
-from fastgan.media import save_grid as save_grid
 from fastgan.options import EXACT
 from fastgan.training.recipe import Recipe
 from fastgan.training.run import RunOptions

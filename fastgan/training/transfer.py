@@ -101,9 +101,8 @@ def _read_file(path: Path) -> Tensors:
         except convert.UnknownNetwork as error:
             reason = reason or error
             continue
-        if (
-            network.model.rpartition(".")[2] == place.rpartition("/")[2]
-        ):  # a file of one network is that, whatever it is called
+        # A file of one network is that, whatever it is called.
+        if network.model.rpartition(".")[2] == place.rpartition("/")[2]:
             tensors |= {f"{place}/{name}": tensor for name, tensor in network.build().state_dict().items()}
     if not tensors:
         raise reason or ValueError(f"{path} holds neither a generator nor a discriminator")

@@ -105,9 +105,8 @@ def scalar(text: str) -> Any:
     """What a plain word of YAML stands for: None, a bool, a number or itself."""
     if text.lower() in NAMED:
         return NAMED[text.lower()]
-    if len(text) < 40 and re.fullmatch(
-        r"[-+]?[0-9]+(_[0-9]+)*", text
-    ):  # a longer one is beyond any range, as a float too
+    # A longer one is beyond any range, as a float too.
+    if len(text) < 40 and re.fullmatch(r"[-+]?[0-9]+(_[0-9]+)*", text):
         return int(text)
     if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
         return float(text)

@@ -5,7 +5,7 @@ import pytest
 from fastgan.cli import main
 from fastgan.cli.arguments import integer
 from fastgan.cli.options import MOST_SEEDS, UsageError, as_options, seed_list
-from fastgan.training.options import check_ranges
+from fastgan.options import check_ranges
 
 
 @pytest.mark.parametrize(("text", "value"), [("500", 500), ("1e4", 10_000), ("10_000", 10_000), ("-3", -3), ("2.0", 2)])
