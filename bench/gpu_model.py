@@ -19,9 +19,8 @@ GPUS = {
     90: Gpu("H200", 132, 1.755, 4.157e12),
     100: Gpu("B200", 148, 1.85, 0.87 * 8e12),
 }
-LAUNCH = (
-    1.3e-6  # seconds that a launch in a graph adds: bias_act and grad_penalty of the same file against their floors
-)
+# Seconds that a launch in a graph adds: bias_act and grad_penalty of the same file against their floors.
+LAUNCH = 1.3e-6
 EFFICIENCY = 0.85  # of the busiest unit: bias_act tanh bf16 and gumbel_softmax of the same file, 0.90 and 0.83
 
 

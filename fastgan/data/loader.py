@@ -33,7 +33,7 @@ class Loader:
         seed: non-negative; the same on all ranks.
         workers: threads that assemble batches ahead, one for each and one more; images share their memory, so there is
             nothing to pickle or to fork. 0 assembles in the calling thread: a batch of 64 decoded images with flips takes
-            0.07 ms at 32 px, 0.14 at 64 and 4 at 256 (one core), so for these threads pay from about 256 px on.
+            0.07 ms at 32 px, 0.14 at 64 and 4 at 256, so for these threads pay from about 256 px on.
         rank, world_size: this process's shard.
         start: number of GLOBAL samples consumed so far; an indexed source continues exactly there.
         flip: mirror each image left to right with probability 1/2 (also on if ``dataset.flip``).

@@ -10,9 +10,8 @@ __all__ = ["pitch_loss", "track_pitch"]
 PITCHES = 60.0, 500.0  # of speech, in Hz
 SECONDS = 0.032  # that are compared with what comes a period later
 VOICED = 0.6  # correlation of a frame that has a pitch
-SHORTER = (
-    0.9  # share of the best correlation at which a shorter period is taken: twice a period fits as well as the period
-)
+# Share of the best correlation at which a shorter period is taken: twice a period fits as well as the period.
+SHORTER = 0.9
 FLOOR = 1e-3  # amplitude of what counts as silence
 
 

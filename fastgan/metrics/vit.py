@@ -22,11 +22,8 @@ from torch import nn
 from fastgan.metrics.weights import read_tensors_by_name, sha256
 from fastgan.untrusted import BadFile
 
-SIZES = {
-    (384, 12): "vits",
-    (768, 12): "vitb",
-    (1024, 24): "vitl",
-}  # by width and depth; heads are 64 wide in all of them
+# By width and depth; heads are 64 wide in all of them.
+SIZES = {(384, 12): "vits", (768, 12): "vitb", (1024, 24): "vitl"}
 _RESOLUTION = 224
 _QKV = ("q_proj", "k_proj", "v_proj")
 
@@ -79,9 +76,8 @@ _NAMES = {
 def _renamed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors by timm's names; those of a text encoder are left out."""
     prefix = next((prefix for prefix in _NAMES if any(name.startswith(prefix) for name in state)), "")
-    if (
-        not prefix
-    ):  # timm's own names, which DINOv2's files have too; the token that stands for masked patches in training
+    if not prefix:  # timm's own names, which DINOv2's files have too
+        # Without the token that stands for masked patches in training.
         return {name: tensor for name, tensor in state.items() if name != "mask_token"}
     found = {}
     for name, tensor in state.items():

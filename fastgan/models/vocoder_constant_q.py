@@ -22,10 +22,8 @@ from fastgan.nn.weight_norm import WeightNormConv2d
 
 LOWEST = 32.7  # Hz, of the lowest bin: C1
 TAPS = 256  # of the low-pass filters
-REACH, ROLLOFF = (
-    6,
-    0.99,
-)  # zero crossings of the resampling filter to each side, and its cutoff as a share of half the rate
+# Zero crossings of the resampling filter to each side, and its cutoff as a share of half the rate.
+REACH, ROLLOFF = 6, 0.99
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,8 @@ class Conv2DTranspose(_Convolution, keras.layers.Conv2DTranspose):
 
     def convolve(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         spans = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True)]
-        beyond = [
-            max(k - s, 0) for k, s in zip(spans, self.strides, strict=True)
-        ]  # what one input reaches past its stride
+        # What one input reaches past its stride.
+        beyond = [max(k - s, 0) for k, s in zip(spans, self.strides, strict=True)]
         same = self.padding == "same"
         size = [n * s + b * (not same) for n, s, b in zip(x.shape[2:], self.strides, beyond, strict=True)]
         options = (

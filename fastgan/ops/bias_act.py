@@ -1,7 +1,7 @@
 """Bias, activation, gain and clamp in one pass: y = clip(gain act(x + b), -clamp, clamp).
 
 One read and one write per element (8 bytes in float32): the floor is bytes / bandwidth, for 8x256x64x64 float32
-67 MB: 22 us at 3 TB/s (H100, not measured), 3.1 ms at the 21 GiB/s copy rate of the two-core machine it was written on.
+67 MB: 22 us at 3 TB/s, 3.1 ms at 21 GiB/s.
 """
 
 import math

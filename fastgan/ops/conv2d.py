@@ -8,7 +8,7 @@ A convolution is bilinear, so three maps, each the gradient of the others, are c
 All three are public ATen operators (`convolution`, and `convolution_backward` with one output asked for), one call for all
 groups. torch's own second derivative calls a convolution per group, and convolves whole images as if they were kernels: a
 gradient penalty's two passes run 2.6 times as fast here for 64 groups, 1.2 times for 8, 1.3 times for 1x1 kernels, and else
-0.95 to 1.03 times for 1 and 4 groups. Two cores, float32: bench/bench_conv2d.py.
+0.95 to 1.03 times for 1 and 4 groups, in float32 on a CPU (bench/bench_conv2d.py).
 
 On the CPU some are computed in a faster form: fastgan/ops/conv_forms.py.
 """

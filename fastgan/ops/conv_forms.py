@@ -178,7 +178,7 @@ class Fold(Spread):
 @dataclass(frozen=True)
 class Rows(Spread):
     """Of images of up to 4x4, with weights in channels_last (a generator's first layer of stride 2): one matrix product for all
-    taps ("rows": one per pixel and tap), then `embedding_bag` adds the rows of each output's pixel. On two Zen 5 cores 1024 to
+    taps ("rows": one per pixel and tap), then `embedding_bag` adds the rows of each output's pixel. 1024 to
     512 channels take 0.17 of torch's time for one image and 0.5 for 16; 512 to 256 0.5 to 0.8; 128 to 64 0.8 to 1.05.
     """
 

@@ -28,9 +28,8 @@ from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_integer, check_number, check_rank
 
 FACTORS = (1, 2, 4)  # of up and down in the fused pass; others are composed of the same three steps
-MOST_TAPS = (
-    256  # in the fused pass: on a GPU the signals between the filters of float64 take 75 KiB of shared memory then
-)
+# In the fused pass: on a GPU the signals between the filters of float64 take 75 KiB of shared memory then.
+MOST_TAPS = 256
 
 
 def filtered_snake(

@@ -1,7 +1,7 @@
 """Minibatch standard deviation: one statistic of the batch, shown to the discriminator as extra channels.
 
 In torch operations, without a kernel: with a mean and centred squares instead of `torch.var`, whose reduction over the first
-dimension does not vectorise on a CPU, it is 22 times as fast as with it at 64x512x4x4 (float32, two cores), 7 times with its
+dimension does not vectorise on a CPU, it is 22 times as fast as with it at 64x512x4x4 in float32, 7 times with its
 gradient (bench/bench_minibatch_stddev.py).
 """
 

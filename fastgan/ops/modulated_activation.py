@@ -3,8 +3,8 @@
     y = clip(gain lrelu(t), -clamp, clamp)
 
 Bytes per element of float32: forward 8 (read x, write y), where product and sum, then bias_act take 16; backward 16 (read dy, y
-and x, write dx) for 40. Scale, noise and bias are few beside x. On one thread of a Zen 5 forward and backward take 0.5 to 0.6 of
-the time of those two (`pytest bench/bench_modulated_activation.py`).
+and x, write dx) for 40. Scale, noise and bias are few beside x. On a CPU forward and backward take 0.5 to 0.6 of the time
+of those two (`pytest bench/bench_modulated_activation.py`).
 """
 
 import torch

@@ -8,7 +8,7 @@ y = d conv(x styles gain, weight): no weights per sample, two passes over activa
 second is theirs too (modulated_activation.py). `_form` chooses, by measurement.
 
 Of the shared form, a kernel takes q[o,i] = sum_k weight^2, all that d needs of the weight (d^-2 = styles^2 q^T): one read of
-the weight, 0.24 ms for 512x512x3x3 in float32 (two cores) where torch's square and sum take 0.80 ms.
+the weight, 0.24 ms for 512x512x3x3 in float32 where torch's square and sum take 0.80 ms.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from fastgan.ops.conv_forms import WINOGRAD, Form, choose
 from fastgan.ops.conv_forms import plain as plainly
 
 EPSILON = 1e-8
-MATRIX_OUTPUTS = 32  # at most, for the matrix product: with 512 it took twice as long as the convolution on a Zen 5
+MATRIX_OUTPUTS = 32  # at most, for the matrix product: with 512 it took twice as long as the convolution
 # From so many elements of several samples on, the grouped convolution beats the batched product: 0.82 to 0.65 of its time at
-# 2^21 to 2^25 elements on a Zen 5, 0.69 at 2^23 on a Xeon; at 2^19 it takes twice as long.
+# 2^21 to 2^25 elements; at 2^19 it takes twice as long.
 LARGE_BATCH = 2**21
 _SHARED_FORM = Form((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
 
@@ -176,7 +176,7 @@ def _as_gain(gain: torch.Tensor | float | None, x: torch.Tensor) -> torch.Tensor
 
 def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: bool, plain: bool) -> str:
     """Which form costs least: "shared" (scaled activations, one weight) or weights per sample, in one "grouped" convolution
-    or, 1x1 with few outputs (`matrix`), a "product". The rule is measured on two cores in float32
+    or, 1x1 with few outputs (`matrix`), a "product". The rule is measured on a CPU in float32
     (bench/bench_modulated_conv2d.py): per sample, if the weights are at most half as many as the elements of input and
     output, unless the convolution is `plain`, of several samples, and one that `conv3x3` computes, which knows no groups and
     takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input of several samples (a 1x1
@@ -202,7 +202,7 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
 def _shared(x, weight, styles, gain, demodulate, noise, resampling, after):
     last = not transforming() and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     if last and x.device.type == "cpu" and x.numel() < weight.numel() and weight.is_contiguous():
-        # Else torch turns the weight: 512x512x3x3 on 4x4 pixels took 1.8 ms instead of 0.8 (two cores).
+        # Else torch turns the weight: 512x512x3x3 on 4x4 pixels took 1.8 ms instead of 0.8.
         y = _shared(x.contiguous(), weight, styles, gain, demodulate, noise, resampling, after)
         return y.contiguous(memory_format=torch.channels_last)
     scale = styles if gain is None else styles * gain

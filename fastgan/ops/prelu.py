@@ -1,6 +1,6 @@
 """PReLU on the CPU, y = x > 0 ? x : slope x: what `fastgan.accelerate` puts in the place of nn.PReLU.
 
-torch's gradient takes 18 times as long as a pass over the memory (64 channels of 128x128 pixels, Zen 5): its loop is not
+torch's gradient takes 18 times as long as a pass over the memory (64 channels of 128x128 pixels): its loop is not
 vectorised, and it makes the gradient by the slopes for every element first. One pass makes both here. Bytes per element of
 float32: 8 forward, 12 backward. Measured: bench/bench_prelu.py.
 """

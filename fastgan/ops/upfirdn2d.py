@@ -152,9 +152,8 @@ def _zero_inserted(x: torch.Tensor, up: Sequence[int], padding: Sequence[int]) -
     n, c, h, w = x.shape
     if up[0] > 1 or up[1] > 1:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, up[0] - 1, 0, 0, 0, up[1] - 1]).reshape(n, c, h * up[1], w * up[0])
-    if (
-        min(padding) < 0 < max(padding)
-    ):  # grow, then crop: the crop may reach beyond x into the padding of the other side
+    # Grow, then crop: the crop may reach beyond x into the padding of the other side.
+    if min(padding) < 0 < max(padding):
         x, padding = F.pad(x, [max(p, 0) for p in padding]), [min(p, 0) for p in padding]
     return F.pad(x, padding) if any(padding) else x
 

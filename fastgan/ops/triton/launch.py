@@ -7,9 +7,8 @@ import numpy as np
 import torch
 import triton
 
-TILE = (
-    4096  # elements of a tile: 16 per thread of 8 warps, so that index arithmetic is a small part of the instructions
-)
+# Elements of a tile: 16 per thread of 8 warps, so that index arithmetic is a small part of the instructions.
+TILE = 4096
 WARPS = 8
 
 

@@ -26,11 +26,10 @@ ACTS = {
 
 
 # Winograd's form: at least so many channels of inputs, of outputs, and tiles of 4x4 outputs of all images. 512 channels of 8x8
-# pixels, 4 tiles, took 1.3 times as long as oneDNN, of 16x16 0.7 times; from 64x64 on 0.42 to 0.5 times (Zen 3, one core).
+# pixels, 4 tiles, took 1.3 times as long as oneDNN, of 16x16 0.7 times; from 64x64 on 0.42 to 0.5 times.
 CHANNELS, LEAST, TILES = 16, 12, 12
-IMAGE = (
-    4  # outputs of a 4x4 convolution of stride 2 for `quarters`, at most: 0.65 times for 3, 0.85 to 1.3 for 64 to 256
-)
+# Outputs of a 4x4 convolution of stride 2 for `quarters`, at most: 0.65 times for 3, 0.85 to 1.3 for 64 to 256.
+IMAGE = 4
 
 
 # `conv_packed`: channels that it multiplies, and outputs, of a group, at least. With fewer its vectors are half empty, or the

@@ -2,7 +2,7 @@
 
 A value that does not leave the function has its memory in a `Room`, kept from call to call, where the operation can be told
 where to write; those that do not live at once share it. Fresh memory may cost more than what is written to it: to fill 67 MB for
-the first time took 55 ms, to copy as much 12 (Zen 3, a virtual machine with pages of 4 KiB).
+the first time took 55 ms, to copy as much 12, in a virtual machine with pages of 4 KiB.
 """
 
 from __future__ import annotations
