@@ -6,6 +6,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastgan.cli.options import UsageError, need_extra, parse, trust_data
 from fastgan.cli.table import show
@@ -49,9 +50,8 @@ class Options:
 def evaluate(argv: list[str]) -> int:
     """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME] [--out FILE]"""
     need_extra()
-    from fastgan.files import complete, to_json, writable
+    from fastgan.files import writable
     from fastgan.media import Image
-    from fastgan.metrics import suite
     from fastgan.models import embedded
     from fastgan.recipes import find_run
     from fastgan.training.checkpoint import CheckpointError
@@ -90,6 +90,19 @@ def evaluate(argv: list[str]) -> int:
         columns = recipe.evaluate(
             networks, run, options.samples, extractor=options.extractor, weights=options.weights, metrics=asked
         )
+    _print(columns)
+    usual = Path(f"{file.stem}-metrics.json") if file != options.run else find_run(options.run) / "metrics.json"
+    counts = {label: recipe.measured.get(label, options.samples) for label in columns}
+    same = len(set(counts.values())) == 1
+    found = {"samples": next(iter(counts.values())) if same else counts, "step": step}
+    found |= ({"data": options.data} if options.data else {}) | ({"notes": notes} if notes else {})
+    found |= ({"features": recipe.features} if recipe.features else {}) | columns
+    return _write(found, options.out or usual, asked=options.out is not None)
+
+
+def _print(columns: dict[str, dict[str, float]]) -> None:
+    from fastgan.metrics import suite
+
     names = list(dict.fromkeys(itertools.chain.from_iterable(columns.values())))
     if not names:
         raise UsageError("no figure could be computed")
@@ -99,22 +112,21 @@ def evaluate(argv: list[str]) -> int:
         cells = [f"{values[name]:.4f}" if name in values else "-" for values in columns.values()]
         rows.append([name, *cells, better, about])
     show(["figure", *(f">{label}" for label in columns), "better", "meaning"], rows)
-    usual = Path(f"{file.stem}-metrics.json") if file != options.run else find_run(options.run) / "metrics.json"
-    out = options.out or usual
+
+
+def _write(found: dict[str, Any], out: Path, asked: bool) -> int:
+    """The exit code: figures that were printed are worth more than a file that nobody `asked` for."""
+    from fastgan.files import complete, to_json
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with complete(out) as temporary:
-            counts = {label: recipe.measured.get(label, options.samples) for label in columns}
-            same = len(set(counts.values())) == 1
-            found = {"samples": next(iter(counts.values())) if same else counts, "step": step}
-            found |= ({"data": options.data} if options.data else {}) | ({"notes": notes} if notes else {})
-            found |= ({"features": recipe.features} if recipe.features else {}) | columns
             temporary.write_text(to_json(found, 1) + "\n", encoding="utf-8")
     except OSError as error:
         print(
             f"fastgan eval: {out} could not be written ({error.strerror}); --out FILE chooses another", file=sys.stderr
         )
-        return 1 if options.out else 0
+        return int(asked)
     return 0
 
 

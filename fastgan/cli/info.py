@@ -1,11 +1,14 @@
 """fastgan info."""
 
+import sys
+
 
 def info(argv: list[str]) -> int:
     """Versions, and what each operation runs on here: fastgan info"""
     if argv:
-        print(info.__doc__)
-        return 0 if argv[0] in ("-h", "--help") else 2
+        known = argv[0] in ("-h", "--help")
+        print(info.__doc__, file=None if known else sys.stderr)
+        return 0 if known else 2
     from fastgan.info import report
 
     print(report())

@@ -98,27 +98,66 @@ def sample(argv: list[str]) -> int:
     import torch
 
     from fastgan import sampling
-    from fastgan.files import PICTURES, check_beside, check_writable, named, writable
-    from fastgan.media import Image, Signal, Text, save_grid
-    from fastgan.training.log import save_samples
-    from fastgan.training.recipe import draw
-    from fastgan.upscaling import upscale_folder
-    from fastgan.vocoding import speak_folder, speak_mel
+    from fastgan.files import check_writable, writable
 
     options = parse(Options, edit.joined(argv), "fastgan sample", sample.__doc__.partition(":")[0])
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     moved = "direction" in given and options.direction not in ("AtoB", "BtoA")
+    _check_together(options, given, moved)
+    seeds = seed_list(options.seeds)
+    if options.out is not None:
+        check_writable(options.out.parent)
+    if (frames := (options.interpolate or 0) * len(seeds)) > sampling.MOST_FRAMES:
+        raise UsageError(
+            f"--interpolate is {options.interpolate}: {frames} frames, expected at most {sampling.MOST_FRAMES}"
+        )
+    mixed = _mixed(options)
+    recipe, networks = _in_engine(options)
+    _check_offered(recipe, given, options.run)
+    label, truncation = _label(recipe, options.class_label), options.truncation
+    folder, inner, name = place(options.run)
+    if options.out is None and not writable(folder / inner):
+        folder, inner, name = Path(), "", f"{options.run.resolve().stem}-"
+        print(f"{options.run} may not be written to: writing to the working directory")
+    shown = folder / inner
+    drawn = 0 if moved or given & {"latents", "mix", "mel"} else len(seeds)
+    # The serving form pays from the third call on.
+    many = given & {"input", "interpolate"} or drawn > 2 * sampling.at_once(label, truncation)
+    with torch.no_grad(), sampling.served(networks if many else {}):
+        if moved or options.latents is not None:
+            edit.draw(options, recipe, networks, folder, name, shown)
+        elif options.input is not None:
+            _of_folder(options, recipe, networks, options.out or _free(folder / f"{name}translated"))
+        elif options.mel is not None:
+            from fastgan.vocoding import speak_mel
+
+            print(speak_mel(recipe, networks, options.mel, options.out or shown / f"{name}{options.mel.stem}"))
+        elif options.interpolate is not None:
+            walk = sampling.interpolate(recipe, networks, seeds, options.interpolate, label, truncation)
+            print(sampling.save_video(walk, options.out or shown / f"{name}walk-{options.seeds}.gif"))
+        elif mixed is not None:
+            from fastgan.media import save_grid
+
+            table, width = sampling.mix(recipe, networks, seeds, *mixed, truncation, label)
+            out = options.out or shown / f"{name}mix-{options.seeds}-{options.mix}.png"
+            out.parent.mkdir(parents=True, exist_ok=True)
+            print(save_grid(table, out, width))
+        else:
+            _of_seeds(options, recipe, networks, seeds, label, shown / f"{name}seeds-{options.seeds}")
+    return 0
+
+
+def _check_together(options: Options, given: set[str], moved: bool) -> None:
+    """UsageError for options that do not go together. given: those that are not at their defaults; moved: --direction is of
+    latents."""
+    from fastgan.files import PICTURES
+
     different = ("separate", "interpolate", "mix", "input", "mel", "direction" if moved else "latents")
     if len(several := [f"--{name}" for name in different if name in given]) > 1:
         raise UsageError(f"{' and '.join(several)} are different things to write: choose one")
-    needs = {
-        "mix_layers": "mix",
-        "tile": "input",
-        "overlap": "input",
-        "strength": "direction",
-        "directions": "direction",
-    }
-    for name, other in (needs if moved else needs | {"direction": "input"}).items():
+    needs = {"mix_layers": "mix", "tile": "input", "overlap": "input"}
+    needs |= {"strength": "direction", "directions": "direction"} | ({} if moved else {"direction": "input"})
+    for name, other in needs.items():
         if name in given and other not in given:
             raise UsageError(f"--{name.replace('_', '-')} says more about --{other}, which is not there")
     for name in sorted(given & {"seeds", "class_label", "truncation"}) if "latents" in given else ():
@@ -131,67 +170,57 @@ def sample(argv: list[str]) -> int:
         raise UsageError(f"--device is {options.device}, and --engine {options.engine} runs on the CPU: leave one out")
     if (many := given & {"separate", "input"}) and options.out is not None and options.out.suffix.lower() in PICTURES:
         raise UsageError(f"--out {options.out}: --{many.pop()} writes a folder")
-    seeds, columns = seed_list(options.seeds), seed_list(options.mix, "--mix") if options.mix is not None else []
-    if options.out is not None:
-        check_writable(options.out.parent)
+
+
+def _mixed(options: Options) -> tuple[list[int], list[int] | None] | None:
+    """Seeds of the columns, and the layers, of --mix."""
+    if options.mix is None:
+        return None
     layers = None if options.mix_layers is None else seed_list(options.mix_layers, "--mix-layers")
-    if (frames := (options.interpolate or 0) * len(seeds)) > sampling.MOST_FRAMES:
-        raise UsageError(
-            f"--interpolate is {options.interpolate}: {frames} frames, expected at most {sampling.MOST_FRAMES}"
-        )
-    recipe, networks = _in_engine(options)
-    _check_offered(recipe, given, options.run)
-    label, truncation = _label(recipe, options.class_label), options.truncation
-    folder, inner, name = place(options.run)
-    if options.out is None and not writable(folder / inner):
-        folder, inner, name = Path(), "", f"{options.run.resolve().stem}-"
-        print(f"{options.run} may not be written to: writing to the working directory")
-    translated, folder = folder / f"{name}translated", folder / inner
-    drawn = 0 if moved or given & {"latents", "mix", "mel"} else len(seeds)
-    # The serving form pays from the third call on.
-    many = given & {"input", "interpolate"} or drawn > 2 * sampling.at_once(label, truncation)
-    with torch.no_grad(), sampling.served(networks if many else {}):
-        if moved or options.latents is not None:
-            edit.draw(options, recipe, networks, translated.parent, name, folder)
-        elif options.input is not None:
-            out = options.out or _free(translated)
-            if hasattr(recipe, "heard"):
-                count = speak_folder(recipe, networks, options.input, out)
-            elif hasattr(recipe, "upscale"):
-                count = upscale_folder(recipe, networks, options.input, out, options.tile, options.overlap)
-            else:
-                count = sampling.translate_folder(recipe, networks, options.input, options.direction, out)
-            print(f"{out}: {count} {recipe.medium.unit}")
-        elif options.mel is not None:
-            print(speak_mel(recipe, networks, options.mel, options.out or folder / f"{name}{options.mel.stem}"))
-        elif options.interpolate is not None:
-            frames = sampling.interpolate(recipe, networks, seeds, options.interpolate, label, truncation)
-            print(sampling.save_video(frames, options.out or folder / f"{name}walk-{options.seeds}.gif"))
-        elif options.mix is not None:
-            table, width = sampling.mix(recipe, networks, seeds, columns, layers, truncation, label)
-            out = options.out or folder / f"{name}mix-{options.seeds}-{options.mix}.png"
-            out.parent.mkdir(parents=True, exist_ok=True)
-            print(save_grid(table, out, width))
-        elif options.separate:
-            out, seeds = options.out or folder / f"{name}seeds-{options.seeds}", list(dict.fromkeys(seeds))
-            images = sampling.pictures(recipe, networks, seeds, label, truncation)
-            print(
-                f"{out}: {sampling.save_separately(images, seeds, out, recipe.medium, recipe.data)} {recipe.medium.unit}"
-            )
-        else:
-            path = options.out or folder / f"{name}seeds-{options.seeds}"
-            if issubclass(recipe.medium, Signal):
-                path = named(path, (".png", ".wav"))
-                check_beside(path, *Signal.files(path))
-            if issubclass(recipe.medium, Text):
-                samples = draw(recipe, networks, seeds)
-                print("\n".join(samples))
-            else:
-                parts = sampling.pictures(recipe, networks, seeds, label, truncation)
-                samples = sampling.grid(parts, len(seeds)) if issubclass(recipe.medium, Image) else torch.cat([*parts])
-            facts = recipe.data | {"sample_columns": recipe.sample_columns}
-            print(save_samples(samples, path, recipe.medium, facts))
-    return 0
+    return seed_list(options.mix, "--mix"), layers
+
+
+def _of_folder(options: Options, recipe, networks: dict, out: Path) -> None:
+    """What --input names, translated, enlarged or spoken again."""
+    from fastgan.sampling import translate_folder
+    from fastgan.upscaling import upscale_folder
+    from fastgan.vocoding import speak_folder
+
+    if hasattr(recipe, "heard"):
+        count = speak_folder(recipe, networks, options.input, out)
+    elif hasattr(recipe, "upscale"):
+        count = upscale_folder(recipe, networks, options.input, out, options.tile, options.overlap)
+    else:
+        count = translate_folder(recipe, networks, options.input, options.direction, out)
+    print(f"{out}: {count} {recipe.medium.unit}")
+
+
+def _of_seeds(options: Options, recipe, networks: dict, seeds: list[int], label, usual: Path) -> None:
+    """A sample for each seed, in one file or --separate ones. usual: where to, unless --out says."""
+    import torch
+
+    from fastgan import sampling
+    from fastgan.files import check_beside, named
+    from fastgan.media import Image, Signal, Text
+    from fastgan.training.log import save_samples
+    from fastgan.training.recipe import draw
+
+    out, medium = options.out or usual, recipe.medium
+    if options.separate:
+        seeds = list(dict.fromkeys(seeds))
+        made = sampling.pictures(recipe, networks, seeds, label, options.truncation)
+        print(f"{out}: {sampling.save_separately(made, seeds, out, medium, recipe.data)} {medium.unit}")
+        return
+    if issubclass(medium, Signal):
+        out = named(out, (".png", ".wav"))
+        check_beside(out, *Signal.files(out))
+    if issubclass(medium, Text):
+        samples = draw(recipe, networks, seeds)
+        print("\n".join(samples))
+    else:
+        made = sampling.pictures(recipe, networks, seeds, label, options.truncation)
+        samples = sampling.grid(made, len(seeds)) if issubclass(medium, Image) else torch.cat([*made])
+    print(save_samples(samples, out, medium, recipe.data | {"sample_columns": recipe.sample_columns}))
 
 
 def _in_engine(options: Options):

@@ -142,6 +142,11 @@ def test_no_picture_at_all(styled, tmp_path, capsys):
     for name in ("empty.png", "text.png"):
         said = refused(capsys, "project", styled, tmp_path / name, *PROJECT, "--out", tmp_path / "out")
         assert said == f"fastgan project: {tmp_path / name} cannot be read as a picture: not an image\n"
+    (tmp_path / "folder.png").mkdir()
+    said = refused(capsys, "project", styled, tmp_path / "folder.png", *PROJECT, "--out", tmp_path / "out")
+    assert (
+        said == f"fastgan project: {tmp_path / 'folder.png'} cannot be read as a picture: a folder, expected a file\n"
+    )
     assert not (tmp_path / "out").exists()
 
 

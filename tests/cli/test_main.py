@@ -29,6 +29,13 @@ def failing(monkeypatch, tmp_path):
     return run
 
 
+def test_words_that_info_does_not_take(capsys):
+    assert main(["info", "--help"]) == 0 and "fastgan info" in capsys.readouterr().out
+    assert main(["info", "all"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "fastgan info" in said.err
+
+
 def test_a_broken_connection_is_said(failing, capsys):
     assert failing(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 1
     assert capsys.readouterr().err == "fastgan info: [Errno 32] Broken pipe\n"
