@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from fastgan.data.files import Source, folder_source, full_name, read_file, reason, zip_source
-from fastgan.data.wav import OTHERS, WAV, decode, resample, scaled
+from fastgan.data.files import folder_source, one_file, zip_source
+from fastgan.data.speech import readable
+from fastgan.data.wav import OTHERS, WAV, scaled
 from fastgan.files import complete, named
 from fastgan.models.vocoder import Vocoder, stream
 from fastgan.nn import MelSpectrogram
 from fastgan.sampling import target_names
 
 FRAMES = 512  # at a time
-_LARGEST = 1 << 30  # bytes of one recording's file
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def speak_folder(recipe, networks: dict, source: str, out: Path) -> int:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; expected recordings ({', '.join((*WAV, *OTHERS))})")
     if path.is_file() and path.suffix.lower() in (*WAV, *OTHERS):
-        found = Source(str(path.parent), [path.name], lambda key, limit: read_file(path, limit))
+        found = one_file(path)
     else:
         found = (folder_source if path.is_dir() else zip_source)(path, (*WAV, *OTHERS))
     if not found.keys:
@@ -78,14 +78,9 @@ def speak_folder(recipe, networks: dict, source: str, out: Path) -> int:
             f"{out} already holds {there[0]}, one of {len(there)} files to write: choose another --out"
         )
     rate = recipe.data["rate"]
-    for key, name in zip(keys, names, strict=True):
-        try:
-            samples, own = decode(found.read(key, _LARGEST), PurePosixPath(key).suffix.lower())
-            x = torch.from_numpy(resample(samples.mean(0, keepdims=True), own, rate)[0])
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # soundfile raises its own
-            raise ValueError(f"{full_name(found, key)}: {reason(error)}") from error
+    recordings = readable(found, keys, rate, strict=True, skipped=[])
+    for (_, samples, _), name in zip(recordings, names, strict=True):
+        x = torch.from_numpy(samples.mean(0))
         save(resynthesise(networks["generator"], recipe.heard(networks), x), out / name, rate)
     return len(keys)
 

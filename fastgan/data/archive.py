@@ -20,6 +20,7 @@ from fastgan.data.classes import Classes, numbered
 from fastgan.data.dataset import ImageDataset, shown
 from fastgan.data.files import relative_key
 from fastgan.data.zips import blocks, open_zip
+from fastgan.files import complete
 
 AXES = ("NCHW", "NHWC")
 _PIXELS = (np.dtype(np.uint8), np.dtype(np.uint16))
@@ -46,19 +47,13 @@ def save_npz(dataset: ImageDataset, path: str | Path) -> None:
         arrays |= {"labels": dataset.labels.numpy(), "class_names": np.array(dataset.class_names)}
     if dataset.files:
         arrays["files"] = np.array(dataset.files)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, array in arrays.items():
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with complete(path) as temporary, open(temporary, "wb") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_npz(path: Path, *, labels: bool = True, channels: int | None = None) -> tuple[ImageDataset, bool]:
@@ -176,7 +171,7 @@ def read_classes(path: Path, arrays: Mapping[str, np.ndarray], count: int, what:
     if labels.shape != (count,):
         raise ValueError(f"{path}: {list(labels.shape)} labels for {count} {what}s, expected one per {what}")
     names = _strings(path, "class_names", arrays.get("class_names"), None)
-    if not names:
+    if not names or not count:
         names = numbered(labels, str(path))
     elif int(labels.max()) >= len(names) or int(labels.min()) < 0:
         raise ValueError(f"{path}: labels {int(labels.min())}..{int(labels.max())}, expected 0..{len(names) - 1}")

@@ -126,14 +126,8 @@ def load(
     if (found := load_registered(name_or_path, given | rest, load, code)) is not None:
         data, left = found
         images = isinstance(data, ImageDataset)  # the options in `given` are then applied here
-        refuse(
-            name_or_path,
-            {
-                o: value
-                for o, value in left.items()
-                if o in ("split", "classes", "strict") or (o in given and not images)
-            },
-        )
+        asked = {"split", "classes", "strict"} | (set() if images else given.keys())
+        refuse(name_or_path, {option: value for option, value in left.items() if option in asked})
         if not images:
             return data
     elif (found := _one_by_one(name_or_path, split, strict)) is not None:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from fastgan.data.classes import MANIFEST, Classes, common_folders, find_classes, first_folders, parts_of
-from fastgan.data.classes import labels_from_paths as labels_from_paths
 from fastgan.data.dataset import ImageDataset, shown
 from fastgan.data.decode import (
     check_channels,
@@ -30,7 +29,7 @@ from fastgan.data.zips import blocks, open_zip
 from fastgan.sizes import Resolution, sides
 
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_MEMBER_LIMIT = 1 << 30  # bytes of one image file: a larger one is no image but a bomb
+LARGEST_FILE = 1 << 30  # bytes of one picture or recording: a larger file is none but a bomb
 _LINK_LIMIT = 64  # visits of one folder through links: ten folders of two links each would ask for 1,024
 _SHOWN = 5  # files named in the warning; ImageDataset.skipped has all
 _KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
@@ -159,6 +158,11 @@ def _source(
     return Source(str(path), [key for key in found if _is_one(key, extensions)], read, skipped, manifests)
 
 
+def one_file(path: Path) -> Source:
+    """The file alone."""
+    return Source(str(path.parent), [path.name], lambda key, limit: read_file(path, limit))
+
+
 def read_file(path: Path, limit: int) -> bytes:
     """Content of a regular file of at most ``limit`` bytes. A FIFO or device, or a link to one, might keep its reader
     waiting for ever: ValueError."""
@@ -219,7 +223,7 @@ def read_images(
 
     def one(row: int) -> str | None:
         try:
-            images[row] = decode(source.read(source.keys[row], _MEMBER_LIMIT), resolution, crop, channels, part, bits)
+            images[row] = decode(source.read(source.keys[row], LARGEST_FILE), resolution, crop, channels, part, bits)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises a dozen unrelated types for broken files
@@ -287,7 +291,7 @@ def _resolution(source: Source, asked: Resolution | None, crop: str, part: str) 
 
     def size(key: str) -> tuple[int, int] | None:
         try:
-            return natural_size(source.read(key, _MEMBER_LIMIT), crop, part)
+            return natural_size(source.read(key, LARGEST_FILE), crop, part)
         except Exception:
             return None  # the decode names it, with the reason
 

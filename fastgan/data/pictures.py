@@ -14,7 +14,7 @@ import torch
 
 from fastgan.data.dataset import ImageDataset, shown
 from fastgan.data.decode import check_channels, decode, natural_resolution, natural_size
-from fastgan.data.files import _MEMBER_LIMIT, EXTENSIONS, read_file, reason
+from fastgan.data.files import EXTENSIONS, LARGEST_FILE, read_file, reason
 from fastgan.data.source import is_stream
 from fastgan.sizes import Resolution
 
@@ -214,7 +214,7 @@ def _encoded(picture: Any) -> Any:
     if isinstance(picture, Mapping):
         path, picture = picture.get("path"), picture.get("bytes")
         if picture is None and path:
-            picture = read_file(Path(path), _MEMBER_LIMIT)
+            picture = read_file(Path(path), LARGEST_FILE)
     if picture is None:
         raise ValueError("no picture")
     if isinstance(picture, bytes) or hasattr(picture, "getexif"):

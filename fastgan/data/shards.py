@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from fastgan.data.dataset import shown
-from fastgan.data.files import _MEMBER_LIMIT, EXTENSIONS
+from fastgan.data.files import EXTENSIONS, LARGEST_FILE
 from fastgan.data.source import generator
 
 _MOST = 1_000_000  # shards
@@ -168,7 +168,7 @@ def _content(file: BinaryIO, sample: dict[str, Any]) -> dict[str, Any]:
     picture = next((sample[ending[1:]] for ending in EXTENSIONS if ending[1:] in sample), None)
     label = sample.get("cls")
     if picture is not None:
-        picture = _bytes(file, picture, _MEMBER_LIMIT)
+        picture = _bytes(file, picture, LARGEST_FILE)
     if label is not None:
         label = _bytes(file, label, _LONGEST).decode("ascii", "replace").strip()
     return {"__name__": name, "image": picture} | ({} if label is None else {"cls": label})

@@ -13,7 +13,7 @@ import torch
 from fastgan.data.archive import read_arrays, read_classes
 from fastgan.data.classes import find_classes
 from fastgan.data.dataset import about_classes, checked_labels, shown
-from fastgan.data.files import Source, TooLarge, open_source, read_file, warn_skipped
+from fastgan.data.files import Source, TooLarge, one_file, open_source, warn_skipped
 from fastgan.data.registered import DATA, load_registered, refuse
 from fastgan.data.speech import NAME, RATE, embedded, readable
 from fastgan.data.wav import OTHERS, WAV, resample
@@ -151,8 +151,7 @@ def load_signals(
     if split is not None:
         raise ValueError(f"{path}: split={split!r} is not offered for a file")
     if suffix in EXTENSIONS:
-        one = Source(str(path.parent), [path.name], lambda key, limit: read_file(path, limit))
-        return _from_recordings(one, rate, length, channels, strict=True)
+        return _from_recordings(one_file(path), rate, length, channels, strict=True)
     return _from_arrays(path, suffix, rate, length, channels)
 
 

@@ -15,13 +15,21 @@ import torch
 
 from fastgan._default_device import on_cpu
 from fastgan.data.dataset import shown
-from fastgan.data.files import Source, folder_source, full_name, read_file, reason, warn_skipped, zip_source
+from fastgan.data.files import (
+    LARGEST_FILE,
+    Source,
+    folder_source,
+    full_name,
+    one_file,
+    reason,
+    warn_skipped,
+    zip_source,
+)
 from fastgan.data.wav import OTHERS, WAV, decode, resample
 
 ASSETS = Path(__file__).parent / "assets"
 NAME, RATE = "speech", 16000  # of the embedded set
 _EXTENSIONS = (*WAV, *OTHERS)
-LARGEST = 1 << 30  # bytes of one recording's file
 _HELD_OUT = 10  # one recording in so many, where no part is called test
 
 
@@ -136,7 +144,7 @@ def load_recordings(
             f"{name_or_path}: no such file or folder; expected {NAME}, or a folder or zip of {', '.join(_EXTENSIONS)}"
         )
     if path.is_file() and path.suffix.lower() in _EXTENSIONS:
-        source = Source(str(path.parent), [path.name], lambda key, limit: read_file(path, limit))
+        source = one_file(path)
     else:
         source = (folder_source if path.is_dir() else zip_source)(path, _EXTENSIONS)
     return _from_files(source, rate, length, split, strict)
@@ -166,7 +174,7 @@ def readable(
     `skipped`, with the reason; `strict` raises ValueError instead."""
     for key in keys:
         try:
-            samples, own = decode(source.read(key, LARGEST), PurePosixPath(key).suffix.lower())
+            samples, own = decode(source.read(key, LARGEST_FILE), PurePosixPath(key).suffix.lower())
             samples = samples if rate is None else resample(samples, own, rate)
         except (ImportError, MemoryError):
             raise
@@ -213,14 +221,19 @@ def _parts(source: Source, split: str | None) -> dict[str, list[str]]:
         if not train:
             raise ValueError(f"{source.name}: split is {split!r}, and no sub-folder of that name holds recordings")
     elif test:
-        train = within("train") or [key for key in keys if key not in test]
+        train = within("train") or _without(keys, test)
     elif len(keys) > 1:
         test = keys[_HELD_OUT - 1 :: _HELD_OUT] or keys[-1:]
-        train = [key for key in keys if key not in test]
+        train = _without(keys, test)
     else:
         train = keys
         warnings.warn(f"{source.name}: one recording alone, so none is held out", stacklevel=3)
     return {"train": train, "test": test}
+
+
+def _without(keys: list[str], others: list[str]) -> list[str]:
+    left_out = set(others)
+    return [key for key in keys if key not in left_out]
 
 
 def _made(name: str, found: Found, rate: int, length: int, skipped: list[tuple[str, str]]) -> Recordings:

@@ -22,7 +22,7 @@ import torch
 from fastgan.convert.network import checksum
 from fastgan.data import load, to_float
 from fastgan.data.decode import decode
-from fastgan.data.files import EXTENSIONS, read_file, reason
+from fastgan.data.files import EXTENSIONS, LARGEST_FILE, read_file, reason
 from fastgan.data.pictures import in_memory
 from fastgan.editing.editor import Editor
 from fastgan.editing.latents import Latents
@@ -36,7 +36,6 @@ from fastgan.untrusted import read_json, read_tensors
 
 FRAMES = 60  # of the way, and points of the curve
 _SAVED = 10  # frames from one saved state to the next
-_LARGEST = 1 << 30  # bytes of a picture's file
 _ABOUT, _STATE, _PAIRS = "project.json", "state.safetensors", "pairs.png"
 _CURVES = "distances.csv", "distances.svg"
 
@@ -47,9 +46,10 @@ def read_pictures(paths: Sequence[str | Path], editor: Editor) -> tuple[torch.Te
     images, names = [], []
     for path in map(Path, paths):
         if path.suffix.lower() in EXTENSIONS:
-            content = read_file(path, _LARGEST)
             try:
-                pixels = decode(content, editor.resolution, "center", editor.channels)
+                pixels = decode(read_file(path, LARGEST_FILE), editor.resolution, "center", editor.channels)
+            except FileNotFoundError:
+                raise
             except Exception as error:  # Pillow raises a dozen unrelated types for broken files
                 raise ValueError(f"{path} cannot be read as a picture: {reason(error)}") from error
             images.append(torch.tensor(pixels)[None])

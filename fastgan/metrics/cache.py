@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import fastgan
+from fastgan.files import complete
 from fastgan.untrusted import torch_file
 
 VERSION = 2  # of the file and of how features are computed here
@@ -56,13 +57,8 @@ def write(path: Path, key: str, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     saved = io.BytesIO()
     torch.save(content, saved)
-    partial = path.with_suffix(f".{os.getpid()}")
-    try:
-        partial.write_bytes(_checksum(key, saved.getvalue()) + saved.getvalue())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with complete(path) as temporary:
+        temporary.write_bytes(_checksum(key, saved.getvalue()) + saved.getvalue())
 
 
 def _checksum(key: str, data: bytes) -> bytes:

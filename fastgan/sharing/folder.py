@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -163,8 +163,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         os.rename(folder, out)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        for path in around:
-            path.rmdir()
+        with suppress(OSError):  # others may have put something there meanwhile
+            for path in around:
+                path.rmdir()
         raise
 
 

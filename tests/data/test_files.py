@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fastgan.data import files, load, save_npz
+from fastgan.data.classes import labels_from_paths
 from fastgan.data.decode import in_threads
 
 RNG = np.random.default_rng(7)
@@ -226,7 +227,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     save(tmp_path / "set" / "good.png", picture(8, 8, 3))
     with pytest.warns(UserWarning, match=r"bomb\.png \(Image size \(3600000000 pixels\) exceeds limit"):
         assert len(load(tmp_path / "set", resolution=8)) == 1
-    monkeypatch.setattr(files, "_MEMBER_LIMIT", 1000)
+    monkeypatch.setattr(files, "LARGEST_FILE", 1000)
     with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("huge.png", b"\0" * 1001)
         archive.write(tmp_path / "set" / "good.png", "good.png")
@@ -247,7 +248,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     ],
 )
 def test_labels_from_paths(keys, labels, names):
-    index, class_names = files.labels_from_paths(keys)
+    index, class_names = labels_from_paths(keys)
     assert index.tolist() == labels and class_names == names
 
 

@@ -1,7 +1,9 @@
 """npz files: our own, mapped; other people's layouts; damage."""
 
 import os
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -105,6 +107,24 @@ def test_not_square(tmp_path):
         load(tmp_path / "x.npz", crop="stretch")
 
 
+def test_two_writers_of_one_file(tmp_path, monkeypatch):
+    """Threads of one process, too: each writes a file of its own, and the last one's stays."""
+    both, write_array = threading.Barrier(2), np.lib.format.write_array
+
+    def together(file, array, **options):
+        if array.ndim == 4:
+            both.wait(60)
+        write_array(file, array, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", together)
+    data = load("emoji:base", split="test")
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(save_npz, data, tmp_path / "a.npz") for _ in range(2)]:
+            done.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    assert torch.equal(load(tmp_path / "a.npz").images, data.images)
+
+
 class Unsafe:
     def __reduce__(self):
         return os.mkdir, ("executed",)
@@ -120,6 +140,10 @@ class Unsafe:
         ({"images": pixels(3, 3, 8, 8), "labels": np.zeros(3)}, "labels has dtype float64"),
         ({"images": pixels(2, 3, 8, 8), "labels": np.arange(2) - 1, "class_names": np.array(["a"])}, r"labels -1\.\.0"),
         ({"images": pixels(0, 3, 8, 8)}, "expected at least one image"),
+        (
+            {"images": pixels(0, 3, 8, 8), "labels": np.arange(0), "class_names": np.array(["a"])},
+            "expected at least one image",
+        ),
         ({"images": np.array([Unsafe()], dtype=object)}, "allow_pickle=False"),
     ],
 )

@@ -16,7 +16,7 @@ import fastgan
 from fastgan import convert, models, recipes, sharing
 from fastgan.cli import main
 from fastgan.sampling import load_generator
-from fastgan.sharing.folder import CARD, CONFIG, FILES
+from fastgan.sharing.folder import CARD, CONFIG, FILES, new_folder
 from fastgan.training.packed import PACKED
 from fastgan.training.recipe import draw
 from fastgan.untrusted import BadFile
@@ -185,6 +185,14 @@ def test_a_refused_push_changes_nothing(license, runs, tmp_path):
     with pytest.raises(ValueError, match="license is"):
         sharing.write(runs / "gan", tmp_path / "a" / "b", license=license)
     assert not (tmp_path / "a").exists() and tree(runs / "gan") == before
+
+
+def test_a_failed_write_leaves_what_others_put_beside_it(tmp_path):
+    """And says why it failed itself."""
+    with pytest.raises(KeyError, match="mine"), new_folder(tmp_path / "around" / "out"):
+        (tmp_path / "around" / "theirs").touch()
+        raise KeyError("mine")
+    assert [path.name for path in (tmp_path / "around").iterdir()] == ["theirs"]
 
 
 def test_push_to_a_folder(runs, tmp_path, capsys, monkeypatch):
