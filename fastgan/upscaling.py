@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fastgan.data.exact import read_exact, write_png
-from fastgan.data.files import LARGEST_FILE, open_source
+from fastgan.data.files import LARGEST_FILE, full_name, open_source, reason
 from fastgan.data.pixels import to_float, to_uint8, to_uint16
 from fastgan.sampling import target_names
 
@@ -152,8 +152,10 @@ def upscale_folder(recipe, networks: dict, source: str, out: Path, tile: int = 2
     for key, name in zip(files.keys, names, strict=True):
         try:
             image = read_exact(files.read(key, LARGEST_FILE))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"{source}: {key}: {error}") from error
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # Pillow and imagecodecs raise a dozen unrelated types for broken files
+            raise ValueError(f"{full_name(files, key)}: {reason(error)}") from error
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_png(upscale_picture(recipe, networks, image, tile, overlap), out / name)
     return len(names)

@@ -163,3 +163,21 @@ def test_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no pictures"):
         upscale_folder(recipe, nets, str(tmp_path / "empty"), tmp_path / "again")
+
+
+@pytest.mark.parametrize("kind", ["deep", "large"])
+def test_broken_pictures_are_named(tmp_path, kind):
+    """Of whatever class the library's error is: imagecodecs' own, Pillow's for too many pixels."""
+    recipe, nets = networks(convolutions=1, scale=2)
+    (tmp_path / "in").mkdir()
+    if kind == "deep":
+        pytest.importorskip("imagecodecs")
+        write_png(picture(3, 9, 9, torch.uint16), tmp_path / "whole.png")
+        content = (tmp_path / "whole.png").read_bytes()[:-20]
+    else:
+        Image.new("RGB", (2, 2)).save(tmp_path / "whole.bmp")
+        content = bytearray((tmp_path / "whole.bmp").read_bytes())
+        content[18:26] = struct.pack("<ii", 30_000, 30_000)
+    (tmp_path / "in" / "broken.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"in/broken\.png: \w"):
+        upscale_folder(recipe, nets, str(tmp_path / "in"), tmp_path / "out")
