@@ -417,7 +417,10 @@ def test_averages_are_there_before_training(tiny, tmp_path):
     assert equal(again.ema.networks["generator"], whole.ema.networks["generator"]) and whole.step == again.step == 6
 
 
-def test_other_processes_have_no_sinks():
+def test_other_processes_have_no_sinks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     others = Sinks((), ())
-    others.write(1, {})
+    others.write(1, {"generator/loss": 1.0, "seconds": 1.0})
+    others.show(1, tmp_path / "samples.png")
     others.close()
+    assert capsys.readouterr() == ("", "") and not list(tmp_path.iterdir())
