@@ -79,9 +79,9 @@ def served(networks: dict) -> Iterator[None]:
 
 
 def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
-    """The point at share t of the great arc from a to b, [N, D] each: latents keep a Gaussian's length on the way."""
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1, 1)[:, None]
-    angle = cosine.arccos()
+    """The point at share t of the great arc from a to b, [N, ...] each: latents keep a Gaussian's length on the way."""
+    cosine = torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1)
+    angle = cosine.arccos().view(-1, *[1] * (a.dim() - 1))
     straight = torch.lerp(a, b, t)
     arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
     return torch.where(angle.sin() < 1e-4, straight, arc)

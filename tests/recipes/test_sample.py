@@ -249,6 +249,18 @@ def test_a_walk_takes_the_class_of_the_nearer_seed(run):
     assert torch.cat(seen).tolist() == [0] * 5 + [1] * 10 + [2] * 10 + [0] * 5
 
 
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (2, 1, 3)])
+def test_the_great_arc_between_latents_of_any_shape(shape):
+    """At equal distance of both ends halfway, and of their length; each of several on its own."""
+    a, b = torch.randn(2, 4, *shape, dtype=torch.float64)
+    a, b = (x / x.flatten(1).norm(dim=1).view(-1, *[1] * len(shape)) for x in (a, b))
+    half = sampling.slerp(a, b, 0.5)
+    assert half.shape == a.shape
+    torch.testing.assert_close(half.flatten(1).norm(dim=1), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close((half - a).flatten(1).norm(dim=1), (half - b).flatten(1).norm(dim=1))
+    torch.testing.assert_close(sampling.slerp(a, b, 0.0), a)
+
+
 def test_translated_files_keep_their_tree_and_their_size(run, photographs, tmp_path, capsys):
     folder, out = run("cyclegan"), tmp_path / "out"
     arguments = ["sample", str(folder), "--input", str(photographs), "--out", str(out)]
