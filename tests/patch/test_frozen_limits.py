@@ -209,6 +209,34 @@ def test_transposed_convolutions_that_onednn_cannot_pack():
         assert_close(frozen(net, x)(x), expected, 1e-5)
 
 
+@pytest.mark.parametrize(
+    ("change", "default", "before"),
+    [(torch.set_default_dtype, torch.float64, torch.float32), (torch.set_default_device, "meta", None)],
+)
+def test_defaults_changed_after_recording(change, default, before):
+    """The memory that a recorded call makes is the recording's kind, whatever torch.set_default_* says by then."""
+    net = nn.Sequential(
+        nn.ConvTranspose2d(64, 32, 4),
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 32, 4, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.ConvTranspose2d(32, 3, 4, 2, 1),
+        nn.Tanh(),
+    )
+    x = torch.randn(2, 64, 1, 1)
+    with torch.no_grad():
+        expected = net(x)
+        frozen(net, x)
+        change(default)
+        try:
+            y = net(x)
+        finally:
+            change(before)
+        assert_close(y, expected, 1e-5)
+
+
 class Times(nn.Module):
     def __init__(self, conv, shape):
         super().__init__()

@@ -173,29 +173,29 @@ class Convolution:
         self.weight = None
 
     def _winograd(self, x, other, out):
-        y = self._place(out)
+        y = self._place(x, out)
         torch.ops.fastgan.conv3x3_packed(y, x, self.packed, self.bias, self.slope, other, self.padding[0])
         return self._activated(y)
 
     def _direct(self, x, other, out):
-        y = self._place(out)
+        y = self._place(x, out)
         torch.ops.fastgan.conv_packed(y, x, self.packed, self.bias, self.slope, other, *self.form)
         return self._activated(y)
 
     def _spread(self, x, other, out):
-        y = torch.empty(len(x), len(self.bias), 1, 1)
+        y = x.new_empty((len(x), len(self.bias), 1, 1))
         torch.ops.fastgan.conv_packed(y, x, self.packed, self.bias, self.slope, None, *self.form)
         return self._activated(y.view(len(x), *self.kernel, self.outputs).permute(0, 3, 1, 2))
 
     def _doubled(self, x, other, out):
         n, _, height, width = x.shape
-        y = torch.empty((n, 4 * self.outputs, height, width), memory_format=torch.channels_last)
+        y = x.new_empty((n, height, width, 4 * self.outputs)).permute(0, 3, 1, 2)
         torch.ops.fastgan.conv3x3_packed(y, x, self.packed, self.bias, self.slope, None, 1)
         y = y.permute(0, 2, 3, 1).view(n, height, width, 2, 2, self.outputs).transpose(2, 3)
         return self._activated(y.reshape(n, 2 * height, 2 * width, self.outputs).permute(0, 3, 1, 2))
 
-    def _place(self, out: torch.Tensor | None) -> torch.Tensor:
-        return torch.empty_strided(self.shape, self.strides) if out is None else out
+    def _place(self, x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+        return x.new_empty_strided(self.shape, self.strides) if out is None else out
 
     def _activated(self, y: torch.Tensor) -> torch.Tensor:
         return y if self.act.name in SLOPES else ACTS[self.act.name](y, *self.act.numbers)

@@ -48,7 +48,7 @@ class Room:
         except IndexError:
             pass
         with torch.inference_mode(False):
-            blocks = [torch.empty(size) for size in self._sizes]
+            blocks = [torch.empty(size, dtype=torch.float32, device="cpu") for size in self._sizes]
             return [blocks[slot].as_strided(shape, strides) for slot, shape, strides in self._places]
 
     def give(self, values: list[torch.Tensor]) -> None:
