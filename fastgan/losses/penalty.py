@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fastgan.ops import grad_penalty
+from fastgan.ops._autocast import without_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating
 
 __all__ = ["dragan", "lecam", "path_length", "r1", "r1_r2", "r2", "wgan_gp", "zero_centered"]
@@ -61,7 +62,7 @@ def _image_gradients(name: str, logits: Sequence[torch.Tensor], images: Sequence
 def _at(name: str, discriminator: Callable, points: torch.Tensor) -> torch.Tensor:
     """The discriminator's gradient at `points` [N, ...], which carry no graph of their own."""
     points = points.to(accumulation_dtype(points.dtype)).detach().requires_grad_(True)
-    with torch.autocast(points.device.type, enabled=False):
+    with without_autocast(points):
         return _image_gradients(name, [discriminator(points)], [points])[0]
 
 

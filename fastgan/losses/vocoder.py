@@ -9,6 +9,7 @@ from torch import nn
 
 from fastgan.losses.adversarial import Adversarial, least_squares
 from fastgan.nn.mel import LEAST, mel_filterbank
+from fastgan.ops._autocast import without_autocast
 from fastgan.ops._checks import accumulation_dtype
 
 __all__ = ["MultiScaleMel", "map_matching", "sum_d", "sum_g"]
@@ -65,7 +66,7 @@ class MultiScaleMel(nn.Module):
             )
         x, y = (signal.to(accumulation_dtype(signal.dtype)) for signal in (x, y))
         total = x.new_zeros(())
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             for length in self.lengths:
                 a, b = (self._mel(signal, length) for signal in (x, y))
                 total = total + (a - b).abs().mean()

@@ -16,6 +16,7 @@ from torch import nn
 
 from fastgan.models.network import Network
 from fastgan.ops import bias_act, conv2d
+from fastgan.ops._autocast import without_autocast
 
 SLOPE = 0.2  # of the leaky ReLUs of RRDBNet and of the discriminator
 
@@ -198,7 +199,7 @@ class SpectralConv(nn.Module):
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             matrix = self.weight_orig.flatten(1)
             if self.training:
                 with torch.no_grad():

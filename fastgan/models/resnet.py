@@ -18,6 +18,7 @@ from torch import nn
 
 from fastgan.models.network import Network
 from fastgan.ops import bias_act, conv2d
+from fastgan.ops._autocast import without_autocast
 from fastgan.sizes import Resolution, at_level, check_levels, nominal
 
 
@@ -49,7 +50,7 @@ class Config:
 def spectral_weight(weight: torch.Tensor, u: torch.Tensor, update: bool) -> torch.Tensor:
     """weight / sigma, sigma = u' W v its largest singular value as one step of the power method finds it, with W the
     weight as a matrix [outputs, rest] (Miyato et al., 2018, algorithm 1). `update`: keep the step in u [outputs]."""
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight):
         matrix = weight.flatten(1)
         with torch.no_grad():
             v = F.normalize(matrix.t() @ u, dim=0)

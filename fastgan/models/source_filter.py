@@ -18,6 +18,7 @@ from torch import nn
 from fastgan.losses.pitch import PITCHES
 from fastgan.models import vocos
 from fastgan.nn.mel import mel_filterbank
+from fastgan.ops._autocast import without_autocast
 
 BINS = 96  # of the pitch: a third of a semitone each
 PLACES = 1 << 16  # samples after which the noise comes again
@@ -70,7 +71,7 @@ class Generator(vocos.Generator):
         overlap = self.context - 3 - 3 * config.blocks
         self.context = max(self.context, 2 * overlap + 1 + self.pitch.context)
         basis = mel_filterbank(config.rate, config.window, config.bands, high=config.high).float()
-        noise = torch.randn(PLACES, generator=torch.Generator().manual_seed(0), device="cpu")
+        noise = torch.randn(PLACES, generator=torch.Generator().manual_seed(0), device="cpu").to(basis.device)
         # What of the bands' level a bin has, and a band's level of a source of variance 1
         near = basis / basis.amax(1, keepdim=True).clamp(min=1e-9)
         shares = near.T / near.sum(0)[:, None].clamp(min=1e-3)
@@ -101,7 +102,7 @@ class Generator(vocos.Generator):
         """The signal of all frames, and the state of frame `last`, where `state` is that of frame `first`."""
         self.check(mel)
         x = self.frames(mel)
-        with torch.autocast(mel.device.type, enabled=False):
+        with without_autocast(mel):
             dtype = torch.promote_types(mel.dtype, torch.float32)
             x, mel = x.to(dtype), mel.to(dtype)
             pulsed, noise, state = self.sources(mel, state, first, last)

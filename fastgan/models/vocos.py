@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan.models.vocoder import Vocoder
+from fastgan.ops._autocast import without_autocast
 
 LOUDEST = 100.0  # of a spectrum's magnitude (section 3.3)
 
@@ -93,7 +94,7 @@ class Generator(Vocoder):
         """Raises ValueError for another shape."""
         self.check(mel)
         x = self.frames(mel)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             magnitude, phase = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).chunk(2, 1)
             # In this order: the gradient of an infinite exponential would be 0 times infinity.
             return self.overlap(torch.polar(magnitude.clamp(max=math.log(LOUDEST)).exp(), phase))

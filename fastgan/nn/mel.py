@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.ops._autocast import without_autocast
+
 __all__ = ["MelSpectrogram", "mel_filterbank"]
 
 LEAST = 1e-5  # of a band's value, before its logarithm
@@ -96,7 +98,7 @@ class MelSpectrogram(nn.Module):
         return F.pad(x[:, None], (left, right), "reflect")[:, 0]
 
     def _logarithm(self, magnitude: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(magnitude.device.type, enabled=False):
+        with without_autocast(magnitude):
             return (self.basis.to(magnitude.dtype) @ magnitude).clamp(min=LEAST).log()
 
     def _magnitude(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ of torch's own, `conv2d` and `conv_transpose2d`, do as those do: they cast their
 `fastgan.models` that convolve.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -33,6 +34,11 @@ def autocast(x: torch.Tensor) -> torch.Tensor:
     if x.dtype == torch.float64 or not is_autocast(x.device.type):
         return x
     return x.to(torch.get_autocast_dtype(x.device.type))
+
+
+def without_autocast(x: torch.Tensor) -> contextlib.AbstractContextManager:
+    """Autocast off for the device of x; "meta" has none to be turned off."""
+    return torch.autocast(x.device.type, enabled=False) if is_autocast(x.device.type) else contextlib.nullcontext()
 
 
 def outside_autocast(function: Callable[P, T]) -> Callable[P, T]:

@@ -42,7 +42,7 @@ def minibatch_stddev(x: torch.Tensor, group_size: int | None = 4, num_channels: 
     if num_channels < 1 or c % num_channels:
         raise ValueError(f"minibatch_stddev: num_channels={num_channels}; expected a divisor of the {c} channels of x")
     if n == 0:
-        return x.new_empty(0, c + num_channels, h, w)
+        return torch.cat([x, x.new_empty(0, num_channels, h, w)], 1)
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     grouped = wide.reshape(group, n // group, num_channels, c // num_channels, h, w)
     variance = (grouped - grouped.mean(0)).square().mean(0)

@@ -341,6 +341,11 @@ def _double_backward(ops, ctx, v_weight, v_styles, v_gain):
     )
 
 
+def _squares_backward(ops, ctx, dq):
+    (weight,) = ctx.saved_tensors  # once: activation checkpointing gives them out no second time
+    return (2 * weight * dq[:, :, None, None]).to(weight.dtype)
+
+
 # W [N, O, I, kh, kw], contiguous, of the one dtype of weight, styles and gain [N, I]; and d [N, O] in float32 (float64 for
 # float64): 1 everywhere without demodulation. Sums in the type of d, W rounded once. The backward is given d.
 _library.define(
@@ -377,6 +382,6 @@ _library.define(
     reference=lambda weight: weight.to(accumulation_dtype(weight.dtype)).square().sum((2, 3)),
     fake=lambda weight: weight.new_empty(weight.shape[:2], dtype=accumulation_dtype(weight.dtype)),
     setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
-    backward=lambda ops, ctx, dq: (2 * ctx.saved_tensors[0] * dq[:, :, None, None]).to(ctx.saved_tensors[0].dtype),
+    backward=_squares_backward,
     kernels=("cpp", "cuda"),
 )

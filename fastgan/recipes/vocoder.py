@@ -26,6 +26,7 @@ from fastgan.media import Signal
 from fastgan.metrics import speech, suite
 from fastgan.models import network_class, source_filter, vocoder_constant_q, vocoder_discriminator
 from fastgan.nn import MelSpectrogram
+from fastgan.ops._autocast import without_autocast
 from fastgan.options import Batch, Count, Decay, Natural, NonNegative, Positive
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.vocoder_presets import GENERATORS, PRESETS
@@ -215,7 +216,7 @@ class Vocoder(Recipe):
         real = self.cut(batch)
         fake, losses = self.spoken(batch, real)
         batch.keep(real=real, fake=fake)
-        with torch.autocast(real.device.type, enabled=False):
+        with without_autocast(real):
             losses["mel"] = self.analysis.distance(real, fake)
         loss = self.config.mel_weight * losses["mel"] + losses.get("pitch", 0)
         if not self.judged:

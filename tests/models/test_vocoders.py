@@ -327,6 +327,14 @@ def test_magnitudes_beyond_the_loudest_leave_gradients_finite(name):
     assert all(p.grad is None or p.grad.isfinite().all() for p in generator.parameters())
 
 
+@pytest.mark.parametrize("name", ["vocos", "source_filter"])
+def test_buffers_are_made_on_the_default_device(name):
+    with torch.device("meta"):
+        generator = models.build(name, width=16, blocks=1)
+        assert {t.device.type for t in (*generator.parameters(), *generator.buffers())} == {"meta"}
+        assert generator(torch.empty(2, 80, 4)).shape == (2, 1, 4 * 256)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_context_is_no_larger_than_it_must_be(name):
     """A frame `context` away from another one changes its samples in one direction at least; one further does not."""

@@ -86,3 +86,11 @@ def test_no_gradient_reaches_the_real_maps():
     real, fake = (torch.randn(2, 3, requires_grad=True) for _ in range(2))
     vocoder.map_matching([[real]], [[fake]]).backward()
     assert real.grad is None and fake.grad is not None
+
+
+def test_on_the_meta_device():
+    with torch.device("meta"):
+        mel, distance = MelSpectrogram(16000), vocoder.MultiScaleMel(16000)
+        x = torch.empty(2, 1, 8192)
+        assert mel(x).shape == (2, 80, 32)
+        assert distance(x, x).shape == ()

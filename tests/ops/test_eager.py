@@ -108,6 +108,17 @@ def test_torch_jit_traces_the_op():
     assert "fastgan::bias_act(" in str(traced.graph) and "PythonOp" not in str(traced.graph)
 
 
+@every_case
+def test_activation_checkpointing_of_two_orders(name):
+    function, tensors = leaves(name)
+
+    def checkpointed(*tensors):
+        return checkpoint(function, *tensors, use_reentrant=False)
+
+    for a, b in zip(two_orders(checkpointed, tensors), two_orders(function, tensors), strict=True):
+        assert a is b is None or torch.equal(a, b)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_under_activation_checkpointing(reentrant):
     x = torch.randn(2, 3, 4, 4, requires_grad=True)

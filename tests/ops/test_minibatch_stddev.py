@@ -71,6 +71,8 @@ def test_empty_batch():
     x = torch.randn(0, 4, 3, 3, requires_grad=True)
     y = minibatch_stddev(x, 4, 2)
     assert y.shape == (0, 6, 3, 3)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
 
 
 def test_compiles_without_a_graph_break():

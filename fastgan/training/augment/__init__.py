@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fastgan.ops._autocast import without_autocast
 from fastgan.training.augment import geometry, pixels
 from fastgan.training.augment.diffaugment import diffaugment
 from fastgan.training.augment.draws import Draws
@@ -81,7 +82,7 @@ class Augment(nn.Module):
             )
         draws = Draws(batch, len(images) // batch.size)
         dtype = torch.promote_types(images.dtype, torch.float32)
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images):
             x = images.to(dtype)
             for function in POLICIES[self.policy]:
                 x = function(x, draws, self.p.to(dtype))
