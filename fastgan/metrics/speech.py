@@ -16,6 +16,7 @@ Signals = Sequence[torch.Tensor]
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # length, hop and window of a transform, in samples
 PITCHES = 60.0, 400.0  # of speech, in Hz
 VOICED = 0.5  # periodicity of a frame that counts as voiced, and of its level against the loudest
+FRAME = 0.0256  # seconds of a frame of STOI
 QUIET = 40.0  # decibels below the loudest frame: silence, which has no pitch
 
 
@@ -38,9 +39,11 @@ def mel_l1(made: Signals, recorded: Signals, mel: MelSpectrogram) -> float:
 
 def stft_distance(made: Signals, recorded: Signals) -> float:
     """Spectral convergence |S - S'| / |S| plus mean |ln S - ln S'| of magnitudes, averaged over three resolutions and signals
-    (Parallel WaveGAN: Yamamoto et al., 2020, eq. 4 to 6)."""
+    (Parallel WaveGAN: Yamamoto et al., 2020, eq. 4 to 6). Raises ValueError for a recording of silence, where |S| is 0."""
     found = []
-    for a, b in _pairs(made, recorded):
+    for number, (a, b) in enumerate(_pairs(made, recorded)):
+        if not b.any():
+            raise ValueError(f"recording {number} is silent: nothing converges to its spectrum")
         for length, hop, window in RESOLUTIONS:
             made_, true = (
                 torch.stft(x, length, hop, window, torch.hann_window(window), pad_mode="constant", return_complex=True)
@@ -81,14 +84,21 @@ def voicing(made: Signals, recorded: Signals, rate: int) -> tuple[float, float]:
 def pesq(made: Signals, recorded: Signals, rate: int) -> float:
     """PESQ (ITU-T P.862.2, wide band, of the package pesq), 1 to 4.6: the mean over signals, at 16 kHz. Of 8 kHz: P.862, narrow.
 
-    Raises ImportError without the package, or without SciPy where the rate is another.
+    Raises ImportError without the package, or without SciPy where the rate is another, ValueError for a recording of less than
+    a quarter of a second or without speech, and for silence that was made of one.
     """
     package = _package("pesq")
     rates, mode = (8000, "nb") if rate == 8000 else (16000, "wb")
     found = []
-    for a, b in _pairs(made, recorded):
-        a, b = (_at(x, rate, rates) for x in (a, b))
-        found.append(package.pesq(rates, b, a, mode))
+    for number, (a, b) in enumerate(_pairs(made, recorded)):
+        if not a.any() or not b.any():
+            what = "what was made of it" if b.any() else "it"
+            raise ValueError(f"{_which(number, b, rate)}: {what} is silent")
+        try:
+            found.append(package.pesq(rates, _at(b, rate, rates), _at(a, rate, rates), mode))
+        except package.PesqError as error:  # its messages are bytes
+            why = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+            raise ValueError(f"{_which(number, b, rate)}: {why}") from error
     return float(sum(found) / len(found))
 
 
@@ -98,12 +108,14 @@ def stoi(made: Signals, recorded: Signals, rate: int) -> float:
     Raises ImportError without the package, ValueError for a recording with too little speech, 0.4 s, to be measured.
     """
     package, found = _package("pystoi"), []
-    for a, b in _pairs(made, recorded):
+    for number, (a, b) in enumerate(_pairs(made, recorded)):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            found.append(package.stoi(b.numpy(), a.numpy(), rate))
-        if any("Not enough STFT frames" in str(one.message) for one in said):  # and 1e-5 stands for the figure
-            raise ValueError(f"a recording of {len(b) / rate:.2g} s has less than 0.4 s of speech")
+            # Of less than a frame it cannot cut out the silence; of silence alone nothing, and finds 0.
+            few = len(b) < FRAME * rate or not b.any()
+            found.append(0.0 if few else package.stoi(b.numpy(), a.numpy(), rate))
+        if few or any("Not enough STFT frames" in str(one.message) for one in said):  # and 1e-5 stands for the figure
+            raise ValueError(f"{_which(number, b, rate)} has less than 0.4 s of speech")
     return float(sum(found) / len(found))
 
 
@@ -117,6 +129,10 @@ def frechet_mel(made: Signals, recorded: Signals, mel: MelSpectrogram) -> float:
             statistics.update(mel(x[None])[0].T)
         sides.append(statistics)
     return float(fid.frechet_distance(*sides))
+
+
+def _which(number: int, recording: torch.Tensor, rate: int) -> str:
+    return f"recording {number}, of {len(recording) / rate:.2g} s"
 
 
 def _package(name: str):

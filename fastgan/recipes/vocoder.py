@@ -123,6 +123,7 @@ class Vocoder(Recipe):
     metrics = METRICS
     headline = ("pesq", "stoi", "mel-l1")
     sample_options = ("separate", "input", "mel")
+    kept = ("window", "high")  # what is heard; other options change a network's shape
     dynamic = "torch's Fourier transforms of windows ask the host about them"
     whole_generator = "its networks are small, and the recordings that its samples show are kept with them"
 

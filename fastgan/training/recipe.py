@@ -134,6 +134,7 @@ class Recipe:
         whole_generator: why `--shard-generator` must not split the networks in `averaged`; empty where it may.
         whole_batch: why `--grad-accum` must not cut a batch, beyond what `fastgan.training.pieces` sees in the networks (batch
             normalisation, dropout, minibatch standard deviation); empty where it may.
+        kept: names of the options that a resumed run cannot change, as its networks' numbers would mean something else.
         dynamic: why `--graphs` cannot capture its steps, as the host decides or reads something in them; empty where it can.
         sample_options: what of `fastgan sample` its samples bear, beside seeds.
         sample_columns: names of the images that stand side by side in one sample, where `sample` makes strips of several.
@@ -157,6 +158,7 @@ class Recipe:
     headline: tuple[str, ...] = ("fd_",)
     whole_generator: str = ""
     whole_batch: str = ""
+    kept: tuple[str, ...] = ()
     dynamic: str = ""
     sample_options: tuple[str, ...] = ("separate", "interpolate")
     sample_columns: tuple[str, ...] = ()

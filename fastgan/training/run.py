@@ -168,8 +168,10 @@ def facts_of(recipe: type[Recipe], dataset: Any, name: str) -> dict[str, Any]:
 
 def check_same_data(folder: Path, recipe: Recipe) -> None:
     """CheckpointError where the data of the run in `folder` were others than those of `recipe` by what its networks are made
-    for: weights learnt of one vocabulary, or of classes in one order, would fit the other's and mean something else."""
-    saved, now = read_config(folder)["data"], json.loads(json.dumps(recipe.data))
+    for, or its options that are `kept`: weights learnt of one vocabulary, of classes in one order, or of one mel spectrogram
+    would fit the other's and mean something else."""
+    config = read_config(folder)
+    saved, now = config["data"], json.loads(json.dumps(recipe.data))
     any_classes = () if getattr(recipe.config, "conditional", False) else ("num_classes", "class_names")
     for name in (saved.keys() & now.keys()) - {"name", *any_classes}:
         if saved[name] != now[name]:
@@ -178,6 +180,13 @@ def check_same_data(folder: Path, recipe: Recipe) -> None:
             raise CheckpointError(
                 f"{folder}: the data have changed since this run began: {name}{more}. Give it those that it was trained on, or "
                 "begin another with --init-from"
+            )
+    for name in recipe.kept:
+        was, is_now = config["config"].get(name), getattr(recipe.config, name)
+        if name in config["config"] and was != is_now:
+            raise CheckpointError(
+                f"{folder}: its networks were trained with {name}={was}, not {is_now}: leave the option out, or begin another "
+                "run with --init-from"
             )
 
 

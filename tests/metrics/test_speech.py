@@ -64,6 +64,8 @@ def test_errors():
         speech.stft_distance([VOICE[1:]], [VOICE])
     broken = VOICE.clone()
     broken[100] = torch.nan
+    with pytest.raises(ValueError, match="recording 1 is silent"):
+        speech.stft_distance([VOICE, VOICE], [VOICE, 0 * VOICE])
     with pytest.raises(ValueError, match="NaN or Inf"):
         speech.voicing([broken], [VOICE], RATE)
 
@@ -71,8 +73,24 @@ def test_errors():
 def test_too_little_speech_has_no_stoi():
     """pystoi gives 1e-5 there, which would be taken for the worst of all."""
     pytest.importorskip("pystoi")
-    with pytest.raises(ValueError, match=r"a recording of 0.25 s has less than 0.4 s of speech"):
-        speech.stoi([NOISE, NOISE[:4000]], [NOISE, NOISE[:4000]], RATE)
+    for few in (NOISE[:4000], NOISE[:100], torch.zeros(4000)):
+        with pytest.raises(ValueError, match=r"recording 1, of 0\.\d+ s has less than 0.4 s of speech"):
+            speech.stoi([NOISE, few], [NOISE, few], RATE)
+
+
+@pytest.mark.parametrize(
+    ("made", "recorded", "why"),
+    [
+        (NOISE[:900], NOISE[:900], "Buffer needs to be at least 1/4 of a second long"),
+        (0 * NOISE, 0 * NOISE, "it is silent"),
+        (0 * NOISE, NOISE, "what was made of it is silent"),
+    ],
+)
+def test_what_has_no_pesq(made, recorded, why):
+    """In words that say which recording it is."""
+    pytest.importorskip("pesq")
+    with pytest.raises(ValueError, match=rf"recording 1, of [\d.]+ s: {why}"):
+        speech.pesq([NOISE, made], [NOISE, recorded], RATE)
 
 
 def test_a_missing_package_is_named(monkeypatch):

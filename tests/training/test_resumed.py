@@ -210,3 +210,13 @@ def test_tensorboard_forgets_what_came_before_the_first_checkpoint(tiny, tmp_pat
     events.Reload()
     assert [event.step for event in events.Scalars("generator/loss")] == [1, 2, 3, 4]
     assert [event.step for event in events.Images("samples")] == [0, 4]
+
+
+def test_a_vocoder_keeps_the_mel_spectrogram_that_it_hears(tmp_path):
+    """Another window or highest frequency would fit the weights, and be another input."""
+    options = {"generator": "hifigan-v3", "batch_size": 1, "judge": 0.01, "samples": 1, "metrics_every": 0}
+    train("vocoder", out=str(tmp_path / "run"), steps=1, warmup=5, **options)
+    for name, value in (("high", 7000.0), ("window", 2048)):
+        with pytest.raises(CheckpointError, match=rf"trained with {name}=.*, not {value}: leave the option out"):
+            train("vocoder", out=str(tmp_path / "run"), resume=True, steps=2, **{name: value})
+    train("vocoder", out=str(tmp_path / "run"), resume=True, steps=2)
