@@ -56,22 +56,22 @@ def forward_of(cls: type) -> Callable | str:
     if _is_ours(original):
         return "already fastgan's"
     if _is_snake(cls):
-        example, read, compute = _example(cls, 3), _read_snake, _snake
+        example, read = _example(cls, 3), _read_snake
     elif _is_activation(cls):
-        example, read, compute = _example(cls, SnakeBeta(3)), _read_activation, _filtered
+        example, read = _example(cls, SnakeBeta(3)), _read_activation
     else:
         return "a class whose forward calls no function that is replaced"
     if isinstance(example, str):
         return example
     if read(example, original) is None:
         return "on random numbers it does not compute what its name says"
-    plans: WeakKeyDictionary[nn.Module, NamedTuple | None] = WeakKeyDictionary()
+    plans: WeakKeyDictionary[nn.Module, _Snake | _Filtered | None] = WeakKeyDictionary()  # none holds its module
 
     def forward(self, x):
         if self not in plans:
             plans[self] = read(self, original)
         plan = plans[self]
-        return original(self, x) if plan is None or not plan.holds(self, x) else compute(plan, x)
+        return original(self, x) if plan is None or not plan.holds(self, x) else plan.compute(self, x)
 
     return forward
 
@@ -107,17 +107,15 @@ def _example(cls: type, argument: object) -> nn.Module | str:
 
 
 class _Snake(NamedTuple):
-    act: nn.Module
     logscale: bool
 
-    def holds(self, module: nn.Module, x: torch.Tensor) -> bool:
-        dtype = self.act.alpha.dtype
+    def holds(self, act: nn.Module, x: torch.Tensor) -> bool:
+        dtype = act.alpha.dtype
         return x.dim() > 1 and x.is_floating_point() and (dtype == x.dtype or torch.is_autocast_enabled(x.device.type))
 
-
-def _snake(plan: _Snake, x: torch.Tensor) -> torch.Tensor:
-    parameters = plan.act._parameters
-    return ops.snake(x, _flat(parameters["alpha"]), _flat(parameters.get("beta")), plan.logscale)
+    def compute(self, act: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        parameters = act._parameters
+        return ops.snake(x, _flat(parameters["alpha"]), _flat(parameters.get("beta")), self.logscale)
 
 
 def _flat(p: torch.Tensor | None) -> torch.Tensor | None:
@@ -131,13 +129,14 @@ def _read_snake(act: nn.Module, forward: Callable | None = None) -> _Snake | Non
     probe = _random_copy(act)
     forward = forward or type(probe).forward
     for logscale in (False, True):
-        plan = _Snake(probe, logscale)
-        if all(_agree(lambda x: forward(probe, x), lambda x, p=plan: _snake(p, x), x) for x in _inputs(probe)):
-            return _Snake(act, logscale)
+        plan = _Snake(logscale)
+        if all(_agree(lambda x: forward(probe, x), lambda x, p=plan: p.compute(probe, x), x) for x in _inputs(probe)):
+            return plan
     return None
 
 
 class _Filtered(NamedTuple):
+    act: nn.Module
     snake: _Snake
     up: tuple[nn.Module, str, int]  # the module that holds the filter, its name there, the factor
     down: tuple[nn.Module, str, int]
@@ -148,18 +147,17 @@ class _Filtered(NamedTuple):
         parts = module._modules
         return (
             x.dim() == 3
-            and self.snake.holds(module, x)
+            and self.snake.holds(self.act, x)
             and all(parts.get(name) is part for name, part in self.parts)
             and not any(map(hooks, self.watched))
         )
 
-
-def _filtered(plan: _Filtered, x: torch.Tensor) -> torch.Tensor:
-    (up, fu, up_factor), (down, fd, down_factor) = plan.up, plan.down
-    parameters = plan.snake.act._parameters
-    alpha, beta = _flat(parameters["alpha"]), _flat(parameters.get("beta"))
-    filters = up._buffers[fu], down._buffers[fd]
-    return ops.filtered_snake(x, alpha, beta, *filters, up_factor, down_factor, plan.snake.logscale)
+    def compute(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        (up, fu, up_factor), (down, fd, down_factor) = self.up, self.down
+        parameters = self.act._parameters
+        alpha, beta = _flat(parameters["alpha"]), _flat(parameters.get("beta"))
+        filters = up._buffers[fu], down._buffers[fd]
+        return ops.filtered_snake(x, alpha, beta, *filters, up_factor, down_factor, self.snake.logscale)
 
 
 def _read_activation(module: nn.Module, forward: Callable) -> _Filtered | None:
@@ -176,17 +174,21 @@ def _read_activation(module: nn.Module, forward: Callable) -> _Filtered | None:
     if None in ratios or not ratios[order[0]] >= 1 >= ratios[order[1]]:
         return None
     up, down = ((*held[i], round(max(ratios[i], 1 / ratios[i]))) for i in order)
-    plan = _Filtered(reading, up, down, parts, tuple(m for _, part in parts for m in part.modules()))
+    plan = _Filtered(acts[0], reading, up, down, parts, tuple(m for _, part in parts for m in part.modules()))
     probe = _random_copy(module)
     names = {m: name for name, m in module.named_modules()}
     at = {name: m for name, m in probe.named_modules()}
     copied = plan._replace(
-        snake=_Snake(at[names[acts[0]]], reading.logscale),
+        act=at[names[acts[0]]],
         up=(at[names[up[0]]], *up[1:]),
         down=(at[names[down[0]]], *down[1:]),
     )
-    inputs = _inputs(copied.snake.act)
-    return plan if all(_agree(lambda x: forward(probe, x), lambda x: _filtered(copied, x), x) for x in inputs) else None
+    inputs = _inputs(copied.act)
+    return (
+        plan
+        if all(_agree(lambda x: forward(probe, x), lambda x: copied.compute(probe, x), x) for x in inputs)
+        else None
+    )
 
 
 def _only_buffer(module: nn.Module) -> tuple[nn.Module, str] | None:

@@ -1,8 +1,10 @@
 """patch_ops on the Snake activations and anti-aliasing filters of vocoders and codecs, in the layouts that hold them."""
 
 import copy
+import gc
 import importlib
 import sys
+import weakref
 
 import pytest
 import torch
@@ -106,6 +108,19 @@ def test_what_is_something_else_runs_as_it_did(project):
         changed.act = torch.nn.Identity()
         plain = changed(x)
     assert torch.equal(plain, changed(x))
+
+
+def test_what_was_decided_keeps_no_module(project):
+    project(PROJECT)
+    act, snake = importlib.import_module(f"{PACKAGE}.torch.act"), importlib.import_module("activations").SnakeBeta
+    with fastgan.patched("alias_free_activation"), fastgan.patched("activations"):
+        modules = [snake(3), act.Activation1d(snake(3))]
+        for module in modules:
+            module(torch.randn(1, 3, 17))
+        gone = [weakref.ref(module) for module in modules]
+        del module, modules
+        gc.collect()
+        assert [one() for one in gone] == [None, None]
 
 
 def test_a_copy_by_structure(project):
