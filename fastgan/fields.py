@@ -130,6 +130,13 @@ def check(family: str, config: Any) -> None:
         object.__setattr__(config, field.name, value)
 
 
+def at_least(family: str, config: Any, **least: float) -> None:
+    """ValueError for the first field below what is given for it."""
+    for name, smallest in least.items():
+        if not getattr(config, name) >= smallest:
+            raise ValueError(f"{family}: {name} is {getattr(config, name)}, expected at least {smallest}")
+
+
 def build(cls: type, values: Any, where: str) -> Any:
     """The dataclass `cls` of `values`, absent ones as in `cls.before`, which says what held before an option came, else at their
     defaults. Raises Mismatch that names `where` and the field."""

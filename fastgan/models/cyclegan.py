@@ -22,6 +22,7 @@ from torch import nn
 
 from fastgan import ops
 from fastgan._torch_private import eager, transforming
+from fastgan.fields import at_least
 from fastgan.models.network import Network
 from fastgan.nn import Conv2d, ConvTranspose2d
 
@@ -128,7 +129,7 @@ def in_pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def check_norm(name: str, norm: str) -> None:
-    """Raises ValueError for a normalisation that is none of NORMS."""
+    """ValueError for a normalisation that is none of NORMS."""
     if norm not in NORMS:
         raise ValueError(f"{name}: norm={norm!r}, expected one of {', '.join(NORMS)}")
 
@@ -143,6 +144,10 @@ class GeneratorConfig:
     blocks: int = 9
     norm: Norm = "instance"
     dropout: bool = False
+
+    def __post_init__(self):
+        at_least("cyclegan.generator", self, in_channels=1, out_channels=1, width=1, blocks=0)
+        check_norm("cyclegan.generator", self.norm)
 
 
 class ResnetBlock(nn.Module):
@@ -176,8 +181,7 @@ class Generator(Network):
 
     def __init__(self, config: GeneratorConfig | None = None):
         super().__init__()
-        config = config or GeneratorConfig()
-        check_norm("cyclegan.generator", config.norm)
+        self.config = config = config or GeneratorConfig()
         w, bias, activation = config.width, config.norm != "batch", NORMS[config.norm]
         layers = [ReflectionPad2d(3), Conv2d(config.in_channels, w, 7, bias=bias), activation(w), nn.Identity()]
         for inputs in (w, 2 * w):
@@ -222,6 +226,10 @@ class DiscriminatorConfig:
     layers: int = 3
     norm: Norm = "instance"
 
+    def __post_init__(self):
+        at_least("cyclegan.discriminator", self, in_channels=1, width=1, layers=0)
+        check_norm("cyclegan.discriminator", self.norm)
+
 
 class Discriminator(Network):
     """images [N, in_channels, H, W] -> logits [N, 1, h, w], one per patch (Isola et al., 2017, section 3.2.2)."""
@@ -230,8 +238,7 @@ class Discriminator(Network):
 
     def __init__(self, config: DiscriminatorConfig | None = None):
         super().__init__()
-        config = config or DiscriminatorConfig()
-        check_norm("cyclegan.discriminator", config.norm)
+        self.config = config = config or DiscriminatorConfig()
         w, bias, activation = config.width, config.norm != "batch", NORMS[config.norm]
         if config.layers == 0:
             self.net = nn.Sequential(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fastgan.fields import at_least
 from fastgan.models.network import Network
 from fastgan.nn import MinibatchStdDev
 from fastgan.ops import bias_act
@@ -35,6 +36,7 @@ class Config:
             raise ValueError(f"mlp: units is {self.units}, expected two positive widths")
         if min(*sides(self.resolution), self.channels, self.latent) < 1:
             raise ValueError("mlp: resolution, channels and latent must be positive")
+        at_least("mlp", self, stddev_group=0)
 
     @property
     def pixels(self) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from fastgan import ops
+from fastgan.fields import at_least
 from fastgan.models.cyclegan import NORMS, Norm, check_norm, initialise
 from fastgan.models.network import Network
 
@@ -29,6 +30,10 @@ class GeneratorConfig:
     downs: int = 8
     norm: Norm = "batch"
     dropout: bool = True
+
+    def __post_init__(self):
+        at_least("pix2pix.generator", self, in_channels=1, out_channels=1, width=1, downs=5)
+        check_norm("pix2pix.generator", self.norm)
 
 
 class Level(nn.Module):
@@ -71,10 +76,7 @@ class Generator(Network):
 
     def __init__(self, config: GeneratorConfig | None = None):
         super().__init__()
-        config = config or GeneratorConfig()
-        check_norm("pix2pix.generator", config.norm)
-        if config.downs < 5:
-            raise ValueError(f"pix2pix.generator: downs={config.downs}, expected at least 5")
+        self.config = config = config or GeneratorConfig()
         w, self.multiple = config.width, 2**config.downs
         level = Level(8 * w, 8 * w, config.norm, None)
         for _ in range(config.downs - 5):

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastgan.fields import at_least
 from fastgan.models.network import Network
 from fastgan.ops.categorical import sample_categorical
 from fastgan.ops.gumbel_softmax import gumbel_softmax
@@ -185,6 +186,10 @@ class LSTMConfig(TokenConfig):
 
     embedding: int = 32
     hidden: int = 32
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least("text", self, embedding=1, hidden=1)
 
 
 class LSTMGenerator(Generator):

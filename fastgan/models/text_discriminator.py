@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastgan.fields import at_least
 from fastgan.models.network import Network
 
 # Filter widths and numbers of SeqGAN's discriminator (Yu et al., 2017, appendix; sentences of 20 tokens).
@@ -38,6 +39,7 @@ class CNNConfig:
     embedding_range: float = 1.0
 
     def __post_init__(self):
+        at_least("text", self, vocabulary=1, length=1, embedding=1, embedding_range=0)
         if self.representations < 0 or (self.representations and self.embedding % self.representations):
             raise ValueError(
                 f"text: embedding {self.embedding} cannot be cut into {self.representations} representations"
@@ -130,6 +132,9 @@ class RecurrentConfig:
     length: int = 20
     embedding: int = 64
     hidden: int = 64
+
+    def __post_init__(self):
+        at_least("text", self, vocabulary=1, length=1, embedding=1, hidden=1)
 
 
 class RecurrentDiscriminator(Network):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastgan.fields import at_least
 from fastgan.models.text import Generator, State, TokenConfig
 
 
@@ -20,6 +21,10 @@ class RelationalConfig(TokenConfig):
     slots: int = 1
     heads: int = 2
     head_size: int = 256
+
+    def __post_init__(self):
+        super().__post_init__()
+        at_least("text", self, embedding=1, slots=1, heads=1, head_size=1)
 
     @property
     def width(self) -> int:

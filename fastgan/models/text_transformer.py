@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastgan.fields import at_least
 from fastgan.models.text import Generator, State, TokenConfig
 
 
@@ -21,6 +22,7 @@ class TransformerConfig(TokenConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        at_least("text", self, width=1, layers=0, heads=1)
         if self.width % self.heads:
             raise ValueError(f"text: width {self.width} is no multiple of heads {self.heads}")
 

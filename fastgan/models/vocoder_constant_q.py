@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan.fields import at_least
 from fastgan.models.network import Network
 from fastgan.models.vocoder_discriminator import Judgement, activations, judge
 from fastgan.nn.weight_norm import WeightNormConv2d
@@ -40,6 +41,7 @@ class ConstantQConfig:
     dilations: tuple[int, ...] = (1, 2, 4)
 
     def __post_init__(self):
+        at_least("vocoder", self, width=1)
         if not len(self.hops) == len(self.octaves) == len(self.bins) > 0:
             raise ValueError("vocoder: hops, octaves and bins must be as many, at least one")
         for hop, octaves in zip(self.hops, self.octaves, strict=True):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import spectral_norm
 
+from fastgan.fields import at_least
 from fastgan.models.network import Network
 from fastgan.nn.weight_norm import WeightNormConv1d, WeightNormConv2d
 
@@ -299,6 +300,13 @@ class BandsConfig:
     """Of the bands, as shares of half the rate."""
     width: int = 32
 
+    def __post_init__(self):
+        at_least("vocoder", self, width=1)
+        if not self.lengths or len(self.edges) < 2:
+            raise ValueError(
+                f"vocoder: lengths is {self.lengths} and edges {self.edges}; expected one and two at least"
+            )
+
 
 class BandDiscriminator(nn.Module):
     """Convolutions over bands of a complex transform, each with weights of its own."""
@@ -356,6 +364,7 @@ class SpectraConfig:
     dilations: tuple[int, ...] = (1, 2, 4)
 
     def __post_init__(self):
+        at_least("vocoder", self, width=1, channels=1, outputs=1)
         if not len(self.lengths) == len(self.hops) == len(self.windows):
             raise ValueError("vocoder: lengths, hops and windows must be as many")
 
