@@ -10,10 +10,10 @@ from math import exp, log
 from pathlib import Path
 
 from dropin_networks import NETWORKS
+from report import between
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT, PAGE = ROOT / "bench" / "results" / "dropin.txt", ROOT / "docs" / "drop-in.md"
-OPEN, CLOSE = "<!-- networks: made by python bench/dropin_table.py -->", "<!-- end of networks -->"
 COLUMNS = [("eval", "plain"), ("train", "plain"), ("eval", "example"), ("train", "example"), ("eval", "freeze")]
 HEADS = ["eval", "train", "eval, example", "train, example", "eval, freeze"]
 
@@ -64,8 +64,7 @@ def table(found: dict[Row, Row]) -> str:
 
 
 def page(text: str, found: dict[Row, Row]) -> str:
-    before, _, rest = text.partition(OPEN)
-    return f"{before}{OPEN}\n\n{table(found)}\n\n{CLOSE}{rest.partition(CLOSE)[2]}"
+    return between(text, "networks", table(found), "dropin_table.py")
 
 
 def main(outputs: list[str]) -> None:

@@ -112,9 +112,8 @@ class Replay:
         self._graph, self._calls = torch.cuda.CUDAGraph(), calls
         with torch.cuda.graph(self._graph):
             for call in range(calls):
-                functions[
-                    call % len(functions)
-                ]()  # what it returns is freed: the graph's pool holds one call's results
+                # What it returns is freed: the graph's pool holds one call's results.
+                functions[call % len(functions)]()
 
     def seconds(self) -> float:
         """Of one of the calls of a replay."""

@@ -23,7 +23,7 @@ DOCS = ROOT / "docs"
 PAGE, GPU_PAGE, METRICS, README = DOCS / "benchmarks.md", DOCS / "gpu.md", DOCS / "metrics.md", ROOT / "README.md"
 SERVING, VOCODER = DOCS / "serving.md", DOCS / "vocoder.md"
 SAMPLES = ROOT / "bench" / "experiments" / "results" / "metric_samples.md"
-OPEN, CLOSE = "<!-- {}: made by python bench/report.py -->", "<!-- end of {} -->"
+OPEN, CLOSE = "<!-- {}: made by python bench/{} -->", "<!-- end of {} -->"
 # The table of the README: what a reader would call it, the bench, the beginning of the case's name.
 HEADLINES = (
     ("StyleGAN3's filtered leaky ReLU, 2x512x86x86", "filtered_lrelu", "forward up2 down2 2x512x86x86"),
@@ -203,12 +203,13 @@ def first_images(rows: list[dict], names, title: dict) -> list[str]:
     return lines
 
 
-def between(text: str, name: str, made: str) -> str:
-    """`text` with what `made` says between the two marks of `name`."""
-    before, start, rest = text.partition(OPEN.format(name))
-    _, end, after = rest.partition(CLOSE.format(name))
+def between(text: str, name: str, made: str, script: str = "report.py") -> str:
+    """`text` with what `made` says between the two marks of `name`, which `script` makes."""
+    opening, closing = OPEN.format(name, script), CLOSE.format(name)
+    before, start, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not (start and end):
-        raise SystemExit(f"no place for {name}: expected the lines {OPEN.format(name)} and {CLOSE.format(name)}")
+        raise SystemExit(f"no place for {name}: expected the lines {opening} and {closing}")
     return f"{before}{start}\n\n{made.strip()}\n\n{end}{after}"
 
 

@@ -1,6 +1,8 @@
 """bench/report.py and gpu_report.py on made-up results: what a reader sees of each number."""
 
+import importlib
 import json
+from pathlib import Path
 
 import dropin_table
 import gpu_report
@@ -71,6 +73,24 @@ def test_a_page_without_the_marks_is_refused():
         report.between("text", "ratios", "| a |")
 
 
+def test_tables_of_experiments(tmp_path, monkeypatch):
+    """Each script has a place in the page, which another result of it takes; a script without one is refused."""
+    monkeypatch.syspath_prepend(Path(report.__file__).with_name("experiments"))
+    page = importlib.import_module("page")
+    scripts = [path for path in Path(page.__file__).parent.glob("*.py") if "put(__file__" in path.read_text("utf-8")]
+    text = page.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    page.PAGE.write_text(text, encoding="utf-8")
+    assert len(scripts) == 5
+    for script in scripts:
+        for line in ("of before\n", "| a | \\1 |\n"):
+            page.put(str(script), line)
+        found = page.PAGE.read_text(encoding="utf-8")
+        assert f"{script.name} -->\n| a | \\1 |\n<!-- end of {script.name} -->\n" in found and "of before" not in found
+    with pytest.raises(SystemExit, match="no place for other"):
+        page.put("other.py", "| a |")
+
+
 def test_tables_of_a_gpu(tmp_path):
     about = {
         "machine": "GPU Y",
@@ -106,7 +126,9 @@ def test_the_table_of_other_networks(tmp_path, monkeypatch):
     monkeypatch.setattr(dropin_table, "KEPT", tmp_path / "kept.txt")
     monkeypatch.setattr(dropin_table, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(dropin_table, "USUAL", {"A": 64, "B, two": 128, "C": 256})
-    (tmp_path / "page.md").write_text(f"before\n{dropin_table.OPEN}\nold\n{dropin_table.CLOSE}\nafter\n")
+    (tmp_path / "page.md").write_text(
+        f"before\n{report.OPEN.format('networks', 'dropin_table.py')}\nold\n{report.CLOSE.format('networks')}\nafter\n"
+    )
     (tmp_path / "old.txt").write_text("\n| A | 64 | eval | plain | 9.0 ms | 0.50 ± 0.01 | 1.00 ± 0.01 | slower | 3 |.")
     (tmp_path / "new.txt").write_text(
         ".\n| A | 64 | eval | plain | 9.0 ms | 4.00 ± 0.01 | 0.98 ± 0.01 |  | 3 |.\n"

@@ -7,12 +7,12 @@ and against the other style of emoji. The table of that goes into docs/experimen
 
 import argparse
 import json
-import re
 import shlex
 import tempfile
 from pathlib import Path
 
 import torch
+from page import put
 from safetensors.torch import save_file
 
 import fastgan
@@ -24,8 +24,6 @@ from fastgan.sampling import load_generator
 
 METRICS = ("fd", "kid", "prdc")
 OTHER = "emoji:twitter:base"
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments.md"
-BEGIN, END = "<!-- python bench/experiments/embed.py -->\n", "<!-- end of embed.py -->\n"
 
 
 def halve(source: Path, target: Path) -> None:
@@ -53,8 +51,7 @@ def write_table(found: dict) -> None:
         lines.append(f"| {data} | {' | '.join(f'{value:.4g}' for value in values.values())} |\n")
     about = f"{found['images']:,} images, {found['minutes']} minutes by the clock, {found['weights'] / 1e6:.2f} million weights"
     text = f"```bash\n{found['command']}\n```\n\nThat is {about}.\n\n{''.join(lines)}"
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{text}{END}", page, flags=re.S), encoding="utf-8")
+    put(__file__, text)
 
 
 def describe(run: fastgan.Run, file: Path, command: str, samples: int) -> dict:

@@ -19,14 +19,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from page import put
 
 import fastgan
 from fastgan import recipes
 from fastgan.metrics import images
 from fastgan.training import RunConfig, Trainer
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments.md"
-BEGIN, END = "<!-- python bench/experiments/emoji.py -->\n", "<!-- end of emoji.py -->\n"
 OTHER = "emoji:twitter:base"
 REFERENCE, STEPS = "dcgan", 2500
 SMALL = {"width": 16, "max_width": 128}
@@ -154,8 +153,7 @@ def report(out: Path) -> None:
         cells += [f"{mean['kid_efflite0']:.3f}", f"{mean['other']:.0f}"]
         rows.append((-share, mean["fd_efflite0"], f"| {' | '.join(cells)} |\n"))
     text = HEAD + "".join(row for *_, row in sorted(rows))
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{text}{END}", page, flags=re.S), encoding="utf-8")
+    put(__file__, text)
     print(text)
 
 

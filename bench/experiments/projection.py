@@ -7,18 +7,15 @@ printed and kept in bench/experiments/results/projection.md and docs/experiments
 """
 
 import argparse
-import re
 from pathlib import Path
 
 import torch
+from page import put
 
 import fastgan
 from fastgan import data, editing
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results") / "projection.md"
-PAGE = ROOT / "docs" / "experiments.md"
-BEGIN, END = "<!-- python bench/experiments/projection.py -->\n", "<!-- end of projection.py -->\n"
 HEAD = """| generator | space | steps | PSNR at the start, dB | PSNR projected, dB | distance at the start | distance projected |
 |---|---|---|---|---|---|---|
 """
@@ -50,8 +47,7 @@ def main() -> None:
     kind = row.split("|")[1:3]
     table = HEAD + "".join([old for old in rows if old.split("|")[1:3] != kind] + [row])
     RESULTS.write_text(table, encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{table}{END}", page, flags=re.S), encoding="utf-8")
+    put(__file__, table)
     print(row)
 
 

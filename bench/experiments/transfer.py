@@ -8,11 +8,11 @@ and so the cost of a step are the same on both sides.
 """
 
 import argparse
-import re
 import statistics
 from pathlib import Path
 
 import torch
+from page import put
 
 import fastgan
 from fastgan import recipes
@@ -20,14 +20,11 @@ from fastgan.training import RunConfig, Trainer
 from fastgan.training.checkpoint import list_checkpoints
 from fastgan.training.log import read_metrics
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results") / "transfer.md"
-PAGE = ROOT / "docs" / "experiments.md"
 FIRST, OTHER = "emoji:google", "emoji:twitter:base"
 SAMPLES = 1000
 COMMON = {"batch_size": 32, "gamma": 0.5, "penalty_interval": 1}
-HEAD = """<!-- python bench/experiments/transfer.py -->
-DCGAN (width {width}, batch 32, `--ema-halflife {halflife:.0f}`) on {other}, {steps} steps, fd_efflite0 of {samples}
+HEAD = """DCGAN (width {width}, batch 32, `--ema-halflife {halflife:.0f}`) on {other}, {steps} steps, fd_efflite0 of {samples}
 samples: begun anew, and with `--init-from` a run of {before} steps on {first} (one such run, seed 0; before any step its
 networks are at fd {start:.0f} from the other style). Reached: the first step, of every {every}th, at or below where the start
 from scratch ended.
@@ -35,7 +32,6 @@ from scratch ended.
 | seed | from scratch: fd at the end | from the other style: fd at the end | reached after | share of the steps |
 |---|---|---|---|---|
 """
-TAIL = "<!-- end of transfer.py -->\n"
 
 
 def curve(folder: Path) -> dict[int, float]:
@@ -95,11 +91,9 @@ def report(out: Path, args: argparse.Namespace) -> None:
         other=OTHER,
         halflife=args.ema_halflife,
     )
-    text = HEAD.format(**about, start=start(out / "first")) + "".join(lines) + TAIL
+    text = HEAD.format(**about, start=start(out / "first")) + "".join(lines)
     RESULTS.write_text(text, encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    mark = re.compile(f"{re.escape(HEAD.partition(chr(10))[0])}.*?{re.escape(TAIL)}", re.S)
-    PAGE.write_text(mark.sub(lambda _: text, page), encoding="utf-8")
+    put(__file__, text)
     print(text)
 
 

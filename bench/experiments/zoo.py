@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import itertools
 import json
-import re
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from page import put
 
 import fastgan
 from fastgan import recipes
@@ -31,9 +31,7 @@ from fastgan.training import RunConfig, Trainer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from machine import processor
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments.md"
 KEPT = Path(__file__).parent / "results" / "zoo.json"
-BEGIN, END = "<!-- python bench/experiments/zoo.py -->\n", "<!-- end of zoo.py -->\n"
 RECIPES = ("gan", "dcgan", "wgan-gp", "sngan", "fastgan", "r3gan", "stylegan2", "stylegan3")
 DATA = ("emoji", "fashion-mnist")
 ROUND = 16  # steps: as many as the longest interval of a penalty
@@ -120,8 +118,7 @@ def report(found: dict) -> str:
                 cells = " | ".join(map(str, cells))
                 rows.append((data != DATA[0], fd, f"| {data} | {name} | {cells} |\n"))
     text = HEAD.format(processor=found["processor"]) + "".join(row for *_, row in sorted(rows))
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}{text}{END}", page, flags=re.S), encoding="utf-8")
+    put(__file__, text)
     return text
 
 
