@@ -24,6 +24,8 @@ class Statistics:
     """
 
     def __init__(self, dim: int):
+        if dim < 1:
+            raise ValueError(f"dim is {dim}, expected at least 1")
         self._count = 0
         self._mean = torch.zeros(dim, dtype=torch.float64)
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
@@ -58,6 +60,8 @@ class Statistics:
         """Adds `features` [N, D], any floating type and device."""
         if features.ndim != 2 or features.shape[1] != len(self._mean):
             raise ValueError(f"features has shape {list(features.shape)}, expected [N, {len(self._mean)}]")
+        if features.is_complex():
+            raise TypeError(f"features is {features.dtype}, expected real numbers")
         if len(features):
             self._waiting.append(features.detach().to("cpu", torch.float64, copy=True))
         if sum(map(len, self._waiting)) >= ROWS:
@@ -80,7 +84,7 @@ class Statistics:
         # Chan et al. 1979: no cancellation, however far the mean is from zero.
         total = self._count + count
         shift = mean - self._mean
-        self._scatter += scatter + torch.outer(shift, shift) * (self._count * count / total)
+        self._scatter = self._scatter + scatter + torch.outer(shift, shift) * (self._count * count / total)
         self._mean = self._mean + shift * (count / total)
         self._count = total
 

@@ -34,6 +34,7 @@ from fastgan.metrics import cache as files
 from fastgan.metrics import fid, inception, latent, suite, vit
 from fastgan.metrics.processes import everywhere, gather, place, share
 from fastgan.metrics.reference import read_reference
+from fastgan.ops._autocast import without_autocast
 from fastgan.registry import Registry
 from fastgan.sizes import sides
 
@@ -199,21 +200,23 @@ def provided(
 
 def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:
     """Features of images [N, C, H, W], uint8 or uint16, as they are shown (`fastgan.data.pixels.viewable`); each process
-    passes its own `share` of them and all get the whole."""
+    passes its own `share` of them and all get the whole. Autocast is for what draws the images, and off for the extractor."""
     statistics, rows, held = fid.Statistics(extractor.dim), [], 0
+    weight = next(extractor.parameters(), torch.empty(0))
     with torch.no_grad():
         for images in batches:
             for part in images.split(_BATCH):
-                found = extractor(viewable(part)).cpu()
+                with without_autocast(weight):
+                    found = extractor(viewable(part)).cpu()
                 statistics.update(found)
                 if held < keep:
                     rows.append(found[: keep - held])
                     held += len(rows[-1])
         kept = gather(torch.cat(rows) if rows else torch.empty(0, extractor.dim))[:keep]
-        device = next(extractor.parameters(), kept).device
-        logits = (
-            extractor.logits(kept.to(device)).cpu() if hasattr(extractor, "logits") else kept.new_empty(len(kept), 0)
-        )
+        logits = kept.new_empty(len(kept), 0)
+        if hasattr(extractor, "logits"):
+            with without_autocast(weight):
+                logits = extractor.logits(kept.to(weight.device)).cpu()
         return Features(statistics.gather(), kept, logits)
 
 

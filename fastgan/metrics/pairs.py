@@ -4,6 +4,7 @@ computed in float32, and of two types in the wider."""
 import torch
 import torch.nn.functional as F
 
+from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype
 
 RANGE = 2.0  # of the values, from -1 to 1
@@ -21,6 +22,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(RANGE**2 / (a - b).square().flatten(1).mean(1))
 
 
+@outside_autocast  # whose 16 bits leave nothing of a variance, a difference of means
 def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Structural similarity of images [N, C, H, W], H and W at least 11 -> [N], at most 1.
 

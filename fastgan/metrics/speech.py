@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from fastgan.metrics import fid
 from fastgan.nn import MelSpectrogram
+from fastgan.ops._autocast import outside_autocast
 
 Signals = Sequence[torch.Tensor]
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # length, hop and window of a transform, in samples
@@ -148,6 +149,7 @@ def _at(x: torch.Tensor, rate: int, wanted: int):
     return resample(x[None].numpy(), rate, wanted)[0]
 
 
+@outside_autocast
 def griffin_lim(
     log_mel: torch.Tensor, mel: MelSpectrogram, iterations: int = 32, seed: int = 0, momentum: float = 0.0
 ) -> torch.Tensor:

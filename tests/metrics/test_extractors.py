@@ -128,6 +128,16 @@ def test_cache(computed, tmp_path):
     assert len(list(tmp_path.iterdir())) == 10
 
 
+def test_autocast_is_off(efflite0):
+    """16 bits moved features by 4%, and were kept for the next time."""
+    parts = list(pictures(9).images.split(4))
+    expected = images.collect(efflite0, parts)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = images.collect(efflite0, (part for part in parts if torch.is_autocast_enabled("cpu")))
+    assert torch.equal(found.rows, expected.rows) and torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.statistics.scatter, expected.statistics.scatter)
+
+
 def test_cache_knows_the_settings(computed, monkeypatch):
     data = pictures(70)
     assert computed(data)

@@ -36,6 +36,16 @@ def test_streamed_statistics_are_numpys(shift):
     np.testing.assert_allclose(found.covariance, np.cov(x.numpy(), rowvar=False), rtol=1e-6, atol=1e-6)
 
 
+def test_statistics_that_were_read_stay():
+    x = features(40, 5, 1)
+    found = statistics(x)
+    mean, scatter = found.mean, found.scatter
+    kept = mean.clone(), scatter.clone()
+    found.update(x + 1)
+    assert found.count == 80 and found.mean is not mean
+    assert torch.equal(mean, kept[0]) and torch.equal(scatter, kept[1])
+
+
 def test_merging_equals_one_stream():
     x = features(200, 5, 1, 3.0)
     left, right = statistics(x[:70]), statistics(x[70:])
@@ -278,6 +288,10 @@ def test_wrong_shapes_are_named():
     x = torch.randn(10, 4)
     with pytest.raises(ValueError, match=r"\[10, 4\]"):
         fid.Statistics(3).update(x)
+    with pytest.raises(TypeError, match="complex"):
+        fid.Statistics(4).update(x + 1j)
+    with pytest.raises(ValueError, match="dim is 0"):
+        fid.Statistics(0)
     with pytest.raises(ValueError, match="at least 2"):
         _ = fid.Statistics(3).covariance
     with pytest.raises(ValueError, match="expected"):

@@ -42,6 +42,17 @@ def test_ssim_by_scipy():
     torch.testing.assert_close(pairs.ssim(a, a), torch.ones(3, dtype=torch.float64))
 
 
+def test_autocast_changes_nothing():
+    """A smooth image: its variance is the difference of two numbers near 1."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    a = 0.8 * (torch.sin(2 * x) * torch.cos(y))[None, None]
+    b = a + 0.02 * torch.randn(a.shape, generator=torch.Generator().manual_seed(0))
+    for figure in (pairs.ssim, pairs.psnr, pairs.l1):
+        expected = figure(a, b)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(figure(a, b), expected)
+
+
 def test_ssim_of_plain_images():
     """Without structure only brightness is compared: white and grey as (2 * 2 * 1) / (2^2 + 1^2), black and white as 0."""
     white, grey, black = (torch.full((1, 1, 12, 12), v, dtype=torch.float64) for v in (1.0, 0.0, -1.0))

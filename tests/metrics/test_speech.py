@@ -97,3 +97,10 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pesq", None)
     with pytest.raises(ImportError, match=r"pip install 'fastgan\[speech\]'"):
         speech.pesq([VOICE], [VOICE], RATE)
+
+
+def test_griffin_lim_outside_autocast():
+    heard = MEL(VOICE[None])
+    expected = speech.griffin_lim(heard, MEL, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(speech.griffin_lim(heard, MEL, 2), expected)
