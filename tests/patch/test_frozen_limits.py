@@ -263,3 +263,38 @@ def test_factors_along_other_axes_than_the_channels(conv, shape):
     with torch.no_grad():
         expected = net(x)
         assert_close(frozen(net, x)(x), expected, 1e-5)
+
+
+@pytest.mark.parametrize("kinds", [10**6, 10])
+def test_recordings_in_vain_become_rare(kinds, monkeypatch):
+    """Of inputs that never come again, or only after the others; what does come again is recorded then, and stays."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    fastgan.accelerate(net, freeze=True)
+    form, made = vars(net)["forward"], []
+    monkeypatch.setattr(module, "record", lambda *given, record=module.record: made.append(1) or record(*given))
+    with torch.no_grad():
+        for i in range(400):
+            net(torch.randn(1, 3, 8, 8 + i % kinds))
+        assert len(made) <= (2 if kinds > 400 else 7) * module.MOST
+        x = torch.randn(1, 3, 12, 12)
+        for _ in range(module.PATIENCE + 2):
+            net(x)
+        assert callable(list(form._kinds.values())[-1])
+        before = len(made)
+        for i in range(3 * module.MOST):
+            net(torch.randn(1, 3, 9, 500 + i))
+            net(x)
+        assert len(made) == before and form.refused == ""
+        assert_close(net(x), type(net).forward(net, x), 1e-5)
+
+
+def test_a_network_that_changes_at_each_call_is_rarely_recorded(monkeypatch):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    fastgan.accelerate(net, freeze=True)
+    made, x = [], torch.randn(1, 3, 8, 8)
+    monkeypatch.setattr(module, "record", lambda *given, record=module.record: made.append(1) or record(*given))
+    with torch.no_grad():
+        for _ in range(300):
+            net[0].weight.mul_(0.99)
+            assert_close(net(x), type(net).forward(net, x), 1e-5)
+    assert len(made) <= 8 * module.MOST

@@ -22,6 +22,8 @@ from fastgan.patch.frozen.tape import Mark, Tape, record
 from fastgan.patch.layers import keeping_layout
 
 MOST = 4  # kinds of inputs that are remembered, the last recorded: each has packed weights of its own
+COUNTED = 256  # kinds whose calls are counted before they are recorded
+PATIENCE = 64  # of these calls, at most
 TOLERANCE = 1e-4  # of the largest number in a result
 PLAIN = {int, float, bool, str, type(None)}
 TORCHS = vars(nn.Module()).keys()  # attributes that every module has
@@ -32,6 +34,10 @@ WEIGHTS = WeightNorm, SpectralNorm  # hooks that make a weight: recorded with th
 class Frozen:
     """The forward of `module`: of each kind of input (shapes, types, other arguments) the first call is recorded, the second is
     compared with the network's own result, and further ones run what was recorded.
+
+    A recording takes as long as a call. Where several were dropped, for others, or unused as the network was another by then, a
+    kind is recorded at its second call only, then at its fourth, and so on: a vocoder of sentences, none as long as another, runs
+    as ever.
 
     Where a result is not finite, the network runs as ever after that, which takes the time of both: Winograd's convolutions make
     NaN of the neighbours of infinities.
@@ -44,6 +50,8 @@ class Frozen:
 
     def __init__(self, module: nn.Module):
         self._module = module
+        self._calls: dict[tuple, int] = {}  # of kinds that are not recorded yet
+        self._patience, self._dropped = 1, 0
         self._reset()
 
     def _reset(self) -> None:
@@ -68,6 +76,7 @@ class Frozen:
         if kind is None or self.refused or not self._may(flat):
             return self._plainly(arguments, options)
         if self._seen is not None and not self._seen.holds(kind):
+            self._drop(sum(isinstance(one, Tape) for one in self._kinds.values()))
             self._reset()
         kinds = self._kinds
         known = kinds.get(kind)
@@ -101,7 +110,24 @@ class Frozen:
             return not any(t.requires_grad for t in (*flat, *self._module.parameters()))
         return True
 
+    def _drop(self, recordings: int) -> None:
+        self._dropped += recordings
+        if self._dropped >= MOST:
+            self._patience, self._dropped = min(2 * self._patience, PATIENCE), 0
+
+    def _awaited(self, kind: tuple) -> bool:
+        """Whether a kind has come too seldom to be recorded."""
+        calls = self._calls.pop(kind, 0) + 1
+        if calls >= self._patience:
+            return False
+        self._calls[kind] = calls
+        if len(self._calls) > COUNTED:
+            self._calls.pop(next(iter(self._calls)))
+        return True
+
     def _record(self, kinds: dict, kind: tuple, flat, arguments, options):
+        if self._awaited(kind):
+            return self._plainly(arguments, options)
         before = _Seen(self._module)
         own = before.tensors()
         if before.hooked() or any(m.training for m in self._module.modules()) or any(id(x) in own for x in flat):
@@ -134,6 +160,7 @@ class Frozen:
         while len(kinds) >= MOST:
             oldest = next(iter(kinds))
             kinds.pop(oldest)
+            self._drop(1)
             self._seen.forget(oldest)
         kinds[kind] = tape
         return _first_result(result, flat, tape)
