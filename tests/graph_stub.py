@@ -63,7 +63,7 @@ class Recording(TorchDispatchMode):
 
 
 class Stub:
-    """Stands in for `fastgan.training.graphs.Cuda`. `captured` counts over all."""
+    """Stands in for `fastgan.cuda_graph.Cuda`. `captured` counts over all."""
 
     captured = replayed = 0
 
