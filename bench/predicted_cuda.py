@@ -53,24 +53,46 @@ class Snake(NamedTuple):
 
 # Of a row / its threads: three tiles of 171 packs, six warps each (filtered_snake_packs.cu).
 PACKS = 4096 / (3 * 192)
-# Of 16 pieces of 256 samples / a warp, whose loop has all but the first of 8 batches (filtered_snake_mma.cu).
+# Of 16 pieces of 256 samples / a warp, whose loop has all but one of 8 batches (filtered_snake_mma.cu); backward its loop has one for
+# the last three packs of a batch, which the last batch has too.
 MMA = 16 * 256 / 32
 SNAKE = {
     "filtered_snake fp32": Snake("filtered_snake_packs", "14forward_kernel", PACKS, 8),
     "filtered_snake bf16": Snake("filtered_snake_mma", "10mma_kernel", MMA, 8, (7,)),
     "filtered_snake fp16": Snake("filtered_snake_mma", "10mma_kernel", MMA, 8, (7,)),
     "filtered_snake backward fp32": Snake("filtered_snake_packs", "15backward_kernel", PACKS, 12),
-    "filtered_snake backward bf16": Snake("filtered_snake_packs", "15backward_kernel", PACKS, 12),
+    "filtered_snake backward bf16": Snake("filtered_snake_mma_backward", "19mma_backward_kernel", MMA, 12, (7, 3, 3)),
+    "filtered_snake backward fp16": Snake("filtered_snake_mma_backward", "19mma_backward_kernel", MMA, 12, (7, 3, 3)),
 }
 
 # A sine: turns, rounding, subtraction, square, a polynomial of degree 5, 3 or 4, and the sum.
 SINES = {"fp32": 2 * 10, "bf16": 2 * 8, "fp16": 2 * 9}
-# The least that filtered_snake forward takes per output, sums in float32: {what: instructions}
+# Backward a sine of degree 4, 3 or 3 and a cosine of 4, 2 or 3, a product with each, g sin, g sin cos, dt and two sums.
+SINES_BACKWARD = {"fp32": 2 * 19, "bf16": 2 * 16, "fp16": 2 * 17}
+# The least that filtered_snake takes per output, sums in float32: {what: instructions}
 ARITHMETIC = {
     "filtered_snake fp32": {"taps": 24, "sines": SINES["fp32"]},
     "filtered_snake bf16, a multiply-add per tap": {"taps": 24, "sines": SINES["bf16"], "conversions": 1.5},
     "filtered_snake bf16": {"products": 12 / 4, "sines": SINES["bf16"], "halves of v": 6, "conversions": 0.5},
     "filtered_snake fp16": {"products": 10 / 4, "sines": SINES["fp16"], "halves of v": 6, "conversions": 0.5},
+    "filtered_snake backward fp32": {"taps": 36, "sines and sums": SINES_BACKWARD["fp32"]},
+    "filtered_snake backward bf16, a multiply-add per tap": {
+        "taps": 36,
+        "sines and sums": SINES_BACKWARD["bf16"],
+        "conversions": 2.5,
+    },
+    "filtered_snake backward bf16": {
+        "products": 16 / 4,
+        "sines and sums": SINES_BACKWARD["bf16"],
+        "halves of dt": 6,
+        "conversions": 0.5,
+    },
+    "filtered_snake backward fp16": {
+        "products": 14 / 4,
+        "sines and sums": SINES_BACKWARD["fp16"],
+        "halves of dt": 6,
+        "conversions": 0.5,
+    },
 }
 
 
@@ -78,7 +100,8 @@ def arithmetic(arch: int = 90) -> dict[str, dict]:
     """The rows of ARITHMETIC: what they are made of, instructions, their time, and how many times that of the bytes it is."""
     table = {}
     for name, parts in ARITHMETIC.items():
-        instructions, floor = sum(parts.values()), (8 if "fp32" in name else 4) / GPUS[arch].copy
+        signals, size = 3 if "backward" in name else 2, 4 if "fp32" in name else 2
+        instructions, floor = sum(parts.values()), signals * size / GPUS[arch].copy
         seconds = seconds_of(instructions / 32, arch)
         table[name] = {
             "parts": ", ".join(f"{part} {n:g}" for part, n in parts.items()),

@@ -20,7 +20,7 @@ UNITS = {
         "IADD3 IADD LOP3 SHF ISETP FSETP FSEL SEL FMNMX PRMT LEA VIADD IABS PLOP3 IMNMX VIMNMX F2FP POPC FLO",
     ),
     "multiply": (2, "IMAD"),
-    "load/store": (4, "LDG STG LDS STS SHFL LDL STL LDSM ATOM ATOMG RED"),
+    "load/store": (4, "LDG STG LDS STS LDGSTS SHFL LDL STL LDSM ATOM ATOMG RED"),
     "tensor": (8, "HMMA"),
     "special": (8, "MUFU I2F I2FP F2I F2F FRND"),
 }

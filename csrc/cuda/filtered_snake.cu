@@ -3,8 +3,8 @@
 // A block makes one stretch of a row: x with what is held beyond its ends to shared memory, v of the stretch and of what the second
 // filter reads beside it, then y. t and v never reach global memory: x is read once (and the filters' reach between stretches, from
 // L2), y written once. Floor in float32: 2.7 ps per element at 3 TB/s; backward 4.0. Sums over a channel have a fixed order: per
-// block, then over blocks. Not run on a GPU yet. Ratio 2 with 12 taps has kernels of its own: filtered_snake_packs.cu, and forward
-// in 16 bits filtered_snake_mma.cu.
+// block, then over blocks. Not run on a GPU yet. Ratio 2 with 12 taps has kernels of its own: filtered_snake_packs.cu, and in
+// 16 bits filtered_snake_mma.cu and filtered_snake_mma_backward.cu.
 #include "cuda/filtered_snake.h"
 
 #include <tuple>
@@ -299,11 +299,14 @@ std::tuple<Tensor, Tensor, Tensor> filtered_snake_backward(Tensor dy, Tensor x, 
   const OnDeviceOf device(x);
   FASTGAN_DISPATCH(x.scalar_type(), [&] {
     using T = accumulate_t<scalar_t>;
-    const int tiles_of_packs = snaked::tiles_of_packs(x, &dy, fu, fd, up, down);
-    if (tiles_of_packs) z.tiles = tiles_of_packs;
+    const int pieces = x.numel() > 0 ? snaked::pieces_by_mma(x, dy, fu, fd, up, down) : 0;
+    const int tiles_of_packs = pieces ? 0 : snaked::tiles_of_packs(x, &dy, fu, fd, up, down);
+    if (pieces || tiles_of_packs) z.tiles = pieces + tiles_of_packs;
     const int64_t blocks = x.size(0) * z.channels * z.tiles;
     Tensor by_a = torch::stable::new_empty(a, {blocks}), by_c = torch::stable::new_empty(a, {blocks});
-    if (x.numel() > 0 && tiles_of_packs) {
+    if (pieces) {
+      snaked::backward_by_mma(dy, x, a, c, *fu, *fd, dx, by_a, by_c);
+    } else if (x.numel() > 0 && tiles_of_packs) {
       snaked::backward_in_packs(dy, x, a, c, *fu, *fd, dx, by_a, by_c, tiles_of_packs);
     } else if (x.numel() > 0) {
       z.wide = wide<scalar_t>(z, x, dx) && aligned(dy.const_data_ptr());

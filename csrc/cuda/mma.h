@@ -49,6 +49,24 @@ __device__ __forceinline__ void load_rows(const void* row, unsigned (&a)[4]) {
 #endif
 }
 
+// 16 bytes from global to shared memory, without a register; there once wait_for_copies returns, which waits for this lane's copies.
+__device__ __forceinline__ void copy_async(void* to, const void* from) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::copy_async(to, from);
+#else
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(__cvta_generic_to_global(from)) : "memory");
+#endif
+}
+
+__device__ __forceinline__ void wait_for_copies() {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::wait_for_copies();
+#else
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // Two numbers as a word. nvcc makes of two conversions that are needed as one word three instructions, one of a slow unit.
 template <class S>
 __device__ __forceinline__ unsigned word_of(float low, float high) {

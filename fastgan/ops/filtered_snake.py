@@ -49,7 +49,7 @@ def filtered_snake(
 
     Args:
         x: [N, C, T]; float16, bfloat16, float32 or float64 (16-bit types are computed in float32). What is not finite makes
-            NaN of the outputs that its taps reach, in 16-bit types on a GPU of up to 15 samples around.
+            NaN of the outputs and the gradients that its taps reach, in 16-bit types on a GPU of up to 15 samples around.
         alpha, beta: [C] or [1, C, 1], of the dtype of x or that it is computed in; beta None is alpha. Any sign.
         fu, fd: filters of the up- and downsampling, [taps] or [1, 1, taps] of any length >= up (fu) and >= 1 (fd); None is
             `kaiser_sinc_filter(0.5 / factor, 0.6 / factor)`.

@@ -77,7 +77,8 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "filtered_snake": (
         lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), logscale=True), _image((8,), (8,))),
     "filtered_snake 16-bit": (
-        lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), logscale=True), _image((8,), (8,))),
+        lambda x, a, b: ops.filtered_snake(x.flatten(2)[..., :352], a, b, _f12(x), _f12(x), logscale=True),
+        _image((8,), (8,))),
     "filtered_snake up 4": (
         lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), 4, 1, logscale=True), _image((8,), (8,))),
     "snake": (lambda x, a, b: ops.snake(x, a, b, logscale=True), _image((8,), (8,))),

@@ -25,6 +25,7 @@ WIDE = {
     "filtered_lrelu_stream": {"stream_kernel": ("LDG",)},
     "filtered_snake": {"forward_kernel": BOTH, "backward_kernel": BOTH},
     "filtered_snake_mma": {"mma_kernel": BOTH},
+    "filtered_snake_mma_backward": {"mma_backward_kernel": ("LDGSTS", "STG")},
     "filtered_snake_packs": {"forward_kernel": BOTH, "backward_kernel": BOTH},
     "modulated_conv2d": {
         "weight_kernel": BOTH,

@@ -56,14 +56,13 @@ def test_fir_kernels_are_within_what_was_wanted():
 
 
 def test_filtered_snake_is_near_its_arithmetic():
-    """80 multiply-adds and the like per output backward; the rest moves samples, or has no output."""
-    assert KEPT["filtered_snake backward bf16 sm_90"]["bound"] <= 144
-    for kind in ("bf16", "fp16"):
-        row = KEPT[f"filtered_snake {kind} sm_90"]
-        assert (
-            row["instructions"]
-            <= 1.25 * predicted.predicted_cuda.arithmetic()[f"filtered_snake {kind}"]["instructions"]
-        )
+    """The rest moves samples, or begins a piece."""
+    least = predicted.predicted_cuda.arithmetic()
+    for kernel, most in {"filtered_snake": 1.25, "filtered_snake backward": 1.35}.items():
+        for kind in ("bf16", "fp16"):
+            row = KEPT[f"{kernel} {kind} sm_90"]
+            assert row["instructions"] <= most * least[f"{kernel} {kind}"]["instructions"]
+    assert KEPT["filtered_snake backward bf16 sm_90"]["bound"] <= 65
     assert KEPT["filtered_snake bf16 sm_90"]["ps"] <= 1.3 * KEPT["filtered_snake bf16 sm_90"]["floor ps"]
 
 

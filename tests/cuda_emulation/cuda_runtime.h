@@ -234,9 +234,7 @@ inline void start_block(int threads) {
   for (int w = 0; w * 32 < threads; ++w) warp_barrier[w].reset(std::min(32, threads - w * 32));
 }
 
-inline dim3 index_of(int rank, const dim3& size) {
-  return dim3(rank % size.x, rank / size.x % size.y, rank / (size.x * size.y));
-}
+inline dim3 index_of(int rank, const dim3& size) { return dim3(rank % size.x, rank / size.x % size.y, rank / (size.x * size.y)); }
 
 #ifdef FASTGAN_EMULATION_THREADS
 inline void run_grid(const std::function<void()>& body, int threads, uint64_t blocks) {
@@ -304,6 +302,20 @@ inline void load_rows(const void* row, unsigned (&words)[4]) {
   for (int i = 0; i < 4; ++i) std::memcpy(words + i, static_cast<const char*>(from_lane(row, 8 * i + lane / 4)) + 4 * (lane % 4), 4);
 }
 
+// cp.async: a thread's copies of 16 bytes, which happen at the latest moment that the hardware may take; NaN is there before.
+inline std::vector<std::pair<void*, const void*>> copies[1024];
+
+inline void copy_async(void* to, const void* from) {
+  check_alignment(to, 16), check_alignment(from, 16);
+  std::memset(to, 0xff, 16);
+  copies[thread_rank()].emplace_back(to, from);
+}
+
+inline void wait_for_copies() {
+  for (const auto& [to, from] : copies[thread_rank()]) std::memcpy(to, from, 16);
+  copies[thread_rank()].clear();
+}
+
 template <class Widen>
 void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const Widen& widen) {
   const int rank = thread_rank(), warp = rank / 32, lane = rank % 32, row = lane / 4, column = lane % 4 * 2;
@@ -357,8 +369,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   std::lock_guard lock(emulation::launching);
   const dim3 &grid = config->gridDim, &block = config->blockDim;
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
-  if (threads < 1 || threads > 1024 || block.z > 64 || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu ||
-      grid.y > 65535 || grid.z > 65535)
+  if (threads < 1 || threads > 1024 || block.z > 64 || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+      grid.z > 65535)
     return emulation::failed(cudaErrorInvalidConfiguration);
   const auto found = emulation::shared_limit.find(reinterpret_cast<const void*>(kernel));
   if (config->dynamicSmemBytes > (found == emulation::shared_limit.end() ? emulation::kSharedByDefault : found->second))

@@ -10,8 +10,8 @@ from golden import golden_cases
 from tolerances import TOLERANCE, assert_close
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastgan.ops import filtered_snake, kaiser_sinc_filter, snake
-from fastgan.ops.filtered_snake import downsample1d, upsample1d
+from fastgan.ops import _library, filtered_snake, kaiser_sinc_filter, snake
+from fastgan.ops.filtered_snake import _downsample1d_adjoint, _upsample1d_adjoint, downsample1d, upsample1d
 
 IMPLS = ["reference", *kernels("filtered_snake")]
 DEFAULT_TAPS = next(  # as recorded: ours are within 3e-7 of them
@@ -197,9 +197,10 @@ def test_error_of_the_sine(cpu_level, level):
 @pytest.mark.parametrize("impl", IMPLS)
 def test_packs_of_8(impl):
     """Ratio 2 with 12 taps, whose kernels on a GPU take packs of 8: each end alone, both in one pack, several blocks of a row;
-    in 16 bits pieces of rows that overlap, of several samples and channels in one warp."""
+    in 16 bits pieces of rows that overlap, of several samples and channels in one warp (multiples of 32: backward, too)."""
     fu, fd = fir(12), fir(12, seed=8) * torch.linspace(-1, 2, 12, dtype=torch.float64)
-    for shape in ((2, 3, 8), (1, 2, 24), (1, 1, 32), (2, 3, 40), (3, 5, 136), (3, 1, 2032), (1, 1, 2040), (1, 2, 4096)):
+    sizes = ((2, 3, 8), (1, 2, 24), (1, 1, 32), (2, 3, 40), (2, 3, 96), (3, 5, 136), (3, 1, 608), (3, 1, 2032))
+    for shape in (*sizes, (1, 1, 2040), (1, 2, 4096)):
         given = tensor(*shape), tensor(shape[1], seed=1), tensor(shape[1], seed=2).abs() + 0.5, tensor(*shape, seed=3)
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             given = [t.to(dtype) for t in given]
@@ -246,18 +247,60 @@ def test_16_bit_signals_are_rounded_once(impl, dtype, error):
         assert finite.any() and (excess[finite] <= 0).all(), (size, frequency, amplitude)
 
 
+@pytest.mark.parametrize("dtype, error", [(torch.bfloat16, 1.2e-4), (torch.float16, 2e-5)])
+@pytest.mark.parametrize("impl", IMPLS)
+def test_16_bit_gradients_are_rounded_once(impl, dtype, error):
+    """As forward: beside the rounding of dx little is lost; of da and dc, sums in float32, as little of their terms."""
+    usual = kaiser_sinc_filter(0.25, 0.3, 12).to(DEVICE)
+    signals = (
+        (1e-3, 1.0, 1e6),
+        (1.0, 0.01, 1e7),
+        (1.0, 1.0, 1.0),
+        (3.0, -7.0, 300.0),
+        (8.0, 50.0, 1e-3),
+        (1.0, 1.0, 0.0),
+    )
+    for fu, (size, frequency, amplitude) in itertools.product(
+        (usual, 100 * tensor(12, dtype=torch.float32, seed=4)), signals
+    ):
+        dy, x, fd = tensor(3, 2, 544, seed=5).to(dtype), (size * tensor(3, 2, 544)).to(dtype), fu.flip(0) / 100
+        a = frequency * tensor(2, dtype=torch.float32, seed=1).abs()
+        c = torch.tensor([amplitude, 1.0], device=DEVICE)
+        op = _library.select("filtered_snake_backward", impl, x)
+        dx, da, dc = (result.double() for result in op(dy, x, a, c, fu, fd, 2, 2))
+        dy, x, a, c, fu, fd = (v.double() for v in (dy, x, a[:, None], c[:, None], fu, fd))
+        t, g = upsample1d(x, fu, 2), _downsample1d_adjoint(dy, fd, 2, 1088)
+        t_terms, g_terms = upsample1d(x.abs(), fu.abs(), 2), _downsample1d_adjoint(dy.abs(), fd.abs(), 2, 1088)
+        sine, square, phase = (2 * a * t).sin(), (a * t).sin().square(), 5e-7 * a.abs() * t_terms
+        right = _upsample1d_adjoint(g * (1 + a * c * sine), fu, 2)
+        room = g_terms * (error * (1 + (a * c * sine).abs()) + 2 * (a * c).abs() * phase)
+        excess = (dx - right).abs() - (right.to(dtype).double() - right).abs() - _upsample1d_adjoint(room, fu.abs(), 2)
+        finite = right.abs() < torch.finfo(dtype).max
+        assert finite.any() and (excess[finite] <= 0).all(), (size, frequency, amplitude)
+        by_a = error * (c * t * sine).abs() + 2 * c * t_terms * phase
+        by_c = error * square + sine.abs() * phase + phase.square()
+        for found, terms, lost in ((da, c * t * sine, by_a), (dc, square, by_c)):
+            assert ((found - (g * terms).sum([0, 2])).abs() <= (g_terms * lost).sum([0, 2])).all(), (size, frequency)
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 def test_what_is_not_finite_stays_near(impl):
     """In 16 bits a GPU's products have zeros beside the taps: a NaN comes at most a pack of 8 further than the one it lies in."""
-    f = kaiser_sinc_filter(0.25, 0.3, 12).to(DEVICE)
-    x, alpha = tensor(1, 2, 520, dtype=torch.bfloat16), tensor(2, dtype=torch.bfloat16)
-    clean = filtered_snake(x, alpha, alpha, f, f, impl=impl)
-    x[0, 1, 300] = torch.nan
-    y = filtered_snake(x, alpha, alpha, f, f, impl=impl)
-    near = torch.zeros(520, dtype=torch.bool, device=DEVICE)
+    f, alpha = kaiser_sinc_filter(0.25, 0.3, 12).to(DEVICE), tensor(2, dtype=torch.bfloat16)
+    x, dy = tensor(1, 2, 544, dtype=torch.bfloat16), tensor(1, 2, 544, dtype=torch.bfloat16, seed=3)
+    clean = results(x, alpha, alpha, dy, fu=f, fd=f, impl=impl)
+    near = torch.zeros(544, dtype=torch.bool, device=DEVICE)
     near[288:312] = True  # packs 36 to 38; 300 lies in 37
-    assert y[0, 1, 297:304].isnan().all()
-    assert torch.equal(y[0, 1, ~near], clean[0, 1, ~near]) and torch.equal(y[0, 0], clean[0, 0])
+    for spoiled, value in ((x, torch.nan), (x, torch.inf), (dy, torch.nan), (dy, -torch.inf)):
+        before = spoiled[0, 1, 300].item()
+        spoiled[0, 1, 300] = value
+        found = results(x, alpha, alpha, dy, fu=f, fd=f, impl=impl)
+        spoiled[0, 1, 300] = before
+        for result, right in zip(found[:2], clean, strict=False):
+            assert (result is found[0] and spoiled is dy) or not result[0, 1, 297:304].isfinite().any()
+            assert torch.equal(result[0, 1, ~near], right[0, 1, ~near]) and torch.equal(result[0, 0], right[0, 0])
+        for result, right in zip(found[2:], clean[2:], strict=True):
+            assert not result[1].isfinite() and result[0] == right[0]
 
 
 @pytest.mark.parametrize("impl", IMPLS)
