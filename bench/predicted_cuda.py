@@ -53,8 +53,8 @@ class Snake(NamedTuple):
 
 # Of a row / its threads: three tiles of 171 packs, six warps each (filtered_snake_packs.cu).
 PACKS = 4096 / (3 * 192)
-# Of 16 pieces of 256 samples / a warp, whose loop has all but one of 8 batches (filtered_snake_mma.cu); backward its loop has one for
-# the last three packs of a batch, which the last batch has too.
+# Of 16 pieces of 256 samples / a warp, whose loop has all but one of 8 batches (filtered_snake_mma.cu); backward there is a loop
+# in it over the last three packs of a batch, and one after it.
 MMA = 16 * 256 / 32
 SNAKE = {
     "filtered_snake fp32": Snake("filtered_snake_packs", "14forward_kernel", PACKS, 8),
