@@ -295,11 +295,15 @@ inline float sum_of_terms(const double (&terms)[17]) {
   return std::fabs(rounded) > std::fabs(sum) ? std::nextafter(rounded, 0.0f) : rounded;
 }
 
-// ldmatrix of four parts: lane 8i + j gives the address of row j of part i, whose words come to lanes 4j to 4j + 3.
+// ldmatrix of four parts: lane 8i + j gives the address of row j of part i, whose words come to lanes 4j to 4j + 3. That lane reads
+// them before any barrier: a sanitizer sees that it did not wait for who wrote them.
 inline void load_rows(const void* row, unsigned (&words)[4]) {
-  const int lane = thread_rank() % 32;
+  const int rank = thread_rank(), warp = rank / 32, lane = rank % 32;
   check_alignment(row, 16);
-  for (int i = 0; i < 4; ++i) std::memcpy(words + i, static_cast<const char*>(from_lane(row, 8 * i + lane / 4)) + 4 * (lane % 4), 4);
+  std::memcpy(fragments[rank], row, 16);
+  warp_barrier[warp].wait();
+  for (int i = 0; i < 4; ++i) words[i] = fragments[warp * 32 + 8 * i + lane / 4][lane % 4];
+  warp_barrier[warp].wait();
 }
 
 // cp.async: a thread's copies of 16 bytes, which happen at the latest moment that the hardware may take; NaN is there before.
