@@ -17,7 +17,7 @@ from fastgan.data.registered import trust
 from fastgan.recipes import RECIPES, Recipe, check_run, find_run, get, load_run, read_run
 from fastgan.training.checkpoint import list_checkpoints
 from fastgan.training.distributed import find_device
-from fastgan.training.recipe import draw
+from fastgan.training.recipe import draw, whole_seeds
 from fastgan.training.report import sample_files
 from fastgan.training.run import find_folder, part_log
 from fastgan.training.settings import Settings
@@ -157,8 +157,11 @@ class Run:
         return read_metrics(self.folder / "metrics.jsonl")
 
     def sample(self, seeds: Iterable[int] = range(16)) -> torch.Tensor | list[str]:
-        """One sample per seed, the same for the same seed: images in [-1, 1], float [N, C, H, W] on the CPU, or texts."""
-        return draw(*self._loaded, list(seeds))
+        """One sample per seed, the same for the same seed: images in [-1, 1], float [N, C, H, W] on the CPU, or texts.
+
+        Raises TypeError or ValueError for what are no seeds.
+        """
+        return draw(*self._loaded, whole_seeds(seeds))
 
     def evaluate(
         self, samples: int = 2000, metrics: Sequence[str] | None = None, **options: Any

@@ -39,6 +39,17 @@ def test_three_lines(place):
     assert list(made.networks) == ["generator"] and made.recipe.config.latent == 2
     assert made.metrics[-1]["step"] == 1 and made.saved.run.data == "pictures.npz"
     assert torch.equal(fastgan.Run(made.folder, "cpu").sample([5]), made.sample([5]))
+    for seeds in (np.array([0, 1, 5]), torch.tensor([0, 1, 5]), [np.int64(0), True, 5], (seed for seed in (0, 1, 5))):
+        assert torch.equal(made.sample(seeds), images)
+    for seeds, error in (
+        (7, TypeError),
+        ([1.5], TypeError),
+        (["7"], TypeError),
+        ([], ValueError),
+        ([2**64], ValueError),
+    ):
+        with pytest.raises(error, match=r"seeds is .*: expected"):
+            made.sample(seeds)
     assert {"run", "Run", "accelerate", "models"} <= set(dir(fastgan))
 
 

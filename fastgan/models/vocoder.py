@@ -27,10 +27,11 @@ class Vocoder(Network):
         return self.config.hop
 
     def check(self, mel: torch.Tensor) -> None:
-        if mel.dim() != 3 or mel.shape[1] != self.config.bands:
+        if mel.dim() != 3 or mel.shape[1] != self.config.bands or not mel.shape[2]:
             name = type(self).__module__.rpartition(".")[2]
             raise ValueError(
-                f"{name}: the mel spectrogram has shape {tuple(mel.shape)}, expected [N, {self.config.bands}, frames]"
+                f"{name}: the mel spectrogram has shape {tuple(mel.shape)}, expected [N, {self.config.bands}, frames], one "
+                "frame at least"
             )
 
     def part(self, mel: torch.Tensor, first: int, last: int, state: Any = None) -> tuple[torch.Tensor, Any]:

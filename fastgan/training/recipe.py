@@ -52,7 +52,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -61,7 +62,7 @@ import torch
 from torch import nn
 
 from fastgan._default_device import on_cpu
-from fastgan.fields import brief
+from fastgan.fields import brief, clip
 from fastgan.media import Image, Medium
 from fastgan.options import Batch, Count, NonNegative
 from fastgan.registry import Registry
@@ -334,9 +335,21 @@ class Recipe:
         return {"samples": functools.cache(samples), "data": functools.cache(data), **made}
 
 
-def latents_of(seeds: list[int], shape: tuple[int, ...]) -> torch.Tensor:
+def whole_seeds(seeds: Iterable[int]) -> list[int]:
+    """`seeds` as Python's integers, be they numpy's or a tensor's. Raises TypeError for other things, ValueError for none, or
+    numbers that are no seeds."""
+    try:
+        found = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        raise TypeError(f"seeds is {clip(seeds)}: expected whole numbers, as range(4) or [7, 8]") from None
+    if not found or min(found) < -(2**63) or max(found) >= 2**64:
+        raise ValueError(f"seeds is {clip(seeds)}: expected at least one, from -2^63 to 2^64 - 1")
+    return found
+
+
+def latents_of(seeds: Iterable[int], shape: tuple[int, ...]) -> torch.Tensor:
     """float32 [N, *shape], normal numbers: row i depends on seeds[i] alone."""
-    seeded = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
+    seeded = (torch.Generator("cpu").manual_seed(seed) for seed in whole_seeds(seeds))
     return torch.stack([torch.randn(shape, generator=g, device="cpu") for g in seeded])
 
 

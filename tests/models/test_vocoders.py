@@ -380,6 +380,8 @@ def test_wrong_shapes_are_refused():
     network = models.build("hifigan", **SMALL)
     with pytest.raises(ValueError, match=r"expected \[N, 5, frames\]"):
         network(torch.randn(1, 4, 9))
+    with pytest.raises(ValueError, match="one frame at least"):
+        network(torch.randn(1, 5, 0))
     odd = models.build("hifigan", **SMALL | dict(up_kernels=(7, 4)))
     with pytest.raises(ValueError, match="must be even"):
         next(stream(odd, [torch.randn(1, 5, 9)]))
