@@ -200,11 +200,15 @@ def provided(
 
 def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:
     """Features of images [N, C, H, W], uint8 or uint16, as they are shown (`fastgan.data.pixels.viewable`); each process
-    passes its own `share` of them and all get the whole. Autocast is for what draws the images, and off for the extractor."""
+    passes its own `share` of them and all get the whole. Autocast is for what draws the images, and off for the extractor.
+
+    Raises TypeError or ValueError for what are no such images, among them those whose channels seem to be last.
+    """
     statistics, rows, held = fid.Statistics(extractor.dim), [], 0
     weight = next(extractor.parameters(), torch.empty(0))
     with torch.no_grad():
         for images in batches:
+            _check(images)
             for part in images.split(_BATCH):
                 with without_autocast(weight):
                     found = extractor(viewable(part)).cpu()
@@ -218,6 +222,15 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
             with without_autocast(weight):
                 logits = extractor.logits(kept.to(weight.device)).cpu()
         return Features(statistics.gather(), kept, logits)
+
+
+def _check(images: torch.Tensor) -> None:
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"images is a {type(images).__name__}, expected tensors: torch.from_numpy makes them of arrays")
+    last = images.ndim == 4 and images.shape[1] > 4 and images.shape[3] in (1, 3)
+    if images.ndim != 4 or last:  # any number of channels is taken, and pictures are wider than 3 pixels
+        hint = "; its channels seem to be last: images.permute(0, 3, 1, 2)" if last else ""
+        raise ValueError(f"images is {images.dtype} {list(images.shape)}, expected [N, C, H, W]{hint}")
 
 
 def collect_drawn(extractor: nn.Module, batches: Iterable[torch.Tensor]) -> Features:

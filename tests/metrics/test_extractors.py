@@ -128,6 +128,20 @@ def test_cache(computed, tmp_path):
     assert len(list(tmp_path.iterdir())) == 10
 
 
+@pytest.mark.parametrize(
+    ("batches", "error", "message"),
+    [
+        ([torch.zeros(2, 32, 32, 3, dtype=torch.uint8)], ValueError, r"\[2, 32, 32, 3\].* channels seem to be last"),
+        ([torch.zeros(2, 28, 28, 1, dtype=torch.uint8)], ValueError, "channels seem to be last"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), ValueError, r"\[3, 32, 32\], expected \[N, C, H, W\]$"),
+        ([np.zeros((2, 3, 32, 32), np.uint8)], TypeError, "ndarray, expected tensors"),
+    ],
+)
+def test_what_are_no_images(efflite0, batches, error, message):
+    with pytest.raises(error, match=message):
+        images.collect(efflite0, batches)
+
+
 def test_autocast_is_off(efflite0):
     """16 bits moved features by 4%, and were kept for the next time."""
     parts = list(pictures(9).images.split(4))
