@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fastgan.ops._autocast import without_autocast
+from fastgan.ops._checks import check_floating
 
 __all__ = ["MelSpectrogram", "mel_filterbank"]
 
@@ -51,7 +52,8 @@ class MelSpectrogram(nn.Module):
         length, hop, window: of the transform, in samples; window None is `length`.
         bands, low, high: see `mel_filterbank`.
 
-    Raises ValueError for a hop or window beyond the length; `forward` for a signal too short to be reflected.
+    Raises ValueError for a hop or window beyond the length; `forward` for a signal too short to be reflected, and
+    TypeError for one that is not floating.
 
     Examples:
         >>> fastgan.nn.MelSpectrogram(16000)(torch.randn(1, 8192)).shape
@@ -94,6 +96,7 @@ class MelSpectrogram(nn.Module):
         right = self.length - self.hop - left
         if x.dim() != 2 or x.shape[1] <= right:
             raise ValueError(f"MelSpectrogram: signals have shape {tuple(x.shape)}, expected [N, T], T above {right}")
+        check_floating("MelSpectrogram", "signals", x)
         x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         return F.pad(x[:, None], (left, right), "reflect")[:, 0]
 

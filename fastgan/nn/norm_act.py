@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from fastgan.ops import norm_act
+from fastgan.ops._checks import check_rank
 
 
 class InstanceNormAct2d(nn.Module):
@@ -27,7 +28,8 @@ class InstanceNormAct2d(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_features)) if affine else None)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """x, residual [N, C, H, W] -> [N, C, H, W]"""
+        """x, residual [N, C, H, W] -> [N, C, H, W]. Raises ValueError for another rank: [C, H, W] could be [N, C, T]."""
+        check_rank("InstanceNormAct2d", "x", x, 4)
         return norm_act(x, self.weight, self.bias, residual, self.act, self.alpha, self.eps)
 
     def extra_repr(self) -> str:

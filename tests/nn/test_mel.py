@@ -94,3 +94,8 @@ def test_on_the_meta_device():
         x = torch.empty(2, 1, 8192)
         assert mel(x).shape == (2, 80, 32)
         assert distance(x, x).shape == ()
+
+
+def test_integers_are_refused():
+    with pytest.raises(TypeError, match=r"signals has dtype torch.int16; expected float16"):
+        MelSpectrogram(16000)(torch.zeros(1, 9000, dtype=torch.int16))

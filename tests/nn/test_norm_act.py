@@ -23,3 +23,9 @@ def test_options():
     x = torch.randn(2, 3, 4, 4)
     assert_close(module(x), F.leaky_relu(F.instance_norm(x, eps=0.5), 0.1))
     assert not module.state_dict() and repr(module) == "InstanceNormAct2d(act='lrelu', eps=0.5, affine=False)"
+
+
+def test_an_image_without_a_batch_is_refused():
+    """Its rows would be taken for channels."""
+    with pytest.raises(ValueError, match=r"InstanceNormAct2d: x has shape \(4, 6, 7\); expected 4"):
+        InstanceNormAct2d(4)(torch.randn(4, 6, 7))
