@@ -6,29 +6,36 @@ enum class Pass { plain, activate, activate_and_mark, masked };
 template <class T>
 struct Act {
   T slope, clamp;
-  uint8_t* negative;  // [rows][stride] bits in the order of a plane-wise row, written by activate_and_mark, read by masked
-  uint8_t* clamped;
-  int64_t stride;  // bytes
+  uint8_t* negative;  // [rows][stride] bits in the order of a plane-wise row, written by activate_and_mark
+  uint8_t* clamped;   // the same, zero before
+  bool* reached;      // set where bits of `clamped` are
+  const uint8_t* codes;  // [rows][2 stride], read by masked
+  int64_t stride;        // bytes
 };
 
-template <Pass kPass, class T>
-inline vector_t<T> activate(vector_t<T> t, const Act<T>& act, int64_t i) {
-  using V = vector_t<T>;
-  if constexpr (kPass == Pass::plain) {
-    return t;
-  } else if constexpr (kPass == Pass::masked) {
-    const V v = choose<T>(act.negative, i, t * act.slope, t);
-    return choose<T>(act.clamped, i, V{}, v);
-  } else {
-    const V zero{}, high = splat(act.clamp), low = -high, scaled = act.slope * t;
-    // NaN stays NaN; so does 0 times infinity.
-    const V v = act.slope > 0 && act.slope <= 1 ? larger<T>(scaled, t) : larger<T>(zero, t) + act.slope * smaller<T>(zero, t);
-    if constexpr (kPass == Pass::activate_and_mark) {
-      put_bits<T>(act.negative, i, not_above_zero<T>(t));
-      put_bits<T>(act.clamped, i, reaches<T>(v, high));
+template <class T>
+inline vector_t<T> clamped(vector_t<T> v, T limit) {
+  return smaller<T>(splat(limit), larger<T>(-splat(limit), v));
+}
+
+// The leaky ReLU. NaN stays NaN; so does 0 times infinity.
+template <bool gentle, class T>
+inline vector_t<T> leaky(vector_t<T> t, T slope) {
+  if constexpr (gentle) return larger<T>(slope * t, t);  // of slopes above 0, to 1
+  const vector_t<T> zero{};
+  return larger<T>(zero, t) + slope * smaller<T>(zero, t);
+}
+
+// Clamps what activate_and_mark has stored, count numbers in each of the rows, and marks what reaches the limit.
+template <class T>
+__attribute__((noinline)) void clamp_and_mark(T* const* out, int64_t rows, int64_t i, int64_t count, const Act<T>& act, int64_t at) {
+  *act.reached = true;
+  for (int64_t j = 0; j < rows; ++j)
+    for (int64_t k = 0; k < count; k += kLanes<T>) {
+      const auto v = load<vector_t<T>>(out[j] + i + k);
+      put_bits<T>(act.clamped + j * act.stride, at + k, reaches<T>(size_of<T>(v), splat(act.clamp)));
+      store(out[j] + i + k, clamped(v, act.clamp));
     }
-    return smaller<T>(high, larger<T>(low, v));
-  }
 }
 
 // out[j][i] = act(sum_k taps[k][j] in[k][i]) for the kVectors vectors from element i on, j < kRows.
@@ -48,18 +55,34 @@ inline __attribute__((always_inline)) void block(const T* const* in, const T* ta
       for (int j = 0; j < kRows; ++j) sum[j][v] += taps[j] * x;
     }
   }
-  const int64_t at = bit + i, byte = kPass == Pass::plain ? 0 : at >> 3, start = kLanes<T> < 8 ? at & 7 : 0;
+  [[maybe_unused]] const int64_t at = bit + i, byte = kPass == Pass::plain ? 0 : at >> 3, start = kLanes<T> < 8 ? at & 7 : 0;
+  V largest{};
+  const auto give = [&]<bool gentle>() __attribute__((always_inline)) {
 #pragma GCC unroll 4
-  for (int j = 0; j < kRows; ++j) {
-    T* to = out[j] + i;
-    // Stores cannot reach this copy.
-    const Act<T> row{act.slope, act.clamp, act.negative + j * act.stride + byte, act.clamped + j * act.stride + byte, 0};
+    for (int j = 0; j < kRows; ++j) {
+      T* to = out[j] + i;
+      // Stores cannot reach these copies.
+      const T slope = act.slope, clamp = act.clamp;
+      uint8_t* const negative = act.negative + j * act.stride + byte;
+      const uint8_t* const codes = act.codes + 2 * (j * act.stride + byte);
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      store(to + v * kLanes<T>, activate<kPass, T>(sum[j][v], row, start + v * kLanes<T>));
-      asm("" ::: "memory");  // one vector after the other: GCC 12 would compare all first, and spill them
+      for (int v = 0; v < kVectors; ++v) {
+        V t = sum[j][v];
+        if constexpr (kPass == Pass::activate_and_mark) put_bits<T>(negative, start + v * kLanes<T>, not_above_zero<T>(t));
+        if constexpr (kPass == Pass::masked) t = by_codes(codes, start + v * kLanes<T>, t, slope);
+        if constexpr (kPass == Pass::activate || kPass == Pass::activate_and_mark) t = leaky<gentle>(t, slope);
+        if constexpr (kPass == Pass::activate) t = clamped(t, clamp);
+        // Few numbers reach the limit: it is looked after once for all. A NaN is passed over.
+        if constexpr (kPass == Pass::activate_and_mark) largest = larger<T>(size_of<T>(t), largest);
+        store(to + v * kLanes<T>, t);
+        asm("" ::: "memory");  // one vector after the other: GCC 12 would compare all first, and spill them
+      }
     }
-  }
+  };
+  if (kPass == Pass::plain || kPass == Pass::masked || (act.slope > 0 && act.slope <= 1)) give.template operator()<true>();
+  else give.template operator()<false>();
+  if constexpr (kPass == Pass::activate_and_mark)
+    if (reaches<T>(largest, splat(act.clamp))) clamp_and_mark(out, kRows, i, kVectors * kLanes<T>, act, at);
 }
 
 // body<n>(i): n vectors from element i on, for [first, first + count), a whole number of vectors, in equal blocks of at most kLargest.
@@ -69,7 +92,8 @@ inline __attribute__((always_inline)) void in_blocks(int64_t first, int64_t coun
   constexpr int kMost = sizeof(T) == 8 ? 2 : kLargest;
   int64_t left = count / kLanes<T>, i = first;
   for (int64_t blocks = (left + kMost - 1) / kMost; blocks > 0; --blocks) {
-    const int64_t size = blocks == 1 ? left : (left + blocks - 1) / blocks;  // a division takes as long as 20 multiply-adds
+    // A division takes as long as 20 multiply-adds; of 32 bits, half of that.
+    const int64_t size = blocks == 1 ? left : static_cast<uint32_t>(left + blocks - 1) / static_cast<uint32_t>(blocks);
     // clang-format off
     switch (size) {
       case 1: body.template operator()<1>(i); break;

@@ -1,5 +1,6 @@
-// The mask of filtered_lrelu: two bits of each element of t, and how they lie in planes. Included inside a namespace after vectors.h,
-// once per instruction set: no include guard.
+// The mask of filtered_lrelu: two bits of each element of t, and how they lie in planes. They are written bit by bit, since few
+// elements are clamped, and read as codes of two: 1 where t was not above zero, 2 or 3 where it was clamped. Included inside a
+// namespace after vectors.h, once per instruction set: no include guard.
 
 // Lane i of the comparison in bit i.
 template <class T>
@@ -17,16 +18,21 @@ inline uint32_t not_above_zero(vector_t<T> t) {
 }
 
 template <class T>
-inline uint32_t reaches(vector_t<T> v, vector_t<T> limit) {
+inline vector_t<T> size_of(vector_t<T> v) {
+  return (vector_t<T>)((integers_t<T>)v & std::numeric_limits<std::conditional_t<sizeof(T) == 8, int64_t, int32_t>>::max());
+}
+
+// size >= limit
+template <class T>
+inline uint32_t reaches(vector_t<T> size, vector_t<T> limit) {
 #if defined(FASTGAN_AVX512)
-  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GE_OQ);
+  return _mm512_cmp_ps_mask(size, limit, _CMP_GE_OQ);
 #elif defined(FASTGAN_AVX2)
-  const vector_t<T> size = (vector_t<T>)((integers_t<T>)v & std::numeric_limits<std::conditional_t<sizeof(T) == 8, int64_t, int32_t>>::max());
   if constexpr (std::is_same_v<T, float>) return _mm256_movemask_ps(_mm256_cmp_ps(size, limit, _CMP_GE_OQ));
   else return _mm256_movemask_pd(_mm256_cmp_pd(size, limit, _CMP_GE_OQ));
 #else
   uint32_t bits = 0;
-  for (int i = 0; i < kLanes<T>; ++i) bits |= uint32_t((v[i] < 0 ? -v[i] : v[i]) >= limit[i]) << i;
+  for (int i = 0; i < kLanes<T>; ++i) bits |= uint32_t(size[i] >= limit[i]) << i;
   return bits;
 #endif
 }
@@ -44,39 +50,33 @@ inline void put_bits(uint8_t* bytes, int64_t i, uint32_t bits) {
   }
 }
 
+// t, times slope or 0 where the codes of its lanes, from element i on, say so. Reads 4 bytes. An infinity times 0 is NaN, which is
+// left to the reference.
 template <class T>
-inline uint32_t get_bits(const uint8_t* bytes, int64_t i) {
-  if constexpr (kLanes<T> == 16) {
-    uint16_t two;
-    std::memcpy(&two, bytes + i / 8, 2);
-    return two;
-  } else {
-    return bytes[i / 8] >> (i % 8);
-  }
-}
-
-// yes where the bit of a lane of the vector that starts at element i is set, else no.
-template <class T>
-inline vector_t<T> choose(const uint8_t* bytes, int64_t i, vector_t<T> yes, vector_t<T> no) {
-#if defined(FASTGAN_AVX512)
-  return _mm512_mask_blend_ps(get_bits<T>(bytes, i), no, yes);
-#elif defined(FASTGAN_AVX2)
-  // A blend looks at the sign of each lane: there its bit of the byte, which is in all bytes, is moved.
+inline vector_t<T> by_codes(const uint8_t* codes, int64_t i, vector_t<T> t, T slope) {
+#if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
+  // A permutation within four numbers looks up the factor of each lane by its two lowest bits.
   if constexpr (std::is_same_v<T, float>) {
-    const __m256i all = _mm256_set1_epi8(static_cast<char>(bytes[i / 8]));
-    return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(_mm256_sllv_epi32(all, _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0))));
-  } else {
-    const __m256i all = _mm256_set1_epi64x(int64_t{get_bits<T>(bytes, i)} << 60);
-    return _mm256_blendv_pd(no, yes, _mm256_castsi256_pd(_mm256_sllv_epi64(all, _mm256_setr_epi64x(3, 2, 1, 0))));
-  }
+    int32_t word;
+    std::memcpy(&word, codes + i / 4, 4);
+#if defined(FASTGAN_AVX512)
+    const __m512i places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512 factors = _mm512_broadcast_f32x4(_mm_setr_ps(1, slope, 0, 0));
+    return t * _mm512_permutevar_ps(factors, _mm512_srlv_epi32(_mm512_set1_epi32(word), places));
 #else
-  integers_t<T> lane;
-  for (int k = 0; k < kLanes<T>; ++k) lane[k] = 1 << k;
-  return ((lane & static_cast<int>(get_bits<T>(bytes, i))) != 0) ? yes : no;
+    const __m256 factors = _mm256_setr_ps(1, slope, 0, 0, 1, slope, 0, 0);
+    return t * _mm256_permutevar_ps(factors, _mm256_srlv_epi32(_mm256_set1_epi32(word), _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14)));
 #endif
+  }
+#endif
+  const int word = codes[i / 4] >> (2 * (i % 4));  // four lanes at most
+  integers_t<T> lane;
+  for (int k = 0; k < kLanes<T>; ++k) lane[k] = 1 << (2 * k);
+  const vector_t<T> v = ((lane & word) != 0) ? t * slope : t;
+  return ((2 * lane & word) != 0) ? vector_t<T>{} : v;
 }
 
-// Bit i of a 64 / phases bit number to bit i * phases, and back.
+// Bit i of a 64 / phases bit number to bit i * phases.
 template <int phases>
 inline uint64_t spread(uint64_t bits) {
   if constexpr (phases == 1) return bits;
@@ -89,16 +89,23 @@ inline uint64_t spread(uint64_t bits) {
 #endif
 }
 
+// The codes, from bit 0 on, of every `phases`th of the elements whose bits these are, as many as fill 64 bits at most.
 template <int phases>
-inline uint64_t gather(uint64_t bits) {
-  if constexpr (phases == 1) return bits;
+inline uint64_t codes_of(uint64_t negative, uint64_t clamped) {
+  if constexpr (phases == 1) return spread<2>(negative & 0xffffffffu) | spread<2>(clamped & 0xffffffffu) << 1;
+  constexpr uint64_t kept = phases == 2 ? 0x5555555555555555u : 0x1111111111111111u;
+  uint64_t pairs = (negative & kept) | (clamped & kept) << 1;
+  if constexpr (phases == 4) {  // two of four bits
 #if defined(FASTGAN_AVX2) || defined(FASTGAN_AVX512)
-  return _pext_u64(bits, phases == 2 ? 0x5555555555555555u : 0x1111111111111111u);
+    pairs = _pext_u64(pairs, 0x3333333333333333u);
 #else
-  uint64_t result = 0;
-  for (int64_t i = 0; i < 64 / phases; ++i) result |= ((bits >> (i * phases)) & 1) << i;
-  return result;
+    pairs = (pairs | pairs >> 2) & 0x0f0f0f0f0f0f0f0fu;
+    pairs = (pairs | pairs >> 4) & 0x00ff00ff00ff00ffu;
+    pairs = (pairs | pairs >> 8) & 0x0000ffff0000ffffu;
+    pairs = (pairs | pairs >> 16) & 0xffffffffu;
 #endif
+  }
+  return pairs;
 }
 
 // A row of the mask from its planes, `plane` bytes apart; a row is a whole number of 4 bytes. Bits from `width` on are 0.
@@ -120,17 +127,18 @@ inline void mask_from_planes(const uint8_t* planes, int64_t plane, int64_t width
   }
 }
 
+// Planes of codes, `plane` bytes apart, from the two rows of the mask of one row of t.
 template <int phases>
-inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t width, uint8_t* planes) {
-  constexpr int64_t bytes = 8 / phases;
+inline void codes_from_mask(const uint8_t* negative, const uint8_t* clamped, int64_t plane, int64_t width, uint8_t* codes) {
+  constexpr int64_t bytes = 16 / phases;
   for (int64_t w = 0; w * 64 < width; ++w) {
-    uint64_t word = 0;
-    if (width - w * 64 > 32) std::memcpy(&word, mask + 8 * w, 8);
-    else std::memcpy(&word, mask + 8 * w, 4);
+    uint64_t below = 0, beyond = 0;
+    if (width - w * 64 > 32) std::memcpy(&below, negative + 8 * w, 8), std::memcpy(&beyond, clamped + 8 * w, 8);
+    else std::memcpy(&below, negative + 8 * w, 4), std::memcpy(&beyond, clamped + 8 * w, 4);
 #pragma GCC unroll 4
     for (int r = 0; r < phases; ++r) {
-      const uint64_t bits = gather<phases>(word >> r);
-      std::memcpy(planes + r * plane + w * bytes, &bits, bytes);
+      const uint64_t found[] = {codes_of<phases>(below >> r, beyond >> r), phases == 1 ? codes_of<phases>(below >> 32, beyond >> 32) : 0};
+      std::memcpy(codes + r * plane + w * bytes, found, bytes);
     }
   }
 }
@@ -141,8 +149,8 @@ inline void mask_from_planes(const uint8_t* planes, int64_t plane, int64_t phase
   else mask_from_planes<4>(planes, plane, width, mask);
 }
 
-inline void planes_from_mask(const uint8_t* mask, int64_t plane, int64_t phases, int64_t width, uint8_t* planes) {
-  if (phases == 1) planes_from_mask<1>(mask, plane, width, planes);
-  else if (phases == 2) planes_from_mask<2>(mask, plane, width, planes);
-  else planes_from_mask<4>(mask, plane, width, planes);
+inline void codes_from_mask(const uint8_t* negative, const uint8_t* clamped, int64_t plane, int64_t phases, int64_t width, uint8_t* codes) {
+  if (phases == 1) codes_from_mask<1>(negative, clamped, plane, width, codes);
+  else if (phases == 2) codes_from_mask<2>(negative, clamped, plane, width, codes);
+  else codes_from_mask<4>(negative, clamped, plane, width, codes);
 }

@@ -8,7 +8,8 @@ template <class T>
 struct Scratch {
   std::vector<uint8_t> memory;
   T *line, *x_rows, *wide_rows, *t_rows, *row, *dump, *zeros, *y;
-  uint8_t *negative, *clamped;
+  uint8_t *negative, *clamped, *codes;  // of a group; either the first two are used or the last
+  bool reached = false;                 // whether a bit of `clamped` is set
   int64_t bit_plane, bit_row;
   int64_t first_group, first_t;
   std::vector<T*> x_table, t_table;  // where row i (from first_group on) and row m (from first_t on) are kept
@@ -38,7 +39,7 @@ struct Scratch {
       *places[i] = reinterpret_cast<T*>(at);
       at += filtered::round_up(sizes[i], plan.kAlign) * sizeof(T);
     }
-    negative = at, clamped = at + bits;
+    negative = at, clamped = at + bits, codes = at;
     first_group = filtered::ceil_div(-plan.py, plan.up);
     for (int64_t i = first_group; i < filtered::ceil_div(plan.mid_h - plan.py, plan.up) + plan.up_rows; ++i)
       x_table.push_back(i < 0 || i >= plan.x_h ? zeros
@@ -68,42 +69,97 @@ inline void expect(Elements<T> row, int64_t n) {
   expect_bytes<kWrite>(row.data, n * row.size());
 }
 
+// The numbers at even and at odd places of two vectors, one after the other; and back.
+template <class T>
+struct Pairs {
+  vector_t<T> first, second;
+};
+template <class T>
+inline Pairs<T> parted(vector_t<T> a, vector_t<T> b) {
+  return [&]<int... k>(std::integer_sequence<int, k...>) __attribute__((always_inline)) {
+    return Pairs<T>{shuffle(a, b, integers_t<T>{2 * k...}), shuffle(a, b, integers_t<T>{2 * k + 1 ...})};
+  }
+  (std::make_integer_sequence<int, kLanes<T>>{});
+}
+template <class T>
+inline Pairs<T> joined(vector_t<T> a, vector_t<T> b) {
+  constexpr int n = kLanes<T>;
+  return [&]<int... k>(std::integer_sequence<int, k...>) __attribute__((always_inline)) {
+    return Pairs<T>{shuffle(a, b, integers_t<T>{k / 2 + k % 2 * n...}), shuffle(a, b, integers_t<T>{(k + n) / 2 + k % 2 * n...})};
+  }
+  (std::make_integer_sequence<int, n>{});
+}
+
+// body(i) for the numbers from i on, `step` at a time, which is a multiple of `phases`; then one(i) for less than `phases`, or for
+// all of n < step.
+template <class Body, class One>
+inline void in_steps(int64_t n, int64_t step, int64_t phases, const Body& body, const One& one) {
+  int64_t i = 0;
+  for (; i + step <= n; i += step) body(i);
+  if (i > 0 && i < n) i = (n - step) / phases * phases, body(i), i += step;  // once more over the last ones: no long tail
+  for (; i < n; ++i) one(i);
+}
+
+// to[i % phases][i / phases] = from[i] + bias, planes `apart` numbers apart.
+template <int phases, class T>
+inline void to_planes(const T* from, T bias, int64_t n, T* to, int64_t apart) {
+  using V = vector_t<T>;
+  in_steps(
+      n, phases * kLanes<T>, phases,
+      [&](int64_t i) __attribute__((always_inline)) {
+        const auto take = [&](int64_t k) { return load<V>(from + i + k * kLanes<T>) + bias; };
+        const auto give = [&](int64_t e, V v) { store(to + e * apart + i / phases, v); };
+        if constexpr (phases == 1) {
+          give(0, take(0));
+        } else if constexpr (phases == 2) {
+          const auto [even, odd] = parted<T>(take(0), take(1));
+          give(0, even), give(1, odd);
+        } else {
+          const auto low = parted<T>(take(0), take(1)), high = parted<T>(take(2), take(3));
+          const auto even = parted<T>(low.first, high.first), odd = parted<T>(low.second, high.second);
+          give(0, even.first), give(1, odd.first), give(2, even.second), give(3, odd.second);
+        }
+      },
+      [&](int64_t i) { to[i % phases * apart + i / phases] = from[i] + bias; });
+}
+
+// to[i] = from[i % phases][i / phases]
+template <int phases, class T>
+inline void from_planes(const T* from, int64_t apart, int64_t n, T* to) {
+  using V = vector_t<T>;
+  in_steps(
+      n, phases * kLanes<T>, phases,
+      [&](int64_t i) __attribute__((always_inline)) {
+        const auto take = [&](int64_t e) { return load<V>(from + e * apart + i / phases); };
+        const auto give = [&](int64_t k, Pairs<T> v) { store(to + i + k * kLanes<T>, v.first), store(to + i + (k + 1) * kLanes<T>, v.second); };
+        if constexpr (phases == 2) {
+          give(0, joined<T>(take(0), take(1)));
+        } else {
+          const auto even = joined<T>(take(0), take(2)), odd = joined<T>(take(1), take(3));
+          give(0, joined<T>(even.first, odd.first)), give(2, joined<T>(even.second, odd.second));
+        }
+      },
+      [&](int64_t i) { to[i] = from[i % phases * apart + i / phases]; });
+}
+
 // Row i of x as planes, in the type sums are kept in, with the bias.
 template <class T>
 inline void take_x(const Plan<T>& plan, Elements<T> x, T bias, Scratch<T>& scratch, T* row) {
-  T* to = plan.x_phases == 1 ? row + plan.x_margin : scratch.line;
-  const int64_t n = plan.x_w;
-  int64_t i = 0;
-  if (const T* from = x.direct()) {
-    const auto add = [&](int64_t at) { store(to + at, load<vector_t<T>>(from + at) + bias); };
-    for (; i + kLanes<T> <= n; i += kLanes<T>) add(i);
-    if (i < n && i > 0) add(n - kLanes<T>), i = n;  // once more over the last ones: no scalar tail
-    for (; i < n; ++i) to[i] = from[i] + bias;
-  } else {
-    widen(x, to, n);
-    for (; i < n; ++i) to[i] += bias;
-  }
-  if (plan.x_phases == 1) return;
-  for (int64_t e = 0; e < plan.x_phases; ++e)
-    for (int64_t i = e, j = e * plan.x_stride + plan.x_margin; i < n; i += plan.x_phases, ++j) row[j] = to[i];
+  const T* from = x.direct();
+  if (!from) widen(x, scratch.line, plan.x_w), from = scratch.line;
+  row += plan.x_margin;
+  if (plan.x_phases == 1) to_planes<1>(from, bias, plan.x_w, row, plan.x_stride);
+  else if (plan.x_phases == 2) to_planes<2>(from, bias, plan.x_w, row, plan.x_stride);
+  else to_planes<4>(from, bias, plan.x_w, row, plan.x_stride);
 }
 
 // A row of y from its planes, which is returned in the type of the sums.
 template <class T>
 inline const T* give_y(const Plan<T>& plan, Scratch<T>& scratch, Elements<T> y) {
   T* to = y.direct() ? y.direct() : scratch.line;
-  const T *even = scratch.y, *odd = even + plan.out_columns;
-  if (plan.y_phases == 1) {
-    std::memcpy(to, even, plan.out_w * sizeof(T));
-  } else if (plan.y_phases == 2) {
-    const int64_t whole = plan.out_w / 2;
-#pragma omp simd
-    for (int64_t j = 0; j < whole; ++j) to[2 * j] = even[j], to[2 * j + 1] = odd[j];
-    if (plan.out_w % 2) to[plan.out_w - 1] = even[whole];
-  } else {
-    for (int64_t e = 0; e < plan.y_phases; ++e)
-      for (int64_t j = 0; j * plan.y_phases + e < plan.out_w; ++j) to[j * plan.y_phases + e] = scratch.y[e * plan.out_columns + j];
-  }
+  if (plan.y_phases == 1) std::memcpy(to, scratch.y, plan.out_w * sizeof(T));
+  else if (plan.y_phases == 2) from_planes<2>(scratch.y, plan.out_columns, plan.out_w, to);
+  else from_planes<4>(scratch.y, plan.out_columns, plan.out_w, to);
   if (!y.direct()) narrow(to, y, plan.out_w);
   return to;
 }

@@ -12,7 +12,7 @@ inline auto combine_with(Pass pass) {
 template <class T>
 inline void up_group(const Plan<T>& plan, Pass pass, T* const* rows, Scratch<T>& scratch, T* const* out) {
   const auto combine = plan.up == 1 ? combine_with<1, T>(pass) : plan.up == 2 ? combine_with<2, T>(pass) : combine_with<4, T>(pass);
-  const Act<T> act{plan.slope, plan.clamp, scratch.negative, scratch.clamped, scratch.bit_row};
+  const Act<T> act{plan.slope, plan.clamp, scratch.negative, scratch.clamped, &scratch.reached, scratch.codes, scratch.bit_row};
   for (int64_t r = 0; r < plan.phases; ++r) {
     const int64_t at = r * plan.t_stride + plan.t_margin, bit = r * scratch.bit_plane * 8 - at;
     if (plan.up_separable) {
@@ -67,7 +67,10 @@ class RowsOfT {
       out[j] = inside(m) ? *scratch_.t_from(m) : scratch_.dump;
       if (pass_ == Pass::masked && inside(m)) read_mask(m, j);
     }
-    if (pass_ == Pass::activate_and_mark && kLanes<T> < 8) std::memset(scratch_.negative, 0, 2 * plan_.up * scratch_.bit_row);
+    if (pass_ == Pass::activate_and_mark) {
+      if (kLanes<T> < 8) std::memset(scratch_.negative, 0, plan_.up * scratch_.bit_row);
+      if (scratch_.reached) std::memset(scratch_.clamped, 0, plan_.up * scratch_.bit_row), scratch_.reached = false;
+    }
     T* const* rows = scratch_.x_from(group_);
     up_group(plan_, pass_, rows, scratch_, out);
     for (int64_t j = 0; j < plan_.up; ++j) {
@@ -103,13 +106,13 @@ class RowsOfT {
 
   void read_mask(int64_t m, int64_t j) {
     expect_bytes<false>(mask_of(m + 2 * kRowsAhead, 0), 2 * plan_.mask_row());
-    planes_from_mask(mask_of(m, 0), scratch_.bit_plane, plan_.phases, plan_.mid_w, scratch_.negative + j * scratch_.bit_row);
-    planes_from_mask(mask_of(m, 1), scratch_.bit_plane, plan_.phases, plan_.mid_w, scratch_.clamped + j * scratch_.bit_row);
+    codes_from_mask(mask_of(m, 0), mask_of(m, 1), 2 * scratch_.bit_plane, plan_.phases, plan_.mid_w, scratch_.codes + 2 * j * scratch_.bit_row);
   }
   void write_mask(int64_t m, int64_t j) {
     expect_bytes<true>(mask_of(m + 2 * kRowsAhead, 0), 2 * plan_.mask_row());
     mask_from_planes(scratch_.negative + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 0));
-    mask_from_planes(scratch_.clamped + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 1));
+    if (scratch_.reached) mask_from_planes(scratch_.clamped + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 1));
+    else std::memset(mask_of(m, 1), 0, plan_.mask_row());
   }
 
   const Plan<T>& plan_;
