@@ -6,36 +6,19 @@ enum class Pass { plain, activate, activate_and_mark, masked };
 template <class T>
 struct Act {
   T slope, clamp;
-  uint8_t* negative;  // [rows][stride] bits in the order of a plane-wise row, written by activate_and_mark
-  uint8_t* clamped;   // the same, zero before
-  bool* reached;      // set where bits of `clamped` are
+  bool gentle, clamps;   // of Plan; if not `clamps`, no element reaches the clamp
+  uint8_t* negative;     // [rows][stride] bits in the order of a plane-wise row, written by activate_and_mark
+  uint8_t* clamped;      // the same, if it clamps
   const uint8_t* codes;  // [rows][2 stride], read by masked
   int64_t stride;        // bytes
 };
 
-template <class T>
-inline vector_t<T> clamped(vector_t<T> v, T limit) {
-  return smaller<T>(splat(limit), larger<T>(-splat(limit), v));
-}
-
 // The leaky ReLU. NaN stays NaN; so does 0 times infinity.
 template <bool gentle, class T>
 inline vector_t<T> leaky(vector_t<T> t, T slope) {
-  if constexpr (gentle) return larger<T>(slope * t, t);  // of slopes above 0, to 1
+  if constexpr (gentle) return larger<T>(slope * t, t);  // it is not less than slope t
   const vector_t<T> zero{};
   return larger<T>(zero, t) + slope * smaller<T>(zero, t);
-}
-
-// Clamps what activate_and_mark has stored, count numbers in each of the rows, and marks what reaches the limit.
-template <class T>
-__attribute__((noinline)) void clamp_and_mark(T* const* out, int64_t rows, int64_t i, int64_t count, const Act<T>& act, int64_t at) {
-  *act.reached = true;
-  for (int64_t j = 0; j < rows; ++j)
-    for (int64_t k = 0; k < count; k += kLanes<T>) {
-      const auto v = load<vector_t<T>>(out[j] + i + k);
-      put_bits<T>(act.clamped + j * act.stride, at + k, reaches<T>(size_of<T>(v), splat(act.clamp)));
-      store(out[j] + i + k, clamped(v, act.clamp));
-    }
 }
 
 // out[j][i] = act(sum_k taps[k][j] in[k][i]) for the kVectors vectors from element i on, j < kRows.
@@ -56,33 +39,36 @@ inline __attribute__((always_inline)) void block(const T* const* in, const T* ta
     }
   }
   [[maybe_unused]] const int64_t at = bit + i, byte = kPass == Pass::plain ? 0 : at >> 3, start = kLanes<T> < 8 ? at & 7 : 0;
-  V largest{};
-  const auto give = [&]<bool gentle>() __attribute__((always_inline)) {
+  const T slope = act.slope;  // stores cannot reach this copy
+  [[maybe_unused]] const V high = splat(act.clamp), low = -high;
+  const auto give = [&]<bool gentle, bool clamps>() __attribute__((always_inline)) {
 #pragma GCC unroll 4
     for (int j = 0; j < kRows; ++j) {
       T* to = out[j] + i;
-      // Stores cannot reach these copies.
-      const T slope = act.slope, clamp = act.clamp;
-      uint8_t* const negative = act.negative + j * act.stride + byte;
-      const uint8_t* const codes = act.codes + 2 * (j * act.stride + byte);
+      [[maybe_unused]] uint8_t* const negative = act.negative + j * act.stride + byte;
+      [[maybe_unused]] uint8_t* const clamped = act.clamped + j * act.stride + byte;
+      [[maybe_unused]] const uint8_t* const codes = act.codes + 2 * (j * act.stride + byte);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
+        constexpr bool marks = kPass == Pass::activate_and_mark;
         V t = sum[j][v];
-        if constexpr (kPass == Pass::activate_and_mark) put_bits<T>(negative, start + v * kLanes<T>, not_above_zero<T>(t));
+        if constexpr (marks) put_bits<T>(negative, start + v * kLanes<T>, not_above_zero<T>(t));
         if constexpr (kPass == Pass::masked) t = by_codes(codes, start + v * kLanes<T>, t, slope);
-        if constexpr (kPass == Pass::activate || kPass == Pass::activate_and_mark) t = leaky<gentle>(t, slope);
-        if constexpr (kPass == Pass::activate) t = clamped(t, clamp);
-        // Few numbers reach the limit: it is looked after once for all. A NaN is passed over.
-        if constexpr (kPass == Pass::activate_and_mark) largest = larger<T>(size_of<T>(t), largest);
+        if constexpr (marks || kPass == Pass::activate) t = leaky<gentle>(t, slope);
+        if constexpr (marks && clamps) put_bits<T>(clamped, start + v * kLanes<T>, reaches<T>(size_of<T>(t), high));
+        if constexpr (clamps) t = smaller<T>(high, larger<T>(low, t));
         store(to + v * kLanes<T>, t);
         asm("" ::: "memory");  // one vector after the other: GCC 12 would compare all first, and spill them
       }
     }
   };
-  if (kPass == Pass::plain || kPass == Pass::masked || (act.slope > 0 && act.slope <= 1)) give.template operator()<true>();
-  else give.template operator()<false>();
-  if constexpr (kPass == Pass::activate_and_mark)
-    if (reaches<T>(largest, splat(act.clamp))) clamp_and_mark(out, kRows, i, kVectors * kLanes<T>, act, at);
+  if constexpr (kPass == Pass::plain || kPass == Pass::masked) {
+    give.template operator()<true, false>();
+  } else {
+    if (!act.gentle) give.template operator()<false, true>();
+    else if (act.clamps) give.template operator()<true, true>();
+    else give.template operator()<true, false>();
+  }
 }
 
 // body<n>(i): n vectors from element i on, for [first, first + count), a whole number of vectors, in equal blocks of at most kLargest.

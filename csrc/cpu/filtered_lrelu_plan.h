@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -52,6 +53,8 @@ struct Plan : Sizes {
   std::vector<T> across_down;       // separable: [down_samples][y_phases]
   std::vector<T> along_down;        // separable: [down_rows]; else [down_rows][down_samples][y_phases]
   T slope, clamp;                   // clamp NaN: none, every comparison with it is false
+  bool gentle;                      // 0 < slope <= 1: the larger of t and slope t
+  T harmless;                       // if it is gentle: where all of x (with the bias) is smaller, nothing reaches the clamp
 
   // scale: factor of t, of either sign (a negative one moves behind the activation, which is odd in the pair of them).
   Plan(const Sizes& sizes, const Fir<T>& fu, const Fir<T>& fd, int64_t up_, int64_t down_, double scale, double slope_, double clamp_)
@@ -76,6 +79,7 @@ struct Plan : Sizes {
           for (int64_t c = 0; c < up_columns; ++c)
             for (int64_t j = 0; j < up; ++j) along_up.push_back(before * fu.at(j + a * up, (first_sample(r) + c) * up + px - r));
     }
+    gentle = slope > 0 && slope <= 1, harmless = below_clamp();
     for (int64_t a = 0; a < down_rows; ++a) {
       if (down_separable) along_down.push_back(after * fd.at(a));
       for (int64_t k = 0; k < (a > 0 && down_separable ? 0 : down_samples); ++k)
@@ -95,6 +99,27 @@ struct Plan : Sizes {
   int64_t mask_row() const { return (mid_w + 31) / 32 * 4; }  // bytes
 
  private:
+  // The largest sum of the sizes of taps that one output meets: taps[k][j] for output j.
+  static double gain_of(const std::vector<T>& taps, int64_t outputs) {
+    double most = 0;
+    for (int64_t j = 0; j < outputs; ++j) {
+      double sum = 0;
+      for (size_t k = j; k < taps.size(); k += outputs) sum += std::abs(static_cast<double>(taps[k]));
+      if (sum != sum) return sum;
+      most = std::max(most, sum);
+    }
+    return most;
+  }
+
+  T below_clamp() const {
+    if (clamp != clamp) return std::numeric_limits<T>::infinity();
+    // Of a 2-D filter that of all phases together, which is more than that of one.
+    const double gain = gain_of(along_up, up) * (up_separable ? gain_of(across_up, phases) : 1);
+    // The sums are rounded; numbers near the smallest ones are rounded by more.
+    const double bound = clamp / gain * 0.9999;
+    return bound > 1e-30 ? static_cast<T>(bound) : T(0);
+  }
+
   void place_up() {
     const int64_t first = first_sample(0), least = floor_div(first, x_phases);
     const int64_t most = floor_div(first + across_samples - 1, x_phases);

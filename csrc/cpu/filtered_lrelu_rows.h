@@ -9,7 +9,7 @@ struct Scratch {
   std::vector<uint8_t> memory;
   T *line, *x_rows, *wide_rows, *t_rows, *row, *dump, *zeros, *y;
   uint8_t *negative, *clamped, *codes;  // of a group; either the first two are used or the last
-  bool reached = false;                 // whether a bit of `clamped` is set
+  std::vector<T> largest;               // [x_h][lanes]: the largest sizes of the numbers of a row of x
   int64_t bit_plane, bit_row;
   int64_t first_group, first_t;
   std::vector<T*> x_table, t_table;  // where row i (from first_group on) and row m (from first_t on) are kept
@@ -20,6 +20,7 @@ struct Scratch {
     const int64_t ring = plan.down_rows + plan.down + plan.up - 1;  // for two rows of y
     bit_plane = plan.columns / 8 + 8;  // word-wise reading of the last plane stays inside
     bit_row = plan.phases * bit_plane;
+    largest.resize(plan.x_h * kLanes<T>);
     const int64_t line_size = std::max(plan.x_w, plan.out_w);
     const int64_t sizes[] = {line_size,
                              (plan.up_separable ? 2 : plan.up_rows) * plan.x_row(),
@@ -78,16 +79,14 @@ template <class T>
 inline Pairs<T> parted(vector_t<T> a, vector_t<T> b) {
   return [&]<int... k>(std::integer_sequence<int, k...>) __attribute__((always_inline)) {
     return Pairs<T>{shuffle(a, b, integers_t<T>{2 * k...}), shuffle(a, b, integers_t<T>{2 * k + 1 ...})};
-  }
-  (std::make_integer_sequence<int, kLanes<T>>{});
+  }(std::make_integer_sequence<int, kLanes<T>>{});
 }
 template <class T>
 inline Pairs<T> joined(vector_t<T> a, vector_t<T> b) {
   constexpr int n = kLanes<T>;
   return [&]<int... k>(std::integer_sequence<int, k...>) __attribute__((always_inline)) {
     return Pairs<T>{shuffle(a, b, integers_t<T>{k / 2 + k % 2 * n...}), shuffle(a, b, integers_t<T>{(k + n) / 2 + k % 2 * n...})};
-  }
-  (std::make_integer_sequence<int, n>{});
+  }(std::make_integer_sequence<int, n>{});
 }
 
 // body(i) for the numbers from i on, `step` at a time, which is a multiple of `phases`; then one(i) for less than `phases`, or for
@@ -100,14 +99,19 @@ inline void in_steps(int64_t n, int64_t step, int64_t phases, const Body& body, 
   for (; i < n; ++i) one(i);
 }
 
-// to[i % phases][i / phases] = from[i] + bias, planes `apart` numbers apart.
+// to[i % phases][i / phases] = from[i] + bias, planes `apart` numbers apart. The largest sizes, a NaN passed over.
 template <int phases, class T>
-inline void to_planes(const T* from, T bias, int64_t n, T* to, int64_t apart) {
+inline vector_t<T> to_planes(const T* from, T bias, int64_t n, T* to, int64_t apart) {
   using V = vector_t<T>;
+  V largest{};
+  const auto seen = [&](V v) {
+    largest = larger<T>(size_of<T>(v), largest);
+    return v;
+  };
   in_steps(
       n, phases * kLanes<T>, phases,
       [&](int64_t i) __attribute__((always_inline)) {
-        const auto take = [&](int64_t k) { return load<V>(from + i + k * kLanes<T>) + bias; };
+        const auto take = [&](int64_t k) { return seen(load<V>(from + i + k * kLanes<T>) + bias); };
         const auto give = [&](int64_t e, V v) { store(to + e * apart + i / phases, v); };
         if constexpr (phases == 1) {
           give(0, take(0));
@@ -120,7 +124,8 @@ inline void to_planes(const T* from, T bias, int64_t n, T* to, int64_t apart) {
           give(0, even.first), give(1, odd.first), give(2, even.second), give(3, odd.second);
         }
       },
-      [&](int64_t i) { to[i % phases * apart + i / phases] = from[i] + bias; });
+      [&](int64_t i) { to[i % phases * apart + i / phases] = seen(splat(from[i] + bias))[0]; });
+  return largest;
 }
 
 // to[i] = from[i % phases][i / phases]
@@ -144,13 +149,15 @@ inline void from_planes(const T* from, int64_t apart, int64_t n, T* to) {
 
 // Row i of x as planes, in the type sums are kept in, with the bias.
 template <class T>
-inline void take_x(const Plan<T>& plan, Elements<T> x, T bias, Scratch<T>& scratch, T* row) {
+inline void take_x(const Plan<T>& plan, Elements<T> x, int64_t i, T bias, Scratch<T>& scratch, T* row) {
+  x = x + i * plan.x_w;
   const T* from = x.direct();
   if (!from) widen(x, scratch.line, plan.x_w), from = scratch.line;
   row += plan.x_margin;
-  if (plan.x_phases == 1) to_planes<1>(from, bias, plan.x_w, row, plan.x_stride);
-  else if (plan.x_phases == 2) to_planes<2>(from, bias, plan.x_w, row, plan.x_stride);
-  else to_planes<4>(from, bias, plan.x_w, row, plan.x_stride);
+  T* largest = scratch.largest.data() + i * kLanes<T>;
+  if (plan.x_phases == 1) store(largest, to_planes<1>(from, bias, plan.x_w, row, plan.x_stride));
+  else if (plan.x_phases == 2) store(largest, to_planes<2>(from, bias, plan.x_w, row, plan.x_stride));
+  else store(largest, to_planes<4>(from, bias, plan.x_w, row, plan.x_stride));
 }
 
 // A row of y from its planes, which is returned in the type of the sums.

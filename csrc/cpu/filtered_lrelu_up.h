@@ -10,9 +10,9 @@ inline auto combine_with(Pass pass) {
 
 // The group of `up` rows of t that read the rows of x from u on: t[py + u up - j] meets their taps j, j + up, ...
 template <class T>
-inline void up_group(const Plan<T>& plan, Pass pass, T* const* rows, Scratch<T>& scratch, T* const* out) {
+inline void up_group(const Plan<T>& plan, Pass pass, bool clamps, T* const* rows, Scratch<T>& scratch, T* const* out) {
   const auto combine = plan.up == 1 ? combine_with<1, T>(pass) : plan.up == 2 ? combine_with<2, T>(pass) : combine_with<4, T>(pass);
-  const Act<T> act{plan.slope, plan.clamp, scratch.negative, scratch.clamped, &scratch.reached, scratch.codes, scratch.bit_row};
+  const Act<T> act{plan.slope, plan.clamp, plan.gentle, clamps, scratch.negative, scratch.clamped, scratch.codes, scratch.bit_row};
   for (int64_t r = 0; r < plan.phases; ++r) {
     const int64_t at = r * plan.t_stride + plan.t_margin, bit = r * scratch.bit_plane * 8 - at;
     if (plan.up_separable) {
@@ -67,19 +67,27 @@ class RowsOfT {
       out[j] = inside(m) ? *scratch_.t_from(m) : scratch_.dump;
       if (pass_ == Pass::masked && inside(m)) read_mask(m, j);
     }
-    if (pass_ == Pass::activate_and_mark) {
-      if (kLanes<T> < 8) std::memset(scratch_.negative, 0, plan_.up * scratch_.bit_row);
-      if (scratch_.reached) std::memset(scratch_.clamped, 0, plan_.up * scratch_.bit_row), scratch_.reached = false;
-    }
+    const bool marks = pass_ == Pass::activate_and_mark;
+    if (marks && kLanes<T> < 8) std::memset(scratch_.negative, 0, 2 * plan_.up * scratch_.bit_row);
     T* const* rows = scratch_.x_from(group_);
-    up_group(plan_, pass_, rows, scratch_, out);
+    const bool clamps = may_clamp();
+    up_group(plan_, pass_, clamps, rows, scratch_, out);
     for (int64_t j = 0; j < plan_.up; ++j) {
       const int64_t m = row_of_group(j);
       if (!inside(m)) continue;
       if (!plan_.down_separable) clear_beyond(plan_, out[j]);
-      if (pass_ == Pass::activate_and_mark && m >= own_first_ && m < own_last_) write_mask(m, j);
+      if (marks && m >= own_first_ && m < own_last_) write_mask(m, j, clamps);
     }
     ++group_;
+  }
+
+  // Whether an element of the group may reach the clamp: with a clamp of 256 few ever do.
+  bool may_clamp() const {
+    if (pass_ == Pass::masked) return false;
+    vector_t<T> largest{};
+    for (int64_t i = std::max<int64_t>(group_, 0); i < std::min(group_ + plan_.up_rows, plan_.x_h); ++i)
+      largest = larger<T>(load<vector_t<T>>(scratch_.largest.data() + i * kLanes<T>), largest);
+    return !plan_.gentle || reaches<T>(largest, splat(plan_.harmless));
   }
 
   // The rows of x that the group reads and no group before it: filtered across, or as they are before a 2-D filter.
@@ -89,13 +97,13 @@ class RowsOfT {
     for (int64_t i = std::max(next_x_, std::max<int64_t>(0, group_)); i < end; ++i, next_x_ = i) {
       expect<false>(x_ + (i + kRowsAhead) * plan_.x_w, plan_.x_w);
       if (!plan_.up_separable) {
-        take_x(plan_, x_ + i * plan_.x_w, bias_, scratch_, rows[i - group_]);
+        take_x(plan_, x_, i, bias_, scratch_, rows[i - group_]);
         continue;
       }
       // One row ahead: what has just been stored is not yet there to be loaded across its vectors.
       for (taken_ = std::max(taken_, i - 1); taken_ < std::min(i + 1, plan_.x_h - 1);) {
         ++taken_;
-        take_x(plan_, x_ + taken_ * plan_.x_w, bias_, scratch_, copy_of(taken_));
+        take_x(plan_, x_, taken_, bias_, scratch_, copy_of(taken_));
       }
       T* wide[4];
       for (int64_t r = 0; r < plan_.phases; ++r) wide[r] = rows[i - group_] + r * plan_.t_stride + plan_.t_margin;
@@ -108,10 +116,10 @@ class RowsOfT {
     expect_bytes<false>(mask_of(m + 2 * kRowsAhead, 0), 2 * plan_.mask_row());
     codes_from_mask(mask_of(m, 0), mask_of(m, 1), 2 * scratch_.bit_plane, plan_.phases, plan_.mid_w, scratch_.codes + 2 * j * scratch_.bit_row);
   }
-  void write_mask(int64_t m, int64_t j) {
+  void write_mask(int64_t m, int64_t j, bool clamps) {
     expect_bytes<true>(mask_of(m + 2 * kRowsAhead, 0), 2 * plan_.mask_row());
     mask_from_planes(scratch_.negative + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 0));
-    if (scratch_.reached) mask_from_planes(scratch_.clamped + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 1));
+    if (clamps) mask_from_planes(scratch_.clamped + j * scratch_.bit_row, scratch_.bit_plane, plan_.phases, plan_.mid_w, mask_of(m, 1));
     else std::memset(mask_of(m, 1), 0, plan_.mask_row());
   }
 

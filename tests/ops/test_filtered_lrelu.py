@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cpu_levels import LEVELS
 from device import DEVICE, kernels, seeded
 from golden import golden_cases
 from hypothesis import given, settings
@@ -294,6 +295,37 @@ def test_mask_of_known_signs():
     one = torch.ones(1)
     _, mask = torch.ops.fastgan.filtered_lrelu(x, None, one, one, 1, 1, [0] * 4, 1.0, 0.2, 2.0, False, True)
     assert mask.tolist() == [[[[[0b10101010] * 4 + [0b1010, 0, 0, 0], [0b01000100] * 4 + [0b0100, 0, 0, 0]]]]]
+
+
+@pytest.mark.parametrize("level", LEVELS or [""])
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2), (2, 2), (4, 2), (2, 4), (1, 4), (4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_clamped_elements_are_exact(level, up, down, dtype, cpu_level):
+    """Numbers of few bits, of which every sum is exact: the mask and the gradient are the definition's, bit by bit.
+
+    Where no number of x is large enough for the limit of 4, the CPU kernels look at no element of t. In rows 7 to 9 some t
+    are just 4, the most that such numbers give; one number of row 29 gives less by 1 / 64.
+    """
+    cpu_level(level)
+    x = torch.randint(-2, 3, (1, 3, 41, 83), generator=seeded(3)).to(dtype) / 16
+    b = torch.tensor([0.0, 0.0625, -0.0625], dtype=dtype)
+    fu = torch.tensor([1, 2, 3, 4, 3, 2, 1] if up == 4 else [1, -2, 1], dtype=dtype) / 4
+    fd = torch.tensor([0.5, 0.25, -0.25], dtype=dtype)
+    gain, most = {1: (4.0, 1.0), 2: (1.0, 4.0), 4: (1.0, 0.25)}[up]  # `most` of x makes a t of 4
+    x[0, 0, 7:10] = most * (1 - 2 * (torch.arange(3)[:, None] + torch.arange(83)).remainder(2).to(dtype))
+    x[0, 0, 29, 60] = most * 63 / 64
+    x[0, 1, 20, 41], x[0, 2, 30, 5] = 64.0, -64.0
+    arguments = (up, down, [6, 5, 7, 4], gain, 0.25, 4.0, False)
+    y, mask = torch.ops.fastgan.filtered_lrelu(x, b, fu, fd, *arguments, True)
+    expected, bits = _reference(x, b, fu, fd, *arguments, True)
+    assert 0 < bits[:, :, :, 1].count_nonzero() < bits[:, :, :, 1].numel() / 4
+    assert torch.equal(mask, bits) and torch.equal(y, expected)
+    assert torch.equal(torch.ops.fastgan.filtered_lrelu(x, b, fu, fd, *arguments, False)[0], y)
+    gy = torch.randint(-4, 5, y.shape, generator=seeded(4)).to(dtype) / 4
+    width, height = (x.shape[d] * up + 11 - len(fu) + 1 for d in (3, 2))
+    offset = [len(fd) - 1] * 2 + [len(fu) - 1 - 6, len(fu) - 1 - 7]
+    back = (fd, fu, down, up, offset, [width, height, 83, 41], gain * up**2, 0.25, True)
+    assert torch.equal(torch.ops.fastgan.filtered_lrelu_backward(gy, mask, *back), _backward_reference(gy, bits, *back))
 
 
 @pytest.mark.parametrize("name", ["up2 down2", "radial down"])
