@@ -123,7 +123,9 @@ class Generator(vocos.Generator):
         exact = {name: p.double() for name, p in self.pitch.state_dict().items()}
         logits, voiced = torch.func.functional_call(self.pitch, exact, mel.double())
         sure = (2 * logits).softmax(1)  # more than they are, so that little of other pitches comes in
-        hertz = (sure * self.pitch.grid.double()[:, None]).sum(1)
+        # Not the buffer: of a network in 16 bits that is rounded, by up to 1.6% of the pitch.
+        grid = torch.linspace(*map(math.log, PITCHES), BINS, dtype=torch.float32, device=mel.device)
+        hertz = (sure * grid.double()[:, None]).sum(1)
         hertz, voiced = (_between(one, hop) for one in (hertz, voiced.sigmoid()))
         per_sample = hertz.exp() / rate
         cycles = F.pad(per_sample.cumsum(1), (1, 0))

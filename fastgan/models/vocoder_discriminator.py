@@ -20,6 +20,7 @@ from torch.nn.utils import spectral_norm
 from fastgan.fields import at_least
 from fastgan.models.network import Network
 from fastgan.nn.weight_norm import WeightNormConv1d, WeightNormConv2d
+from fastgan.ops._checks import accumulation_dtype
 
 SLOPE = 0.1  # of the leaky ReLUs; EnCodec's 0.2
 Judgement = tuple[list[torch.Tensor], list[list[torch.Tensor]]]
@@ -217,16 +218,17 @@ class ResolutionDiscriminator(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         length, hop, window = self.resolution
         pad = (length - hop) // 2
+        wide = x.to(accumulation_dtype(x.dtype))  # there are no transforms of 16 bits
         spectrum = torch.stft(
-            F.pad(x, (pad, pad), "reflect").squeeze(1),
+            F.pad(wide, (pad, pad), "reflect").squeeze(1),
             length,
             hop,
             window,
-            window=torch.ones(window, dtype=x.dtype, device=x.device),
+            window=torch.ones(window, dtype=wide.dtype, device=x.device),
             center=False,
             return_complex=True,
         )
-        maps = activations(self.convs, spectrum.abs()[:, None])
+        maps = activations(self.convs, spectrum.abs()[:, None].to(x.dtype))
         maps.append(self.conv_post(maps[-1]))
         return maps[-1].flatten(1), maps
 
@@ -275,19 +277,21 @@ class Spectrum(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, c = x.shape[:2]
+        wide = x.to(accumulation_dtype(x.dtype))  # there are no transforms of 16 bits
+        window = self.window.to(wide.dtype)
         spectrum = torch.stft(
-            x.flatten(0, 1),
+            wide.flatten(0, 1),
             self.length,
             self.hop,
-            len(self.window),
-            window=self.window,
+            len(window),
+            window=window,
             center=self.centred,
             return_complex=True,
         )
         if self.normalized:
-            spectrum = spectrum / self.window.square().sum().sqrt()
+            spectrum = spectrum / window.square().sum().sqrt()
         parts = torch.cat([spectrum.real.unflatten(0, (n, c)), spectrum.imag.unflatten(0, (n, c))], 1)
-        return parts.transpose(2, 3)
+        return parts.transpose(2, 3).to(x.dtype)
 
 
 @dataclass(frozen=True)

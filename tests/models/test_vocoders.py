@@ -13,6 +13,7 @@ from tolerances import assert_close
 
 from fastgan import models, nn
 from fastgan.losses import vocoder as losses
+from fastgan.losses.pitch import track_pitch
 from fastgan.models import hifigan, source_filter, vocoder_constant_q, vocoder_discriminator
 from fastgan.models.vocoder import stream
 from fastgan.nn.weight_norm import fold_weight_norm, unfold_weight_norm
@@ -313,6 +314,33 @@ def test_a_voice_without_training():
             made = network(mel(x[None]))
         difference = (mel(made) - mel(x[None]))[..., 4:-4]
         assert difference.median().abs() < 0.7 and difference.abs().median() < 0.7
+
+
+def test_a_voice_in_16_bits_keeps_its_pitch():
+    """9 to 18 cents were lost to the rounding of the grid."""
+    network = models.build("source_filter", width=16, blocks=1)
+    grid, hertz = network.pitch.grid, 200.0
+    with torch.no_grad():
+        for p in network.pitch.parameters():
+            p.zero_()
+        last = network.pitch.layers[-1].bias
+        last[:-1] = -((grid - math.log(hertz)) / (grid[1] - grid[0])).square()
+        last[-1] = 9.0
+        made = network.bfloat16()(torch.full((1, 80, 40), -4.0, dtype=torch.bfloat16))
+    pitch, _ = track_pitch(made[:, 0], 16000, 256)
+    assert abs(pitch[0, 5:-5].median() / hertz - 1) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["resolutions", "bands", "spectra"])
+def test_discriminators_of_spectra_in_16_bits(name):
+    torch.manual_seed(0)
+    network = models.build(f"vocoder.{name}")
+    x = torch.randn(1, 1, 9000).clamp(-1, 1).bfloat16()
+    with torch.no_grad():
+        expected, _ = network(x.float())
+        found, _ = network.bfloat16()(x)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.bfloat16 and (a - b).abs().max() < 0.1 * b.abs().max()
 
 
 @pytest.mark.parametrize("name", ["vocos", "source_filter"])
