@@ -16,6 +16,7 @@ from torch import nn
 
 from fastgan.data.pixels import viewable
 from fastgan.metrics.processes import gather, share
+from fastgan.ops._autocast import without_autocast
 
 EPSILON = 1e-4
 _BATCH = 16
@@ -140,6 +141,11 @@ def measure(
         raise ValueError(f"count is {count}, expected at least 1 draw")
     if not has_styles(generator):
         return {}
+    with without_autocast(next(generator.parameters())):  # 16 bits know no steps of 1e-4
+        return _measure(generator, features, count, suffix, seed, equivariance)
+
+
+def _measure(generator, features, count, suffix, seed, equivariance) -> dict[str, float]:
     fixed = {"noise_mode": "const"} if "noise_mode" in inspect.signature(generator.synthesis.forward).parameters else {}
     transform = transform_of(generator) if equivariance else None
     lengths, shifts, turns = [], [], []

@@ -110,3 +110,5 @@ def test_what_is_measured_depends_on_the_generator():
     assert list(found) == ["ppl_pixels"] and found["ppl_pixels"] == pytest.approx(3 * 256 * 0.64 / 36 * 6, rel=0.25)
     again = latent.measure(waves, lambda x: x.flatten(1), 40, "_pixels")
     assert again == found
+    with torch.autocast("cpu", torch.bfloat16):
+        assert latent.measure(waves, lambda x: x.flatten(1), 40, "_pixels") == found
