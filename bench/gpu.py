@@ -52,7 +52,7 @@ def _upfirdn2d(f: torch.Tensor, up: int = 1, down: int = 1, padding: int = 2) ->
 
 def _filtered_lrelu(impl, x):
     f, b = F12.to(x.device), x.new_zeros(x.shape[1])
-    return lambda x: ops.filtered_lrelu(x, f, f, b, up=2, down=2, padding=10, clamp=256.0, impl=impl)
+    return lambda x: ops.filtered_lrelu(x, f, f, b, up=2, down=2, padding=[11, 10, 11, 10], clamp=256.0, impl=impl)
 
 
 def _filtered_snake(impl, x):

@@ -4,6 +4,8 @@ What is counted of the streaming kernels is the steady state: the main loop, whi
 stores what they finish. Not the rows before the first output, nor the columns beside a tile (for 64x64 images 10 to 20% more). In
 the main loop x is loaded in packs or, with channels_last, one by one: two loops, of which a batch runs one, once.
 
+Of filtered_lrelu's kernel of tensor cores it is a step down a plane of 64 columns, of those beside them too.
+
 Of filtered_snake all code counts, for rows of 4096 samples: threads without outputs of their own, too.
 """
 
@@ -29,6 +31,9 @@ class Case(NamedTuple):
     outputs: float  # of a thread and batch: csrc/cuda's Shape
     bytes: float  # per output, in float32
     per_element: float = 1.0  # outputs of an element of x
+    kept: int = 0  # of csrc/cuda/filtered_lrelu.h's Pass
+    mask: float = 0.0  # bytes per output
+    others: tuple[str, ...] = ()  # types that another kernel has in NCHW
 
 
 def _shape(*numbers: int, flag: str = "") -> str:
@@ -39,7 +44,31 @@ CASES = {
     "upfirdn2d 4x4": Case("upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 2 * 8, 8),
     "upfirdn2d up 2, 12 taps": Case("upfirdn2d_stream", _shape(2, 1, 12, flag="Lb1E"), 2 * 8 * 2, 5, 4),
     "upfirdn2d down 2": Case("upfirdn2d_stream", _shape(1, 2, 4, flag="Lb0E"), 8 // 2, 20, 0.25),
-    "filtered_lrelu": Case("filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8),
+    "filtered_lrelu": Case("filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, others=("bf16",)),
+    "filtered_lrelu with mask": Case(
+        "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, kept=1, mask=1, others=("bf16",)
+    ),
+    "filtered_lrelu backward": Case(
+        "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, kept=2, mask=1, others=("bf16",)
+    ),
+}
+
+
+class Products(NamedTuple):
+    up: int
+    bytes: float  # per output, in float32
+    kept: int = 0
+    mask: float = 0.0
+    per_element: float = 1.0
+
+
+COLUMNS = 64  # of y
+PRODUCTS = {
+    "filtered_lrelu": Products(2, 8),
+    "filtered_lrelu with mask": Products(2, 8, kept=1, mask=1),
+    "filtered_lrelu backward": Products(2, 8, kept=2, mask=1),
+    "filtered_lrelu up 4": Products(4, 5, per_element=4),
+    "filtered_lrelu up 4 with mask": Products(4, 5, kept=1, mask=1, per_element=4),
 }
 
 
@@ -69,8 +98,14 @@ SNAKE = {
 SINES = {"fp32": 2 * 10, "bf16": 2 * 8, "fp16": 2 * 9}
 # Backward a sine of degree 4, 3 or 3 and a cosine of 4, 2 or 3, a product with each, g sin, g sin cos, dt and two sums.
 SINES_BACKWARD = {"fp32": 2 * 19, "bf16": 2 * 16, "fp16": 2 * 17}
-# The least that filtered_snake takes per output, sums in float32: {what: instructions}
+# The least that is taken per output, sums in float32: {what: instructions}. Of filtered_lrelu forward, up 2, down 2, 128
+# outputs take 4, 8, 12 and 4 products of the band matrices of its four filters, or with halves 4, 12, 18 and 6; of an output, 2
+# numbers follow the first filter, 4 the second and 2 the third: 8 to halve.
 ARITHMETIC = {
+    "filtered_lrelu fp32": {"taps": 12 + 24 + 24 + 12, "activation": 4 * 4},
+    "filtered_lrelu bf16, a multiply-add per tap": {"taps": 72, "activation": 16, "conversions": 1.5},
+    "filtered_lrelu bf16": {"products": 28 / 4, "activation": 16, "conversions": 0.5},
+    "filtered_lrelu fp16": {"products": 40 / 4, "activation": 16, "halves": 8 * 3, "conversions": 0.5},
     "filtered_snake fp32": {"taps": 24, "sines": SINES["fp32"]},
     "filtered_snake bf16, a multiply-add per tap": {"taps": 24, "sines": SINES["bf16"], "conversions": 1.5},
     "filtered_snake bf16": {"products": 12 / 4, "sines": SINES["bf16"], "halves of v": 6, "conversions": 0.5},
@@ -97,12 +132,13 @@ ARITHMETIC = {
 
 
 def arithmetic(arch: int = 90) -> dict[str, dict]:
-    """The rows of ARITHMETIC: what they are made of, instructions, their time, and how many times that of the bytes it is."""
+    """The rows of ARITHMETIC: what they are made of, instructions, the time of these or of the tensor cores, and how many times
+    that of the bytes it is."""
     table = {}
     for name, parts in ARITHMETIC.items():
         signals, size = 3 if "backward" in name else 2, 4 if "fp32" in name else 2
         instructions, floor = sum(parts.values()), signals * size / GPUS[arch].copy
-        seconds = seconds_of(instructions / 32, arch)
+        seconds = seconds_of(max(instructions, sass.UNITS["tensor"][0] * parts.get("products", 0)) / 32, arch)
         table[name] = {
             "parts": ", ".join(f"{part} {n:g}" for part, n in parts.items()),
             "instructions": instructions,
@@ -121,6 +157,15 @@ def main_loop(code: sass.Code, last: bool) -> Counter:
     return code.executed([trips.get(loop, 0) for loop in code.loops], range(main.first, main.last + 1))
 
 
+def step(code: sass.Code, turns: int, groups: int) -> Counter:
+    """What a warp of filtered_lrelu's kernel of tensor cores issues in a step, with which it loads the rows of the next."""
+    main = max(code.loops, key=lambda loop: loop.last - loop.first)
+    trips = dict(
+        zip((loop for loop in code.loops if main.first < loop.first <= main.last), (groups, turns), strict=True)
+    )
+    return code.executed([trips.get(loop, 1) for loop in code.loops], range(main.first, main.last + 1))
+
+
 def rows(arch: int) -> Iterator[tuple[str, dict]]:
     import test_machine_code
     from cuda_emulation import emulated
@@ -130,19 +175,33 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
         cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{source}.cu", arch)
         return sass.disassemble(cubin.read_bytes())
 
-    def row(case: Case | Snake, counts: Counter, size: int) -> dict:
-        per_output = Counter({opcode: n / 32 / case.outputs for opcode, n in counts.items()})
-        of_element = getattr(case, "per_element", 1.0)
-        return {**estimate(per_output, case.bytes * size / 4, arch), "outputs per element": of_element}
+    def row(case: Case | Snake | Products, counts: Counter, size: int, outputs: float) -> dict:
+        per_output = Counter({opcode: n / 32 / outputs for opcode, n in counts.items()})
+        of_element, mask = getattr(case, "per_element", 1.0), getattr(case, "mask", 0.0)
+        return {**estimate(per_output, case.bytes * size / 4 + mask, arch), "outputs per element": of_element}
 
     for name, case in CASES.items():
         for kind in ("fp32", "bf16"):
             mangled, size = DTYPES[kind]
-            pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE0E)?{mangled[1:]}\w*{case.kernel}")
+            pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE{case.kept}E)?{mangled[1:]}\w*{case.kernel}")
             (code,) = [code for kernel, code in kernels(case.source).items() if pattern.search(kernel)]
             for layout in ("", " NHWC"):
-                yield f"{name}{layout} {kind} sm_{arch}", row(case, main_loop(code, bool(layout)), size)
+                if layout or kind not in case.others:
+                    yield (
+                        f"{name}{layout} {kind} sm_{arch}",
+                        row(case, main_loop(code, bool(layout)), size, case.outputs),
+                    )
+    for name, case in PRODUCTS.items():
+        for kind in ("bf16", "fp16"):
+            mangled, size = DTYPES[kind]
+            pattern = re.compile(rf"mma_kernelILNS\w*?4PassE{case.kept}E{mangled[1:]}Li{case.up}E")
+            (code,) = [code for kernel, code in kernels("filtered_lrelu_mma").items() if pattern.search(kernel)]
+            turns, tiles = COLUMNS // 16, COLUMNS // 4 // case.up
+            yield (
+                f"{name} {kind} sm_{arch}",
+                row(case, step(code, turns, -(-(tiles + 2) // 4)), size, COLUMNS * 8 / 32),
+            )
     for name, case in SNAKE.items():
         mangled, size = DTYPES[name.rsplit(" ", 1)[1]]
         (code,) = [code for kernel, code in kernels(case.source).items() if f"{case.kernel}{mangled}" in kernel]
-        yield f"{name} sm_{arch}", row(case, code.executed(case.trips), size)
+        yield f"{name} sm_{arch}", row(case, code.executed(case.trips), size, case.outputs)

@@ -12,17 +12,18 @@ from typing import NamedTuple
 
 # Cycles that one warp's instruction keeps a unit of its quarter of the multiprocessor busy, from the throughput table of the CUDA
 # programming guide (compute capability 8.0 to 10.0): 16 lanes of integer, comparison and selection, 8 of memory, 4 of special
-# functions and conversions; float32 arithmetic has 32 (on 8.0 16), and every instruction is issued in a cycle of its own. Of
-# tensor cores the 2048 multiply-adds of an mma.m16n8k16 at the A100's 312 TFLOP/s; later GPUs have twice that and more.
+# functions and conversions (MOVM is in no table: as slow as these); float32 arithmetic has 32 (on 8.0 16), and every instruction is
+# issued in a cycle of its own. Of tensor cores the 2048 multiply-adds of an mma.m16n8k16 at the A100's 312 TFLOP/s, or the 1024 of an
+# mma.m16n8k8 of TF32 at its 156; later GPUs have twice that and more.
 UNITS = {
     "integer": (
         2,
-        "IADD3 IADD LOP3 SHF ISETP FSETP FSEL SEL FMNMX PRMT LEA VIADD IABS PLOP3 IMNMX VIMNMX F2FP POPC FLO",
+        "IADD3 IADD LOP3 SHF ISETP FSETP FSEL SEL FMNMX PRMT LEA VIADD IABS PLOP3 IMNMX VIMNMX F2FP POPC FLO HMNMX2",
     ),
     "multiply": (2, "IMAD"),
     "load/store": (4, "LDG STG LDS STS LDGSTS SHFL LDL STL LDSM ATOM ATOMG RED"),
     "tensor": (8, "HMMA"),
-    "special": (8, "MUFU I2F I2FP F2I F2F FRND"),
+    "special": (8, "MUFU I2F I2FP F2I F2F FRND MOVM"),
 }
 WIDE_MEMORY = re.compile(r"(LDG|STG|LDS|STS)\S*\.128|LDSM\S*\.4")  # 16 bytes a lane: four times as long
 

@@ -1,5 +1,6 @@
 // filtered_lrelu and its transposed pass on a GPU. fastgan/ops/filtered_lrelu.py states the sums and the mask. The factors and filters
-// that networks use stream (filtered_lrelu_stream.cu). For all others this file has bias, upsampling, leaky ReLU, clamp and downsampling
+// that networks use stream (filtered_lrelu_stream.cu), in 16 bits they are products of tensor cores where widths are even
+// (filtered_lrelu_mma.cu). For all others this file has bias, upsampling, leaky ReLU, clamp and downsampling
 // of one tile of one plane in shared memory (fir.h); the upsampled grid t never reaches memory.
 //
 // Memory, per element of x at up 2, down 2: 8 bytes in float32 (4 in 16 bits), x read once but for margins, y written once, and
@@ -228,6 +229,7 @@ Tensor run(Tensor x, std::optional<Tensor> b, Tensor fu, Tensor fd, const Axis& 
   if (last) y = torch::stable::transpose(torch::stable::transpose(y, 2, 3), 1, 2);
   if (y.numel() == 0) return y;
   const OnDeviceOf device(x);
+  if (filtered::multiply(kPass, x, b ? &*b : nullptr, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip)) return y;
   if (filtered::stream(kPass, x, b ? &*b : nullptr, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip)) return y;
   if (x.size(3) > 1 && x.stride(3) != 1) x = torch::stable::contiguous(x);
   Tensor made = last ? torch::stable::new_empty(x, {x.size(0), x.size(1), ay.y, ax.y}) : y;

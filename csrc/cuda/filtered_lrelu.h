@@ -17,6 +17,21 @@ struct Act {
   T positive, negative, clamp;  // factors of t; clamp NaN: none, every comparison with it is false
 };
 
+// Into [-limit, limit]; NaN stays NaN.
+__device__ __forceinline__ float limited(float value, float limit) {
+#ifdef FASTGAN_CUDA_EMULATION
+  return value > limit ? limit : value < -limit ? -limit : value;
+#else
+  asm("min.NaN.f32 %0, %0, %1;" : "+f"(value) : "f"(limit));
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(value) : "f"(-limit));
+  return value;
+#endif
+}
+
+// Runs the kernel of tensor cores (filtered_lrelu_mma.cu) where there is one for these factors, filters and types; else false.
+bool multiply(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax,
+              const Axis& ay, double gain, double slope, double clamp, bool flip);
+
 // Runs the streaming kernel (filtered_lrelu_stream.cu) where there is one for these factors and filters; else false.
 bool stream(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax,
             const Axis& ay, double gain, double slope, double clamp, bool flip);

@@ -7,7 +7,7 @@
 // Memory as in filtered_lrelu.cu: floor 1.9 ps per float32 element of x at up 2, down 2, on an H200. Instructions: 120 for a row of x and
 // a thread, of which 60 are multiply-adds, and 104 for four outputs along x, of which 48 are; with loads, and with the margins of a plane
 // of 64 x 64 (70 columns, 74 rows), about 240 per output, 72 of them useful. So it is bound by instructions, in 16 bits twice as far from
-// the floor. This kernel has not run on a GPU yet: these are counts of the machine code for sm_90.
+// the floor: there filtered_lrelu_mma.cu takes what it can. This kernel has not run on a GPU yet: these are counts of the machine code for sm_90.
 #include <limits>
 
 #include "cuda/filtered_lrelu.h"
@@ -75,17 +75,6 @@ __device__ __forceinline__ Pack<uint32_t, 2> read_mask(const uint32_t* mask, int
   if (t0 < 0) bits.at[1] |= (1u << -t0) - 1;
   if (width - t0 < 32) bits.at[1] |= ~0u << (width - t0);
   return bits;
-}
-
-// NaN stays NaN.
-__device__ __forceinline__ float limited(float value, float limit) {
-#ifdef FASTGAN_CUDA_EMULATION
-  return value > limit ? limit : value < -limit ? -limit : value;
-#else
-  asm("min.NaN.f32 %0, %0, %1;" : "+f"(value) : "f"(limit));
-  asm("max.NaN.f32 %0, %0, %1;" : "+f"(value) : "f"(-limit));
-  return value;
-#endif
 }
 
 template <Pass kPass, class S, class K>

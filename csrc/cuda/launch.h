@@ -17,11 +17,13 @@
 
 #ifdef FASTGAN_CUDA_EMULATION
 #define FASTGAN_UNROLL
+#define FASTGAN_NO_UNROLL
 #else
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/headeronly/util/shim_utils.h>
 #define FASTGAN_UNROLL _Pragma("unroll")
+#define FASTGAN_NO_UNROLL _Pragma("unroll 1")
 #endif
 
 namespace fastgan {

@@ -8,6 +8,12 @@
 //
 // So a d, made 16-bit, is half of an a: a second product needs no exchange. The layout is that of mma.m16n8k16 in NVIDIA's PTX ISA;
 // products are exact, and the sum of them and d loses what is below 2^-24 of its largest term.
+//
+// The same with numbers of 11 bits and the range of float32 (TF32; what is below is cut off), a [16][8], b [8][8]: mma.m16n8k8. Its
+// columns of a and rows of b are in an order in which a d is an a, or the two halves of a d each the transpose of a b, as it is:
+//
+//   a[0], a[1]   rows g, g + 8; column 2q               b[0], b[1]   rows 2q, 2q + 1 of column g
+//   a[2], a[3]   the same of column 2q + 1
 #pragma once
 
 #include "cuda/launch.h"
@@ -36,6 +42,18 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const unsigned (&a)[
 #endif
 }
 
+__device__ __forceinline__ void multiply_add(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::multiply_add(d, a, b);
+#else
+  unsigned words[6];
+  memcpy(words, a, sizeof(a)), memcpy(words + 4, b, sizeof(b));
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]), "r"(words[4]), "r"(words[5]));
+#endif
+}
+
 // An a from shared memory: lane 8i + j gives the address of row j's 16 bytes of word i.
 __device__ __forceinline__ void load_rows(const void* row, unsigned (&a)[4]) {
 #ifdef FASTGAN_CUDA_EMULATION
@@ -49,6 +67,26 @@ __device__ __forceinline__ void load_rows(const void* row, unsigned (&a)[4]) {
 #endif
 }
 
+// A b from shared memory: lane 8i + j (of the first 16) gives the address of row 8i + j's 16 bytes.
+__device__ __forceinline__ void load_columns(const void* row, unsigned (&b)[2]) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::load_columns(row, b);
+#else
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];" : "=r"(b[0]), "=r"(b[1]) : "r"(at) : "memory");
+#endif
+}
+
+// Of [8][8] numbers of 16 bits, of which a lane has row g, columns 2q and 2q + 1.
+__device__ __forceinline__ unsigned transposed(unsigned word) {
+#ifdef FASTGAN_CUDA_EMULATION
+  return emulation::transposed(word);
+#else
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(word));
+  return word;
+#endif
+}
+
 // 16 bytes from global to shared memory, without a register; there once wait_for_copies returns, which waits for this lane's copies.
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
 #ifdef FASTGAN_CUDA_EMULATION
@@ -56,6 +94,16 @@ __device__ __forceinline__ void copy_async(void* to, const void* from) {
 #else
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(__cvta_generic_to_global(from)) : "memory");
+#endif
+}
+
+// The same of 4 bytes, or of zeros.
+__device__ __forceinline__ void copy_word(void* to, const void* from, bool there) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::copy_word(to, from, there);
+#else
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(there ? 4 : 0) : "memory");
 #endif
 }
 

@@ -52,7 +52,8 @@ def filtered_lrelu(
     """Adds a bias, upsamples, applies a leaky ReLU with gain and clamp, and downsamples, in one pass.
 
     Args:
-        x: [N, C, H, W]; float16, bfloat16, float32 or float64 (16-bit types are computed in float32).
+        x: [N, C, H, W]; float16, bfloat16, float32 or float64 (16-bit types are summed in float32, on a GPU's tensor cores from
+            numbers of 16 bits, or for bfloat16 of 11).
         fu, fd: filters of the up- and downsampling as `setup_filter` makes them: [taps], [taps_y, taps_x] or None.
         b: bias [C] of the dtype of x, or None. It is added before zeros are inserted: padding stays zero.
         up, down: factors >= 1 of both axes. 1, 2 and 4 with filters of at most 32 taps run in the fused pass; other
@@ -68,6 +69,8 @@ def filtered_lrelu(
     Returns: [N, C, H_out, W_out] of the dtype and memory format of x, with
     H_out = floor((H up + before + after - (taps_u - 1) - taps_d) / down) + 1. Differentiable to any order in x and b (and
     fu, fd). At t = 0 the gradient is that of the negative side; where the clamp is reached it is 0.
+    In 16 bits on a GPU, what is not finite makes NaN of up to 23 rows and 31 columns around the outputs that it is part of; where
+    there is a clamp, an infinite float16 counts as the largest one.
     The gradient in b of a fused pass is the float32 sum of that in x as it is stored, rounded to the dtype of x.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.

@@ -73,6 +73,8 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "upfirdn2d learnt": (lambda x, f: ops.upfirdn2d(x, f.to(_f4(x)), 2, 1, 3), _image((3, 4))),
     "upfirdn2d odd": (lambda x: ops.upfirdn2d(x, _f4(x), 3, 2, [2, -1, 0, 3]), _image()),
     "filtered_lrelu": (lambda x, b: ops.filtered_lrelu(x, _f12(x), _f12(x), b, 2, 2, 10, clamp=1.0), _image((8,))),
+    "filtered_lrelu 16-bit": (
+        lambda x, b: ops.filtered_lrelu(x, _f12(x), _f12(x), b, 2, 2, 11, clamp=1.0), _image((8,))),
     "filtered_lrelu 2-D": (lambda x, b: ops.filtered_lrelu(x, _f4(x), _f4(x), b, 4, 2, 4), _image((8,))),
     "filtered_snake": (
         lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), logscale=True), _image((8,), (8,))),
@@ -92,7 +94,10 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "minibatch_stddev": (lambda x: ops.minibatch_stddev(x, 2), _image()),
     "pixel_norm": (lambda x: ops.pixel_norm(x), _image()),
 }  # fmt: skip
-SHORT = ("filtered_snake 16-bit",)  # whose kernels are for 16 bits alone: in bfloat16, whatever is asked for
+SHORT = (
+    "filtered_lrelu 16-bit",
+    "filtered_snake 16-bit",
+)  # whose kernels are for 16 bits alone: in bfloat16, whatever is asked for
 
 Result = list[torch.Tensor]
 

@@ -22,6 +22,7 @@ WIDE = {
     "upfirdn2d_stream": {"stream_kernel": ("LDG",)},
     "upfirdn2d_filter": {},
     "filtered_lrelu": {"filtered_lrelu_kernel": BOTH},
+    "filtered_lrelu_mma": {},  # its rows begin at multiples of 4 bytes
     "filtered_lrelu_stream": {"stream_kernel": ("LDG",)},
     "filtered_snake": {"forward_kernel": BOTH, "backward_kernel": BOTH},
     "filtered_snake_mma": {"mma_kernel": BOTH},

@@ -64,8 +64,8 @@ def test_emulated(file, marked, runs, request):
 
 @pytest.mark.slow
 def test_every_form_of_every_kernel_is_executed(runs, start, launches):
-    """Each element type, factor and number of taps by itself, here or by the streaming kernels' own tests."""
-    processes = [start(TESTS.parent / "cuda" / "test_streams.py")]
+    """Each element type, factor and number of taps by itself, here or by the own tests of kernels that take few of them."""
+    processes = [start(TESTS.parent / "cuda" / name) for name in ("test_streams.py", "test_products.py")]
     for file in FILES:
         name = f"{file}-not golden"
         processes.append(runs[name] if name in runs else start(TESTS / file, "-k", "cuda", "-m", "not golden"))

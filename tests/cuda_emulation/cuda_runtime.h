@@ -282,7 +282,8 @@ Value from_lane(Value value, int lane) {  // of the same warp
 // 2^-24 of the largest of a sum, and sums to float: what is known of the hardware is no coarser.
 inline unsigned fragments[1024][6];
 
-inline float sum_of_terms(const double (&terms)[17]) {
+template <size_t N>
+float sum_of_terms(const double (&terms)[N]) {
   double largest = 0, sum = 0;
   for (double term : terms) {
     if (!std::isfinite(term)) return static_cast<float>(std::accumulate(std::begin(terms), std::end(terms), 0.0));
@@ -306,18 +307,61 @@ inline void load_rows(const void* row, unsigned (&words)[4]) {
   warp_barrier[warp].wait();
 }
 
-// cp.async: a thread's copies of 16 bytes, which happen at the latest moment that the hardware may take; NaN is there before.
-inline std::vector<std::pair<void*, const void*>> copies[1024];
+// cp.async: a thread's copies, which happen at the latest moment that the hardware may take; NaN is there before.
+struct Copy {
+  void* to;
+  const void* from;  // none: zeros
+  size_t bytes;
+};
+inline std::vector<Copy> copies[1024];
 
-inline void copy_async(void* to, const void* from) {
-  check_alignment(to, 16), check_alignment(from, 16);
-  std::memset(to, 0xff, 16);
-  copies[thread_rank()].emplace_back(to, from);
+inline void copy_async(void* to, const void* from, size_t bytes = 16) {
+  check_alignment(to, bytes), check_alignment(from, bytes);
+  std::memset(to, 0xff, bytes);
+  copies[thread_rank()].push_back({to, from, bytes});
 }
 
+inline void copy_word(void* to, const void* from, bool there) { copy_async(to, there ? from : nullptr, 4); }
+
 inline void wait_for_copies() {
-  for (const auto& [to, from] : copies[thread_rank()]) std::memcpy(to, from, 16);
+  for (const auto& [to, from, bytes] : copies[thread_rank()]) from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes);
   copies[thread_rank()].clear();
+}
+
+// ldmatrix of two parts, transposed: lane 8i + j (of the first 16) gives the address of row j of part i, which it reads as above.
+inline void load_columns(const void* row, unsigned (&words)[2]) {
+  const int rank = thread_rank(), warp = rank / 32, lane = rank % 32;
+  if (lane < 16) check_alignment(row, 16), std::memcpy(fragments[rank], row, 16);
+  warp_barrier[warp].wait();
+  const auto number = [&](int row) { return fragments[warp * 32 + row][lane / 8] >> lane / 4 % 2 * 16 & 0xffff; };
+  for (int i = 0; i < 2; ++i) words[i] = number(8 * i + lane % 4 * 2) | number(8 * i + lane % 4 * 2 + 1) << 16;
+  warp_barrier[warp].wait();
+}
+
+inline unsigned transposed(unsigned word) {
+  const int lane = thread_rank() % 32, row = lane % 4 * 2, column = lane / 4;
+  const unsigned low = from_lane(word, row * 4 + column / 2), high = from_lane(word, row * 4 + 4 + column / 2);
+  return (low >> column % 2 * 16 & 0xffff) | (high >> column % 2 * 16) << 16;
+}
+
+// As mma.m16n8k8 has them, of TF32.
+inline void multiply_add(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+  const int rank = thread_rank(), warp = rank / 32, lane = rank % 32;
+  std::memcpy(fragments[rank], a, sizeof(a)), std::memcpy(fragments[rank] + 4, b, sizeof(b));
+  warp_barrier[warp].wait();
+  const auto number = [&](int lane, int word) {
+    const unsigned bits = fragments[warp * 32 + lane][word] & 0xffffe000u;
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return double(value);
+  };
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4, column = lane % 4 * 2 + i % 2;
+    double terms[9] = {d[i]};
+    for (int k = 0; k < 8; ++k) terms[1 + k] = number(row * 4 + k % 4, i / 2 + k / 4 * 2) * number(column * 4 + k % 4, 4 + k / 4);
+    d[i] = sum_of_terms(terms);
+  }
+  warp_barrier[warp].wait();
 }
 
 template <class Widen>

@@ -55,6 +55,17 @@ def cases():
         "filtered_lrelu up 4 down 2",
         filtered_lrelu_case(last, f24, f12, b.expand(3), up=4, down=2, padding=[9, 8, 10, 9]),
     )
+    x = torch.randn(1, 1, 19, 26)
+    for dtype in (torch.bfloat16, torch.float16):
+        yield (
+            f"filtered_lrelu on tensor cores, {dtype}",
+            filtered_lrelu_case(x.to(dtype), f12, f12, b.to(dtype), up=2, down=2, padding=[11, 10, 10, 9]),
+        )
+    yield (
+        "filtered_lrelu on tensor cores, up 4",
+        filtered_lrelu_case(x[..., :12].half(), f24, f12, b.half(), up=4, down=2, padding=[18, 17, 17, 19]),
+    )
+    x = torch.randn(1, 1, 20, 25)
     yield "filtered_lrelu tiled", filtered_lrelu_case(x, f5[0], f12, b, up=2, down=2, padding=[9, 8, 10, 9])
     yield "filtered_lrelu up 4 down 1", filtered_lrelu_case(x[:, :, :7, :8], f12, None, b, up=4, padding=5)
     yield (

@@ -156,10 +156,11 @@ def test_gradient_in_the_filters(impl):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("name", ["up2 down2", "up2 down4", "radial down", "up3 down2"])
-def test_dtypes(impl, dtype, name):
+@pytest.mark.parametrize("width", [18, 19])
+@pytest.mark.parametrize("name", ["up2 down2", "up4 down2", "up2 down4", "radial down", "up3 down2"])
+def test_dtypes(impl, dtype, width, name):
     fu, fd, options = CASES[name]
-    x, b = tensor(2, 2, 17, 19, dtype=dtype, requires_grad=True), tensor(2, dtype=dtype, seed=1, requires_grad=True)
+    x, b = tensor(2, 2, 17, width, dtype=dtype, requires_grad=True), tensor(2, dtype=dtype, seed=1, requires_grad=True)
     wide = [t.detach().double().requires_grad_() for t in (x, b)]
     y = filtered_lrelu(x, fu, fd, b, **options, impl=impl)
     expected = filtered_lrelu(wide[0], fu, fd, wide[1], **options, impl="reference")
@@ -261,14 +262,14 @@ def test_any_arguments(kernel, data):
     assert_close(torch.autograd.grad(y, x, gy)[0], wanted, None if dtype == torch.float64 else 5e-5)
 
 
-def _op_arguments(name, save_mask=True, dtype=torch.float64):
+def _op_arguments(name, save_mask=True, dtype=torch.float64, width=37):
     fu, fd, options = CASES[name]
     accumulated = torch.float64 if dtype == torch.float64 else torch.float32
     one = torch.ones(1)
     fu, fd = (one if f is None else f for f in (fu, fd))
     padding = options["padding"]
     return (
-        tensor(2, 3, 14, 37, dtype=dtype), tensor(3, dtype=dtype, seed=1), fu.to(accumulated), fd.to(accumulated),
+        tensor(2, 3, 14, width, dtype=dtype), tensor(3, dtype=dtype, seed=1), fu.to(accumulated), fd.to(accumulated),
         options.get("up", 1), options.get("down", 1), [padding] * 4 if isinstance(padding, int) else padding,
         options.get("gain", 2**0.5), options.get("slope", 0.2), options.get("clamp", -1.0) or -1.0,
         options.get("flip_filter", False), save_mask,
@@ -277,9 +278,10 @@ def _op_arguments(name, save_mask=True, dtype=torch.float64):
 
 @pytest.mark.parametrize("name", ["up2 down2", "up4 down2", "up2 down4", "up1 down1", "radial up", "up4 down4"])
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("width", [37, 40])
 @pytest.mark.parametrize("kernel", ["auto", *KERNELS])
-def test_mask_is_the_contract(name, dtype, kernel):
-    arguments = _op_arguments(name, dtype=dtype)
+def test_mask_is_the_contract(name, dtype, width, kernel):
+    arguments = _op_arguments(name, dtype=dtype, width=width)
     _, expected = _reference(*arguments)
     op = _library.select("filtered_lrelu", kernel, arguments[0])
     _, mask = op(*arguments)
