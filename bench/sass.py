@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 # Cycles that one warp's instruction keeps a unit of its quarter of the multiprocessor busy, from the throughput table of the CUDA
 # programming guide (compute capability 8.0 to 10.0): 16 lanes of integer, comparison and selection, 8 of memory, 4 of special
-# functions and conversions (MOVM is in no table: as slow as these); float32 arithmetic has 32 (on 8.0 16), and every instruction is
-# issued in a cycle of its own. Of tensor cores the 2048 multiply-adds of an mma.m16n8k16 at the A100's 312 TFLOP/s, or the 1024 of an
-# mma.m16n8k8 of TF32 at its 156; later GPUs have twice that and more.
+# functions and conversions (MOVM is in no table: as slow as these); float32 arithmetic has 32 (on 8.0 16), and every instruction
+# is issued in a cycle of its own. Of tensor cores the 2048 multiply-adds of an mma.m16n8k16 at the A100's 312 TFLOP/s, or the
+# 1024 of an mma.m16n8k8 of TF32 at its 156; later GPUs have twice that and more.
 UNITS = {
     "integer": (
         2,
