@@ -17,8 +17,8 @@
 // second parts: within 2^-16. Zeros of the filters are multiplied too: what is not finite is NaN in the rows and columns around its own.
 //
 // Memory as in filtered_lrelu.cu. 128 outputs take 4 + 8 + 12 + 4 products at up 2 (Half 4 + 12 + 18 + 6), of which tensor cores have
-// one in 8 cycles: 56 cycles per output, 2.3 times the floor of an H200; 16 instructions per output activate. In all it takes 67, 100
-// with a mask to write, 76 with one to read, in Half 98, 132 and 100, of sm_90 in 64 columns (bench/predicted.py). 16 warps on an SM.
+// one in 8 cycles: 56 cycles per output, 2.3 times the floor of an H200; 16 instructions per output activate. In all it takes 67, 101
+// with a mask to write, 77 with one to read, in Half 97, 126 and 98, of sm_90 in 64 columns (bench/predicted.py). 16 warps on an SM.
 // Not run on a GPU yet.
 #include <limits>
 
