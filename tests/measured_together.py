@@ -1,5 +1,5 @@
-"""What each process of tests/metrics/test_processes.py does, in a module that a spawned process finds, whatever other package calls
-itself `tests`."""
+"""What each process of tests/metrics/test_processes.py does, in a module that a spawned process finds, whatever other package
+calls itself `tests`."""
 
 import torch
 import torch.distributed as dist
