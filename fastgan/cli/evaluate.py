@@ -73,7 +73,7 @@ def evaluate(argv: list[str]) -> int:
         raise UsageError(str(error)) from error
     if options.data is not None:
         trust_data(options.data, argv)
-        run["data"] = options.data if options.data[1:] else options.data[0]
+        run |= _of_another(options.data, recipe, run)
     if of_features and not issubclass(recipe.medium, Image) and type(recipe).evaluate.__module__.startswith("fastgan."):
         raise UsageError(f"{of_features} is of images, and {recipe.name} makes {recipe.medium.unit}: leave it out")
     if options.paper or options.reference is not None:
@@ -98,6 +98,18 @@ def evaluate(argv: list[str]) -> int:
     found |= ({"data": options.data} if options.data else {}) | ({"notes": notes} if notes else {})
     found |= ({"features": recipe.features} if recipe.features else {}) | columns
     return _write(found, options.out or usual, asked=options.out is not None)
+
+
+def _of_another(data: tuple[str, ...], recipe, run: dict[str, Any]) -> dict[str, Any]:
+    """What changes in the options of a `run` that is measured against another data set: that is brought to the size, the channels
+    or the rate of the run's own, unless its loader is a user's."""
+    from fastgan.data import registered
+
+    asked = {"data": data if data[1:] else data[0], "data_asked": True}
+    if any(registered.loader(name) for name in data):
+        return asked
+    taken = {field.name for field in dataclasses.fields(recipe.medium.Options)} - {"split"}
+    return asked | {name: recipe.data[name] for name in taken & recipe.data.keys() if run.get(name) is None}
 
 
 def _print(columns: dict[str, dict[str, float]]) -> None:

@@ -1,9 +1,11 @@
 """FIR filters and the three common uses of `upfirdn2d`: filter at the same size, upsample, downsample."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
+from fastgan._torch_private import eager
 from fastgan.ops._checks import check_number
 from fastgan.ops.upfirdn2d import four_paddings, pair, upfirdn2d
 
@@ -31,10 +33,13 @@ def setup_filter(
 
     Returns: float32 filter, [taps] or [taps_y, taps_x]; `f` itself is left as it is.
 
-    Raises: TypeError, ValueError for a filter that is empty, has more than 2 dimensions, or is 2-D with separable=True.
+    Raises: TypeError, ValueError for a filter that is empty, has more than 2 dimensions, or is 2-D with separable=True; for one
+        whose sum is 0 to float32's rounding, or not finite, where it is to be normalised and its values are at hand (on the host,
+        untraced); for a negative gain of a filter that stays 1-D.
     """
+    given = 1.0 if f is None else f
     try:
-        f = torch.as_tensor(1.0 if f is None else f, device=device)
+        f = torch.as_tensor(given, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"setup_filter: f={f!r}; expected numbers ({error})") from None
     if f.is_complex() or f.dtype == torch.bool:
@@ -42,6 +47,7 @@ def setup_filter(
     if f.dim() > 2 or f.numel() == 0:
         raise ValueError(f"setup_filter: f has shape {tuple(f.shape)}; expected a scalar, [taps] or [taps_y, taps_x]")
     f = f.to(torch.float32)
+    gain = check_number("setup_filter", "gain", gain)
     if f.dim() == 0:
         f = f[None]
     if f.dim() == 2 and separable:
@@ -49,10 +55,26 @@ def setup_filter(
     if f.dim() == 1 and not (f.numel() >= SEPARABLE_FROM if separable is None else separable):
         f = torch.outer(f, f)
     if normalize:
+        _check_sum(given)
         f = f / f.sum()
     if flip_filter:
         f = f.flip(list(range(f.dim())))
+    if gain < 0 and f.dim() == 1:
+        raise ValueError(f"setup_filter: gain={gain} with a 1-D filter, applied twice; expected >= 0, or separable=False")
     return f * gain ** (f.dim() / 2)
+
+
+def _check_sum(f: torch.Tensor | Sequence | float) -> None:
+    """ValueError where the sum of the taps f is not finite, or 0 but for the rounding of float32: 2^-24 of each tap. A tensor of
+    another device is not waited for."""
+    taps = f.detach() if isinstance(f, torch.Tensor) else torch.as_tensor(f, device="cpu")
+    if taps.device.type != "cpu" or not eager():
+        return
+    total, all_of_them = float(taps.double().sum()), float(taps.double().abs().sum())
+    if not (math.isfinite(total) and abs(total) > 2**-24 * all_of_them):
+        raise ValueError(
+            f"setup_filter: f sums to {total:g}, which nothing can be divided by to make it 1; normalize=False keeps such a filter"
+        )
 
 
 def _sizes(f: torch.Tensor | None) -> tuple[int, int]:

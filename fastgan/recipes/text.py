@@ -133,6 +133,8 @@ class TextRecipe(Recipe):
                 self._corpus = _load(run["data"], self.config, vocabulary=self.vocabulary)
             return self._corpus
 
+        if run.get("data_asked"):
+            corpus()
         columns = {}
         for temperature in self.temperatures():
 

@@ -284,7 +284,8 @@ class Recipe:
         call it together and share the work.
 
         run: the options in config.json; its `reference`, a file of `fastgan.metrics.reference`, takes the place of the data set,
-        and leaves out what needs more of it than mean and covariance. extractor, weights: see
+        and leaves out what needs more of it than mean and covariance; with `data_asked` a `data` that cannot be read is an error,
+        whatever else can be measured. extractor, weights: see
         `fastgan.metrics.images.load_extractor`; the names of the figures say which it was. metrics: those to compute, by names of
         rows or beginnings of figures' names. None: all that can be; a warning tells which cannot and why, where ValueError does
         if they are asked for.
@@ -303,6 +304,8 @@ class Recipe:
         if run.get("reference") is not None:
             rows = [row for row in rows if "real" not in row.needs or row.name in images.BY_MOMENTS]
         choice = suite.choose(rows, metrics, count)
+        if run.get("data_asked"):
+            facts["data"]()
         return {self.name: suite.compute(choice, facts, count, strict=metrics is not None, told=self.told)}
 
     def provided(self, networks: dict[str, nn.Module], run: dict[str, Any], count: int) -> dict[str, Callable[[], Any]]:

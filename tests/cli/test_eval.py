@@ -56,6 +56,31 @@ def test_another_data_set_is_named(run, tmp_path):
     assert "data" not in json.loads((run / "metrics.json").read_text())
 
 
+def test_another_data_set_is_brought_to_the_size_of_the_runs_own(run, tmp_path, monkeypatch):
+    """Against pictures of another size the distance would be that of sharpness."""
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 64, 64), dtype=np.uint8)
+    np.savez(tmp_path / "large.npz", images=images)
+    seen = []
+    features = importlib.import_module("fastgan.metrics.images").dataset_features
+    monkeypatch.setattr(
+        "fastgan.metrics.images.dataset_features", lambda e, data: seen.append(data.images.shape) or features(e, data)
+    )
+    asked = ["eval", str(run), "--samples", "20", "--metrics", "kid", "--data", str(tmp_path / "large.npz")]
+    assert main(asked) == 0 and seen == [(9, 3, 32, 32)]
+
+
+@pytest.mark.parametrize("metrics", [[], ["--metrics", "is"]])
+def test_data_that_were_asked_for_and_cannot_be_read_end_it(run, tmp_path, capsys, monkeypatch, metrics):
+    """With the figures that need no data alone it would look as if all had been measured."""
+    monkeypatch.setattr(recipes.read_run(run).recipe, "sample", lambda *a: pytest.fail("drawn first"))
+    (tmp_path / "broken.npz").write_bytes(b"no zip")
+    for missing in ("nowhere", "broken.npz"):
+        path = str(tmp_path / missing)
+        assert main(["eval", str(run), "--samples", "20", "--data", path, *metrics]) == 1
+        out = capsys.readouterr()
+        assert path in out.err and not out.out and not (run / "metrics.json").exists()
+
+
 def test_the_step_is_that_of_the_networks_while_a_run_is_trained_further(run, monkeypatch):
     load_run = recipes.load_run
 
@@ -146,6 +171,10 @@ def test_a_list_of_names(tmp_path, capsys):
     assert figures(capsys.readouterr().out) == ["bleu-2", "bleu-3", "bleu-4", "bleu-5", "distinct-1"]
     assert main(["eval", str(tmp_path / "run"), "--samples", "10"]) == 0
     out = capsys.readouterr()
+    missing = str(tmp_path / "nowhere.txt")
+    assert main(["eval", str(tmp_path / "run"), "--samples", "10", "--data", missing]) == 1
+    refused = capsys.readouterr()
+    assert missing in refused.err and not refused.out
     assert "nll-gen" in figures(out.out) and "nll-test" not in figures(out.out) and "nll-test" in out.err
 
 

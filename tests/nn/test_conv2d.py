@@ -35,3 +35,22 @@ def test_torchs_module_in_all_but_the_weight_gradients(ours, options):
 def test_refuses_other_paddings(options):
     with pytest.raises(ValueError, match="expected numbers and 'zeros'"):
         Conv2d(2, 2, 3, **options)
+
+
+@pytest.mark.parametrize("size", [(15, 23), (16, 24), [2, 6, 15, 23]])
+def test_a_transposed_convolution_reaches_the_size_that_is_asked_for(size):
+    """Whatever its output_padding is; a U-Net asks so for the size of what it joins."""
+    options = dict(stride=(2, 3), padding=1, output_padding=(1, 2))
+    module, original = ConvTranspose2d(4, 6, 3, **options).double(), torch.nn.ConvTranspose2d(4, 6, 3, **options).double()
+    module.load_state_dict(original.state_dict())
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    y = module(x, output_size=size)
+    assert list(y.shape[2:]) == list(size)[-2:]
+    assert_close(y, original(x, output_size=size))
+
+
+@pytest.mark.parametrize("size", [(14, 22), (17, 22), (15,), (2, 15, 22)])
+def test_a_transposed_convolution_refuses_a_size_it_cannot_reach(size):
+    module = ConvTranspose2d(4, 6, 3, stride=(2, 3), padding=1)
+    with pytest.raises(ValueError, match=r"output_size=.*expected \[H, W\] from \[15, 22\] to \[16, 24\]"):
+        module(torch.zeros(2, 4, 8, 8), size)

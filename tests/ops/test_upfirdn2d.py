@@ -353,6 +353,22 @@ def test_setup_filter_refuses(f):
         setup_filter(f)
 
 
+@pytest.mark.parametrize("f", [[1, -1], [[1.0, 2], [-2, -1]], [0.1, 0.2, -0.3], 0.0, [1, torch.nan], [torch.inf, 1]])
+def test_a_filter_whose_sum_nothing_can_be_divided_by_is_not_normalised(f):
+    for given in (f, torch.tensor(f, device="cpu")):
+        with pytest.raises(ValueError, match=r"setup_filter: f sums to .*normalize=False"):
+            setup_filter(given)
+        setup_filter(given, normalize=False)
+    assert torch.equal(setup_filter([1, -1], normalize=False), torch.tensor([[1.0, -1], [-1, 1]]))
+    assert setup_filter(torch.tensor(f, device="meta")).device.type == "meta"  # no values to sum
+
+
+def test_a_negative_gain_is_of_a_two_dimensional_filter_alone():
+    assert torch.equal(setup_filter([1, 1], gain=-4), torch.full((2, 2), -1.0))
+    with pytest.raises(ValueError, match=r"setup_filter: gain=-4.0 with a 1-D filter"):
+        setup_filter([1, 1], gain=-4, separable=True)
+
+
 def test_setup_filter_leaves_its_argument():
     f = torch.tensor([1.0, 3.0, 3.0, 1.0])
     setup_filter(f, gain=4, flip_filter=True)
