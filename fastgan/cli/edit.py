@@ -104,8 +104,8 @@ class Find:
     method: Literal["pca", "sefa"] = "pca"
     """pca: components of the styles, or of the pictures where there are none. sefa: what the weights answer to most; draws
     nothing."""
-    count: Count = 10
-    """Directions to keep, the strongest first."""
+    count: Count | None = None
+    """Directions to keep, the strongest first. Default: 10, or as many as there are."""
     draws: Annotated[int, Range(2, 1_000_000)] | None = None
     """Latents that are drawn. Default: 10,000, and 2,000 of networks without styles, whose pictures pca needs."""
     layers: str | None = None
@@ -140,8 +140,7 @@ def directions(argv: list[str]) -> int:
     layers = None if options.layers is None else seed_list(options.layers, "--layers")
     editor = editing.load(options.run, find_device(options.device), options.recipe)
     draws = options.draws or (10_000 if editor.space == "w" else 2_000)
-    count = min(options.count, editor.shape[-1])
-    found = editing.find_directions(editor, options.method, count, draws, layers, options.seed)
+    found = editing.find_directions(editor, options.method, options.count, draws, layers, options.seed)
     print(found.save(out))
     of = "variance" if options.method == "pca" else "weights"
     shares = zip(found.explained.tolist(), found.explained.cumsum(0).tolist(), found.deviations.tolist(), strict=True)

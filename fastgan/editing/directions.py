@@ -30,6 +30,9 @@ from fastgan.untrusted import BadFile, parse_json, read_tensors, shorten
 Method = Literal["pca", "sefa"]
 _SIDE = 16  # of the pictures whose components are taken
 _DRAW = 64  # latents drawn at a time
+_USUAL = 10  # directions
+# Share of the variance from which a direction is one: float32's rounding alone makes (2^-24)^2 in each of a picture's 768 values.
+_LEAST = 1e-11
 
 
 @dataclass
@@ -120,7 +123,7 @@ class Directions:
 def find_directions(
     editor: Editor,
     method: Method = "pca",
-    count: int = 10,
+    count: int | None = None,
     samples: int = 10_000,
     layers: Sequence[int] | None = None,
     seed: int = 0,
@@ -128,16 +131,19 @@ def find_directions(
     """The `count` strongest directions of a generator.
 
     Args:
+        count: None: 10, or as many as change anything.
         samples: latents that are drawn; of a network without styles their pictures too, for "pca".
         layers: of "w": the style layers that "sefa" looks at, and that `Directions.moved` moves. None: all.
         seed: of the draws.
 
-    Raises ValueError for an unknown method, layers that are not there, or more directions than there are dimensions.
+    Raises ValueError for an unknown method, layers that are not there, or more directions than there are dimensions or than
+    change anything: small pictures, or weights of low rank, have fewer.
     """
     width = editor.shape[-1]
     if method not in ("pca", "sefa"):
         raise ValueError(f"method is {method!r}, expected 'pca' or 'sefa'")
-    if not 1 <= count <= width:
+    wanted = min(_USUAL, width) if count is None else count
+    if not 1 <= wanted <= width:
         raise ValueError(f"count is {count}, expected 1 to {width}, the dimensions of {editor.space}")
     if samples <= width:
         raise ValueError(f"samples is {samples}, expected more than {width}, the dimensions of {editor.space}")
@@ -152,13 +158,20 @@ def find_directions(
         values = torch.cat([values for values, _ in drawn])
         vectors, explained, _ = _components(values)
     else:
-        values, vectors, explained = _led_back(editor, drawn, count)
-    vectors = vectors[:count]
+        values, vectors, explained = _led_back(editor, drawn, wanted)
+    there = int((explained > _LEAST).sum())  # none where the shares are NaN, as nothing varies
+    if there < (wanted if count is not None else 1):
+        raise ValueError(
+            f"count is {wanted}, and {there} directions of {editor.space} change anything"
+            f"{f': expected at most {there}' if there else ''}"
+        )
+    kept = min(wanted, there)
+    vectors = vectors[:kept]
     # Of an eigenvector both signs are right; the largest number is made positive, so that a second run moves the same way.
     largest = vectors.abs().argmax(1, keepdim=True)
     vectors = vectors * vectors.gather(1, largest).sign()
     deviations = ((values.double() - values.double().mean(0)) @ vectors.t()).std(0)
-    made = (t.float() for t in (vectors, deviations, explained[:count]))
+    made = (t.float() for t in (vectors, deviations, explained[:kept]))
     return Directions(*made, method, editor.space, None if layers is None else tuple(layers))
 
 

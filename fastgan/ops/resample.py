@@ -60,7 +60,9 @@ def setup_filter(
     if flip_filter:
         f = f.flip(list(range(f.dim())))
     if gain < 0 and f.dim() == 1:
-        raise ValueError(f"setup_filter: gain={gain} with a 1-D filter, applied twice; expected >= 0, or separable=False")
+        raise ValueError(
+            f"setup_filter: gain={gain} with a 1-D filter, applied twice; expected >= 0, or separable=False"
+        )
     return f * gain ** (f.dim() / 2)
 
 
@@ -73,7 +75,7 @@ def _check_sum(f: torch.Tensor | Sequence | float) -> None:
     total, all_of_them = float(taps.double().sum()), float(taps.double().abs().sum())
     if not (math.isfinite(total) and abs(total) > 2**-24 * all_of_them):
         raise ValueError(
-            f"setup_filter: f sums to {total:g}, which nothing can be divided by to make it 1; normalize=False keeps such a filter"
+            f"setup_filter: f sums to {total:g}, and divided by that it would not sum to 1; normalize=False keeps such a filter"
         )
 
 

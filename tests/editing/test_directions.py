@@ -108,6 +108,38 @@ def test_what_cannot_be_found(editor, options, message):
         editing.find_directions(editor("stylegan2"), **{"count": 2, "samples": 50} | options)
 
 
+def _seen(made, method):
+    """The network with an axis or two of w, weights or pictures left."""
+    axes = torch.tensor([1.0, 0, 1, 0])
+    generator = made.generator
+    if (made.space, method) == ("z", "pca"):
+        generator.inverse[-1].weight[2:] = 0  # of all pixels two vary
+    elif made.space == "z":
+        generator.down[0].weight.mul_(axes)
+    elif method == "pca":
+        getattr(generator.mapping, f"fc{generator.mapping.num_layers - 1}").weight.mul_(axes[:, None])
+    else:
+        for module in generator.synthesis.modules():
+            if hasattr(module, "affine"):
+                module.affine.weight.mul_(axes)
+    return made
+
+
+@pytest.mark.parametrize("method", ["pca", "sefa"])
+@pytest.mark.parametrize("name", ["gan", "stylegan2"])
+def test_fewer_directions_than_asked_for_are_told(folder, name, method):
+    """More would be axes of no effect in any order."""
+    made = _seen(editing.load(folder(name)), method)
+    found = editing.find_directions(made, method, samples=200)
+    assert len(found) == 2 and (found.vectors.norm(dim=1) - 1).abs().max() < 1e-5
+    with pytest.raises(ValueError, match=r"count is 3, and 2 directions of . change anything: expected at most 2"):
+        editing.find_directions(made, method, 3, samples=200)
+    for weight in made.generator.parameters():
+        weight.zero_()
+    with pytest.raises(ValueError, match=r"0 directions of . change anything$"):
+        editing.find_directions(made, method, samples=200)
+
+
 def test_what_cannot_be_moved(editor):
     found = editing.find_directions(editor("gan"), "pca", 2, samples=50)
     with pytest.raises(ValueError, match="direction is 2, expected 0 to 1"):

@@ -41,7 +41,10 @@ def test_refuses_other_paddings(options):
 def test_a_transposed_convolution_reaches_the_size_that_is_asked_for(size):
     """Whatever its output_padding is; a U-Net asks so for the size of what it joins."""
     options = dict(stride=(2, 3), padding=1, output_padding=(1, 2))
-    module, original = ConvTranspose2d(4, 6, 3, **options).double(), torch.nn.ConvTranspose2d(4, 6, 3, **options).double()
+    module, original = (
+        ConvTranspose2d(4, 6, 3, **options).double(),
+        torch.nn.ConvTranspose2d(4, 6, 3, **options).double(),
+    )
     module.load_state_dict(original.state_dict())
     x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
     y = module(x, output_size=size)

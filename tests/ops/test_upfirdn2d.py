@@ -355,10 +355,10 @@ def test_setup_filter_refuses(f):
 
 @pytest.mark.parametrize("f", [[1, -1], [[1.0, 2], [-2, -1]], [0.1, 0.2, -0.3], 0.0, [1, torch.nan], [torch.inf, 1]])
 def test_a_filter_whose_sum_nothing_can_be_divided_by_is_not_normalised(f):
-    for given in (f, torch.tensor(f, device="cpu")):
+    for taps in (f, torch.tensor(f, device="cpu")):
         with pytest.raises(ValueError, match=r"setup_filter: f sums to .*normalize=False"):
-            setup_filter(given)
-        setup_filter(given, normalize=False)
+            setup_filter(taps)
+        setup_filter(taps, normalize=False)
     assert torch.equal(setup_filter([1, -1], normalize=False), torch.tensor([[1.0, -1], [-1, 1]]))
     assert setup_filter(torch.tensor(f, device="meta")).device.type == "meta"  # no values to sum
 
