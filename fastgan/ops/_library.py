@@ -60,6 +60,9 @@ class _State:
     calls: dict[str, dict[str, Callable]] = field(default_factory=dict)
     python_kernels: dict[tuple[str, str], dict[str, Callable]] = field(default_factory=dict)
     found: set[tuple[str, str, str]] = field(default_factory=set)  # namespace, op, key of kernels that are there
+    chosen: dict[tuple[str, str, torch.device], Callable] = field(
+        default_factory=dict
+    )  # eager calls, by what was asked for
     as_torch: bool = False
 
 
@@ -134,9 +137,20 @@ def _in_namespace(namespace: str, name: str) -> Callable:
     return _STATE.calls[namespace][name] if eager() else getattr(getattr(torch.ops, namespace), name)
 
 
-def implement(name: str, kernel: Callable, key: str, namespace: str = NAMESPACE) -> None:
-    """Registers a Python kernel (a Triton launcher) of op `name` for dispatch key `key`."""
-    _STATE.libraries[namespace].impl(name, kernel, key)
+def implement(
+    name: str, kernel: Callable, key: str, namespace: str = NAMESPACE, *, check: Callable | None = None
+) -> None:
+    """Registers a Python kernel (a Triton launcher) of op `name` for dispatch key `key`.
+
+    check: raises for arguments that the kernel must not see. The dispatcher's calls go through it; those of public functions
+    and of autograd, which have seen to theirs, do not.
+    """
+
+    def checked(*arguments):
+        check(*arguments)
+        return kernel(*arguments)
+
+    _STATE.libraries[namespace].impl(name, checked if check else kernel, key)
     _STATE.python_kernels[namespace, name][key.lower()] = kernel
 
 
@@ -217,8 +231,12 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
 
     Raises ValueError for an unknown `impl`, RuntimeError for one that is not available here; both name those that are.
     """
-    if impl == "auto" and eager():
-        return _STATE.calls[NAMESPACE][name]
+    plain = eager()
+    if plain:
+        if impl == "auto":
+            return _STATE.calls[NAMESPACE][name]
+        if call := _STATE.chosen.get((name, impl, x.device)):
+            return call
     kernels = _STATE.ops[name].kernels
     if impl not in ("auto", "reference", *kernels):
         raise ValueError(f"{name}: impl={impl!r} is unknown; expected one of {('auto', 'reference', *kernels)}")
@@ -226,14 +244,14 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
         return _STATE.ops[name].reference
     if impl == "auto":
         # torch.onnx.export knows torch's operations alone.
-        plain = _STATE.as_torch or torch.onnx.is_in_onnx_export()
-        return _STATE.ops[name].reference if plain else getattr(torch.ops.fastgan, name)
-    on_device = x.device.type == ("cpu" if impl == "cpp" else "cuda")
-    if on_device and _has_kernel(NAMESPACE, name, _DISPATCH_KEY[impl]) and _why_not(impl) is None:
-        return _in_namespace(NAMESPACE, name)
-    stand_in = f"{NAMESPACE}_{impl}"
-    if x.device.type == "cpu" and stand_in in _STATE.libraries and _has_kernel(stand_in, name, "CPU"):
-        return _in_namespace(stand_in, name)
+        as_torch = _STATE.as_torch or torch.onnx.is_in_onnx_export()
+        return _STATE.ops[name].reference if as_torch else getattr(torch.ops.fastgan, name)
+    key = x.device.type.upper()
+    namespace = NAMESPACE if key == _DISPATCH_KEY[impl] else f"{NAMESPACE}_{impl}"
+    startable = namespace != NAMESPACE or _why_not(impl) is None
+    if namespace in _STATE.libraries and _has_kernel(namespace, name, key) and startable:
+        call = _in_namespace(namespace, name)
+        return _STATE.chosen.setdefault((name, impl, x.device), call) if plain else call
     usable = ["auto", "reference", *(k for k in kernels if availability(name, k))]
     why = availability(name, impl).reason if not availability(name, impl) else f"the tensor is on {x.device}"
     raise RuntimeError(f"{name}: impl={impl!r} is not available ({why}); available here: {usable}")

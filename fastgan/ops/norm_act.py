@@ -15,7 +15,7 @@ import torch
 
 from fastgan.ops import _library
 from fastgan.ops._autocast import autocast_like
-from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number
+from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, in_dtype
 from fastgan.ops._transforms import in_layout_of
 from fastgan.ops.bias_act import ACTIVATIONS, times_slope
 
@@ -152,8 +152,8 @@ def _backward(ops, ctx, dy, *_):
     dx = dweight = dbias = None
     if dy is not None and any(needs[:3]):
         dx, sum_g, sum_gx = ops.norm_act_backward(dy, x, weight, bias, mean, rstd, ctx.act, ctx.alpha, ctx.eps)
-        dweight = sum_gx.sum(0).to(x.dtype) if needs[1] else None
-        dbias = sum_g.sum(0).to(x.dtype) if needs[2] else None
+        dweight = in_dtype(sum_gx.sum(0), x.dtype) if needs[1] else None
+        dbias = in_dtype(sum_g.sum(0), x.dtype) if needs[2] else None
     return dx, dweight, dbias, dy if needs[3] else None, None, None, None
 
 

@@ -4,7 +4,6 @@ Triton decides at import whether it interprets, so these run in processes of the
 of them by hand: TRITON_INTERPRET=1 pytest tests/ops/test_bias_act.py -k triton
 """
 
-import importlib
 import itertools
 import math
 import os
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 import fastgan.ops.triton as kernels
+from fastgan.ops import _library
 
 pytest.importorskip("triton")
 HERE = Path(__file__).parent
@@ -133,7 +133,7 @@ def test_every_kernel_is_registered_for_cuda():
 
 
 X, V, M = torch.zeros(2, 3, 4, 5), torch.zeros(3), torch.zeros(2, 3)
-# Calls that work, of the launchers themselves.
+# Calls that work.
 LAUNCHES = {
     "bias_act": (X, V, 1, "lrelu", 0.2, 1.0, -1.0),
     "bias_act_backward": (X, X, V, 1, "swish", 0.2, 1.0, -1.0, True),
@@ -154,6 +154,20 @@ FIRST = {
 }  # what the others are compared with
 
 
+@pytest.fixture(scope="module")
+def checked():
+    """The ops as the dispatcher calls them, on CPU tensors, but for the launch."""
+
+    def launch(*arguments):
+        raise RuntimeError("launched")
+
+    _library.twin("fastgan_checked", tuple(name for names in kernels.MODULES.values() for name in names))
+    for module, names in kernels.MODULES.items():
+        for name in names:
+            _library.implement(name, launch, "CPU", "fastgan_checked", check=kernels._check(module, name))
+    return torch.ops.fastgan_checked
+
+
 @pytest.mark.parametrize(
     ("name", "index"),
     [
@@ -163,14 +177,18 @@ FIRST = {
         if isinstance(t, torch.Tensor) and i != FIRST.get(n)
     ],
 )
-def test_a_launcher_called_directly_reads_no_memory_that_is_not_its_tensors(name, index):
+def test_an_op_called_directly_reads_no_memory_that_is_not_its_tensors(name, index, checked):
     (module,) = [module for module, names in kernels.MODULES.items() if name in names]
-    launcher = getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)
-    for change in (lambda t: t[..., :-1], lambda t: t[None], lambda t: t.to("meta")):
-        arguments = list(LAUNCHES[name])
-        arguments[index] = change(arguments[index])
+    arguments = list(LAUNCHES[name])
+    with pytest.raises(RuntimeError, match="launched"):
+        getattr(checked, name)(*arguments)
+    for change in (lambda t: t[..., :-1], lambda t: t[None]):
+        arguments[index] = change(LAUNCHES[name][index])
         with pytest.raises(ValueError, match="a tensor is"):
-            launcher(*arguments)
+            getattr(checked, name)(*arguments)
+    arguments[index] = LAUNCHES[name][index].to("meta")  # which the dispatcher would take elsewhere
+    with pytest.raises(ValueError, match="a tensor is"):
+        kernels._check(module, name)(*arguments)
 
 
 def test_64_bit_offsets_only_when_needed():

@@ -34,7 +34,8 @@ def load() -> None:
         _library.probe("triton", why_not)
         for module, names in MODULES.items():
             for name in names:
-                _library.implement(name, _launcher(module, name, else_reference=True), "CUDA")
+                launcher = _launcher(module, name, else_reference=True)
+                _library.implement(name, launcher, "CUDA", check=_check(module, name))
     if os.environ.get("TRITON_INTERPRET") == "1":
         register_for_cpu()
 
@@ -44,7 +45,7 @@ def register_for_cpu() -> None:
     _library.twin(INTERPRETED, tuple(name for names in MODULES.values() for name in names))
     for module, names in MODULES.items():
         for name in names:
-            _library.implement(name, _launcher(module, name), "CPU", INTERPRETED)
+            _library.implement(name, _launcher(module, name), "CPU", INTERPRETED, check=_check(module, name))
 
 
 @functools.cache
@@ -62,17 +63,30 @@ def why_not() -> str | None:
 
 
 def _launcher(module: str, name: str, else_reference: bool = False) -> Callable:
-    @functools.cache
-    def launcher() -> Callable:
+    found: Callable | None = None
+
+    def find() -> Callable:
         if else_reference and (why := why_not()):
             _warn(f"fastgan: {why}. PyTorch's operations do its work, slower.")
             return _library.reference(name)
         return getattr(importlib.import_module(f"fastgan.ops.triton.{module}"), name)
 
     def launch(*arguments):
-        return launcher()(*arguments)
+        nonlocal found
+        found = found or find()
+        return found(*arguments)
 
     return launch
+
+
+def _check(module: str, name: str) -> Callable:
+    def check(*arguments):
+        from fastgan.ops.triton.launch import check_tensors
+
+        kernels = importlib.import_module(f"fastgan.ops.triton.{module}")
+        check_tensors(*kernels.EXPECTED[name](*arguments))
+
+    return check
 
 
 @functools.cache

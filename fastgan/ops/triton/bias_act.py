@@ -16,10 +16,10 @@ import torch
 import triton
 import triton.language as tl
 
-from fastgan._triton_private import launch
-from fastgan.ops._checks import accumulation_dtype
+from fastgan._triton_private import Launch
+from fastgan.ops._checks import accumulation_dtype, in_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
-from fastgan.ops.triton.launch import WARPS, Tiles, check_tensors, in_layout_of, two_floats
+from fastgan.ops.triton.launch import WARPS, Tiles, in_layout_of, two_floats
 from fastgan.ops.triton.math import activate, clipped, times_derivative, wide
 
 
@@ -100,59 +100,78 @@ def backward_kernel(
             tl.store(sums + row * columns + c, tl.sum(d, 0), mask=(c < columns) & (row * TILE_R < rows))
 
 
-class Plan(NamedTuple):
-    """What a launch needs besides tensors, for a dense, non-empty tensor of such a shape and strides."""
+class Cut(NamedTuple):
+    """How a dense, non-empty tensor of such a shape and strides is cut into tiles."""
 
     by_row: bool  # one bias per row of the matrix
     channels: int
-    grid: tuple[int, int, int]
-    sums: tuple[int, int]  # shape of the sums of a bias gradient
-    numbers: tuple
-    options: dict
+    tiles: Tiles
 
     @staticmethod
-    @functools.lru_cache(1024)
-    def of(shape, strides, by_channel, dim, act, alpha, gain, clamp) -> "Plan":
+    def of(shape, strides, by_channel, dim) -> "Cut":
         size, channels = math.prod(shape), shape[dim] if by_channel else 1
         inner = strides[dim] if channels > 1 else size
         by_row = inner > 1 or channels == 1
         tiles = Tiles.of(size // inner, inner) if by_row else Tiles.of(size // channels, channels, 256)
-        floats = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
+        return Cut(by_row, channels, tiles)
+
+    def launch(self, kernel, act, alpha, gain, clamp, **constants) -> Launch:
+        tiles = self.tiles
         options = {
             "ACT": act,
+            **constants,
             "CLAMP": clamp >= 0,
-            "BY_ROW": by_row,
+            "BY_ROW": self.by_row,
             "TILE_R": tiles.tile_rows,
             "TILE_C": tiles.tile_columns,
             "WIDE": tiles.wide,
             "num_warps": WARPS,
         }
-        sums = (tiles.rows, tiles.column_tiles) if by_row else (tiles.row_tiles, tiles.columns)
-        return Plan(by_row, channels, tiles.grid, sums, (tiles.rows, tiles.columns, channels, *floats), options)
+        floats = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
+        return Launch(kernel, tiles.grid, (tiles.rows, tiles.columns, self.channels, *floats), options)
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """The shape of the sums of a bias gradient."""
+        tiles = self.tiles
+        return (tiles.rows, tiles.column_tiles) if self.by_row else (tiles.row_tiles, tiles.columns)
+
+
+@functools.lru_cache(1024)
+def _forward(shape, strides, by_channel, dim, *numbers) -> Launch:
+    return Cut.of(shape, strides, by_channel, dim).launch(forward_kernel, *numbers)
+
+
+@functools.lru_cache(1024)
+def _backward(shape, strides, by_channel, dim, act, *numbers) -> tuple[Cut, Launch]:
+    cut = Cut.of(shape, strides, by_channel, dim)
+    return cut, cut.launch(backward_kernel, act, *numbers, SAVES_INPUT=ACTIVATIONS[act].saves_input)
 
 
 def bias_act(x, b, dim, act, alpha, gain, clamp):
-    check_tensors(x, (b, x.shape[dim : dim + 1]))
     y = torch.empty_like(x)
     if not x.numel():
         return y
-    plan = Plan.of(y.shape, y.stride(), b is not None, dim, act, alpha, gain, clamp)
-    tensors = in_layout_of(x, y), None if b is None else b.contiguous(), y
-    launch(forward_kernel, plan.grid, tensors, plan.numbers, plan.options)
+    launch = _forward(y.shape, y.stride(), b is not None, dim, act, alpha, gain, clamp)
+    launch(in_layout_of(x, y), None if b is None else b.contiguous(), y)
     return y
 
 
 def bias_act_backward(dy, saved, b, dim, act, alpha, gain, clamp, bias_grad):
-    check_tensors(dy, (saved, dy.shape), (b, dy.shape[dim : dim + 1]))
     dx = torch.empty_like(dy if saved is None else saved)
     if not dx.numel():
         return dx, dy.new_zeros(dy.shape[dim] if bias_grad else 0)
-    saves_input = ACTIVATIONS[act].saves_input
-    b = b.contiguous() if b is not None and saves_input else None
-    plan = Plan.of(dx.shape, dx.stride(), bias_grad or b is not None, dim, act, alpha, gain, clamp)
-    sums = dx.new_empty(plan.sums, dtype=accumulation_dtype(dx.dtype)) if bias_grad else None
-    tensors = in_layout_of(dy, dx), None if saved is None else in_layout_of(saved, dx), b, dx, sums
-    launch(backward_kernel, plan.grid, tensors, plan.numbers, {**plan.options, "SAVES_INPUT": saves_input})
+    b = b.contiguous() if b is not None and ACTIVATIONS[act].saves_input else None
+    cut, launch = _backward(dx.shape, dx.stride(), bias_grad or b is not None, dim, act, alpha, gain, clamp)
+    sums = dx.new_empty(cut.sums, dtype=accumulation_dtype(dx.dtype)) if bias_grad else None
+    launch(in_layout_of(dy, dx), None if saved is None else in_layout_of(saved, dx), b, dx, sums)
     if sums is None:
         return dx, dy.new_empty(0)
-    return dx, (sums.view(-1, plan.channels, sums.shape[1]).sum((0, 2)) if plan.by_row else sums.sum(0)).to(dx.dtype)
+    db = sums.view(-1, cut.channels, sums.shape[1]).sum((0, 2)) if cut.by_row else sums.sum(0)
+    return dx, in_dtype(db, dx.dtype)
+
+
+EXPECTED = {
+    "bias_act": lambda x, b, dim, *_: (x, (b, x.shape[dim : dim + 1])),
+    "bias_act_backward": lambda dy, saved, b, dim, *_: (dy, (saved, dy.shape), (b, dy.shape[dim : dim + 1])),
+}

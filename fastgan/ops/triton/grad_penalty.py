@@ -11,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 
-from fastgan._triton_private import launch
+from fastgan._triton_private import Launch
 from fastgan.ops._checks import accumulation_dtype
-from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, two_floats
+from fastgan.ops.triton.launch import WARPS, in_layout_of, two_floats
 from fastgan.ops.triton.math import wide
 
 BYTES = 64  # that each thread reads at a time
@@ -95,18 +95,29 @@ def _samples(grad: torch.Tensor) -> torch.Tensor:
     return dense if grad.shape[0] == 1 or dense.stride(0) * grad.shape[0] == grad.numel() else dense.contiguous()
 
 
-@functools.lru_cache(1024)
 def _options(kind: str, size: int, itemsize: int) -> dict:
     tile = WARPS * 32 * BYTES // itemsize
     return {"KIND": kind, "TILE": tile, "WIDE": triton.cdiv(size, tile) * tile > 2**31 - 1, "num_warps": WARPS}
 
 
 @functools.lru_cache(1024)
-def _parts(samples: int, size: int, tile: int) -> tuple[int, int]:
-    """(elements of a part, a multiple of the tile; parts of a sample)"""
-    parts = max(1, min(triton.cdiv(size, tile), PROGRAMS // samples))
-    part = triton.cdiv(triton.cdiv(size, parts), tile) * tile
-    return part, max(1, triton.cdiv(size, part)) if size else 1
+def _forward(samples: int, size: int, itemsize: int, kind: str, target: float) -> tuple[int, Launch, Launch | None]:
+    """(parts of a sample, the launch that sums, the one that adds the sums of parts)"""
+    options, target = _options(kind, size, itemsize), two_floats(target)
+    parts = max(1, min(triton.cdiv(size, options["TILE"]), PROGRAMS // samples))
+    part = triton.cdiv(triton.cdiv(size, parts), options["TILE"]) * options["TILE"]
+    parts = max(1, triton.cdiv(size, part)) if size else 1
+    options["WHOLE"] = parts == 1
+    first = Launch(forward_kernel, (samples * parts,), (size, part, parts, *target), options)
+    options = {"KIND": kind, "PARTS": triton.next_power_of_2(parts), "num_warps": 1}
+    return parts, first, Launch(finish_kernel, (samples,), (parts, *target), options) if parts > 1 else None
+
+
+@functools.lru_cache(1024)
+def _backward(samples: int, size: int, itemsize: int, kind: str, target: float) -> Launch:
+    options = _options(kind, size, itemsize)
+    parts = triton.cdiv(size, options["TILE"])
+    return Launch(backward_kernel, (samples * parts,), (size, parts, *two_floats(target)), options)
 
 
 def grad_penalty(grad, kind, target):
@@ -115,29 +126,26 @@ def grad_penalty(grad, kind, target):
     sumsq = torch.empty_like(penalty)
     if not samples:
         return penalty, sumsq
-    grad = _samples(grad)
-    options = _options(kind, size, grad.itemsize)
-    part, parts = _parts(samples, size, options["TILE"])
-    partial = sumsq if parts == 1 else sumsq.new_empty(samples * parts)
-    target = two_floats(target)
-    tensors, numbers = (grad, partial, penalty, sumsq), (size, part, parts, *target)
-    launch(forward_kernel, (samples * parts,), tensors, numbers, {**options, "WHOLE": parts == 1})
-    if parts > 1:
-        options = {"KIND": kind, "PARTS": triton.next_power_of_2(parts), "num_warps": 1}
-        launch(finish_kernel, (samples,), (partial, penalty, sumsq), (parts, *target), options)
+    parts, first, finish = _forward(samples, size, grad.itemsize, kind, target)
+    partial = sumsq if finish is None else sumsq.new_empty(samples * parts)
+    first(_samples(grad), partial, penalty, sumsq)
+    if finish is not None:
+        finish(partial, penalty, sumsq)
     return penalty, sumsq
 
 
 def grad_penalty_backward(dp, grad, sumsq, kind, target):
-    check_tensors(grad, (dp, grad.shape[:1]), (sumsq, grad.shape[:1]))
     result = torch.empty_like(grad)
     if not grad.numel():
         return result
     samples, size = grad.shape[0], grad.numel() // grad.shape[0]
     grad = _samples(grad)
     dg = result if in_layout_of(result, grad) is result else torch.empty_like(grad)
-    options = _options(kind, size, grad.itemsize)
-    parts = -(-size // options["TILE"])
-    tensors, numbers = (dp.contiguous(), grad, sumsq, dg), (size, parts, *two_floats(target))
-    launch(backward_kernel, (samples * parts,), tensors, numbers, options)
+    _backward(samples, size, grad.itemsize, kind, target)(dp.contiguous(), grad, sumsq, dg)
     return result if dg is result else result.copy_(dg)
+
+
+EXPECTED = {
+    "grad_penalty": lambda grad, *_: (grad,),
+    "grad_penalty_backward": lambda dp, grad, sumsq, *_: (grad, (dp, grad.shape[:1]), (sumsq, grad.shape[:1])),
+}

@@ -6,14 +6,15 @@ element in float32: 8, of longer rows 12 where the second reading does not come 
 of Philox per four elements and two logarithms each.
 """
 
+import functools
 import math
 
 import torch
 import triton
 import triton.language as tl
 
-from fastgan._triton_private import launch
-from fastgan.ops.triton.launch import WARPS, check_tensors, two_floats
+from fastgan._triton_private import Launch
+from fastgan.ops.triton.launch import WARPS, two_floats
 from fastgan.ops.triton.math import log_normal, wide
 
 TILE = 2048
@@ -115,21 +116,27 @@ def _tiles(columns: int) -> tuple[int, int]:
     return (one, 0) if one < 64 or tail == one // 2 else (one // 2, tail)
 
 
-def gumbel_softmax(logits, temperature, seed):
-    check_tensors(logits, (seed, (1,)))
-    logits = logits.contiguous()
-    y = torch.empty_like(logits)
-    if not y.numel():
-        return y
-    columns = logits.shape[-1]
-    double = logits.dtype == torch.float64
+@functools.lru_cache(1024)
+def _launch(rows: int, columns: int, double: bool, temperature: float) -> Launch:
     if columns <= (MOST // 2 if double else MOST):
         kernel, (head, tail) = whole_kernel, _tiles(columns)
         options = {"HEAD": head, "TAIL": tail, "num_warps": min(WARPS, max(1, head // 512))}
     else:
         kernel, options = forward_kernel, {"TILE": TILE, "num_warps": WARPS}
-    numbers = columns, *two_floats(temperature)
     # ALIGN, because Triton itself looks no further than at multiples of 16
     options = {"DOUBLE": double, "ALIGN": math.gcd(columns, 16), **options}
-    launch(kernel, (logits.numel() // columns,), (logits, y, seed), numbers, options)
+    return Launch(kernel, (rows,), (columns, *two_floats(temperature)), options)
+
+
+def gumbel_softmax(logits, temperature, seed):
+    logits = logits.contiguous()
+    y = torch.empty_like(logits)
+    if not y.numel():
+        return y
+    columns = logits.shape[-1]
+    launch = _launch(logits.numel() // columns, columns, logits.dtype == torch.float64, temperature)
+    launch(logits, y, seed)
     return y
+
+
+EXPECTED = {"gumbel_softmax": lambda logits, temperature, seed: (logits, (seed, (1,)))}

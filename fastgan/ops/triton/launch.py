@@ -28,10 +28,11 @@ def plane_or_pixel_order(x: torch.Tensor) -> torch.Tensor:
 
 
 def check_tensors(x: torch.Tensor, *expected: tuple[torch.Tensor | None, tuple[int, ...]]) -> None:
-    """ValueError unless each tensor that is there has the shape beside it and is where x is. The public functions have seen to
-    that; this keeps a direct call of torch.ops.fastgan.* from reading memory it does not own."""
+    """ValueError unless each tensor that is there has the shape beside it and is where x is: so that a direct call of
+    torch.ops.fastgan.* reads no memory that it does not own. Public functions and autograd have seen to it for eager calls."""
+    device = x.device
     for t, shape in expected:
-        if t is not None and (t.shape != shape or t.device != x.device):
+        if t is not None and (t.shape != shape or t.device != device):
             raise ValueError(
                 f"fastgan: a tensor is {tuple(t.shape)} on {t.device}; expected {tuple(shape)} on {x.device}, as the input is"
             )

@@ -13,9 +13,9 @@ import torch
 import triton
 import triton.language as tl
 
-from fastgan._triton_private import launch
-from fastgan.ops._checks import accumulation_dtype
-from fastgan.ops.triton.launch import WARPS, check_tensors, in_layout_of, plane_or_pixel_order, two_floats
+from fastgan._triton_private import Launch
+from fastgan.ops._checks import accumulation_dtype, in_dtype
+from fastgan.ops.triton.launch import WARPS, in_layout_of, plane_or_pixel_order, two_floats
 from fastgan.ops.triton.math import activate, clipped, times_derivative, wide
 
 TILE = 2048  # 8 elements in each thread of 8 warps: with 16, the backward of 16-bit types spills registers
@@ -99,25 +99,22 @@ def backward_kernel(
     tl.store(dnoise + n * pixels + p, of_noise.to(dnoise.dtype.element_ty), mask=p < pixels)
 
 
-class Plan(NamedTuple):
-    """What a launch needs besides tensors, for a non-empty tensor of such a shape, contiguous or channels_last."""
+class Cut(NamedTuple):
+    """How a non-empty tensor of such a shape, contiguous or channels_last, is cut into tiles."""
 
     tiles: int  # of the pixels of a sample
     grid: tuple[int, int]  # of the forward
-    sizes: tuple[int, int]
-    numbers: tuple
+    sizes: tuple[int, int]  # channels, pixels
     options: dict
 
     @staticmethod
-    @functools.lru_cache(1024)
-    def of(shape, strides, alpha, gain, clamp) -> "Plan":
+    def of(shape, strides) -> "Cut":
         samples, channels, pixels = *shape[:2], math.prod(shape[2:])
         last = channels > 1 and strides[1] == 1 and pixels > 1
         few = min(128, max(32, triton.next_power_of_2(samples * pixels // PROGRAMS)))
         tile_p = min(triton.next_power_of_2(pixels), few)
         tile_c = min(triton.next_power_of_2(channels), TILE // tile_p)
         options = {
-            "CLAMP": clamp >= 0,
             "LAST": last,
             "TILE_C": tile_c,
             "TILE_P": tile_p,
@@ -125,37 +122,64 @@ class Plan(NamedTuple):
             "num_warps": max(1, min(WARPS, tile_c * tile_p // 256)),
         }
         tiles = triton.cdiv(pixels, tile_p)
+        return Cut(tiles, (samples * tiles, triton.cdiv(channels, tile_c)), (channels, pixels), options)
+
+    def launch(self, kernel, grid, sizes, alpha, gain, clamp) -> Launch:
         floats = (*two_floats(alpha), *two_floats(gain), *two_floats(clamp))
-        return Plan(tiles, (samples * tiles, triton.cdiv(channels, tile_c)), (channels, pixels), floats, options)
+        return Launch(kernel, grid, (*sizes, *floats), {"CLAMP": clamp >= 0, **self.options})
+
+
+@functools.lru_cache(1024)
+def _forward(shape, strides, distance, *numbers) -> Launch:
+    """distance: between the noises of two samples."""
+    cut = Cut.of(shape, strides)
+    return cut.launch(forward_kernel, cut.grid, (*cut.sizes, distance), *numbers)
+
+
+@functools.lru_cache(1024)
+def _backward(shape, strides, *numbers) -> tuple[int, Launch]:
+    """(tiles of the pixels of a sample, the launch)"""
+    cut = Cut.of(shape, strides)
+    return cut.tiles, cut.launch(backward_kernel, cut.grid[:1], cut.sizes, *numbers)
 
 
 def modulated_activation(x, scale, noise, bias, alpha, gain, clamp):
-    size, pixels = x.shape[2:], math.prod(x.shape[2:])
-    shapes = (len(x), 1, *size), (1, 1, *size), tuple(size)
-    of_noise = next((s for s in shapes if noise is not None and noise.shape == s), shapes[0])
-    check_tensors(x, (scale, x.shape[:2]), (noise, of_noise), (bias, x.shape[1:2]))
     result = torch.empty_like(x)
     if not x.numel():
         return result
     y = plane_or_pixel_order(result)
-    plan = Plan.of(y.shape, y.stride(), alpha, gain, clamp)
+    pixels = math.prod(x.shape[2:])
     distance = 0 if noise is None or noise.numel() == pixels else pixels
     noise = None if noise is None else noise.contiguous()
-    tensors = in_layout_of(x, y), scale.contiguous(), noise, bias.contiguous(), y
-    launch(forward_kernel, plan.grid, tensors, (*plan.sizes, distance, *plan.numbers), plan.options)
+    launch = _forward(y.shape, y.stride(), distance, alpha, gain, clamp)
+    launch(in_layout_of(x, y), scale.contiguous(), noise, bias.contiguous(), y)
     return y if y is result else result.copy_(y)
 
 
 def modulated_activation_backward(dy, y, x, scale, bias, alpha, gain, clamp):
-    check_tensors(x, (dy, x.shape), (y, x.shape), (scale, x.shape[:2]), (bias, x.shape[1:2]))
     result, dnoise = torch.empty_like(x), x.new_empty(x.shape[0], 1, *x.shape[2:])
     if not x.numel():
         return result, torch.zeros_like(scale), dnoise.zero_(), torch.zeros_like(bias)
     dx = plane_or_pixel_order(result)
-    plan = Plan.of(dx.shape, dx.stride(), alpha, gain, clamp)
-    sums = x.new_empty(2, x.shape[0], plan.tiles, x.shape[1], dtype=accumulation_dtype(x.dtype))
+    tiles, launch = _backward(dx.shape, dx.stride(), alpha, gain, clamp)
+    sums = x.new_empty(2, x.shape[0], tiles, x.shape[1], dtype=accumulation_dtype(x.dtype))
+    scales, biases = sums.unbind()
     given = in_layout_of(dy, dx), in_layout_of(y, dx), in_layout_of(x, dx), scale.contiguous()
-    options, scales, biases = plan.options, *sums.unbind()
-    launch(backward_kernel, plan.grid[:1], (*given, dx, dnoise, scales, biases), (*plan.sizes, *plan.numbers), options)
+    launch(*given, dx, dnoise, scales, biases)
     dx = dx if dx is result else result.copy_(dx)
-    return dx, scales.sum(1), dnoise, biases.sum((0, 1)).to(x.dtype)
+    return dx, scales.sum(1), dnoise, in_dtype(biases.sum((0, 1)), x.dtype)
+
+
+def _expected(x, scale, noise, bias, *_):
+    size = x.shape[2:]
+    shapes = (len(x), 1, *size), (1, 1, *size), tuple(size)
+    of_noise = next((s for s in shapes if noise is not None and noise.shape == s), shapes[0])
+    return x, (scale, x.shape[:2]), (noise, of_noise), (bias, x.shape[1:2])
+
+
+EXPECTED = {
+    "modulated_activation": _expected,
+    "modulated_activation_backward": lambda dy, y, x, scale, bias, *_: (
+        x, (dy, x.shape), (y, x.shape), (scale, x.shape[:2]), (bias, x.shape[1:2])
+    ),
+}  # fmt: skip

@@ -16,10 +16,10 @@ import torch
 import triton
 import triton.language as tl
 
-from fastgan._triton_private import launch
+from fastgan._triton_private import Launch
 from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
-from fastgan.ops.triton.launch import check_tensors, in_layout_of, plane_or_pixel_order, two_floats
+from fastgan.ops.triton.launch import in_layout_of, plane_or_pixel_order, two_floats
 from fastgan.ops.triton.math import activate, times_derivative, wide
 
 TILE = 4096
@@ -337,54 +337,69 @@ class Plan(NamedTuple):
 
 
 @functools.lru_cache(1024)
-def _cut(shape, strides, itemsize, reads) -> tuple[Plan, tuple[int, ...], dict]:
-    plan = Plan.of(shape, strides, itemsize, reads)
-    return plan, plan.grid, plan.options
+def _forward(shape, strides, itemsize, act, alpha, eps) -> tuple[Plan, tuple[Launch, ...]]:
+    plan = Plan.of(shape, strides, itemsize, 1)
+    floats, options = (*two_floats(alpha), *two_floats(eps)), {"ACT": act, **plan.options}
+    if plan.whole:
+        return plan, (Launch(whole_forward_kernel, plan.grid, (*plan[:3], *floats), options),)
+    options["PARTS"] = triton.next_power_of_2(plan.parts)
+    statistics = Launch(statistics_kernel, plan.grid, plan[:4], plan.options)
+    return plan, (statistics, Launch(forward_kernel, plan.grid, (*plan[:4], *floats), options))
+
+
+@functools.lru_cache(1024)
+def _backward(shape, strides, itemsize, act, alpha) -> tuple[Plan, tuple[Launch, ...]]:
+    plan = Plan.of(shape, strides, itemsize, 2)
+    options = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input, **plan.options}
+    if plan.whole:
+        return plan, (Launch(whole_backward_kernel, plan.grid, (*plan[:3], *two_floats(alpha)), options),)
+    numbers, parts = (*plan[:4], *two_floats(alpha)), triton.next_power_of_2(plan.parts)
+    sums = Launch(sums_kernel, plan.grid, numbers, options)
+    return plan, (sums, Launch(backward_kernel, plan.grid, numbers, {**options, "PARTS": parts}))
 
 
 def norm_act(x, weight, bias, residual, act, alpha, eps):
-    check_tensors(x, (weight, x.shape[1:2]), (bias, x.shape[1:2]), (residual, x.shape))
     result = torch.empty_like(x)
     mean = x.new_empty(x.shape[:2], dtype=accumulation_dtype(x.dtype))
     rstd = torch.empty_like(mean)
     if not x.numel():
         return result, mean.fill_(float("nan")), rstd.fill_(float("nan"))  # as the mean of no pixels
     y = plane_or_pixel_order(result)
+    plan, launches = _forward(y.shape, y.stride(), y.itemsize, act, alpha, eps)
     x, residual = in_layout_of(x, y), None if residual is None else in_layout_of(residual, y)
-    plan, grid, options = _cut(y.shape, y.stride(), y.itemsize, 1)
-    weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
-    size, floats = plan[:3], (*two_floats(alpha), *two_floats(eps))
-    if plan.whole:
-        tensors = x, weight, bias, residual, y, mean, rstd
-        launch(whole_forward_kernel, grid, tensors, (*size, *floats), {"ACT": act, **options})
-    else:
-        means, squares = mean.new_empty((2, plan.parts, plan.planes))
-        launch(statistics_kernel, grid, (x, means, squares), plan[:4], options)
-        tensors = x, weight, bias, residual, means, squares, y, mean, rstd
-        options = {"ACT": act, "PARTS": triton.next_power_of_2(plan.parts), **options}
-        launch(forward_kernel, grid, tensors, (*plan[:4], *floats), options)
+    weight = None if weight is None else weight.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    sums = () if plan.whole else mean.new_empty((2, plan.parts, plan.planes)).unbind()
+    if sums:
+        launches[0](x, *sums)
+    launches[-1](x, weight, bias, residual, *sums, y, mean, rstd)
     return y if y is result else result.copy_(y), mean, rstd
 
 
 def norm_act_backward(dy, x, weight, bias, mean, rstd, act, alpha, eps):
-    check_tensors(
-        x, (dy, x.shape), (weight, x.shape[1:2]), (bias, x.shape[1:2]), (mean, x.shape[:2]), (rstd, x.shape[:2])
-    )
     result = torch.empty_like(x)
     sum_g, sum_gx = torch.empty_like(mean), torch.empty_like(mean)
     if not x.numel():
         return result, sum_g.zero_(), sum_gx.zero_()
     dx = plane_or_pixel_order(result)
-    plan, grid, options = _cut(dx.shape, dx.stride(), dx.itemsize, 2)
-    weight, bias = (None if v is None else v.contiguous() for v in (weight, bias))
+    plan, launches = _backward(dx.shape, dx.stride(), dx.itemsize, act, alpha)
+    weight = None if weight is None else weight.contiguous()
+    bias = None if bias is None else bias.contiguous()
     given = in_layout_of(dy, dx), in_layout_of(x, dx), weight, bias, mean.contiguous(), rstd.contiguous()
-    options = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input, **options}
-    if plan.whole:
-        launch(whole_backward_kernel, grid, (*given, dx, sum_g, sum_gx), (*plan[:3], *two_floats(alpha)), options)
-    else:
-        sums = mean.new_empty((2, plan.parts, plan.planes)).unbind()
-        numbers = (*plan[:4], *two_floats(alpha))
-        launch(sums_kernel, grid, (*given, *sums), numbers, options)
-        options["PARTS"] = triton.next_power_of_2(plan.parts)
-        launch(backward_kernel, grid, (*given, *sums, dx, sum_g, sum_gx), numbers, options)
+    sums = () if plan.whole else mean.new_empty((2, plan.parts, plan.planes)).unbind()
+    if sums:
+        launches[0](*given, *sums)
+    launches[-1](*given, *sums, dx, sum_g, sum_gx)
     return dx if dx is result else result.copy_(dx), sum_g, sum_gx
+
+
+def _affine_of(x, weight, bias):
+    return (weight, x.shape[1:2]), (bias, x.shape[1:2])
+
+
+EXPECTED = {
+    "norm_act": lambda x, weight, bias, residual, *_: (x, *_affine_of(x, weight, bias), (residual, x.shape)),
+    "norm_act_backward": lambda dy, x, weight, bias, mean, rstd, *_: (
+        x, (dy, x.shape), *_affine_of(x, weight, bias), (mean, x.shape[:2]), (rstd, x.shape[:2])
+    ),
+}  # fmt: skip
