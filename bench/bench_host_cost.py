@@ -3,9 +3,11 @@ replace. On a GPU (`--device cuda`, "eager") it is the time in which the CPU can
 
 `triton_noop` is the launchers' share on a machine without a GPU: a process of its own in which kernels are compiled for sm_90 and
 launched by a driver that does nothing (tests/triton_stub.py); its results are memory as it came, so nothing is compared.
+`PYTHONPATH=.:tests python bench/bench_host_cost.py > bench/results/host_noop.json` keeps it for docs/gpu.md.
 """
 
 import copy
+import datetime
 import json
 import os
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from machine import processor
 from torch import nn
 
 import fastgan
@@ -119,7 +122,7 @@ def bench_triton_noop(request):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(here.parents[1]), str(here.parents[1] / "tests")])
     run = subprocess.run([sys.executable, here], env=environment, stdout=subprocess.PIPE, check=True)
-    rows = json.loads(run.stdout)
+    rows = json.loads(run.stdout)["rows"]
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         for name, row in rows.items():
             print(f"\nno-op launch, {name}: " + "  ".join(f"{k} {v:.1f}" for k, v in row.items()), end="")
@@ -175,4 +178,6 @@ def bench_accelerated(request, name):
 
 
 if __name__ == "__main__":
-    json.dump(triton_noop(), sys.stdout)
+    about = f"{processor()}, one thread, torch {torch.__version__}, {datetime.date.today()}"
+    json.dump({"about": about, "rows": triton_noop()}, sys.stdout, indent=1)
+    print()

@@ -61,6 +61,25 @@ def host(measured: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def without_launch(folder: Path) -> str:
+    """The same where the launch of a Triton kernel costs nothing: what `bench/bench_host_cost.py` printed."""
+    file = folder / "host_noop.json"
+    if not file.exists():
+        return NONE
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    lines = [
+        kept["about"],
+        "",
+        "| op | fastgan | torch | fastgan, + backward | torch, + backward |",
+        "|---|---|---|---|---|",
+    ]
+    for name in [way.removeprefix("forward ") for way in kept["rows"] if way.startswith("forward ")]:
+        if "+" not in name:
+            ways = (kept["rows"][f"{way} {name}"] for way in ("forward", "forward + backward"))
+            lines.append(f"| {name} | {' | '.join(f'{us:.1f}' for row in ways for us in row.values())} |")
+    return "\n".join(lines)
+
+
 def inductor(measured: list[dict]) -> str:
     """Six cases beside torch.compile of their references, float32, forward."""
     lines = ["| case | fastgan, ps per element | torch.compile | times |", "|---|---|---|---|"]
@@ -114,7 +133,7 @@ TABLES = {
 def tables(folder: Path) -> dict[str, str]:
     """{name: Markdown} of every table of docs/gpu.md."""
     measured = calls(folder)
-    made = {"model": modelled(folder)}
+    made = {"model": modelled(folder), "host cost without launch": without_launch(folder)}
     for name, (table, step) in TABLES.items():
         there = measured and (not step or numbers(measured, step))
         made[name] = f"{origin(measured)}\n\n{table(measured)}" if there else NONE
