@@ -60,6 +60,10 @@ def _modulated_activation_backward(m, x, v):
     m.modulated_activation_backward(x, x, x, v(x.shape[:2]), x.new_empty(x.shape[1]), 0.2, 2**0.5, -1.0)
 
 
+def _modulate_backward(m, x, v):
+    m.modulate_backward(x, x, x.new_empty(x.shape[:2]))
+
+
 def _channels(a: dict) -> tuple:
     return (-(-a["channels"] // a["TILE_C"]),)
 
@@ -85,6 +89,8 @@ CASES = {
     "modulated_activation backward NHWC": Case(
         "modulated_activation", IMAGE, _modulated_activation_backward, 16, last=True, loops=_channels
     ),
+    "modulate backward": Case("modulate", IMAGE, _modulate_backward, 12, loops=_parts),
+    "modulate backward NHWC": Case("modulate", IMAGE, _modulate_backward, 12, last=True, loops=_parts),
     "norm_act": Case("norm_act", IMAGE, _norm_act, 8, loops=_parts),
     "norm_act backward": Case("norm_act", IMAGE, _norm_act_backward, 12, loops=_parts),
     "norm_act NHWC": Case("norm_act", IMAGE, _norm_act, 12, last=True, loops=_parts),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from fastgan._torch_private import transforming
-from fastgan.ops import _library, modulated_activation
+from fastgan.ops import _library, modulate, modulated_activation
 from fastgan.ops._autocast import outside_autocast
 from fastgan.ops._checks import accumulation_dtype, check_floating, check_like, check_number, check_rank
 from fastgan.ops.bias_act import bias_act
@@ -206,7 +206,7 @@ def _shared(x, weight, styles, gain, demodulate, noise, resampling, after):
         y = _shared(x.contiguous(), weight, styles, gain, demodulate, noise, resampling, after)
         return y.contiguous(memory_format=torch.channels_last)
     scale = styles if gain is None else styles * gain
-    y = conv2d_resample(x * scale[:, :, None, None], weight, **resampling)
+    y = conv2d_resample(modulate.apply(x, scale), weight, **resampling)
     if not demodulate:
         return _followed(y if noise is None else y + _of_resolution(noise, y), after)
     dtype = accumulation_dtype(x.dtype)

@@ -26,6 +26,7 @@ CHOSEN = {
     "test_grad_penalty.py": "triton and not generated and not sizes and not gradcheck or triton and sizes and 16385"
     " or triton and gradcheck and shape2",
     "test_gumbel_softmax.py": "triton and not argmax",
+    "test_modulate.py": "triton",
     "test_modulated_activation.py": "triton and not (sizes and (2051 or 67-67))",
     "test_triton_norm_act.py": "triton",
     "test_not_finite_pointwise.py": "norm_act or gumbel",
@@ -139,6 +140,8 @@ LAUNCHES = {
     "bias_act_backward": (X, X, V, 1, "swish", 0.2, 1.0, -1.0, True),
     "grad_penalty_backward": (M[:, 0], X, M[:, 0], "r1", 0.0),
     "gumbel_softmax": (X, 1.0, torch.zeros(1, dtype=torch.int64)),
+    "modulate": (X, M),
+    "modulate_backward": (X, X, M),
     "modulated_activation": (X, M, X[:, :1], V, 0.2, 1.0, -1.0),
     "modulated_activation_backward": (X, X, X, M, V, 0.2, 1.0, -1.0),
     "norm_act": (X, V, V, X, "relu", 0.2, 1e-5),
@@ -148,6 +151,8 @@ FIRST = {
     "bias_act": 0,
     "grad_penalty_backward": 1,
     "gumbel_softmax": 0,
+    "modulate": 0,
+    "modulate_backward": 1,
     "modulated_activation": 0,
     "modulated_activation_backward": 2,
     "norm_act": 0,
@@ -208,7 +213,7 @@ def test_64_bit_offsets_only_when_needed():
 
 @pytest.mark.parametrize("reads", [1, 2])
 def test_norm_act_is_cut_into_tiles_that_hold_it(reads):
-    from fastgan.ops.triton.norm_act import MOST, Plan
+    from fastgan.ops.triton.planes import MOST, Plan
 
     for shape, last in itertools.product(
         ((1, 1, 1), (3, 70, 64), (2, 512, 4096), (1, 3, 2**18), (70000, 2, 4)), (False, True)

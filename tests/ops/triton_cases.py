@@ -26,6 +26,8 @@ BIAS_ROWS = {
 BIAS_COLUMNS = {**BIAS_ROWS, "BY_ROW": False, "TILE_R": 16, "TILE_C": 256}
 NORM = {"ACT": "relu", "SAVES_INPUT": False, "TILE_P": 4096, "TILE_C": 1, "FULL": True, "LAST": False, "WIDE": False}
 NORM_LAST = {**NORM, "TILE_P": 64, "TILE_C": 64, "LAST": True}
+MODULATE = {"TILE_P": 4096, "TILE_C": 1, "LAST": False, "WIDE": False}
+MODULATE_LAST = {"TILE_P": 64, "TILE_C": 64, "LAST": True, "WIDE": False}
 MODULATED = {"CLAMP": True, "LAST": False, "TILE_C": 32, "TILE_P": 64, "WIDE": False}
 MODULATED_LAST = {**MODULATED, "LAST": True}
 GUMBEL = {"DOUBLE": False, "ALIGN": 16}
@@ -52,6 +54,9 @@ CASES = {
     "gumbel_softmax fp16": ("gumbel_softmax", "forward_kernel", "fp16", {**GUMBEL, "TILE": 2048}, ()),
     "gumbel_softmax whole": ("gumbel_softmax", "whole_kernel", "fp32", {**GUMBEL, "HEAD": 4096, "TAIL": 1024}, BOTH),
     "gumbel_softmax whole bf16": ("gumbel_softmax", "whole_kernel", "bf16", {**GUMBEL, "HEAD": 4096, "TAIL": 1024}, ()),
+    "modulate backward": ("modulate", "backward_kernel", "fp32", MODULATE, BOTH),
+    "modulate backward bf16": ("modulate", "backward_kernel", "bf16", MODULATE, BOTH),
+    "modulate backward channels_last": ("modulate", "backward_kernel", "fp32", MODULATE_LAST, BOTH),
     "modulated_activation": ("modulated_activation", "forward_kernel", "fp32", MODULATED, BOTH),
     "modulated_activation bf16": ("modulated_activation", "forward_kernel", "bf16", MODULATED, BOTH),
     "modulated_activation channels_last": ("modulated_activation", "forward_kernel", "fp32", MODULATED_LAST, BOTH),

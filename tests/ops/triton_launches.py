@@ -14,7 +14,7 @@ import torch
 import triton_stub
 
 import fastgan.ops.triton as kernels
-from fastgan.ops import bias_act, grad_penalty, gumbel_softmax, modulated_activation, norm_act
+from fastgan.ops import bias_act, grad_penalty, gumbel_softmax, modulate, modulated_activation, norm_act
 from fastgan.ops._checks import accumulation_dtype
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -161,7 +161,25 @@ def launch_modulated_activation(x: torch.Tensor) -> None:
     module.modulated_activation_backward(x, x, x, scale, b, 0.2, 1.0, 0.5)
 
 
+def modulate_cases() -> Iterator[Case]:
+    for dtype, (shape, (n, c, h, w)), (layout, laid) in itertools.product(DTYPES, SHAPES.items(), LAYOUTS.items()):
+        f = lambda x, s: modulate.apply(x, s, "triton")  # noqa: E731
+        of = derivatives(f, laid(torch.zeros(n, c, h, w, dtype=dtype)), torch.zeros(n, c, dtype=dtype), order=2)
+        yield f"{dtype} {shape} {layout}", of
+    for dtype, last in itertools.product(DTYPES[:3:2], (True, False)):
+        x = torch.empty(2, 3, 2**15, 2**15 + 1, dtype=dtype, device="meta")
+        x = x.to(memory_format=torch.channels_last) if last else x
+        yield f"{dtype} {tuple(x.shape)} last={last}", lambda x=x: launch_modulate(x)
+
+
+def launch_modulate(x: torch.Tensor) -> None:
+    from fastgan.ops.triton import modulate as module
+
+    module.modulate_backward(x, x, x.new_empty(x.shape[:2]))
+
+
 CASES = {
+    "modulate": modulate_cases,
     "bias_act": bias_act_cases,
     "modulated_activation": modulated_activation_cases,
     "norm_act": norm_act_cases,

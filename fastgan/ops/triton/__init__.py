@@ -20,6 +20,7 @@ MODULES = {
     "bias_act": ("bias_act", "bias_act_backward"),
     "grad_penalty": ("grad_penalty", "grad_penalty_backward"),
     "gumbel_softmax": ("gumbel_softmax",),
+    "modulate": ("modulate", "modulate_backward"),
     "modulated_activation": ("modulated_activation", "modulated_activation_backward"),
     "norm_act": ("norm_act", "norm_act_backward"),
 }

@@ -8,9 +8,6 @@ lie.
 """
 
 import functools
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import triton
@@ -21,41 +18,7 @@ from fastgan.ops._checks import accumulation_dtype
 from fastgan.ops.bias_act import ACTIVATIONS
 from fastgan.ops.triton.launch import in_layout_of, plane_or_pixel_order, two_floats
 from fastgan.ops.triton.math import activate, times_derivative, wide
-
-TILE = 4096
-MOST = 16384  # elements of the largest tile: 32 in each thread of 16 warps
-SECTOR = 32  # bytes that memory moves at least
-PROGRAMS = 1024  # wanted in flight: about 8 per multiprocessor of the largest GPUs
-MOST_PARTS = 64
-
-
-@triton.jit
-def _planes(channels, planes, pixels, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr):
-    """(planes of this program, their channels, which of them there are, offsets of their first pixels, distance of pixels).
-    LAST: channels are innermost, and a program's planes are channels of one sample."""
-    pid = tl.program_id(0)
-    if WIDE:
-        pid = pid.to(tl.int64)
-    if LAST:
-        blocks = tl.cdiv(channels, TILE_C)
-        n = pid // blocks
-        channel = pid % blocks * TILE_C + tl.arange(0, TILE_C)
-        return n * channels + channel, channel, channel < channels, n * pixels * channels + channel, channels
-    else:
-        plane = pid * TILE_C + tl.arange(0, TILE_C)
-        # an unsigned remainder takes half the instructions
-        channel = plane % channels if WIDE else plane.to(tl.uint32) % tl.cast(channels, tl.uint32)
-        return plane, channel, plane < planes, plane * pixels, 1
-
-
-@triton.jit
-def _offsets(start, last, first, step, there, TILE_P: tl.constexpr, WIDE: tl.constexpr):
-    """(offsets, mask) [TILE_P, TILE_C] of the pixels from start on"""
-    p = start + tl.arange(0, TILE_P)
-    mask = (p < last)[:, None] & there[None, :]
-    if WIDE:
-        p = p.to(tl.int64)
-    return p[:, None] * step + first[None, :], mask
+from fastgan.ops.triton.planes import Plan, planes_of_program, tile_offsets
 
 
 @triton.jit
@@ -96,8 +59,8 @@ def whole_forward_kernel(
     """Planes of at most TILE_P pixels. FULL: of as many, a constant, so that no pixel is masked."""
     if FULL:
         pixels = TILE_P
-    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
-    offsets, mask = _offsets(0, pixels, first, step, there, TILE_P, WIDE)
+    plane, channel, there, first, step = planes_of_program(channels, planes, pixels, TILE_C, LAST, WIDE)
+    offsets, mask = tile_offsets(0, pixels, first, step, there, TILE_P, WIDE)
     if FULL:
         mask = there[None, :]
     loaded = tl.load(x + offsets, mask=mask, other=0)
@@ -129,8 +92,8 @@ def whole_backward_kernel(
     """dx = weight rstd (g - mean g - xhat mean(g xhat)) with g = dy act'(t)"""
     if FULL:
         pixels = TILE_P
-    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
-    offsets, mask = _offsets(0, pixels, first, step, there, TILE_P, WIDE)
+    plane, channel, there, first, step = planes_of_program(channels, planes, pixels, TILE_C, LAST, WIDE)
+    offsets, mask = tile_offsets(0, pixels, first, step, there, TILE_P, WIDE)
     if FULL:
         mask = there[None, :]
     loaded = tl.load(x + offsets, mask=mask, other=0)
@@ -158,13 +121,13 @@ def statistics_kernel(
     TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """means, squares [parts, planes]: mean and sum of squared deviations of each part of each plane."""
-    plane, _, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    plane, _, there, first, step = planes_of_program(channels, planes, pixels, TILE_C, LAST, WIDE)
     begin = tl.program_id(1) * part
     last = tl.minimum(begin + part, pixels)
     mean = tl.zeros([TILE_C], means.dtype.element_ty)
     square = tl.zeros([TILE_C], means.dtype.element_ty)
     for start in range(begin, last, TILE_P):
-        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        offsets, mask = tile_offsets(start, last, first, step, there, TILE_P, WIDE)
         v = tl.load(x + offsets, mask=mask, other=0).to(mean.dtype)
         size = tl.minimum(last - start, TILE_P).to(mean.dtype)
         before = (start - begin).to(mean.dtype)
@@ -185,7 +148,7 @@ def forward_kernel(
     ACT: tl.constexpr, PARTS: tl.constexpr,
     TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    plane, channel, there, first, step = planes_of_program(channels, planes, pixels, TILE_C, LAST, WIDE)
     begin = tl.program_id(1) * part
     last = tl.minimum(begin + part, pixels)
     T: tl.constexpr = mean_out.dtype.element_ty
@@ -204,7 +167,7 @@ def forward_kernel(
         tl.store(mean_out + plane, mean, mask=there)
         tl.store(rstd_out + plane, rstd, mask=there)
     for start in range(begin, last, TILE_P):
-        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        offsets, mask = tile_offsets(start, last, first, step, there, TILE_P, WIDE)
         loaded = tl.load(x + offsets, mask=mask, other=0)
         t = (loaded.to(T) - mean[None, :]) * (rstd * w)[None, :] + b[None, :]
         v = activate(t, wide(alpha, alpha_low, t), ACT)
@@ -220,7 +183,7 @@ def sums_kernel(
     TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """sums_g, sums_gx [parts, planes]: of g = dy act'(t) and of g xhat."""
-    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    plane, channel, there, first, step = planes_of_program(channels, planes, pixels, TILE_C, LAST, WIDE)
     begin = tl.program_id(1) * part
     last = tl.minimum(begin + part, pixels)
     m = tl.load(mean + plane, mask=there, other=0)
@@ -229,7 +192,7 @@ def sums_kernel(
     total_g = tl.zeros([TILE_C], m.dtype)
     total_gx = tl.zeros([TILE_C], m.dtype)
     for start in range(begin, last, TILE_P):
-        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        offsets, mask = tile_offsets(start, last, first, step, there, TILE_P, WIDE)
         v = tl.load(x + offsets, mask=mask, other=0).to(m.dtype)
         xhat = (v - m[None, :]) * r[None, :]
         t = xhat * w[None, :] + b[None, :]
@@ -249,7 +212,7 @@ def backward_kernel(
     ACT: tl.constexpr, SAVES_INPUT: tl.constexpr, PARTS: tl.constexpr,
     TILE_P: tl.constexpr, TILE_C: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    plane, channel, there, first, step = _planes(channels, planes, pixels, TILE_C, LAST, WIDE)
+    plane, channel, there, first, step = planes_of_program(channels, planes, pixels, TILE_C, LAST, WIDE)
     begin = tl.program_id(1) * part
     last = tl.minimum(begin + part, pixels)
     i = tl.arange(0, PARTS)
@@ -264,7 +227,7 @@ def backward_kernel(
     r = tl.load(rstd + plane, mask=there, other=0)
     w, b = _affine(weight, bias, channel, there, m.dtype)
     for start in range(begin, last, TILE_P):
-        offsets, mask = _offsets(start, last, first, step, there, TILE_P, WIDE)
+        offsets, mask = tile_offsets(start, last, first, step, there, TILE_P, WIDE)
         loaded = tl.load(x + offsets, mask=mask, other=0)
         xhat = (loaded.to(m.dtype) - m[None, :]) * r[None, :]
         t = xhat * w[None, :] + b[None, :]
@@ -274,73 +237,12 @@ def backward_kernel(
         tl.store(dx + offsets, d.to(loaded.dtype), mask=mask)
 
 
-class Plan(NamedTuple):
-    """How a dense tensor [N, C, ...] is cut into programs, `reads` tensors of its size being read."""
-
-    channels: int
-    planes: int
-    pixels: int
-    part: int  # pixels of a program, a multiple of the tile's
-    tile_p: int
-    tile_c: int
-    last: bool  # whether channels are innermost
-    warps: int
-
-    @staticmethod
-    def of(shape: Sequence[int], strides: Sequence[int], itemsize: int, reads: int) -> "Plan":
-        samples, channels = shape[:2]
-        planes = samples * channels
-        pixels = math.prod(shape[2:])
-        last = channels > 1 and strides[1] == 1 and pixels > 1
-        most = MOST // reads // max(1, itemsize // 4)
-        tile_p = triton.next_power_of_2(pixels)
-        tile_c = min(triton.next_power_of_2(channels if last else planes), max(1, TILE // tile_p))
-        if last:
-            run = triton.next_power_of_2(channels) if channels * itemsize < SECTOR else SECTOR // itemsize
-            tile_c = min(64, max(tile_c, run))
-        if tile_p * tile_c > most:
-            tile_c = min(64, triton.next_power_of_2(channels)) if last else 1
-            tile_p = min(TILE // tile_c, tile_p)
-        programs = samples * triton.cdiv(channels, tile_c) if last else triton.cdiv(planes, tile_c)
-        parts = max(1, min(triton.cdiv(pixels, tile_p), PROGRAMS // programs, MOST_PARTS))
-        part = triton.cdiv(triton.cdiv(pixels, parts), tile_p) * tile_p
-        thread = 64 // itemsize // reads  # elements of a tensor: 64 bytes of all
-        warps = min(16, max(1, tile_p * tile_c // thread // 32))
-        return Plan(channels, planes, pixels, part, tile_p, tile_c, last, warps)
-
-    @property
-    def whole(self) -> bool:
-        return self.pixels <= self.tile_p
-
-    @property
-    def parts(self) -> int:
-        return triton.cdiv(self.pixels, self.part)
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        if self.last:
-            return self.planes // self.channels * triton.cdiv(self.channels, self.tile_c), self.parts
-        return triton.cdiv(self.planes, self.tile_c), self.parts
-
-    @property
-    def options(self) -> dict:
-        blocks, parts = self.grid
-        wide = (blocks * self.tile_c + self.channels) * (self.part * parts) > 2**31 - 1
-        options = {
-            "TILE_P": self.tile_p,
-            "TILE_C": self.tile_c,
-            "LAST": self.last,
-            "WIDE": wide,
-            "num_warps": self.warps,
-        }
-        return {**options, "FULL": self.pixels == self.tile_p} if self.whole else options
-
-
 @functools.lru_cache(1024)
 def _forward(shape, strides, itemsize, act, alpha, eps) -> tuple[Plan, tuple[Launch, ...]]:
     plan = Plan.of(shape, strides, itemsize, 1)
     floats, options = (*two_floats(alpha), *two_floats(eps)), {"ACT": act, **plan.options}
     if plan.whole:
+        options["FULL"] = plan.pixels == plan.tile_p
         return plan, (Launch(whole_forward_kernel, plan.grid, (*plan[:3], *floats), options),)
     options["PARTS"] = triton.next_power_of_2(plan.parts)
     statistics = Launch(statistics_kernel, plan.grid, plan[:4], plan.options)
@@ -352,6 +254,7 @@ def _backward(shape, strides, itemsize, act, alpha) -> tuple[Plan, tuple[Launch,
     plan = Plan.of(shape, strides, itemsize, 2)
     options = {"ACT": act, "SAVES_INPUT": ACTIVATIONS[act].saves_input, **plan.options}
     if plan.whole:
+        options["FULL"] = plan.pixels == plan.tile_p
         return plan, (Launch(whole_backward_kernel, plan.grid, (*plan[:3], *two_floats(alpha)), options),)
     numbers, parts = (*plan[:4], *two_floats(alpha)), triton.next_power_of_2(plan.parts)
     sums = Launch(sums_kernel, plan.grid, numbers, options)
