@@ -20,7 +20,7 @@ import torch
 from machine import Replay, copy_rate
 
 from fastgan import ops
-from fastgan.ops import modulated_activation
+from fastgan.ops import modulate, modulated_activation
 
 MODEL = json.loads((Path(__file__).parent / "results" / "predicted.json").read_text())["rows"]  # bench/predicted.py
 ROTATED = 256e6  # bytes of all inputs of a case together: several times the largest cache
@@ -69,6 +69,11 @@ def _bias_act(act: str) -> Callable:
     return make
 
 
+def _modulate(impl, x):
+    scale = x.new_ones(x.shape[:2]).requires_grad_()
+    return lambda x: modulate.apply(x, scale, impl)
+
+
 def _modulated_activation(impl, x):
     scale, noise = x.new_ones(x.shape[:2], dtype=torch.float32), x.new_zeros(x.shape[0], 1, *x.shape[2:])
     b = x.new_zeros(x.shape[1])
@@ -95,6 +100,7 @@ CASES = {
     "bias_act lrelu": Case(IMAGE, _bias_act("lrelu"), 8),
     "bias_act tanh": Case(IMAGE, _bias_act("tanh"), 8),
     "bias_act NHWC": Case(IMAGE, _bias_act("lrelu"), 8, last=True),
+    "modulate": Case(IMAGE, _modulate, 8),
     "modulated_activation": Case(IMAGE, _modulated_activation, 8),
     "modulated_activation NHWC": Case(IMAGE, _modulated_activation, 8, last=True),
     "norm_act": Case(IMAGE, _norm_act, 8),

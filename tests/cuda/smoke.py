@@ -17,6 +17,7 @@ import torch
 from tolerances import TOLERANCE, assert_close
 
 from fastgan import ops
+from fastgan.ops import _library
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TORCHS_OWN = {"conv2d_resample", "modulated_conv2d", "grid_sample", "minibatch_stddev", "pixel_norm"}
@@ -45,6 +46,10 @@ def _grid_sample(x, shift):
     across, down = (torch.linspace(-0.9, 1.1, n, device=x.device, dtype=x.dtype) for n in (x.shape[3], x.shape[2]))
     grid = torch.stack([across.expand(x.shape[2], -1), down[:, None].expand(-1, x.shape[3])], -1)
     return ops.grid_sample(x, grid.expand(x.shape[0], -1, -1, -1) + 0.01 * shift.mean())
+
+
+def _modulate(x, s):
+    return _library.select("modulate", "auto", x)(x, s)
 
 
 def _weights_per_sample(x, w, s):
@@ -84,6 +89,7 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "filtered_snake up 4": (
         lambda x, a, b: ops.filtered_snake(x.flatten(2), a, b, _f12(x), _f12(x), 4, 1, logscale=True), _image((8,), (8,))),
     "snake": (lambda x, a, b: ops.snake(x, a, b, logscale=True), _image((8,), (8,))),
+    "modulate": (_modulate, _image((2, 8))),
     "modulated_conv2d": (lambda x, w, s: ops.modulated_conv2d(x, w, s, padding=1), _image((6, 8, 3, 3), (2, 8))),
     "modulated_conv2d lrelu": (
         lambda x, w, s, n, b: ops.modulated_conv2d(x, w, s, n, padding=1, bias=b, act="lrelu", clamp=64.0),
