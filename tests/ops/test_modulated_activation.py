@@ -4,6 +4,7 @@ import pytest
 import torch
 from cpu_levels import LEVELS
 from device import DEVICE, kernels, seeded
+from layouts import LAYOUTS
 from tolerances import TOLERANCE, assert_close
 
 from fastgan.ops import bias_act, modulated_activation, modulated_conv2d
@@ -22,12 +23,6 @@ SHAPES = [
     (0, 3, 4, 4),
     (2, 3, 0, 4),
 ]
-LAYOUTS = {
-    "NCHW": lambda x: x,
-    "NHWC": lambda x: x.contiguous(memory_format=torch.channels_last),
-    "samples last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
-    "strided": lambda x: torch.stack([x, x], -1)[..., 0],
-}
 
 
 def tensors(shape, dtype=torch.float64, noise="per sample", layout="NCHW"):
