@@ -14,7 +14,7 @@ from fastgan import user_code
 from fastgan._default_device import on_cpu
 from fastgan.data import huggingface
 from fastgan.data.archive import check_target, load_npy, load_npz, save_npz
-from fastgan.data.dataset import ImageDataset
+from fastgan.data.dataset import Absent, ImageDataset
 from fastgan.data.decode import check_whole, crop_box, natural_resolution, resize_array
 from fastgan.data.emoji import STYLES, load_emoji
 from fastgan.data.files import Progress, open_source, read_images
@@ -251,7 +251,7 @@ def _load_path(
         source = open_source(path, split)
         return read_images(source, resolution=resolution, crop=crop, labels=labels, **options), resolution
     if split is not None and not idx:
-        raise ValueError(f"{path}: split={split!r} is not offered for a file")
+        raise Absent(f"{path}: split={split!r} is not offered for a file")
     known = False
     if idx:
         data = load_idx(path, split, name=str(path))

@@ -13,6 +13,10 @@ from fastgan.data.pixels import WHITE, bits_of
 from fastgan.sizes import Resolution, resolution_of, sides
 
 
+class Absent(ValueError):
+    """A part of a data set, or counterparts in another, that were asked for and that it does not have: all else may be well."""
+
+
 def shown(names: Iterable[str], most: int = 5) -> str:
     """The first ``most`` of ``names`` and how many more there are, on one line: for messages about foreign names."""
     names = list(names)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fastgan.data.classes import MANIFEST, Classes, common_folders, find_classes, first_folders, parts_of
-from fastgan.data.dataset import ImageDataset, shown
+from fastgan.data.dataset import Absent, ImageDataset, shown
 from fastgan.data.decode import (
     check_channels,
     check_whole,
@@ -91,7 +91,7 @@ def _part(source: Source, split: str) -> Source:
     fitting = [name for name in places if name == split] or [n for n in places if n.casefold() == split.casefold()]
     if len(fitting) != 1:
         have = f"there are {shown(places, 20)}" if places else "there is none"
-        raise ValueError(f"{source.name}: split={split!r} needs a sub-folder of that name; {have}")
+        raise Absent(f"{source.name}: split={split!r} needs a sub-folder of that name; {have}")
     return source.below(places[fitting[0]])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgan.data.dataset import shown
+from fastgan.data.dataset import Absent, shown
 
 _PREFIX = "hf:"
 _SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in its folder
@@ -52,13 +52,13 @@ def open_folder(path: Path, split: str | None) -> Any:
         raise ValueError(f"{path}: datasets cannot read it: {type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
         if split is not None:
-            raise ValueError(f"{path}: split={split!r} is not there; the folder holds one set without parts")
+            raise Absent(f"{path}: split={split!r} is not there; the folder holds one set without parts")
         return found
     name = split or ("train" if "train" in found else next(iter(found)) if len(found) == 1 else None)
     if name is None:
         raise ValueError(f"{path} has several parts, {shown(found)}: choose one, such as split={next(iter(found))!r}")
     if name not in found:
-        raise ValueError(f"{path}: split={split!r} is not there; there are {shown(found)}")
+        raise Absent(f"{path}: split={split!r} is not there; there are {shown(found)}")
     return found[name]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fastgan.data.dataset import ImageDataset
+from fastgan.data.dataset import Absent, ImageDataset
 from fastgan.data.zips import most_unpacked
 
 # Where Debian's and Ubuntu's dataset-fashion-mnist puts its files, then the folder named after the package.
@@ -70,7 +70,7 @@ def load_idx(folder: Path, split: str | None, *, name: str, class_names: tuple[s
         raise ValueError(f"{name}: split is {split!r}, expected one of 'train', 'test'")
     images_path, labels_path = find_idx(folder, "images", split), find_idx(folder, "labels", split)
     if images_path is None:
-        raise ValueError(f"{folder}: no {_PREFIX[split]}-images-idx3-ubyte[.gz] for split={split!r}")
+        raise Absent(f"{folder}: no {_PREFIX[split]}-images-idx3-ubyte[.gz] for split={split!r}")
     images = read_idx(images_path)
     if images.ndim != 3:
         raise ValueError(f"{images_path}: shape {list(images.shape)}, expected [N, H, W]")

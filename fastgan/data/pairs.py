@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fastgan.data.catalog import check_options, load
-from fastgan.data.dataset import ImageDataset, about_pixels, take
+from fastgan.data.dataset import Absent, ImageDataset, about_pixels, take
 from fastgan.data.files import Source, open_source, read_images
 from fastgan.data.pictures import in_memory
 from fastgan.data.registered import load_registered, refuse
@@ -147,15 +147,15 @@ def _match(a: ImageDataset, b: ImageDataset) -> tuple[ImageDataset, ImageDataset
     places = []
     for side in (a, b):
         if not side.files:
-            raise ValueError(f"{side.name}: paired=True needs file names to match, and this set has none")
+            raise Absent(f"{side.name}: paired=True needs file names to match, and this set has none")
         keys = [str(PurePosixPath(file).with_suffix("")) for file in side.files]
         if len(set(keys)) != len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"{side.name}: paired=True, but {twice!r} occurs with more than one extension")
+            raise Absent(f"{side.name}: paired=True, but {twice!r} occurs with more than one extension")
         places.append({key: i for i, key in enumerate(keys)})
     common = [key for key in places[0] if key in places[1]]
     if not common:
-        raise ValueError(f"no image of {a.name} has a counterpart of the same name in {b.name}")
+        raise Absent(f"no image of {a.name} has a counterpart of the same name in {b.name}")
     matched, shared = [], set(common)
     for side, place in zip((a, b), places, strict=True):
         alone = [(f"{side.name}/{side.files[i]}", "no counterpart") for key, i in place.items() if key not in shared]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fastgan import user_code
+from fastgan.data.dataset import Absent
 from fastgan.registry import Registry
 
 DATA = Registry("data set", "fastgan.data")
@@ -67,6 +68,12 @@ def load_registered(
     except TypeError as error:
         raise ValueError(f"data set {name}: its loader takes {signature} ({error})") from error
     return make(*parts, **taken), left
+
+
+def absent(error: ValueError, *names: str) -> bool:
+    """Whether `error`, raised where a part of the data sets `names` was asked for, says only that there is no such part. Loaders of
+    users have errors of their own: each of theirs counts as one."""
+    return isinstance(error, Absent) or any(loader(name) is not None for name in names)
 
 
 def refuse(name: str | Path, options: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from fastgan.data.dataset import shown
+from fastgan.data.dataset import Absent, shown
 from fastgan.data.files import EXTENSIONS, LARGEST_FILE
 from fastgan.data.source import generator
 
@@ -54,12 +54,12 @@ def shard_paths(name: str, split: str | None) -> list[Path] | None:
         if not found or others:
             return None
         if split and folder == path:
-            raise ValueError(f"{name}: split={split!r} needs a sub-folder of that name; there are shards only")
+            raise Absent(f"{name}: split={split!r} needs a sub-folder of that name; there are shards only")
         return found
     if not name.endswith(".tar"):
         return None
     if split:
-        raise ValueError(f"{name}: split={split!r} is not offered for single shards")
+        raise Absent(f"{name}: split={split!r} is not offered for single shards")
     if "{" in name and not path.exists():
         package()  # which brings braceexpand
         import braceexpand

@@ -25,6 +25,7 @@ from torch import nn
 
 from fastgan.data import to_float, to_uint8
 from fastgan.data.crisp import crisp
+from fastgan.data.registered import absent
 from fastgan.data.source import images_once
 from fastgan.losses import LOSSES
 from fastgan.metrics import images as image_metrics
@@ -273,7 +274,9 @@ class RealESRGAN(Recipe):
         options = {key: run[key] for key in ("resolution", "channels", "bits", "crop", "strict") if key in run}
         try:
             return self.load_data(run["data"], self.config, split="test", **options)
-        except ValueError:  # it has no such part
+        except ValueError as error:
+            if not absent(error, run["data"]):
+                raise
             return self.load_data(run["data"], self.config, split=run.get("split"), **options)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
+from fastgan.data.registered import absent
 from fastgan.losses import LOSSES
 from fastgan.losses.adversarial import Adversarial
 from fastgan.metrics import suite
@@ -191,8 +192,9 @@ class Translation(Recipe):
             for paired in (True, False):
                 try:
                     return self.load_pair(name, paired=paired, **{**options, "split": split}), paired
-                except ValueError:  # no such split, or nothing matches
-                    continue
+                except ValueError as error:
+                    if not absent(error, *([name] if isinstance(name, str) else name)):
+                        raise
         raise ValueError(f"{name}: no images to evaluate on")
 
     def adversarial(self) -> Adversarial:

@@ -191,6 +191,29 @@ def test_evaluate_a_run(tmp_path):
         recipe.translate(networks, torch.zeros(1, 3, 32, 32), "up")
 
 
+@pytest.mark.parametrize("name", ["cyclegan", "realesrgan"])
+def test_a_test_part_that_cannot_be_read_is_not_replaced_by_the_training_images(name, tmp_path):
+    """The figures would be those of pictures that the network has learnt by heart."""
+    parts = ("trainA", "trainB", "testA", "testB") if name == "cyclegan" else ("train", "test")
+    for part in parts:
+        (tmp_path / part).mkdir()
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / f"{i}.png")
+    kind = recipes.get(name)
+    sizes = {"resolution": 32, "channels": 3, "num_classes": 0, "class_names": [], "name": "x"}
+    small = SMALL["cyclegan"] if name == "cyclegan" else dict(width=4, blocks=1, disc_width=4)
+    recipe = kind(kind.Config(**small), sizes)
+    networks = {key: recipe.networks[key] for key in recipe.averaged}
+    settings = {"data": str(tmp_path), "split": None if name == "cyclegan" else "train", "resolution": 32, "strict": True}
+    settings |= {"channels": None, "bits": None, "crop": "center"}
+    recipe.evaluate(networks, settings, 10, metrics=["l1"])
+    assert set(recipe.measured.values()) == {3}
+    (tmp_path / parts[-1] / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"{parts[-1]}/0.png: not an image"):
+        recipe.evaluate(networks, settings, 10, metrics=["l1"])
+
+
 def test_the_command_line(tmp_path, capsys):
     from fastgan.cli import main
 
