@@ -71,8 +71,8 @@ def load_registered(
 
 
 def absent(error: ValueError, *names: str) -> bool:
-    """Whether `error`, raised where a part of the data sets `names` was asked for, says only that there is no such part. Loaders of
-    users have errors of their own: each of theirs counts as one."""
+    """Whether `error`, raised where a part of the data sets `names` was asked for, says only that there is no such part. Loaders
+    of users have errors of their own: each of theirs counts as one."""
     return isinstance(error, Absent) or any(loader(name) is not None for name in names)
 
 

@@ -205,7 +205,12 @@ def test_a_test_part_that_cannot_be_read_is_not_replaced_by_the_training_images(
     small = SMALL["cyclegan"] if name == "cyclegan" else dict(width=4, blocks=1, disc_width=4)
     recipe = kind(kind.Config(**small), sizes)
     networks = {key: recipe.networks[key] for key in recipe.averaged}
-    settings = {"data": str(tmp_path), "split": None if name == "cyclegan" else "train", "resolution": 32, "strict": True}
+    settings = {
+        "data": str(tmp_path),
+        "split": None if name == "cyclegan" else "train",
+        "resolution": 32,
+        "strict": True,
+    }
     settings |= {"channels": None, "bits": None, "crop": "center"}
     recipe.evaluate(networks, settings, 10, metrics=["l1"])
     assert set(recipe.measured.values()) == {3}
