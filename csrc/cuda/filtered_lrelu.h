@@ -12,6 +12,14 @@ struct Axis {
   int64_t x, t, y, up_taps, down_taps, up, down, before, shift;
 };
 
+// Whether places along an axis, up to 32 times as many, are 32-bit numbers.
+constexpr int64_t kMost = 1 << 26;
+inline bool is_short(const Axis& a) {
+  for (int64_t n : {a.x, a.t, a.y, a.before, -a.before, a.shift, -a.shift})
+    if (n >= kMost) return false;
+  return true;
+}
+
 template <class T>
 struct Act {
   T positive, negative, clamp;  // factors of t; clamp NaN: none, every comparison with it is false

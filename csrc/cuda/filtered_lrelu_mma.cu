@@ -23,14 +23,11 @@
 #include <limits>
 
 #include "cuda/filtered_lrelu.h"
-#include "cuda/mma.h"
+#include "cuda/filtered_lrelu_operands.h"
 #include "cuda/stream.h"
 
 namespace fastgan::filtered {
 namespace {
-
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
 
 constexpr int kDown = 2, kDownTaps = 12, kPhase = 6;  // kPhase: taps of fu / up
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
@@ -58,142 +55,6 @@ struct Plan {
   int pitch, ring_bytes, warp_bytes;        // of a row of x in shared memory, of all of them, of a warp
   bool flip;
 };
-
-using Sums = float[4];
-
-__device__ __forceinline__ void clear(Sums& sums) {
-  FASTGAN_UNROLL
-  for (int i = 0; i < 4; ++i) sums[i] = 0;
-}
-
-// Filters and what they are multiplied with, as numbers of TF32. A sum that is cut is smaller by a third of its last bit, about: the
-// filters make up for that.
-struct Cut {
-  static constexpr float kMean = 1 + 1.39f / 4096;
-  struct Operand {  // as it is to the right of a product
-    Sums at;
-  };
-  struct Rows {  // as it is to the left of one
-    Sums at;
-  };
-  struct Left {  // [16][16], to the left of a product
-    float at[2][4];
-  };
-  struct alignas(16) Right {  // [16][8]
-    float at[2][2];
-  };
-
-  static __device__ __forceinline__ float rounded(float value) {
-    unsigned bits;
-    memcpy(&bits, &value, sizeof(bits));
-    bits = (bits + 0x1000) & 0xffffe000u;
-    memcpy(&value, &bits, sizeof(bits));
-    return value;
-  }
-  template <class Tap>  // tap(row, column)
-  static __device__ __forceinline__ Left left(const Tap& tap) {
-    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    Left left;
-    FASTGAN_UNROLL
-    for (int i = 0; i < 8; ++i) left.at[i / 4][i % 4] = rounded(kMean * tap(g + i % 2 * 8, 2 * q + i / 2 % 2 + i / 4 * 8));
-    return left;
-  }
-  template <class Tap>
-  static __device__ __forceinline__ Right right(const Tap& tap) {
-    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    Right right;
-    FASTGAN_UNROLL
-    for (int i = 0; i < 4; ++i) right.at[i / 2][i % 2] = rounded(kMean * tap(2 * q + i % 2 + i / 2 * 8, g));
-    return right;
-  }
-  static __device__ __forceinline__ Operand operand(const Sums& sums) { return Operand{{sums[0], sums[1], sums[2], sums[3]}}; }
-  static __device__ __forceinline__ Rows rows(const Sums& sums) {
-    const Rows rows{{sums[0], sums[2], sums[1], sums[3]}};
-    return rows;
-  }
-  // sums += [a b] f
-  static __device__ __forceinline__ void multiply(Sums& sums, const Rows& a, const Rows& b, const Right& f) {
-    multiply_add(sums, a.at, f.at[0]);
-    multiply_add(sums, b.at, f.at[1]);
-  }
-  // sums += f [a b]^T, of rows 8 half and on of a and b
-  static __device__ __forceinline__ void multiply(Sums& sums, const Left& f, const Operand& a, const Operand& b, int half) {
-    const float first[2] = {a.at[2 * half], a.at[2 * half + 1]}, second[2] = {b.at[2 * half], b.at[2 * half + 1]};
-    multiply_add(sums, f.at[0], first);
-    multiply_add(sums, f.at[1], second);
-  }
-};
-
-// The same as pairs of numbers of S.
-template <class S>
-struct Halved {
-  struct Operand {
-    unsigned at[2][2];  // [part][rows 8 and on]
-  };
-  using Rows = Operand;
-  struct Left {
-    unsigned at[2][4];
-  };
-  struct alignas(16) Right {
-    unsigned at[2][2];
-  };
-
-  template <class Tap>
-  static __device__ __forceinline__ Left left(const Tap& tap) {
-    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    Left left;
-    FASTGAN_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int row = g + i % 2 * 8, column = 2 * q + i / 2 * 8;
-      unsigned parts[2];
-      split<S>(tap(row, column), tap(row, column + 1), parts);
-      left.at[0][i] = parts[0], left.at[1][i] = parts[1];
-    }
-    return left;
-  }
-  template <class Tap>
-  static __device__ __forceinline__ Right right(const Tap& tap) {
-    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    Right right;
-    FASTGAN_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      unsigned parts[2];
-      split<S>(tap(2 * q + 8 * i, g), tap(2 * q + 8 * i + 1, g), parts);
-      right.at[0][i] = parts[0], right.at[1][i] = parts[1];
-    }
-    return right;
-  }
-  static __device__ __forceinline__ Operand operand(const Sums& sums) {
-    Operand operand;
-    FASTGAN_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      unsigned parts[2];
-      split<S>(sums[2 * i], sums[2 * i + 1], parts);
-      operand.at[0][i] = parts[0], operand.at[1][i] = parts[1];
-    }
-    return operand;
-  }
-  static __device__ __forceinline__ Rows rows(const Sums& sums) { return operand(sums); }
-  static __device__ __forceinline__ void multiply(Sums& sums, const Rows& a, const Rows& b, const Right& f) {
-    FASTGAN_UNROLL
-    for (int n = 0; n < 3; ++n) {
-      const int part = n == 0, of_f = n == 1;
-      const unsigned words[4] = {a.at[part][0], a.at[part][1], b.at[part][0], b.at[part][1]};
-      multiply_add<S>(sums, words, f.at[of_f]);
-    }
-  }
-  static __device__ __forceinline__ void multiply(Sums& sums, const Left& f, const Operand& a, const Operand& b, int half) {
-    FASTGAN_UNROLL
-    for (int n = 0; n < 3; ++n) {
-      const int part = n == 0, of_f = n == 1;
-      const unsigned words[2] = {a.at[part][half], b.at[part][half]};
-      multiply_add<S>(sums, f.at[of_f], words);
-    }
-  }
-};
-
-template <class S>
-using Arithmetic = std::conditional_t<std::is_same_v<S, Half>, Halved<BFloat16>, Cut>;
 
 // A power of two for Uy, and 1 over it: Half's largest tap comes to 2^12 or more, below 2^13, and the sum of 6 remains in its range.
 // BFloat16 has the range of float.
@@ -536,11 +397,7 @@ void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, T
 
 bool multiply(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax,
               const Axis& ay, double gain, double slope, double clamp, bool flip) {
-  constexpr int64_t kMost = 1 << 26;
-  for (const Axis* a : {&ax, &ay})
-    for (int64_t n : {a->x, a->t, a->y, a->before, -a->before, a->shift, -a->shift})
-      if (n >= kMost) return false;
-  if (ax.y * ay.y >= kMost || (ax.t + 32) * ay.t >= 8 * kMost) return false;  // of a plane
+  if (!is_short(ax) || !is_short(ay) || ax.y * ay.y >= kMost || (ax.t + 32) * ay.t >= 8 * kMost) return false;  // of a plane
   const auto type = x.scalar_type();
   const bool half = type == torch::headeronly::ScalarType::Half;
   if (!half && type != torch::headeronly::ScalarType::BFloat16) return false;

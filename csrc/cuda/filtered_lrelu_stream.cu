@@ -345,11 +345,7 @@ void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, T
 
 bool stream(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax,
             const Axis& ay, double gain, double slope, double clamp, bool flip) {
-  constexpr int64_t kMost = 1 << 26;
-  for (const Axis* a : {&ax, &ay})
-    for (int64_t n : {a->x, a->t, a->y, a->before, -a->before, a->shift, -a->shift})
-      if (n >= kMost) return false;
-  if (fu.dim() != 1 || fd.dim() != 1 || !stream::fits(x, y)) return false;
+  if (!is_short(ax) || !is_short(ay) || fu.dim() != 1 || fd.dim() != 1 || !stream::fits(x, y)) return false;
   const Act<float> act{static_cast<float>(gain), static_cast<float>(gain * slope),
                        clamp < 0 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(clamp)};
   const auto with = [&](auto shape) {
