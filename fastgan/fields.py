@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -10,9 +11,11 @@ import itertools
 import math
 import numbers
 import os
+import sys
 import textwrap
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, Literal, Union
 
 
@@ -100,10 +103,20 @@ def hints(cls: type) -> dict[str, Any]:
         return {field.name: Any for field in dataclasses.fields(cls)}
 
 
+def docstring(thing: type | Callable) -> str:
+    """That of a class or a function, read from its source under `python -OO`, which keeps none; empty where there is none, or
+    where it is the signature that Python makes of a dataclass."""
+    text = thing.__doc__ or ""
+    if not text.startswith(f"{thing.__name__}(") and (text or sys.flags.optimize < 2):
+        return text
+    with contextlib.suppress(OSError, TypeError, SyntaxError, IndexError):  # made by a function, or typed at a prompt
+        return ast.get_docstring(ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]) or ""
+    return ""
+
+
 def about(cls: type) -> str:
-    """A dataclass's docstring as one line; empty where it is the signature that Python makes of one."""
-    text = " ".join((cls.__doc__ or "").split())
-    return "" if text.startswith(f"{cls.__name__}(") else text
+    """A dataclass's docstring as one line; empty where it has none."""
+    return " ".join(docstring(cls).split())
 
 
 @functools.cache

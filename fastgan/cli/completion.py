@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from fastgan.fields import docstring
+
 SHELLS = ("bash", "zsh", "fish")
 _TO_DO = """To have it from the next shell on:
   bash  fastgan completion bash > ~/.local/share/bash-completion/completions/fastgan
@@ -19,7 +21,7 @@ def completion(argv: list[str]) -> int:
         known = shell in ("-h", "--help")
         if not known:
             print(f"fastgan completion: expected one of {', '.join(SHELLS)}, got {' '.join(argv)!r}", file=sys.stderr)
-        print(f"{completion.__doc__}\n\n{_TO_DO}", file=None if known else sys.stderr)
+        print(f"{docstring(completion)}\n\n{_TO_DO}", file=None if known else sys.stderr)
         return 0 if known and argv else 2
     print({"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](*_words()))
     return 0

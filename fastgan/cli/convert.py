@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastgan.cli.options import need_extra, parse
+from fastgan.cli.options import need_extra, parse, purpose
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,7 @@ def convert(argv: list[str]) -> int:
     from fastgan.convert.converted import IMAGE_TO_IMAGE
     from fastgan.untrusted import parse_json, read_json, shorten
 
-    options = parse(Options, argv, "fastgan convert", convert.__doc__.partition(":")[0])
+    options = parse(Options, argv, "fastgan convert", purpose(convert))
     arguments = parse_json(options.config.encode(), "--config") if options.config else None
     out = fastgan.convert.convert(options.source, options.out, options.network, arguments)
     about = read_json(out.with_suffix(".json"))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from fastgan.cli.options import need_extra, parse, trust_data
 from fastgan.cli.table import show
+from fastgan.fields import docstring
 from fastgan.names import did_you_mean
 from fastgan.options import Count, Side
 
@@ -47,7 +48,7 @@ def data(argv: list[str]) -> int:
                 f"fastgan data: unknown command {command!r}{did_you_mean(command, ('list', 'prepare'))}",
                 file=sys.stderr,
             )
-        print(data.__doc__, file=None if known else sys.stderr)
+        print(docstring(data), file=None if known else sys.stderr)
         return 0 if command in ("-h", "--help") and argv else 2
     need_extra()
     from fastgan.data import prepare as make
@@ -64,7 +65,7 @@ def data(argv: list[str]) -> int:
 def _list(argv: list[str]) -> int:
     """Data sets by name: fastgan data list"""
     if argv:
-        print(_list.__doc__, file=None if argv[0] in ("-h", "--help") else sys.stderr)
+        print(docstring(_list), file=None if argv[0] in ("-h", "--help") else sys.stderr)
         return 0 if argv[0] in ("-h", "--help") else 2
     from fastgan.data import DATA
     from fastgan.data.facts import FACTS

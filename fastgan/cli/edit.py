@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastgan.cli.arguments import integer
-from fastgan.cli.options import UsageError, need_extra, parse, seed_list
+from fastgan.cli.options import UsageError, need_extra, parse, purpose, seed_list
 from fastgan.cli.table import show
 from fastgan.options import Count, Natural, Range
 
@@ -61,7 +61,7 @@ def project(argv: list[str]) -> int:
     from fastgan.files import check_writable
     from fastgan.training.distributed import find_device
 
-    options = parse(Project, argv, "fastgan project", project.__doc__.partition(":")[0])
+    options = parse(Project, argv, "fastgan project", purpose(project))
     if not options.images:
         raise UsageError("no picture is named: fastgan project RUN|FILE IMAGE..., or a folder of them")
     folder, _, name = place(options.run)
@@ -132,7 +132,7 @@ def directions(argv: list[str]) -> int:
     from fastgan.files import check_writable
     from fastgan.training.distributed import find_device
 
-    options = parse(Find, joined(argv), "fastgan directions", directions.__doc__.partition(":")[0])
+    options = parse(Find, joined(argv), "fastgan directions", purpose(directions))
     folder, inner, name = place(options.run)
     out = options.out or folder / f"{name}directions.safetensors"
     check_writable(out.parent)

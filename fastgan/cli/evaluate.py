@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastgan.cli.options import UsageError, need_extra, parse, trust_data
+from fastgan.cli.options import UsageError, need_extra, parse, purpose, trust_data
 from fastgan.cli.table import show
 
 _SAMPLES, _PUBLISHED = 2000, 50_000  # by default; of the field's articles
@@ -57,7 +57,7 @@ def evaluate(argv: list[str]) -> int:
     from fastgan.training.checkpoint import CheckpointError
     from fastgan.training.distributed import find_device
 
-    options = parse(Options, argv, "fastgan eval", evaluate.__doc__.partition(":")[0])
+    options = parse(Options, argv, "fastgan eval", purpose(evaluate))
     of_features = "--extractor" if options.extractor else "--weights" if options.weights else ""
     options = _protocol(options)
     asked = None if options.metrics is None else options.metrics.split(",")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fastgan.cli.options import UsageError, need_extra, parse
+from fastgan.cli.options import UsageError, need_extra, parse, purpose
 from fastgan.options import Count, Range
 
 
@@ -34,7 +34,7 @@ class Explore:
 def explore(argv: list[str]) -> int:
     """Explore a generator in the browser: fastgan explore RUN|FILE [--port 7860] [--host 127.0.0.1] [...]"""
     need_extra()
-    options = parse(Explore, argv, "fastgan explore", explore.__doc__.partition(":")[0])
+    options = parse(Explore, argv, "fastgan explore", purpose(explore))
     if importlib.util.find_spec("gradio") is None:
         raise UsageError("gradio missing: pip install 'fastgan[ui]'")
     from fastgan.explore import Explored, serve

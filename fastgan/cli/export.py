@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastgan.cli.options import need_extra, parse
+from fastgan.cli.options import need_extra, parse, purpose
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,7 @@ class Options:
 def export(argv: list[str]) -> int:
     """A generator for other runtimes, checked in them: fastgan export RUN|FILE.safetensors OUT.onnx|.pt2|.aoti.pt2|.xml"""
     need_extra()
-    options = parse(Options, argv, "fastgan export", export.__doc__.partition(":")[0])
+    options = parse(Options, argv, "fastgan export", purpose(export))
 
     import fastgan.export
     from fastgan.files import check_writable

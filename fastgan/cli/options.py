@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
+from collections.abc import Callable
 
 from fastgan.cli.arguments import Argument, arguments, flag, read
+from fastgan.fields import docstring
 from fastgan.options import check_ranges
 
 # What `train` and `sample` need beyond torch: module -> package
@@ -31,6 +33,11 @@ def need_extra() -> None:
     missing = [package for module, package in EXTRA.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} missing: pip install 'fastgan[train]'")
+
+
+def purpose(command: Callable) -> str:
+    """What a command is for: its docstring up to the colon, after which stands how it is called."""
+    return docstring(command).partition(":")[0]
 
 
 def parse(config, argv: list[str], program: str, description: str):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from fastgan.cli import edit
-from fastgan.cli.options import UsageError, need_extra, parse, seed_list
+from fastgan.cli.options import UsageError, need_extra, parse, purpose, seed_list
 from fastgan.options import Range
 
 # Options that only some recipes have, as `Recipe.sample_options` names them.
@@ -100,7 +100,7 @@ def sample(argv: list[str]) -> int:
     from fastgan import sampling
     from fastgan.files import check_writable, writable
 
-    options = parse(Options, edit.joined(argv), "fastgan sample", sample.__doc__.partition(":")[0])
+    options = parse(Options, edit.joined(argv), "fastgan sample", purpose(sample))
     given = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     moved = "direction" in given and options.direction not in ("AtoB", "BtoA")
     _check_together(options, given, moved)

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastgan.cli.options import UsageError, need_extra, parse
+from fastgan.cli.options import UsageError, need_extra, parse, purpose
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ def push(argv: list[str]) -> int:
     from fastgan import sharing
     from fastgan.training.packed import PACKED
 
-    options = parse(Push, argv, "fastgan push", push.__doc__.partition(":")[0])
+    options = parse(Push, argv, "fastgan push", purpose(push))
     remote, shared = sharing.is_repository(options.to), (options.run / PACKED).is_file()
     if not remote:
         if options.yes or options.private:
@@ -85,7 +85,7 @@ def pull(argv: list[str]) -> int:
     need_extra()
     from fastgan import sharing
 
-    options = parse(Pull, _with_out(argv), "fastgan pull", pull.__doc__.partition(":")[0])
+    options = parse(Pull, _with_out(argv), "fastgan pull", purpose(pull))
     out = sharing.pull(options.name, options.out, revision=options.revision, recipe=options.recipe)
     print(f"{out}: README.md says what it is, and its licence\nnext: fastgan sample {shlex.quote(str(out))}")
     return 0

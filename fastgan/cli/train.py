@@ -5,6 +5,7 @@ import shlex
 
 from fastgan.cli.options import need_extra, parse_settings, trust_data
 from fastgan.cli.table import show
+from fastgan.fields import docstring
 
 _MORE = """
 A recipe of your own: fastgan train mypackage.recipes:Mine, fastgan train ./mine.py:Mine
@@ -31,7 +32,7 @@ def _list() -> None:
 def train(argv: list[str]) -> int:
     """Train a GAN: fastgan train RECIPE [--data NAME|FOLDER|ZIP] [--steps N] [--out DIR] [--resume] [--config FILE] [...]"""
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{train.__doc__}\n")
+        print(f"{docstring(train)}\n")
         _list()
         print(_MORE)
         return 0 if argv else 2

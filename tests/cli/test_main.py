@@ -36,6 +36,18 @@ def test_words_that_info_does_not_take(capsys):
     assert said.out == "" and "fastgan info" in said.err
 
 
+def test_help_without_docstrings():
+    """As python -OO leaves none: what a command is for, and the titles of its options, stand in docstrings."""
+    asked = "from fastgan.cli import main, COMMANDS\nfor c in COMMANDS:\n  try: main([c, '--help'])\n  except SystemExit: pass"
+    said = [
+        subprocess.run([sys.executable, *how, "-c", asked], capture_output=True, text=True) for how in ([], ["-OO"])
+    ]
+    assert said[0].stdout == said[1].stdout and not said[1].stderr
+    assert (
+        "Metrics of a run" in said[1].stdout and "translation" in said[1].stdout and "None" not in said[1].stdout[:40]
+    )
+
+
 def test_a_broken_connection_is_said(failing, capsys):
     assert failing(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 1
     assert capsys.readouterr().err == "fastgan info: [Errno 32] Broken pipe\n"
