@@ -8,6 +8,7 @@ launched by a driver that does nothing (tests/triton_stub.py); its results are m
 
 import copy
 import datetime
+import functools
 import json
 import os
 import subprocess
@@ -84,11 +85,22 @@ def bench_forward_backward(compare, device, name):
     compare(f"forward + backward {name}", step, reference=theirs, fastgan=ours, compiled=False)
 
 
-def best(calls, rounds=400, each=10):
-    """Microseconds of each of the calls, in turn, the best of all rounds."""
+def ways(ours, theirs, tensors):
+    """{way: (call of ours, of theirs)}"""
+    dy, plain = torch.randn_like(ours(*tensors)), [t.detach() for t in tensors]
+    steps = {
+        "forward": lambda f: f(*plain),
+        "forward + backward": lambda f: torch.autograd.grad(f(*tensors), tensors, dy),
+    }
+    return {way: [functools.partial(step, f) for f in (ours, theirs)] for way, step in steps.items()}
+
+
+def best(calls, rounds=400, each=10, before=lambda: None):
+    """Microseconds of each of the calls, in turn, the best of all rounds; `before` waits for what is under way."""
     found = [float("inf")] * len(calls)
     for _ in range(rounds):
         for i, call in enumerate(calls):
+            before()
             start = time.perf_counter()
             for _ in range(each):
                 call()
@@ -105,13 +117,9 @@ def triton_noop() -> dict:
     triton_stub.activate(90)
     torch.set_num_threads(1)
     rows = {}
-    for name, (ours, theirs, tensors) in cases("cpu", impl="triton").items():
-        dy, plain = torch.randn_like(ours(*tensors)), [t.detach() for t in tensors]
-        for way, step in {
-            "forward": lambda f, plain=plain: f(*plain),
-            "forward + backward": lambda f, tensors=tensors, dy=dy: torch.autograd.grad(f(*tensors), tensors, dy),
-        }.items():
-            fastgan, others = best([lambda step=step, f=f: step(f) for f in (ours, theirs)])
+    for name, case in cases("cpu", impl="triton").items():
+        for way, both in ways(*case).items():
+            fastgan, others = best(both)
             rows[f"{way} {name}"] = {"fastgan us": fastgan, "torch us": others}
     return rows
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import bench_host_cost
 import torch
 from machine import Replay, copy_rate
 
@@ -190,38 +191,15 @@ def times(device: torch.device) -> dict:
 
 def host(device: torch.device) -> dict:
     """Microseconds of the CPU per call, many in a row on tensors so small that the GPU is never the one waited for."""
-    x, b, w = torch.randn(2, 8, 4, 4, device=device), torch.zeros(8, device=device), torch.ones(8, device=device)
-    scale, noise = torch.ones(2, 8, device=device), torch.zeros(2, 1, 4, 4, device=device)
-    plane, lrelu = F4.to(device).expand(8, 1, 4, 4), torch.nn.functional.leaky_relu
-    pairs = {
-        "bias_act": (lambda x: ops.bias_act(x, b, act="lrelu"), lambda x: lrelu(x + b[:, None, None], 0.2) * 2**0.5),
-        "modulated_activation": (
-            lambda x: modulated_activation.apply(x, scale, noise, b, "lrelu", None, None),
-            lambda x: lrelu(torch.addcmul(noise, x, scale[:, :, None, None]) + b[:, None, None], 0.2) * 2**0.5),
-        "norm_act": (lambda x: ops.norm_act(x, w, b), lambda x: torch.relu(torch.instance_norm(
-            x, w, b, None, None, True, 0.1, 1e-5, False))),
-        "grad_penalty": (lambda x: ops.grad_penalty(x), lambda x: x.square().sum((1, 2, 3))),
-        "upfirdn2d": (_upfirdn2d(F4)("auto", x), lambda x: torch.nn.functional.conv2d(
-            x, plane, padding=2, groups=8)),
-    }  # fmt: skip
-    rows = {}
-    calls = 200 if device.type == "cuda" else 3
-    for name, functions in pairs.items():
-        row = {}
-        for who, f in zip(("fastgan", "torch"), functions, strict=True):
-            for way, wrap in {"forward": forward, "+ backward": with_backward}.items():
-                call = wrap(f, x.clone().requires_grad_())
-                best = float("inf")
-                for _ in range(4):
-                    if device.type == "cuda":
-                        torch.cuda.synchronize()
-                    start = time.perf_counter()
-                    for _ in range(calls):
-                        call()
-                    best = min(best, (time.perf_counter() - start) / calls)
-                row[f"{who} {way}"] = 1e6 * best
-        rows[name] = row
-        print(f"host us, {name}: " + "  ".join(f"{k} {v:.0f}" for k, v in row.items()), flush=True)
+    on_gpu, rows = device.type == "cuda", {}
+    options = dict(rounds=4, each=200 if on_gpu else 3, before=torch.cuda.synchronize if on_gpu else lambda: None)
+    for name, case in bench_host_cost.cases(device).items():
+        found = {
+            way.removeprefix("forward "): bench_host_cost.best(both, **options)
+            for way, both in bench_host_cost.ways(*case).items()
+        }
+        rows[name] = {f"{who} {way}": found[way][i] for i, who in enumerate(("fastgan", "torch")) for way in found}
+        print(f"host us, {name}: " + "  ".join(f"{k} {v:.0f}" for k, v in rows[name].items()), flush=True)
     return rows
 
 
