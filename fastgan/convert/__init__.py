@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import in_float32
 from fastgan.convert import image_to_image, infer, rosinality, unpickler, vocoder
 from fastgan.convert.converted import IMAGE_TO_IMAGE, Converted, Speaker
 from fastgan.convert.infer import UnknownNetwork
@@ -217,7 +217,7 @@ def _plain(value: Any, left: list[int]) -> Any:
     raise UnknownNetwork(f"constructor argument {clip(value)} is not plain data")
 
 
-@on_cpu
+@in_float32
 def convert(
     source: str | Path,
     out: str | Path,
@@ -274,7 +274,7 @@ def _written(path: Path) -> bool:
         return False
 
 
-@on_cpu
+@in_float32
 def load(
     path: str | Path, device: str | torch.device = "cpu", *, say: Callable[[str], None] = _say
 ) -> tuple[Converted, dict[str, nn.Module]]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fastgan import user_code
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import on_cpu
 from fastgan.data import huggingface
 from fastgan.data.archive import check_target, load_npy, load_npz, save_npz
 from fastgan.data.dataset import Absent, ImageDataset

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import on_cpu
 from fastgan.data.source import Batch, IndexReader, State, StreamReader, is_stream, of_rank
 
 _MOST_LEFT_OUT = 1000  # items in a row that a stream may leave out before it counts as unreadable

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import on_cpu
 from fastgan.data.dataset import shown
 from fastgan.data.files import (
     LARGEST_FILE,

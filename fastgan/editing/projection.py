@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from fastgan._surroundings import apart
 from fastgan.editing.editor import Editor
 from fastgan.editing.latents import Latents
 from fastgan.metrics.perceptual import Perceptual, load_perceptual
@@ -66,6 +67,7 @@ class Projector:
     Raises ValueError for images, labels or options that do not fit the generator.
     """
 
+    @apart
     def __init__(
         self,
         editor: Editor,
@@ -137,6 +139,7 @@ class Projector:
         noise = [layer.detach().cpu().clone() for layer in self._noise]
         return Latents(values.cpu().clone(), self.editor.space, labels, noise)
 
+    @apart
     def advance(self) -> torch.Tensor:
         """One step; distances [N, 2] of the pictures that it was made from, as `Progress` has them."""
         share = self.step / self.steps
@@ -161,6 +164,7 @@ class Projector:
         self.step += 1
         return torch.cat(distances).cpu()
 
+    @apart
     @torch.no_grad()
     def distances(self) -> torch.Tensor:
         """[N, 2] of the pictures as they are now."""

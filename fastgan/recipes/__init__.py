@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from fastgan import fields
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import apart
 from fastgan.training.checkpoint import NAME, Checkpoint, CheckpointError, load_checkpoint, load_network
 from fastgan.training.recipe import RECIPES, Recipe, RecipeConfig, Update
 from fastgan.training.run import RunOptions, check_options, read_config, read_options
@@ -175,7 +175,7 @@ def check_run(path: str | Path, recipe: type[Recipe] | str | None = None) -> tup
     return saved, checkpoint
 
 
-@on_cpu
+@apart
 def load_run(
     path: str | Path, device: str | torch.device = "cpu", recipe: type[Recipe] | str | None = None
 ) -> tuple[Recipe, dict[str, nn.Module]]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fastgan import fields
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import apart, in_float32
 from fastgan.convert.network import checksum
 from fastgan.files import complete
 from fastgan.options import check_ranges
@@ -28,7 +28,7 @@ from fastgan.untrusted.blueprint import check_fit, naming, within
 _OTHERS = (1 << 28, 20_000)
 
 
-@on_cpu
+@in_float32
 def pack(run: str | Path, out: Path, recipe: type[Recipe] | str | None = None) -> About:
     """Write the newest checkpoint of `run`, or the one at it, to `out`; returns the header. Raises as `load_run`."""
     from safetensors.torch import save_file
@@ -52,7 +52,7 @@ def pack(run: str | Path, out: Path, recipe: type[Recipe] | str | None = None) -
     return about
 
 
-@on_cpu
+@apart
 def load_packed(
     path: str | Path, device: str | torch.device = "cpu", recipe: type[Recipe] | str | None = None
 ) -> tuple[Recipe, dict[str, nn.Module]] | None:

@@ -100,7 +100,9 @@ class TextRecipe(Recipe):
     def latents(self, seeds: list[int]) -> torch.Tensor:
         """float32 [N, L], uniform: the draws of each sentence, from its seed alone."""
         seeded = (torch.Generator("cpu").manual_seed(seed) for seed in seeds)
-        return torch.stack([torch.rand(self.latent_shape, generator=g, device="cpu") for g in seeded])
+        return torch.stack(
+            [torch.rand(self.latent_shape, generator=g, device="cpu", dtype=torch.float32) for g in seeded]
+        )
 
     def draw_tokens(self, networks: dict[str, nn.Module], seeds: list[int], temperature: float = 1.0) -> torch.Tensor:
         """int64 [N, L], one sentence per seed."""

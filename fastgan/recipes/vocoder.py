@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import in_float32
 from fastgan.data.speech import Recordings, load_recordings
 from fastgan.losses.pitch import pitch_loss, track_pitch
 from fastgan.losses.vocoder import MultiScaleMel, map_matching, sum_d, sum_g
@@ -257,7 +257,7 @@ class Vocoder(Recipe):
         """What makes the mel spectrograms that the generator takes."""
         return networks["analysis"].mel
 
-    @on_cpu
+    @in_float32
     def evaluate(
         self,
         networks: dict[str, nn.Module],

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import apart
 from fastgan.data import Loader
 from fastgan.data.source import about
 from fastgan.fields import shorten
@@ -77,7 +77,7 @@ class Trainer:
     ImportError for a package that a sink needs; TypeError for an object that is no sink.
     """
 
-    @on_cpu
+    @apart
     def __init__(
         self,
         recipe: type[Recipe],
@@ -143,7 +143,7 @@ class Trainer:
         name = RECIPES.name_of(type(self.recipe), elsewhere=True)
         return resume_command(name, self.folder, self.run, self.world.size)
 
-    @on_cpu
+    @apart
     def train(self) -> Path:
         """Run to `config.steps`; returns the run folder.
 

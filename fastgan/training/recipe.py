@@ -61,7 +61,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
-from fastgan._default_device import on_cpu
+from fastgan._surroundings import in_float32
 from fastgan.fields import brief, clip
 from fastgan.media import Image, Medium
 from fastgan.options import Batch, Count, NonNegative
@@ -270,7 +270,7 @@ class Recipe:
         without latents replaces this one."""
         return self.generate(networks, self.latents(seeds), self.labels(seeds))
 
-    @on_cpu
+    @in_float32
     def evaluate(
         self,
         networks: dict[str, nn.Module],
@@ -353,10 +353,10 @@ def whole_seeds(seeds: Iterable[int]) -> list[int]:
 def latents_of(seeds: Iterable[int], shape: tuple[int, ...]) -> torch.Tensor:
     """float32 [N, *shape], normal numbers: row i depends on seeds[i] alone."""
     seeded = (torch.Generator("cpu").manual_seed(seed) for seed in whole_seeds(seeds))
-    return torch.stack([torch.randn(shape, generator=g, device="cpu") for g in seeded])
+    return torch.stack([torch.randn(shape, generator=g, device="cpu", dtype=torch.float32) for g in seeded])
 
 
-@on_cpu
+@in_float32
 def draw(recipe: Recipe, networks: dict[str, nn.Module], seeds: list[int], chunk: int = 64) -> torch.Tensor | list[str]:
     """Samples of `seeds` without gradients, `chunk` at a time: float [N, C, ...] on the CPU, or texts.
 

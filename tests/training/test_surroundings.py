@@ -1,0 +1,82 @@
+"""Torch's defaults and the caller's contexts: what fastgan makes for itself is where and what it was without them. On "meta" a
+tensor in the wrong place has no numbers, so that it cannot go unseen; bfloat16 of an autocast would show in the weights."""
+
+import contextlib
+
+import pytest
+import torch
+
+from fastgan import data, editing, recipes
+from fastgan.metrics.kid import kernel_distance
+from fastgan.training import RunConfig, Trainer
+from fastgan.training.recipe import draw
+
+
+@pytest.fixture(params=["cpu", "meta"])
+def elsewhere(request):
+    before = torch.get_default_device()
+    torch.set_default_device(request.param)
+    yield request.param
+    torch.set_default_device(before)
+
+
+@contextlib.contextmanager
+def in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    assert torch.get_default_dtype() == torch.float64
+    torch.set_default_dtype(torch.float32)
+
+
+AROUND = {
+    "float64": in_float64,
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+FOUND = {}
+
+
+def same_as_before(key, tensors):
+    expected = FOUND.setdefault(key, tensors)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ["gan", "stylegan2"])
+def test_a_run(name, elsewhere, pictures, tmp_path):
+    loaded, networks = trained(name, pictures, tmp_path)
+    weights = [value for _, value in sorted(networks["generator"].state_dict().items())]
+    same_as_before(name, [draw(loaded, networks, [0, 1]), *weights])
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", ["gan", "stylegan2"])
+def test_a_run_amid_something_else(name, around, pictures, tmp_path):
+    with AROUND[around]():
+        loaded, networks = trained(name, pictures, tmp_path)
+        found = list(editing.project(editing.Editor(loaded, networks), torch.zeros(1, 3, 32, 32), 2, perceptual=None))
+        if around == "float64":
+            assert draw(loaded, networks, [0]).dtype == loaded.latents([0]).dtype == torch.float32
+    weights = [value.clone() for _, value in sorted(networks["generator"].state_dict().items())]
+    same_as_before(name, [draw(loaded, networks, [0, 1]), *weights])
+    same_as_before(f"{name} projected", [found[-1].latents.values.clone(), found[-1].distances.clone()])
+
+
+def trained(name, pictures, tmp_path):
+    """(recipe, networks) of a run of two steps, the second resumed."""
+    recipe = recipes.get(name)
+    sizes = {"units": (4, 4), "latent": 4, "batch_size": 4, "width": 4, "max_width": 4}
+    sizes = {key: value for key, value in sizes.items() if hasattr(recipe.Config, key)}
+    for steps, resume in ((1, False), (2, True)):
+        run = RunConfig(data=pictures, out=str(tmp_path), resolution=32, samples=2, device="cpu", resume=resume)
+        Trainer(recipe, recipe.Config(steps=steps, **sizes), run).train()
+    return recipes.load_run(tmp_path)
+
+
+def test_data_and_metrics(elsewhere, pictures):
+    batches = [next(data.Loader(data.load(pictures), 4, seed=1, workers=workers)) for workers in (0, 1)]
+    same_as_before("data", [part for batch in batches for part in batch])
+    rows = batches[0][0].float().flatten(1)
+    same_as_before("kid", [torch.tensor(kernel_distance(rows, rows.flip(0), subsets=2, size=3), device="cpu")])
