@@ -201,7 +201,7 @@ def save_grid(
     rows = math.ceil(count / columns)
     scale = scale or max(1, -(-64 // max(height, width)))
     shape = rows * (height + pad) + pad, columns * (width + pad) + pad, channels
-    sheet = torch.full(shape, torch.iinfo(pixels.dtype).max, dtype=pixels.dtype)
+    sheet = torch.full(shape, torch.iinfo(pixels.dtype).max, dtype=pixels.dtype, device="cpu")
     for i, image in enumerate(pixels):
         y, x = pad + i // columns * (height + pad), pad + i % columns * (width + pad)
         sheet[y : y + height, x : x + width] = image.permute(1, 2, 0)

@@ -200,7 +200,7 @@ def _spectrograms(signals: np.ndarray) -> Iterator[np.ndarray]:
 
     length = signals.shape[2]
     size = 1 << max(1, min(9, int(math.log2(length / 4)) if length >= 4 else 1))
-    window, hop = torch.hann_window(size), max(1, length // CELL[0])
+    window, hop = torch.hann_window(size, dtype=torch.float32, device="cpu"), max(1, length // CELL[0])
 
     def power(signal: np.ndarray) -> torch.Tensor:
         spectrum = torch.stft(

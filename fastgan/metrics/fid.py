@@ -8,6 +8,8 @@ both sets are taken as Gaussian, and
 With features of the official Inception network this is the FID; with any other it is not, and is not called so.
 """
 
+import math
+
 import torch
 import torch.distributed as dist
 
@@ -27,8 +29,8 @@ class Statistics:
         if dim < 1:
             raise ValueError(f"dim is {dim}, expected at least 1")
         self._count = 0
-        self._mean = torch.zeros(dim, dtype=torch.float64)
-        self._scatter = torch.zeros(dim, dim, dtype=torch.float64)
+        self._mean = torch.zeros(dim, dtype=torch.float64, device="cpu")
+        self._scatter = torch.zeros(dim, dim, dtype=torch.float64, device="cpu")
         self._waiting: list[torch.Tensor] = []
 
     @classmethod
@@ -185,7 +187,7 @@ def inception_score(logits: torch.Tensor, splits: int = 10) -> tuple[float, floa
     check_rows(splits, logits=logits)
     scores = []
     for part in logits.double().log_softmax(1).tensor_split(splits):
-        marginal = part.logsumexp(0) - torch.tensor(len(part), dtype=torch.float64).log()
+        marginal = part.logsumexp(0) - math.log(len(part))
         scores.append((part.exp() * (part - marginal)).sum(1).mean().exp())
     scores = torch.stack(scores)
     return float(scores.mean()), float(scores.std(correction=0))

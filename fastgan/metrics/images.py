@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan._surroundings import in_float32
 from fastgan.data import to_uint8
 from fastgan.data.pixels import unseen, viewable
 from fastgan.data.source import images_once
@@ -64,6 +65,7 @@ class Features:
         return f"Features({self.statistics!r}, {len(self.rows)} kept, {self.logits.shape[1]} class logits)"
 
 
+@in_float32
 def load_extractor(
     name: str = "efflite0", device: str | torch.device = "cpu", weights: str | Path | None = None
 ) -> nn.Module:
@@ -165,7 +167,7 @@ def provided(
     or the mean and covariance in file `reference`, and of `count` samples), `perceptual`, `styles`, `transform` where it has
     them. And the extractor's `title`. What the features are, and of how many images, goes into `recipe.features`."""
     averaged = next(iter(networks.values()))
-    device = next(averaged.parameters(), torch.empty(0)).device
+    device = next(averaged.parameters(), torch.empty(0, device="cpu")).device
 
     @functools.cache
     def network() -> nn.Module:
@@ -205,7 +207,7 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
     Raises TypeError or ValueError for what are no such images, among them those whose channels seem to be last.
     """
     statistics, rows, held = fid.Statistics(extractor.dim), [], 0
-    weight = next(extractor.parameters(), torch.empty(0))
+    weight = next(extractor.parameters(), torch.empty(0, device="cpu"))
     with torch.no_grad():
         for images in batches:
             _check(images)
@@ -216,7 +218,7 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
                 if held < keep:
                     rows.append(found[: keep - held])
                     held += len(rows[-1])
-        kept = gather(torch.cat(rows) if rows else torch.empty(0, extractor.dim))[:keep]
+        kept = gather(torch.cat(rows) if rows else torch.empty(0, extractor.dim, device="cpu"))[:keep]
         logits = kept.new_empty(len(kept), 0)
         if hasattr(extractor, "logits"):
             with without_autocast(weight):

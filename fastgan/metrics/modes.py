@@ -55,5 +55,5 @@ def histogram_modes(counts: torch.Tensor, expected: torch.Tensor | None = None) 
     if abs(float(target.sum()) - 1) > 1e-3:
         raise ValueError(f"expected sums to {float(target.sum()):g}: expected shares, which sum to 1")
     share = counts / counts.sum()
-    kl = torch.special.xlogy(share, share / target).sum() if counts.sum() > 0 else torch.tensor(torch.inf)
+    kl = torch.special.xlogy(share, share / target).sum() if counts.sum() > 0 else counts.new_tensor(torch.inf)
     return Modes(int((counts > 0).sum()), len(counts), 1.0, float(kl))

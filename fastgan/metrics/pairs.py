@@ -34,7 +34,7 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if min(a.shape[2:]) < 11:
         raise ValueError(f"ssim: images have shape {tuple(a.shape)}; expected at least 11 pixels a side")
     a, b = a + RANGE / 2, b + RANGE / 2
-    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    offsets = torch.arange(-5, 6, dtype=torch.float64, device="cpu")
     window = torch.exp(-offsets.square() / (2 * 1.5**2))
     window = (window / window.sum()).to(a)
 

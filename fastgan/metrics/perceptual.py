@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fastgan._surroundings import in_float32
 from fastgan.data.pixels import viewable
 from fastgan.metrics.efflite0 import EfficientNetLite0
 from fastgan.metrics.weights import read_weights
@@ -67,6 +68,7 @@ class Perceptual(nn.Module):
         return self.distance(self.features(x), self.features(y))
 
 
+@in_float32
 def load_perceptual(
     name: str | Path = "efflite0", device: str | torch.device = "cpu", lpips: str | Path | None = None
 ) -> Perceptual:

@@ -46,8 +46,9 @@ def stft_distance(made: Signals, recorded: Signals) -> float:
         if not b.any():
             raise ValueError(f"recording {number} is silent: nothing converges to its spectrum")
         for length, hop, window in RESOLUTIONS:
+            weights = torch.hann_window(window, dtype=b.dtype, device=b.device)
             made_, true = (
-                torch.stft(x, length, hop, window, torch.hann_window(window), pad_mode="constant", return_complex=True)
+                torch.stft(x, length, hop, window, weights, pad_mode="constant", return_complex=True)
                 .abs()
                 .clamp(min=1e-5)
                 for x in (a, b)
@@ -164,7 +165,8 @@ def griffin_lim(
     size, hop, window = mel.length, mel.hop, F.pad(mel.window, _centred(mel)).to(log_mel.dtype)
     total = hop * (frames - 1) + size
     shares = _overlap(window.square()[None, :, None].expand(1, size, frames), total, hop).clamp(min=1e-8)
-    noise = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(seed), dtype=magnitude.dtype)
+    source = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.rand(magnitude.shape, generator=source, dtype=magnitude.dtype, device="cpu").to(magnitude.device)
     phases, last = torch.polar(torch.ones_like(magnitude), 2 * torch.pi * noise), 0
     for step in range(iterations + 1):
         windows = torch.fft.irfft(magnitude * phases, size, dim=1) * window[:, None]

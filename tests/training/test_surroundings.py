@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from fastgan import data, editing, recipes
+from fastgan.data import to_uint8
+from fastgan.media import save_grid
+from fastgan.metrics import fid, speech
+from fastgan.metrics.images import collect, load_extractor
 from fastgan.metrics.kid import kernel_distance
+from fastgan.metrics.pairs import ssim
+from fastgan.metrics.perceptual import load_perceptual
 from fastgan.training import RunConfig, Trainer
 from fastgan.training.recipe import draw
 
@@ -80,3 +86,31 @@ def test_data_and_metrics(elsewhere, pictures):
     same_as_before("data", [part for batch in batches for part in batch])
     rows = batches[0][0].float().flatten(1)
     same_as_before("kid", [torch.tensor(kernel_distance(rows, rows.flip(0), subsets=2, size=3), device="cpu")])
+
+
+def figures(tmp_path):
+    """Of numbers on the CPU, whatever the defaults."""
+    made = {"generator": torch.Generator("cpu").manual_seed(0), "device": "cpu", "dtype": torch.float32}
+    rows, sound = torch.randn(40, 8, **made), torch.randn(4000, **made)
+    images = torch.rand(4, 3, 16, 16, **made) * 2 - 1
+    seen = [fid.Statistics(8) for _ in range(2)]
+    for statistics, part in zip(seen, rows.split(20), strict=True):
+        statistics.update(part)
+    extractor, perceptual = load_extractor(), load_perceptual()
+    save_grid(images, tmp_path / "grid.png")
+    found = [fid.frechet_distance(*seen), *fid.inception_score(rows), float(ssim(images, images.flip(0)).sum())]
+    found += [speech.stft_distance([sound], [sound.flip(0)]), float(extractor(to_uint8(images)).double().sum())]
+    found += perceptual.distance(*map(perceptual.features, (images, images.flip(0)))).tolist()
+    found += collect(extractor, [to_uint8(images)]).statistics.mean.tolist()
+    return [torch.tensor(found, device="cpu", dtype=torch.float64)]
+
+
+def test_figures(elsewhere, tmp_path):
+    same_as_before("figures", figures(tmp_path))
+
+
+def test_figures_in_another_default_dtype(tmp_path):
+    with in_float64():
+        (found,) = figures(tmp_path)
+    # The order of torch's own sums may follow the default: an ulp of float32.
+    torch.testing.assert_close(found, FOUND.setdefault("figures", figures(tmp_path))[0], rtol=2e-7, atol=1e-7)
