@@ -67,6 +67,9 @@ more
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 1 for a failure, 2 for a wrong command line, 128 + n for signal n."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # a service may be started with them closed
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):  # a sample, or a file's name, may have letters that the terminal has not
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -46,7 +46,7 @@ def read(known: Sequence[Argument], argv: list[str], program: str, about: str) -
 
     SystemExit, after a sentence on stderr, where `argv` cannot be read; after the help where it asks for that.
     """
-    if not sys.stdout.isatty():  # tyro looks at it once
+    if not getattr(sys.stdout, "isatty", bool)():  # tyro looks at it once
         os.environ.setdefault("PYTHON_TYRO_UTF8_BOXES", "False")
     import tyro
 

@@ -12,7 +12,7 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     On a terminal the last cells are wrapped to its width, without colours where NO_COLOR is set; elsewhere a row is a line.
     """
-    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+    if getattr(sys.stdout, "isatty", bool)() and importlib.util.find_spec("rich") is not None:
         _rich(columns, rows)
         return
     cells = [[title.removeprefix(">") for title in columns], *rows]

@@ -134,7 +134,7 @@ def _bar():
 
     console = Console()
     notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
-    if not (notebook or sys.stdout.isatty()):
+    if not (notebook or getattr(sys.stdout, "isatty", bool)()):
         return None
     columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn()]
     # A notebook keeps the bar in a widget of its own and what is printed below it.

@@ -36,6 +36,24 @@ def test_words_that_info_does_not_take(capsys):
     assert said.out == "" and "fastgan info" in said.err
 
 
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_a_program_without_standard_streams(closed, tmp_path):
+    """As a service is started; what is opened next would else have the number of the output, and be printed into."""
+    command = f"{sys.executable} -m fastgan completion bash {closed}; echo $? > code"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert (tmp_path / "code").read_text() == "0\n" and not done.stderr
+
+
+@pytest.mark.parametrize("given", [None, type("Tee", (), {"write": lambda *a: None, "flush": lambda *a: None})()])
+def test_an_output_that_is_no_file(given, monkeypatch):
+    from fastgan.cli.table import show
+    from fastgan.training import sinks
+
+    monkeypatch.setattr(sys, "stdout", given)
+    show(["a", ">b"], [["x", "1"]])
+    assert sinks._bar() is None
+
+
 def test_help_without_docstrings():
     """As python -OO leaves none: what a command is for, and the titles of its options, stand in docstrings."""
     asked = "from fastgan.cli import main, COMMANDS\nfor c in COMMANDS:\n  try: main([c, '--help'])\n  except SystemExit: pass"
