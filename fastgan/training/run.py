@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from fastgan import fields
 from fastgan.data import DATA
+from fastgan.data.speech import NAME as SPEECH
+from fastgan.data.text import TEXT_NAMES
 from fastgan.files import check_writable, complete
 from fastgan.media import Image, Medium
 from fastgan.options import Count, Natural, Range, check_ranges
@@ -373,6 +375,7 @@ def _newest(recipe: str, run: RunOptions) -> Path | None:
 def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
     """Write config.json: what a resumed run starts from, and what sampling rebuilds the networks from."""
     run = adapt(type(recipe), run)
+    names = [run.data] if isinstance(run.data, str) else run.data
     saved = {
         "version": VERSION,
         "recipe": RECIPES.name_of(type(recipe)),
@@ -381,6 +384,8 @@ def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
         "data": recipe.data,
         "headline": recipe.headline,  # for whoever shows the run and has no recipe
     }
+    if any(_in_folder(_working_folder(), name) != name for name in names):
+        saved["data_in"] = _working_folder()
     saved["sha256"] = _digest(saved)
     with complete(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(saved, indent=1, allow_nan=False), encoding="utf-8")
@@ -390,6 +395,29 @@ def _digest(saved: dict[str, Any]) -> str:
     """SHA-256 of all of config.json but itself, however it is laid out."""
     rest = {name: value for name, value in saved.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _working_folder() -> str:
+    """Empty where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _in_folder(folder: str, name: str) -> str:
+    """The data set `name` as a path below `folder` where it is one: a relative path that exists there, or whose pattern of shards
+    begins with one. Any other name as it is."""
+    prefix = "hf:" * name.startswith("hf:")
+    path = name.removeprefix(prefix)
+    known = (
+        not prefix and "/" not in (head := path.partition(":")[0]) and (head in DATA or head in (SPEECH, *TEXT_NAMES))
+    )
+    start, pattern, _ = path.partition("{")
+    there = os.path.join(folder, os.path.dirname(start) if pattern else start)
+    if known or not path or os.path.isabs(path) or path.startswith("~") or not os.path.exists(there):
+        return name
+    return prefix + os.path.join(folder, path)
 
 
 class ConfigFile(TypedDict):
@@ -402,8 +430,11 @@ class ConfigFile(TypedDict):
 
 
 def read_config(folder: Path) -> ConfigFile:
-    """What config.json holds; its options are checked by whoever knows their types. A file without a checksum is from an
-    older version. Raises CheckpointError that names the file, also for one of a later version."""
+    """What config.json holds; its options are checked by whoever knows their types. A data set that was named by a relative path
+    is that of the folder where the run was started, as long as it is there. A file without a checksum is from an older version.
+
+    Raises CheckpointError that names the file, also for one of a later version.
+    """
     path = folder / "config.json"
     try:
         saved = read_json(path)
@@ -419,4 +450,10 @@ def read_config(folder: Path) -> ConfigFile:
         raise CheckpointError(
             f'{path} does not match its SHA-256: it is damaged, or was edited. To take it as it is, remove its "sha256"'
         )
+    data, folder = saved["run"].get("data"), saved.get("data_in")
+    if isinstance(folder, str) and folder != _working_folder():
+        if isinstance(data, str):
+            saved["run"]["data"] = _in_folder(folder, data)
+        elif isinstance(data, list):
+            saved["run"]["data"] = [_in_folder(folder, name) if isinstance(name, str) else name for name in data]
     return saved

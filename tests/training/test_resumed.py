@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from fastgan import Run
 from fastgan import run as train
 from fastgan.recipes.gan import GAN
 from fastgan.training import CheckpointError, RunConfig, Trainer, load_checkpoint
 from fastgan.training.checkpoint import list_checkpoints, write_checkpoint
+from fastgan.training.run import _in_folder
 
 
 def trainer(folder, data, recipe=GAN, steps=4, lr=2e-4, **options):
@@ -45,6 +48,50 @@ def test_a_rate_that_the_recipe_moves_goes_on_from_where_it_was(tiny, tmp_path):
     again = trainer(tmp_path, tiny, Falling, steps=5, resume=True)
     again.train()
     assert rates(again) == {2e-4 / 32}
+
+
+def test_data_of_a_relative_path_are_those_where_the_run_began(tmp_path, monkeypatch):
+    """A folder of the same name elsewhere holds other pictures. A project that was moved has its own with it."""
+    for place, count in (("here", 4), ("there", 6)):
+        (tmp_path / place).mkdir()
+        images = np.random.default_rng(0).integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / place / "pictures.npz", images=images)
+    monkeypatch.chdir(tmp_path / "here")
+    sizes = dict(units=(8, 4), latent=4, batch_size=4, device="cpu", samples=2)
+    train("gan", data="pictures.npz", steps=1, out=str(tmp_path / "run"), **sizes)
+    made = Run(tmp_path / "run")
+    assert made.saved.run.data == "pictures.npz"
+    monkeypatch.chdir(tmp_path / "there")
+    made = Run(tmp_path / "run")
+    facts = made.recipe.provided(made.networks, vars(made.saved.run), 1)
+    assert len(facts["data"]()) == 4
+    resumed = train("gan", steps=2, resume=True, out=str(tmp_path / "run"))
+    assert resumed.saved.run.data == str(tmp_path / "here" / "pictures.npz")
+    (tmp_path / "here" / "pictures.npz").rename(tmp_path / "elsewhere.npz")
+    train("gan", data="pictures.npz", steps=1, out=str(tmp_path / "other"), **sizes)
+    (tmp_path / "there").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert Run(tmp_path / "other").saved.run.data == "pictures.npz"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("photos", "{}/photos"),
+        ("hf:photos", "hf:{}/photos"),
+        ("photos/{000..009}.tar", "{}/photos/{000..009}.tar"),
+        ("./emoji", "{}/./emoji"),
+        ("emoji", "emoji"),  # the embedded set, whatever lies there
+        ("emoji:food", "emoji:food"),
+        ("absent", "absent"),
+        ("/photos", "/photos"),
+        ("~/photos", "~/photos"),
+    ],
+)
+def test_what_is_a_path_of_data(name, expected, tmp_path):
+    for folder in ("photos", "emoji", "~"):
+        (tmp_path / folder).mkdir()
+    assert _in_folder(str(tmp_path), name) == expected.replace("{}", str(tmp_path))
 
 
 def test_fewer_steps_than_were_made(tiny, tmp_path):
