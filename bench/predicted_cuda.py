@@ -1,8 +1,9 @@
 """The CUDA kernels' part of bench/predicted.py: the machine code of the FIR kernels for networks' filters, compiled by nvcc.
 
 What is counted of the streaming kernels is the steady state: the main loop, which takes a batch of rows from shared memory and
-stores what they finish. Not the rows before the first output, nor the columns beside a tile (for 64x64 images 10 to 20% more). In
-the main loop x is loaded in packs or, with channels_last, one by one: two loops, of which a batch runs one, once.
+stores what they finish. Not the rows before the first output, nor the columns beside a tile (for 64x64 images 10 to 20% more).
+Loops in it load the next batch, in packs of a row or of the channels of a pixel, or else one by one, and take or store what
+threads share: each runs as often as a thread has shares.
 
 Of filtered_lrelu's kernel of tensor cores it is a step down a plane of 64 columns, of those beside them too.
 
@@ -30,6 +31,9 @@ class Case(NamedTuple):
     kernel: str  # what follows the element type in the mangled name
     outputs: float  # of a thread and batch: csrc/cuda's Shape
     bytes: float  # per output, in float32
+    elements: float  # of x, of a thread and batch
+    at_once: dict[str, int]  # packs of a row that a turn loads, by type
+    shares: tuple[float, ...] = ()  # of a thread and batch in what the further loops work through
     per_element: float = 1.0  # outputs of an element of x
     kept: int = 0  # of csrc/cuda/filtered_lrelu.h's Pass
     mask: float = 0.0  # bytes per output
@@ -40,17 +44,31 @@ def _shape(*numbers: int, flag: str = "") -> str:
     return "ShapeI" + "".join(f"Li{n}E" for n in numbers) + flag + "E"
 
 
+_LRELU = "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, 6, {"fp32": 1, "bf16": 1}
+ROWS_OF_FOUR, WORDS = 6 / 4, 2 * 2 * 6 / 32  # four outputs; 32 elements of t in the mask
 CASES = {
-    "upfirdn2d 4x4": Case("upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 2 * 8, 8),
-    "upfirdn2d up 2, 12 taps": Case("upfirdn2d_stream", _shape(2, 1, 12, flag="Lb1E"), 2 * 8 * 2, 5, 4),
-    "upfirdn2d down 2": Case("upfirdn2d_stream", _shape(1, 2, 4, flag="Lb0E"), 8 // 2, 20, 0.25),
-    "filtered_lrelu": Case("filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, others=("bf16",)),
-    "filtered_lrelu with mask": Case(
-        "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, kept=1, mask=1, others=("bf16",)
+    "upfirdn2d 4x4": Case("upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 2 * 8, 8, 2 * 8, {"fp32": 2, "bf16": 1}),
+    "upfirdn2d up 2, 12 taps": Case(
+        "upfirdn2d_stream",
+        _shape(2, 1, 12, flag="Lb1E"),
+        2 * 8 * 2,
+        5,
+        8,
+        {"fp32": 1, "bf16": 1},
+        per_element=4,
     ),
-    "filtered_lrelu backward": Case(
-        "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, kept=2, mask=1, others=("bf16",)
+    "upfirdn2d down 2": Case(
+        "upfirdn2d_stream",
+        _shape(1, 2, 4, flag="Lb0E"),
+        8 // 2,
+        20,
+        2 * 8,
+        {"fp32": 2, "bf16": 1},
+        per_element=0.25,
     ),
+    "filtered_lrelu": Case(*_LRELU, shares=(ROWS_OF_FOUR,), others=("bf16",)),
+    "filtered_lrelu with mask": Case(*_LRELU, shares=(ROWS_OF_FOUR, WORDS), kept=1, mask=1, others=("bf16",)),
+    "filtered_lrelu backward": Case(*_LRELU, shares=(WORDS, ROWS_OF_FOUR), kept=2, mask=1, others=("bf16",)),
 }
 
 
@@ -148,12 +166,19 @@ def arithmetic(arch: int = 90) -> dict[str, dict]:
     return table
 
 
-def main_loop(code: sass.Code, last: bool) -> Counter:
+def turns(shares: float, at_once: int) -> float:
+    """Of a loop that does so many shares at once, where some threads have one more than others; the mean over threads."""
+    n = int(shares)
+    return (shares - n) * -(-(n + 1) // at_once) + (n + 1 - shares) * -(-n // at_once)
+
+
+def main_loop(code: sass.Code, case: Case, kind: str, last: bool) -> Counter:
     """What a warp issues in one turn of the loop over batches."""
     main = max(code.loops, key=lambda loop: loop.last - loop.first)
     inner = [loop for loop in code.loops if main.first < loop.first and loop.last <= main.last]
-    packs, single = inner[:2]
-    trips = {main: 1, packs: int(not last), single: int(last), **dict.fromkeys(inner[2:], 1)}
+    packs = case.elements * DTYPES[kind][1] / 16
+    loads = (0, packs, 0) if last else (turns(packs, case.at_once[kind]), 0, 0)
+    trips = {main: 1, **dict(zip(inner, (*loads, *case.shares), strict=True))}
     return code.executed([trips.get(loop, 0) for loop in code.loops], range(main.first, main.last + 1))
 
 
@@ -189,7 +214,7 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
                 if layout or kind not in case.others:
                     yield (
                         f"{name}{layout} {kind} sm_{arch}",
-                        row(case, main_loop(code, bool(layout)), size, case.outputs),
+                        row(case, main_loop(code, case, kind, bool(layout)), size, case.outputs),
                     )
     for name, case in PRODUCTS.items():
         for kind in ("bf16", "fp16"):

@@ -4,9 +4,9 @@
 // shared memory, along y from a window of registers), activates them, and adds them to the outputs along y that are not finished, in
 // registers as well; what is finished goes through shared memory once more, for the filter along x.
 //
-// Memory as in filtered_lrelu.cu: floor 1.9 ps per float32 element of x at up 2, down 2, on an H200. Instructions: 120 for a row of x and
-// a thread, of which 60 are multiply-adds, and 104 for four outputs along x, of which 48 are; with loads, and with the margins of a plane
-// of 64 x 64 (70 columns, 74 rows), about 240 per output, 72 of them useful. So it is bound by instructions, in 16 bits twice as far from
+// Memory as in filtered_lrelu.cu: floor 1.9 ps per float32 element of x at up 2, down 2, on an H200. Instructions: 136 for a row of x and
+// a thread, of which 60 are multiply-adds, and 104 for four outputs along x, of which 48 are; with loads 175 per output, 72 of them useful, and
+// with the margins of a plane of 64 x 64 (70 columns, 74 rows) a quarter more. So it is bound by instructions, in 16 bits twice as far from
 // the floor: there filtered_lrelu_mma.cu takes what it can. This kernel has not run on a GPU yet: these are counts of the machine code for sm_90.
 #include <limits>
 
@@ -47,10 +47,10 @@ struct Plan {
   stream::Grid grid;
   int batches, steps;
   int x_pitch, groups, y_pitch, mask_words, mask_pitch;
-  int y_at, marks_at, strip_size;  // shared memory of a strip, in floats
+  int y_at, marks_at, bias_at, strip_size;  // shared memory of a strip, in floats
   stream::Share load, store, marks;
   float limit;  // the clamp, or infinity
-  bool flip, wide_x, wide_y;
+  bool flip, wide_x, wide_pixels, wide_y;
 };
 
 // Four threads' marks, `n` bits low in each byte, side by side.
@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(K::threads, K::step == 4             ? 2
   const int delay = (ty0 + p.v.shift) & (K::down - 1);
   const int out0 = (ty0 + p.v.shift - delay) / K::down - (K::open - 1);  // the output that step 0 finishes
 
-  float* const xs = reinterpret_cast<float*>(shared_memory()) + strip.index * p.strip_size;
+  float* const all = reinterpret_cast<float*>(shared_memory());  // of the block's strips
+  float* const xs = all + strip.index * p.strip_size;
   float* const ys = xs + p.y_at;
   // Masked: [2][batch_t][mask_pitch] pairs of words. Forward with a mask: [2][batch_t][mask_pitch] bytes, one of each thread.
   uint32_t* const read = reinterpret_cast<uint32_t*>(xs + p.marks_at);
@@ -98,14 +99,18 @@ __global__ void __launch_bounds__(K::threads, K::step == 4             ? 2
   uint32_t* const words = mask + (strip.sample * p.grid.channels + strip.channel) * p.v.t * 2 * p.mask_words;
   const int start = p.wide_x ? floor_div(x0, kPack<S>) * kPack<S> : x0;
   const stream::Rows<S> rows{
-      strip.of(x, p.grid.x), p.grid.x.row, p.grid.x.column, p.v.x, p.h.x, start, p.x_pitch, 0, bias ? static_cast<float>(bias[strip.channel]) : 0.f};
+      strip.of(x, p.grid.x) - (p.wide_pixels ? strip.index : 0), p.grid.x.row, p.grid.x.column, p.v.x, p.h.x, start, p.x_pitch, 0,
+      bias ? static_cast<float>(bias[strip.channel]) : 0.f};
   S* const to = strip.of(y, p.grid.y);
 
-  const stream::Item first_load(p.load, c), first_store(p.store, c);
+  const stream::Item first_load(p.load, p.wide_pixels ? threadIdx.x : c), first_store(p.store, c);
   const auto load_batch = [&](int batch) {
     const int half = batch & 1;
     float* const at = xs + half * K::batch_in * p.x_pitch;
     if (p.wide_x) rows.template load<kPack<S>, 1>(y0 + batch * K::batch_in, K::batch_in, at, p.load, first_load);
+    else if (p.wide_pixels)
+      rows.template load_pixels<kPass != Pass::masked>(y0 + batch * K::batch_in, K::batch_in, all + half * K::batch_in * p.x_pitch, all + p.bias_at,
+                                                       p.strip_size, p.load, first_load);
     else rows.template load<1, 2>(y0 + batch * K::batch_in, K::batch_in, at, p.load, first_load);
     if constexpr (kPass == Pass::masked) {
       for (stream::Item item(p.marks, c); item.row < K::batch_t; item.next(p.marks))
@@ -256,6 +261,10 @@ __global__ void __launch_bounds__(K::threads, K::step == 4             ? 2
     }
   };
 
+  if (kPass != Pass::masked && p.wide_pixels) {
+    if (strip.live) xs[p.bias_at] = rows.bias;
+    __syncthreads();
+  }
   if (strip.live) load_batch(0);
   __syncthreads();
   for (int batch = 0; batch < p.batches; ++batch) {
@@ -317,8 +326,11 @@ Plan make_plan(Pass pass, const Tensor& x, const Tensor& y, const Axis& ax, cons
   }
   p.batches = ceil_div(p.steps, K::steps);
   p.y_at = 2 * K::batch_in * p.x_pitch, p.marks_at = p.y_at + 2 * K::batch_out * p.y_pitch;
-  p.strip_size = stream::strip_size(p.marks_at + mark_floats);
+  p.bias_at = p.marks_at + mark_floats;
+  p.strip_size = stream::strip_size(p.bias_at + 1);
   p.grid.fill(threads, K::threads, p.h.tiles * p.v.tiles, p.strip_size);
+  p.wide_pixels = !p.wide_x && p.grid.template whole_pixels<S>(x);
+  if (p.wide_pixels) p.load = stream::Share(packs * stream::kChannels / kN, threads * stream::kChannels);
   return p;
 }
 

@@ -48,6 +48,13 @@ struct Grid {
       if (filled >= most) block_strips = n, most = filled;
     }
   }
+  // Whether the strips of a block are kChannels channels of one place whose elements in x are whole packs.
+  template <class S>
+  bool whole_pixels(const Tensor& t) const {
+    constexpr int n = kPack<S>;
+    return last && t.stride(1) == 1 && block_strips == kChannels && channels % kChannels == 0 && aligned(t.const_data_ptr()) &&
+           t.stride(3) % n == 0 && t.stride(2) % n == 0 && t.stride(0) % n == 0;
+  }
   static size_t shared_bytes(int strip_size, int n) { return n * strip_size * sizeof(float); }
   size_t shared_bytes(int strip_size) const { return shared_bytes(strip_size, block_strips); }
   dim3 threads() const { return dim3(ceil_div(block_strips * columns, 32) * 32); }
@@ -132,6 +139,24 @@ struct Rows {
         } else {
           store(to + at[i], values);
         }
+      }
+    }
+  }
+
+  // The same of all strips of a block, from `to` and `biases` on `strip_size` apart, whose channels lie innermost (Grid::whole_pixels):
+  // `plane` is the first one's. An item is a pack of a pixel.
+  template <bool kBias>
+  __device__ __forceinline__ void load_pixels(int y0, int rows, float* to, const float* biases, int strip_size, const Share& share, Item item) const {
+    constexpr int N = kPack<S>, kPacks = kChannels / N;
+    for (; item.row < rows; item.next(share)) {
+      const int pixel = item.item / kPacks, channel = item.item % kPacks * N, y = y0 + item.row, x = first + pixel;
+      const bool inside = unsigned(y) < unsigned(height) && unsigned(x) < unsigned(width);
+      Pack<S, N> read{};
+      if (inside) read = fastgan::load<S, N>(plane + int64_t{y} * row_stride + int64_t{x} * column_stride + channel);
+      FASTGAN_UNROLL
+      for (int n = 0; n < N; ++n) {
+        const int strip = (channel + n) * strip_size;
+        to[strip + item.row * pitch + pixel] = static_cast<float>(read.at[n]) + (kBias && inside ? biases[strip] : 0.f);
       }
     }
   }

@@ -41,7 +41,7 @@ struct Plan {
   stream::Grid grid;
   int x_pitch, strip_size, steps;
   stream::Share load;
-  bool flip, wide_x, wide_y;
+  bool flip, wide_x, wide_pixels, wide_y;
 };
 
 template <class S, class K>
@@ -51,13 +51,16 @@ __global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, con
   const int x0 = p.h.first(ox, K::up, K::down), y0 = p.v.first(oy, K::up, K::down), end_y = smaller(oy + p.v.tile, p.v.out);
   const int start = p.wide_x ? floor_div(x0, kPack<S>) * kPack<S> : x0, odd = K::up == 1 ? (x0 - start) & 1 : 0;
   float* const xs = reinterpret_cast<float*>(shared_memory()) + strip.index * p.strip_size;
-  const stream::Rows<S> rows{strip.of(x, p.grid.x), p.grid.x.row, p.grid.x.column, p.v.in, p.h.in, start, p.x_pitch, odd, 0.f};
-  const stream::Item first_item(p.load, c);
+  const stream::Rows<S> rows{
+      strip.of(x, p.grid.x) - (p.wide_pixels ? strip.index : 0), p.grid.x.row, p.grid.x.column, p.v.in, p.h.in, start, p.x_pitch, odd, 0.f};
+  const stream::Item first_item(p.load, p.wide_pixels ? threadIdx.x : c);
   const auto load_batch = [&](int batch) {
     constexpr int kRows = K::steps * K::down, kAtOnce = K::taps > 4 || sizeof(S) == 2 ? 1 : 2;
     const int first = batch * kRows, count = smaller(kRows, p.steps * K::down - first);
     float* const at = xs + (batch & 1) * kRows * p.x_pitch;
     if (p.wide_x) rows.template load<kPack<S>, kAtOnce>(y0 + first, count, at, p.load, first_item);
+    else if (p.wide_pixels)
+      rows.template load_pixels<false>(y0 + first, count, at - strip.index * p.strip_size, nullptr, p.strip_size, p.load, first_item);
     else rows.template load<1, 2 * kAtOnce>(y0 + first, count, at, p.load, first_item);
   };
 
@@ -186,6 +189,8 @@ void run(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Ax
   p.strip_size = stream::strip_size(2 * K::steps * K::down * p.x_pitch);
   p.steps = K::up > 1 ? p.v.first(p.v.tile - 1, K::up, 1) - p.v.first(0, K::up, 1) + K::open : p.v.tile + K::open - 1;
   p.grid.fill(threads, kMostThreads, p.h.tiles * p.v.tiles, p.strip_size);
+  p.wide_pixels = !p.wide_x && p.grid.template whole_pixels<S>(x);
+  if (p.wide_pixels) p.load = stream::Share(packs * stream::kChannels / kN, threads * stream::kChannels);
   launch("upfirdn2d", x, p.grid.blocks(), p.grid.threads(), p.grid.shared_bytes(p.strip_size), stream_kernel<S, K>, pointer<S>(x), pointer<float>(f),
          fy ? pointer<float>(*fy) : nullptr, mutable_pointer<S>(y), static_cast<float>(gain), p);
 }

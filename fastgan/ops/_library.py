@@ -248,8 +248,8 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
         return _STATE.ops[name].reference if as_torch else getattr(torch.ops.fastgan, name)
     key = x.device.type.upper()
     namespace = NAMESPACE if key == _DISPATCH_KEY[impl] else f"{NAMESPACE}_{impl}"
-    startable = namespace != NAMESPACE or _why_not(impl) is None
-    if namespace in _STATE.libraries and _has_kernel(namespace, name, key) and startable:
+    there = namespace in _STATE.libraries and key in ("CPU", "CUDA") and _has_kernel(namespace, name, key)
+    if there and (namespace != NAMESPACE or _why_not(impl) is None):
         call = _in_namespace(namespace, name)
         return _STATE.chosen.setdefault((name, impl, x.device), call) if plain else call
     usable = ["auto", "reference", *(k for k in kernels if availability(name, k))]

@@ -23,8 +23,9 @@ RESAMPLED = [
 ACTIVATED = [(2, 2, 12, 12), (4, 2, 24, 12), (2, 4, 12, 24)]
 # [x_before, x_after, y_before, y_after]: with factors of up to 4, phases of either axis, cropping too
 PADDINGS = [[p + 20, 23 - p, q + 18, 21 - q] for p, q in ((0, 1), (1, 0), (2, 3), (3, 2))] + [[-1, 30, 31, -2]]
-# whole packs and not, one tile and more along either axis, strips that end blocks
-SHAPES = [(2, 3, 9, 11), (1, 9, 13, 16), (1, 2, 70, 24), (1, 1, 7, 530)]
+# whole packs and not, along rows and along channels, one tile and more along either axis, strips that end blocks
+SHAPES = [(2, 3, 9, 11), (1, 9, 13, 16), (1, 2, 70, 24), (1, 1, 7, 530), (1, 16, 9, 40)]
+LAYOUTS = ["contiguous_format", "channels_last", "view", "channels of more", "channels off a pack"]
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
 
@@ -37,17 +38,21 @@ def image(shape, dtype, layout, seed=0):
     x = torch.randn(shape, generator=seeded(seed)).to(dtype)
     if layout == "view":  # rows begin anywhere, columns are 2 apart
         return torch.randn(*shape[:3], 2 * shape[3] + 1, generator=seeded(seed)).to(dtype)[..., 1::2]
+    if layout.startswith("channels o"):
+        more = torch.randn(shape[0], *shape[2:], shape[1] + 8, generator=seeded(seed)).to(dtype).movedim(-1, 1)
+        return more[:, 8:] if layout == "channels of more" else more[:, 1:-7]
     return x.contiguous(memory_format=getattr(torch, layout))
 
 
 def both(f):
     results, wanted = f("cuda"), f("reference")
-    assert results[0].stride() == wanted[0].stride()
+    y, expected = results[0], wanted[0]
+    assert all(n == 1 or s == t for n, s, t in zip(y.shape, y.stride(), expected.stride(), strict=True))
     for actual, expected in zip(results, wanted, strict=True):
         assert_close(actual, expected, TOLERANCE[actual.dtype])
 
 
-@pytest.mark.parametrize("layout", ["contiguous_format", "channels_last", "view"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("up", "down", "taps", "rows"), RESAMPLED)
 def test_upfirdn2d(up, down, taps, rows, layout):
     f = torch.rand((rows, taps) if rows else (taps,), generator=seeded(1))
@@ -56,7 +61,7 @@ def test_upfirdn2d(up, down, taps, rows, layout):
         both(lambda impl: [upfirdn2d(x, f, up, down, padding, index % 2 == 1, 1.5, impl=impl)])  # noqa: B023
 
 
-@pytest.mark.parametrize("layout", ["contiguous_format", "channels_last", "view"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("up", "down", "up_taps", "down_taps"), ACTIVATED)
 def test_filtered_lrelu(up, down, up_taps, down_taps, layout):
     fu, fd = (torch.rand(n, generator=seeded(n)) / n for n in (up_taps, down_taps))
@@ -65,7 +70,7 @@ def test_filtered_lrelu(up, down, up_taps, down_taps, layout):
         y = filtered_lrelu(x, fu, fd, b, impl=impl, **options)
         leaf = x.detach().requires_grad_()
         saved = filtered_lrelu(leaf, fu, fd, b, impl=impl, **options)
-        dy = image(y.shape, y.dtype, layout if layout != "view" else "contiguous_format", seed=2)
+        dy = image(y.shape, y.dtype, "contiguous_format" if layout == "view" else layout, seed=2)
         return y, saved.detach(), *torch.autograd.grad(saved, leaf, dy)
 
     for index, (shape, padding) in enumerate((s, p) for s in SHAPES for p in PADDINGS):

@@ -55,6 +55,9 @@ def cases():
         "filtered_lrelu up 4 down 2",
         filtered_lrelu_case(last, f24, f12, b.expand(3), up=4, down=2, padding=[9, 8, 10, 9]),
     )
+    last = torch.randn(1, 8, 6, 5).contiguous(memory_format=torch.channels_last)
+    of_pixels = filtered_lrelu_case(last, f12, f12, b.expand(8), up=2, down=2, padding=[9, 8, 10, 9])
+    yield "filtered_lrelu up 2 down 2, channels_last", of_pixels
     x = torch.randn(1, 1, 19, 26)
     for dtype in (torch.bfloat16, torch.float16):
         yield (

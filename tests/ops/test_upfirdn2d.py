@@ -342,6 +342,7 @@ def test_resampling_keeps_a_constant():
 )
 def test_wrong_arguments_name_themselves(error, message, change, monkeypatch):
     monkeypatch.delitem(_library._STATE.libraries, "fastgan_cuda", raising=False)  # the emulated kernels of tests/cuda
+    monkeypatch.setattr(_library._STATE, "chosen", {})
     arguments = {"x": torch.zeros(1, 1, 4, 4), "f": torch.ones(4), **change}
     with pytest.raises(error, match=message.replace("[", r"\[")):
         upfirdn2d(**arguments)
