@@ -186,9 +186,9 @@ def provided(
         return Features(statistics, torch.empty(0, network().dim), torch.empty(0, 0))
 
     def fake() -> Features:
-        seeds = share(torch.arange(count)).split(_BATCH)
+        seeds, drawn = share(torch.arange(count)).split(_BATCH), recipe.drawing(networks, data)
         with torch.no_grad():
-            return collect_drawn(network(), (recipe.sample(networks, part.tolist()) for part in seeds))
+            return collect_drawn(network(), (drawn(part.tolist()) for part in seeds))
 
     facts = {"real": real, "fake": fake}
     if extractor == "efflite0":  # takes floating images; the steps along a path are too small for bytes

@@ -53,6 +53,7 @@ import dataclasses
 import functools
 import itertools
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -316,9 +317,11 @@ class Recipe:
         """
         from fastgan.metrics.processes import gather, share
 
+        drawn = self.drawing(networks, lambda: made["data"]())
+
         def samples() -> torch.Tensor | list[str]:
             with torch.no_grad():
-                parts = [self.sample(networks, part.tolist()) for part in share(torch.arange(count)).split(64)]
+                parts = [drawn(part.tolist()) for part in share(torch.arange(count)).split(64)]
             if parts and not isinstance(parts[0], torch.Tensor):
                 return gather(list(itertools.chain.from_iterable(parts)))
             return gather(torch.cat([part.float().cpu() for part in parts]))
@@ -335,7 +338,50 @@ class Recipe:
 
         constant = {"networks": networks, "recipe": self, "count": count}
         made = {name: lambda value=value: value for name, value in constant.items()}
-        return {"samples": functools.cache(samples), "data": functools.cache(data), **made}
+        made |= {"samples": functools.cache(samples), "data": functools.cache(data)}
+        return made
+
+    def drawing(
+        self, networks: dict[str, nn.Module], data: Callable[[], Any]
+    ) -> Callable[[list[int]], torch.Tensor | list[str]]:
+        """`sample` of `networks` by seeds, for figures: classes come as often as in what `data` makes, where they are the run's,
+        as a distance to data of which one class is half would else be that of the classes' shares. Where these are not known
+        classes come in turn, as `sample` has them, and a warning says so."""
+        from fastgan.metrics.processes import place
+
+        ours = all(getattr(type(self), name) is getattr(Recipe, name) for name in ("sample", "labels"))
+        if not ours or self.labels([0]) is None:
+            return lambda seeds: self.sample(networks, seeds)
+
+        @functools.cache
+        def shares() -> torch.Tensor | None:
+            try:
+                found = data()
+            except (ValueError, OSError, ImportError):  # the figures that need it say why
+                found = None
+            known = list(getattr(found, "class_names", ())) == list(self.data["class_names"])
+            labels = getattr(found, "labels", None)
+            if known and isinstance(labels, torch.Tensor) and len(labels):
+                return torch.bincount(labels.cpu(), minlength=self.data["num_classes"]).double() / len(labels)
+            message = "the samples' classes come in turn: how often the data have each is not known"
+            if message not in self.told and place()[0] == 0:
+                warnings.warn(message, stacklevel=2)
+            self.told.add(message)
+            return None
+
+        def drawn(seeds: list[int]) -> torch.Tensor | list[str]:
+            if (of_each := shares()) is None:
+                return self.sample(networks, seeds)
+            return self.generate(networks, self.latents(seeds), in_shares(seeds, of_each))
+
+        return drawn
+
+
+def in_shares(seeds: Sequence[int], shares: torch.Tensor) -> torch.Tensor:
+    """A class for each seed, int64 [N]: of any N seeds in a row each class has its share, to a few (the multiples of the golden
+    ratio fill the unit interval evenly: Weyl's sequence)."""
+    places = torch.tensor(list(seeds), dtype=torch.float64, device="cpu") * ((5**0.5 - 1) / 2) % 1
+    return torch.searchsorted(shares.cumsum(0), places, right=True).clamp(max=int(shares.nonzero().max()))
 
 
 def whole_seeds(seeds: Iterable[int]) -> list[int]:

@@ -69,6 +69,24 @@ def test_another_data_set_is_brought_to_the_size_of_the_runs_own(run, tmp_path, 
     assert main(asked) == 0 and seen == [(9, 3, 32, 32)]
 
 
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["a", "b", "c"]])
+def test_classes_are_drawn_as_often_as_the_data_have_them(run, tmp_path, monkeypatch, capsys, names):
+    """Else the distance of a perfect generator would be that of the classes' shares: 115 instead of 28 for real emoji."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "uneven.npz", images=images, labels=np.array([0] * 9 + [2] * 3), class_names=np.array(names))
+    kind, seen = recipes.read_run(run).recipe, []
+    generate = kind.generate
+    monkeypatch.setattr(kind, "generate", lambda *given: seen.extend(given[3].tolist()) or generate(*given))
+    asked = ["eval", str(run), "--samples", "200", "--metrics", "kid", "--data", str(tmp_path / "uneven.npz")]
+    assert main(asked) == 0
+    counts = np.bincount(seen, minlength=3).tolist()
+    if names[0] == "0":
+        assert counts[1] == 0 and abs(counts[0] - 150) <= 2 and sum(counts) == 200
+        assert abs(seen[:20].count(0) - 15) <= 2
+    else:  # others than the run's
+        assert counts == [67, 67, 66] and "classes come in turn" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("metrics", [[], ["--metrics", "is"]])
 def test_data_that_were_asked_for_and_cannot_be_read_end_it(run, tmp_path, capsys, monkeypatch, metrics):
     """With the figures that need no data alone it would look as if all had been measured."""
