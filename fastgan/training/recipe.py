@@ -317,8 +317,6 @@ class Recipe:
         """
         from fastgan.metrics.processes import gather, share
 
-        drawn = self.drawing(networks, lambda: made["data"]())
-
         def samples() -> torch.Tensor | list[str]:
             with torch.no_grad():
                 parts = [drawn(part.tolist()) for part in share(torch.arange(count)).split(64)]
@@ -336,10 +334,11 @@ class Recipe:
             options = {f.name: run[f.name] for f in dataclasses.fields(self.medium.Options) if f.name in run}
             return self.load_data(run["data"], self.config, **options | ({"flip": False} if "flip" in options else {}))
 
+        data = functools.cache(data)
+        drawn = self.drawing(networks, data)
         constant = {"networks": networks, "recipe": self, "count": count}
         made = {name: lambda value=value: value for name, value in constant.items()}
-        made |= {"samples": functools.cache(samples), "data": functools.cache(data)}
-        return made
+        return {"samples": functools.cache(samples), "data": data, **made}
 
     def drawing(
         self, networks: dict[str, nn.Module], data: Callable[[], Any]
