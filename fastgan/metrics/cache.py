@@ -13,7 +13,7 @@ import fastgan
 from fastgan.files import complete
 from fastgan.untrusted import torch_file
 
-VERSION = 2  # of the file and of how features are computed here
+VERSION = 3  # of the file and of how features are computed here
 _DIGEST = hashlib.sha256().digest_size
 
 

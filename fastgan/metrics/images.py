@@ -54,8 +54,8 @@ _BATCH = 64
 
 @dataclass
 class Features:
-    """`statistics` of all images; `rows` float32 [M, D]: the first KEEP of them; `logits` [M, K] of those rows, K = 0 where the
-    extractor has none."""
+    """`statistics` of all images; `rows` float32 [M, D]: KEEP of them, or all, in their order; `logits` [M, K] of those rows,
+    K = 0 where the extractor has none."""
 
     statistics: fid.Statistics
     rows: torch.Tensor
@@ -202,11 +202,12 @@ def provided(
 
 def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = KEEP) -> Features:
     """Features of images [N, C, H, W], uint8 or uint16, as they are shown (`fastgan.data.pixels.viewable`); each process
-    passes its own `share` of them and all get the whole. Autocast is for what draws the images, and off for the extractor.
+    passes its own `share` of them and all get the whole. Of more than `keep` images as many rows are kept, evenly spread: a
+    data set's first ones may all be of one class. Autocast is for what draws the images, and off for the extractor.
 
     Raises TypeError or ValueError for what are no such images, among them those whose channels seem to be last.
     """
-    statistics, rows, held = fid.Statistics(extractor.dim), [], 0
+    statistics, kept = fid.Statistics(extractor.dim), _Spread(extractor.dim, keep)
     weight = next(extractor.parameters(), torch.empty(0, device="cpu"))
     with torch.no_grad():
         for images in batches:
@@ -215,15 +216,52 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
                 with without_autocast(weight):
                     found = extractor(viewable(part)).cpu()
                 statistics.update(found)
-                if held < keep:
-                    rows.append(found[: keep - held])
-                    held += len(rows[-1])
-        kept = gather(torch.cat(rows) if rows else torch.empty(0, extractor.dim, device="cpu"))[:keep]
-        logits = kept.new_empty(len(kept), 0)
+                kept.add(found)
+        rows = kept.whole()
+        logits = rows.new_empty(len(rows), 0)
         if hasattr(extractor, "logits"):
             with without_autocast(weight):
-                logits = extractor.logits(kept.to(weight.device)).cpu()
-        return Features(statistics.gather(), kept, logits)
+                logits = extractor.logits(rows.to(weight.device)).cpu()
+        return Features(statistics.gather(), rows, logits)
+
+
+class _Spread:
+    """At most `keep` of rows [n, dim] that arrive in batches, a process's `share` each, how many in all being unknown: row i of
+    the whole has the place frac(i phi), phi the golden ratio, and those of the lowest places stay. The places of consecutive
+    rows fill the unit interval evenly (Weyl), so those that stay lie evenly among all."""
+
+    def __init__(self, dim: int, keep: int):
+        self._keep, self._seen = keep, 0
+        self._rows, self._numbers = torch.empty(0, dim, device="cpu"), torch.empty(0, dtype=torch.int64, device="cpu")
+        self._waiting: list[torch.Tensor] = []
+
+    def add(self, rows: torch.Tensor) -> None:
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= self._keep:
+            self._settle()
+
+    def _settle(self) -> None:
+        rank, size = place()
+        new = sum(map(len, self._waiting))
+        numbers = torch.arange(self._seen, self._seen + new, device="cpu") * size + rank
+        self._seen += new
+        rows, numbers = torch.cat([self._rows, *self._waiting]), torch.cat([self._numbers, numbers])
+        self._waiting = []
+        self._rows, self._numbers = self._lowest(rows, numbers)
+
+    def _lowest(self, rows: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(rows) <= self._keep:
+            return rows, numbers
+        places = numbers.double() * ((5**0.5 - 1) / 2) % 1
+        chosen = places.argsort()[: self._keep].sort().values
+        return rows[chosen], numbers[chosen]
+
+    def whole(self) -> torch.Tensor:
+        """Those of all processes, in the order of the whole, the same on each."""
+        self._settle()
+        rows, numbers = gather(self._rows), gather(self._numbers)
+        order = numbers.argsort()
+        return self._lowest(rows[order], numbers[order])[0]
 
 
 def _check(images: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from fastgan.metrics import fid, kid, modes, prdc
+from fastgan.metrics import fid, images, kid, modes, prdc
 
 
 def features(n, d, seed, shift=0.0):
@@ -351,3 +351,24 @@ def test_a_mode_holds_its_edge():
     centres = torch.arange(60, dtype=torch.float64)[:, None] * 100 + 1e6
     assert modes.gaussian_modes(centres + 3.0, centres, 1.0).high_quality == 1
     assert modes.gaussian_modes(centres + 3.001, centres, 1.0).high_quality == 0
+
+
+@pytest.mark.parametrize("count", [1000, 1037, 100, 7])
+@pytest.mark.parametrize("batch", [64, 7])
+def test_the_rows_that_are_kept_lie_evenly_among_all(count, batch):
+    """Images lie by their classes in most folders: the first ones are no sample of the set."""
+
+    class Shade(torch.nn.Module):
+        name, dim = "shade", 2
+
+        def forward(self, x):
+            return x.flatten(1)[:, :2].float()
+
+    numbers = torch.arange(count)
+    shades = torch.stack([numbers * 10 // count, numbers % 251], 1).to(torch.uint8)
+    found = images.collect(Shade(), shades.repeat(1, 2)[:, None].unflatten(2, (2, 2)).split(batch), keep=100)
+    assert found.statistics.count == count and len(found.rows) == min(count, 100)
+    classes = found.rows[:, 0].long()
+    assert (classes.diff() >= 0).all() and (torch.bincount(classes, minlength=10) - len(classes) / 10).abs().max() <= 1
+    if count <= 100:
+        assert torch.equal(found.rows, shades.float())
