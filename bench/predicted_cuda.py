@@ -47,7 +47,7 @@ def _shape(*numbers: int, flag: str = "") -> str:
 _LRELU = "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, 6, {"fp32": 1, "bf16": 1}
 ROWS_OF_FOUR, WORDS = 6 / 4, 2 * 2 * 6 / 32  # four outputs; 32 elements of t in the mask
 CASES = {
-    "upfirdn2d 4x4": Case("upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 2 * 8, 8, 2 * 8, {"fp32": 2, "bf16": 1}),
+    "upfirdn2d 4x4": Case("upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 4 * 8, 8, 4 * 8, {"fp32": 2, "bf16": 1}),
     "upfirdn2d up 2, 12 taps": Case(
         "upfirdn2d_stream",
         _shape(2, 1, 12, flag="Lb1E"),
@@ -60,9 +60,9 @@ CASES = {
     "upfirdn2d down 2": Case(
         "upfirdn2d_stream",
         _shape(1, 2, 4, flag="Lb0E"),
-        8 // 2,
+        2 * 8 // 2,
         20,
-        2 * 8,
+        2 * 2 * 8,
         {"fp32": 2, "bf16": 1},
         per_element=0.25,
     ),

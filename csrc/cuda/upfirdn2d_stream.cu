@@ -1,11 +1,11 @@
 // upfirdn2d in one stream down the image (stream.h), for the factors and filters that networks use.
 //
-// A thread owns one or two columns of outputs. A row of x adds to the outputs along y that are not finished, which are sums in
+// A thread owns two or four columns of outputs. A row of x adds to the outputs along y that are not finished, which are sums in
 // registers: first filtered along x, or, with a 2-D filter, one row of it for each of them.
 //
-// Memory as in upfirdn2d.cu: floor 1.9 ps per float32 element of a blur on an H200, the time of 55 instructions. A blur of 4 x 4 taps
-// takes 59 instructions for a row and a thread's two columns, of which 32 are multiply-adds, and with loads and margins about 50 per
-// output: at the floor's edge in float32, bound by instructions in 16 bits. This kernel has not run on a GPU yet: these are counts of
+// Memory as in upfirdn2d.cu: floor 1.9 ps per float32 element of a blur on an H200, the time of 48 instructions. A blur of 4 x 4 taps
+// takes 41 per output with loads, of which 16 are multiply-adds, and of 64 x 64 pixels some 10% more for the margins: at the floor's
+// edge in float32, bound by instructions in 16 bits. This kernel has not run on a GPU yet: these are counts of
 // the machine code for sm_90.
 #include "cuda/stream.h"
 #include "cuda/upfirdn2d.h"
@@ -22,7 +22,7 @@ struct Shape {
   static constexpr bool separable = kSeparable;
   static constexpr int window = taps / up;                       // samples of a row in an output
   static constexpr int open = taps / (up > down ? up : down);    // outputs along y that a row of x is part of, in groups of `up`
-  static constexpr int columns = down > 1 ? 1 : 2;               // of outputs, of a thread
+  static constexpr int columns = up == 1 && down == 1 ? 4 : 2;   // of outputs, of a thread
   static constexpr int steps = 8 / down;                         // of a batch: `down` rows of x and `up` rows of y
   static_assert(taps % up == 0 && taps % down == 0 && (up == 1 || down == 1) && up <= 2);
 };
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, con
   const auto add = [&](const float* from, int d) {
     float in[K::columns][K::window];
     if constexpr (K::up == 1) {
-      constexpr int kReads = (K::columns - 1 + K::window + 1) / 2;
+      constexpr int kReads = ((K::columns - 1) * K::down + K::window + 1) / 2;
       float all[2 * kReads];
       FASTGAN_UNROLL
       for (int i = 0; i < kReads; ++i) {
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, con
       }
       FASTGAN_UNROLL
       for (int j = 0; j < K::columns; ++j) FASTGAN_UNROLL
-      for (int a = 0; a < K::window; ++a) in[j][a] = all[j + a];
+      for (int a = 0; a < K::window; ++a) in[j][a] = all[j * K::down + a];
     } else {
       FASTGAN_UNROLL
       for (int j = 0; j < K::columns; ++j) FASTGAN_UNROLL
@@ -176,7 +176,7 @@ void run(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Ax
   p.wide_x = whole_packs<S>(x), p.wide_y = !p.grid.last && y.size(3) % K::columns == 0;
   const int most = (p.grid.last ? kMostThreads / stream::kChannels : kMostThreads / 2) * K::columns;
   const auto split = [](int n, int parts, int unit) { return ceil_div(ceil_div(n, parts), unit) * unit; };
-  p.h.tile = split(p.h.out, ceil_div(p.h.out, most), 2), p.h.tiles = ceil_div(p.h.out, p.h.tile);
+  p.h.tile = split(p.h.out, ceil_div(p.h.out, most), 4), p.h.tiles = ceil_div(p.h.out, p.h.tile);
   const int threads = ceil_div(p.h.tile, K::columns);
   // Rows enough for every multiprocessor to have several blocks, but not so few that the first ones weigh.
   const int64_t warps = x.size(0) * x.size(1) * p.h.tiles * threads / 32;
