@@ -86,6 +86,12 @@ def images_once(dataset: Any, rank: int = 0, world_size: int = 1, size: int = 64
         yield from (batch[0] for batch in once(dataset, rank, world_size, size))
 
 
+def evenly(length: int, count: int) -> torch.Tensor:
+    """Numbers of `count` of `length` items, or of all, int64: evenly over the whole, whose beginning may be of one kind."""
+    count = min(count, length)
+    return torch.arange(count, device="cpu") * length // max(count, 1)
+
+
 def collate(items: list[Any]) -> Batch:
     """Items as one batch of tensors. Raises TypeError for items that are dicts, whose order says nothing."""
     if isinstance(items[0], dict):

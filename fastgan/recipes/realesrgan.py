@@ -26,7 +26,7 @@ from torch import nn
 from fastgan.data import to_float, to_uint8
 from fastgan.data.crisp import crisp
 from fastgan.data.registered import absent
-from fastgan.data.source import images_once
+from fastgan.data.source import evenly, images_once
 from fastgan.losses import LOSSES
 from fastgan.metrics import images as image_metrics
 from fastgan.metrics import suite
@@ -240,10 +240,10 @@ class RealESRGAN(Recipe):
         metrics: Sequence[str] | None = None,
     ) -> dict[str, dict[str, float]]:
         """The network's and bicubic interpolation's enlargements of degraded images against these images: of the test split where
-        the data have one; at most `count`."""
+        the data have one; at most `count`, spread over it."""
         title = extractor and image_metrics.title(extractor, weights)
         choice = suite.choose(suite.rows(self.metrics, title, metrics), metrics, count)
-        high = first(self.held_out(run), count)
+        high = some(self.held_out(run), count)
         low = self.low(high)
 
         @functools.cache
@@ -297,6 +297,15 @@ def first(dataset, count: int) -> torch.Tensor:
         if (held := held + len(part)) >= count:
             break
     return torch.cat(parts)[:count]
+
+
+def some(dataset, count: int) -> torch.Tensor:
+    """`count` images spread over a data set, as of `first`; the first of one whose images do not lie in one tensor."""
+    images = getattr(dataset, "images", None)
+    if not isinstance(images, torch.Tensor):
+        return first(dataset, count)
+    chosen = images[evenly(len(images), count)]
+    return chosen if chosen.is_floating_point() else to_float(chosen)
 
 
 def bicubic(images: torch.Tensor, size) -> torch.Tensor:

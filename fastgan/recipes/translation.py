@@ -13,6 +13,7 @@ from torch import nn
 from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
 from fastgan.data.registered import absent
+from fastgan.data.source import evenly
 from fastgan.losses import LOSSES
 from fastgan.losses.adversarial import Adversarial
 from fastgan.metrics import suite
@@ -220,15 +221,14 @@ class Translation(Recipe):
         metrics: Sequence[str] | None = None,
     ) -> dict[str, dict[str, float]]:
         """Both directions against the true counterparts (where file names or code points match), the identity map and the
-        nearest training image, on the test split where the data have one; at most `count` images of each side."""
+        nearest training image, on the test split where the data have one; at most `count` images of each side, spread over it."""
         options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
         # A wrong name ends here, before data are read.
         suite.choose(offered(extractor, weights, metrics), metrics, count)
         training = self.load_pair(run["data"], paired=False, **options)
         held_out, truth = self._held_out(run["data"], options)
-        first = torch.arange(min(count, len(held_out.a), len(held_out.b)) if truth else count)
-        both = (side.subset(first[: len(side)]) for side in (held_out.a, held_out.b))
+        both = (side.subset(evenly(len(side), count)) for side in (held_out.a, held_out.b))
         held_out = PairDataset(*both, paired=truth)
         device = next(networks[next(iter(self.generators.values()))].parameters()).device
         translators = {d: lambda x, d=d: self.translate(networks, x.to(device), d).cpu() for d in self.generators}

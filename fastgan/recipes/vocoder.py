@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from fastgan._surroundings import in_float32
+from fastgan.data.source import evenly
 from fastgan.data.speech import Recordings, load_recordings
 from fastgan.losses.pitch import pitch_loss, track_pitch
 from fastgan.losses.vocoder import MultiScaleMel, map_matching, sum_d, sum_g
@@ -267,8 +268,8 @@ class Vocoder(Recipe):
         weights: Path | None = None,
         metrics: Sequence[str] | None = None,
     ) -> dict[str, dict[str, float]]:
-        """At most `count` of the recordings that are held out, from their mel spectrograms, against themselves; beside the
-        recipe's stands Griffin-Lim's speech of 32 iterations. `extractor`, `weights`: none is used."""
+        """At most `count` of the recordings that are held out, spread over them, from their mel spectrograms, against themselves;
+        beside the recipe's stands Griffin-Lim's speech of 32 iterations. `extractor`, `weights`: none is used."""
         choice = suite.choose(suite.rows(METRICS, None, metrics), metrics, count)
         data = self.dataset
         if data is None:
@@ -279,7 +280,8 @@ class Vocoder(Recipe):
         mel, hop = analysis.mel, analysis.mel.hop
         # To half the rate, whatever the generator hears.
         full = MelSpectrogram(self.data["rate"], mel.length, hop, bands=mel.bands)
-        held_out = [x for x in data.held_out if len(x) >= mel.length][:count]
+        held_out = [x for x in data.held_out if len(x) >= mel.length]
+        held_out = [held_out[i] for i in evenly(len(held_out), count).tolist()]
         if not held_out:
             raise ValueError(f"{data.name}: no recording is held out to evaluate on")
         recorded = [x[: len(x) // hop * hop] for x in held_out]

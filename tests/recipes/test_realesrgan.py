@@ -9,8 +9,8 @@ from PIL import Image
 
 from fastgan import recipes
 from fastgan.cli import main
-from fastgan.data import load
-from fastgan.recipes.realesrgan import RealESRGAN, bicubic, cut
+from fastgan.data import load, to_float
+from fastgan.recipes.realesrgan import RealESRGAN, bicubic, cut, some
 from fastgan.training import RunConfig, Trainer
 
 SMALL = dict(width=4, blocks=1, disc_width=4, warmup=2, batch_size=2, perceptual=0.0)
@@ -100,6 +100,12 @@ def test_of_few_images_the_grid_shows_no_other(tmp_path, pictures):
     recipe.prepare(data)
     high = recipe.networks["examples"].high
     assert torch.equal(high[:3], high[3:6]) and all(picture.std() > 0 for picture in high)
+
+
+def test_images_to_measure_on_lie_all_over_the_data():
+    data = load("emoji:google:base")
+    for count, expected in ((3, [0, 635, 1270]), (5000, range(len(data)))):
+        assert torch.equal(some(data, count), to_float(data.images[list(expected)]))
 
 
 def test_emoji_are_drawn_larger_and_measured_on_those_held_out(tmp_path):
