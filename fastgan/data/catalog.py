@@ -213,7 +213,8 @@ def _conformed(
     images: torch.Tensor, resolution: Resolution | None, channels: int | None, crop: str, bits: int | None
 ) -> torch.Tensor:
     height, width = images.shape[2:]
-    if channels is not None and channels < images.shape[1]:  # fewer to resize
+    if channels is not None and (channels < images.shape[1] or (images.shape[1] == 2 and channels == 3)):
+        # Fewer to resize; and alpha that goes is composited before, as of files.
         images = with_channels(images, channels)
     if resolution not in (None, resolution_of(height, width)):
         if crop == "none":

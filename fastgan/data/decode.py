@@ -145,19 +145,27 @@ def fit(image: Any, resolution: Resolution) -> Any:
 
 
 def resize_array(images: np.ndarray, resolution: Resolution) -> np.ndarray:
-    """uint8 or uint16 [N, C, H, W] at ``resolution``, by the same filter as files, each channel by itself."""
+    """uint8 or uint16 [N, C, H, W] at ``resolution``, by the same filter as files. Of 2 and 4 channels the last is alpha, by
+    which colours are weighted: what nobody sees does not bleed into what is seen. Otherwise each channel is by itself."""
     Image = pillow()
     out = np.empty((*images.shape[:2], *sides(resolution)), images.dtype)
 
     def one(i: int) -> None:
-        if images.shape[1] == 3 and images.dtype == np.uint8:  # all three at once
+        if images.shape[1] in (2, 3, 4) and images.dtype == np.uint8:  # all at once
             out[i] = _to_array(fit(Image.fromarray(np.ascontiguousarray(images[i].transpose(1, 2, 0))), resolution))
-            return
-        for channel, target in zip(images[i], out[i], strict=True):
-            if images.dtype == np.uint8:
+        elif images.dtype == np.uint8:
+            for channel, target in zip(images[i], out[i], strict=True):
                 target[:] = fit(Image.fromarray(np.ascontiguousarray(channel)), resolution)
-            else:  # Pillow resizes no 16-bit integers
-                target[:] = np.clip(np.rint(fit(Image.fromarray(channel.astype(np.float32)), resolution)), 0, 65535)
+        else:
+            out[i] = np.clip(np.rint(deep(images[i].astype(np.float32))), 0, 65535)
+
+    def deep(x: np.ndarray) -> np.ndarray:  # as floats: Pillow resizes no 16-bit integers
+        if x.shape[0] in (2, 4) and resolution != resolution_of(*x.shape[1:]):
+            weighted = [c * x[-1] for c in x[:-1]]
+            *weighted, alpha = (np.asarray(fit(Image.fromarray(c), resolution)) for c in (*weighted, x[-1]))
+            seen = alpha >= 0.5
+            return np.stack([*(np.divide(c, alpha, out=np.zeros_like(c), where=seen) for c in weighted), alpha])
+        return np.stack([np.asarray(fit(Image.fromarray(c), resolution)) for c in x])
 
     for _ in in_threads(one, range(len(images))):
         pass

@@ -247,15 +247,38 @@ def test_channels_and_bits_of_arrays():
         with_channels(torch.zeros(1, 7, 2, 2, dtype=torch.uint8), 3)
 
 
-def test_every_channel_is_resized_as_a_grey_picture():
+def test_every_channel_but_with_alpha_is_resized_as_a_grey_picture():
     for dtype in (np.uint8, np.uint16):
         for channels in (1, 2, 3, 4, 7):
             images = pixels(5, channels, 9, 14, dtype=dtype)
             small = resize_array(images, (4, 6))
             assert small.dtype == dtype and small.shape == (5, channels, 4, 6)
-            for i in range(channels):
+            for i in () if channels in (2, 4) else range(channels):  # whose last is alpha, and weights the others
                 assert np.array_equal(small[:, i : i + 1], resize_array(images[:, i : i + 1], (4, 6)))
             assert resize_array(images, (9, 14)).tobytes() == images.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_alpha_is_resized_alike_from_files_and_arrays(mode, channels, tmp_path):
+    """By alpha's weight: the colour of what nobody sees would else bleed into what is seen."""
+    arrays = pixels(4, len(mode), 20, 30)
+    for i, array in enumerate(arrays):
+        Image.fromarray(array.transpose(1, 2, 0)).save(tmp_path / f"{i}.png")
+    np.savez(tmp_path / "arrays.npz", images=arrays, axes=np.array("NCHW"))
+    for crop, size in (("center", 8), ("stretch", (9, 7))):
+        found = [
+            load(path, resolution=size, crop=crop, channels=channels) for path in (tmp_path, tmp_path / "arrays.npz")
+        ]
+        assert torch.equal(found[0].images, found[1].images)
+
+
+def test_what_is_transparent_is_not_seen_in_16_bits():
+    image = np.zeros((1, 4, 8, 8), np.uint16)
+    image[:, 0, :, :4], image[:, 3, :, :4] = 65535, 65535  # red, beside transparent black
+    small = resize_array(image, 5)[0].astype(int)
+    seen = small[3] > 100
+    assert (small[0][seen] == 65535).all() and 0 < small[3][:, 2].min() < 65535
 
 
 def test_ranges_of_16_bits():
