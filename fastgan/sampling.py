@@ -262,6 +262,7 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
     Raises ValueError for a recipe that does not translate, and FileExistsError rather than replace a file.
     """
     from fastgan.data import load, to_float
+    from fastgan.data.decode import crop_of
     from fastgan.data.pictures import in_memory
 
     if not hasattr(recipe, "translate"):
@@ -270,7 +271,9 @@ def translate_folder(recipe, networks: dict, source: str, direction: str | None,
         )
     direction = direction or next(iter(recipe.generators))
     facts = {name: recipe.data.get(name) for name in ("resolution", "channels", "bits")}
-    dataset = in_memory(load(source, labels=False, **facts), "translations are named after files")
+    dataset = in_memory(
+        load(source, labels=False, crop=crop_of(recipe.data), **facts), "translations are named after files"
+    )
     count = len(dataset.images)
     names = target_names(dataset.files or [f"{i:06d}.png" for i in range(count)])
     arrays = [str(PurePosixPath(name).with_suffix(".npy")) for name in names]  # of what no picture holds

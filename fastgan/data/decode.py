@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -50,6 +50,12 @@ def crop_box(
     down = min(height, max(1, round(width * tall / wide)))
     x, y = left + (width - across) // 2, (height - down) // 2
     return x, y, x + across, y + down
+
+
+def crop_of(facts: Mapping[str, Any]) -> str:
+    """How pictures from outside are cut for a network that was trained on data of such ``facts``: squeezed where those were.
+    (With ``none`` too the middle is taken: of a picture of the right aspect ratio that is all.)"""
+    return "stretch" if facts.get("crop") == "stretch" else "center"
 
 
 def check_whole(width: int, height: int, resolution: Resolution) -> None:

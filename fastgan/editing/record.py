@@ -21,7 +21,7 @@ import torch
 
 from fastgan.convert.network import checksum
 from fastgan.data import load, to_float
-from fastgan.data.decode import decode
+from fastgan.data.decode import crop_of, decode
 from fastgan.data.files import EXTENSIONS, LARGEST_FILE, read_file, reason
 from fastgan.data.pictures import in_memory
 from fastgan.editing.editor import Editor
@@ -43,11 +43,11 @@ _CURVES = "distances.csv", "distances.svg"
 def read_pictures(paths: Sequence[str | Path], editor: Editor) -> tuple[torch.Tensor, list[str]]:
     """Images float [N, C, H, W] in [-1, 1] of files and of folders (or zips) of them, cut to the generator's shape, and their
     names, each once. ValueError that names what cannot be read."""
-    images, names = [], []
+    images, names, crop = [], [], crop_of(editor.recipe.data)
     for path in map(Path, paths):
         if path.suffix.lower() in EXTENSIONS:
             try:
-                pixels = decode(read_file(path, LARGEST_FILE), editor.resolution, "center", editor.channels)
+                pixels = decode(read_file(path, LARGEST_FILE), editor.resolution, crop, editor.channels)
             except FileNotFoundError:
                 raise
             except Exception as error:  # Pillow raises a dozen unrelated types for broken files
@@ -55,7 +55,7 @@ def read_pictures(paths: Sequence[str | Path], editor: Editor) -> tuple[torch.Te
             images.append(torch.tensor(pixels)[None])
             names.append(path.name)
         else:
-            loaded = load(path, labels=False, resolution=editor.resolution, channels=editor.channels, bits=8)
+            loaded = load(path, labels=False, resolution=editor.resolution, channels=editor.channels, crop=crop, bits=8)
             found = in_memory(loaded, "projections are named after files")
             images.append(found.images)
             names += found.files or [f"{i:06d}.png" for i in range(len(found.images))]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastgan.data import to_float
-from fastgan.data.decode import decode, pillow
+from fastgan.data.decode import crop_of, decode, pillow
 from fastgan.data.exact import read_exact
 from fastgan.editing import Editor
 from fastgan.upscaling import upscale_picture
@@ -35,12 +35,12 @@ def check_picture(content: bytes, most: int = MOST_PIXELS) -> None:
         raise ValueError(f"the picture has {width}x{height} pixels, expected at most {most:,}")
 
 
-def read_picture(content: bytes, resolution: Any, channels: int) -> torch.Tensor:
-    """An encoded picture -> float [1, C, H, W] in [-1, 1], its middle cut out and resized. ValueError as of `check_picture`, and
+def read_picture(content: bytes, resolution: Any, channels: int, crop: str = "center") -> torch.Tensor:
+    """An encoded picture -> float [1, C, H, W] in [-1, 1], cut and resized. ValueError as of `check_picture`, and
     for one whose pixels are broken."""
     check_picture(content)
     try:
-        return to_float(torch.tensor(decode(content, resolution, "center", channels))[None])
+        return to_float(torch.tensor(decode(content, resolution, crop, channels))[None])
     except Exception as error:
         raise ValueError(f"the picture cannot be read: {error}") from error
 
@@ -48,7 +48,7 @@ def read_picture(content: bytes, resolution: Any, channels: int) -> torch.Tensor
 def translated(recipe: Any, networks: dict[str, nn.Module], content: bytes, direction: str) -> torch.Tensor:
     """What a translator makes of an encoded picture: given and made side by side, float [C, H, 2 W]. ValueError as of
     `read_picture`, and for a direction that was not learnt."""
-    given = read_picture(content, recipe.data["resolution"], recipe.data["channels"])
+    given = read_picture(content, recipe.data["resolution"], recipe.data["channels"], crop_of(recipe.data))
     device = next(networks[next(iter(recipe.generators.values()))].parameters()).device
     with torch.no_grad():
         made = recipe.translate(networks, given.to(device), direction).float().cpu()
@@ -69,4 +69,4 @@ def enlarged(recipe: Any, networks: dict[str, nn.Module], content: bytes) -> tor
 
 def to_project(editor: Editor, content: bytes) -> torch.Tensor:
     """An encoded picture as `fastgan.editing.project` takes it."""
-    return read_picture(content, editor.resolution, editor.channels)
+    return read_picture(content, editor.resolution, editor.channels, crop_of(editor.recipe.data))

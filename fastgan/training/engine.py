@@ -107,7 +107,10 @@ class Trainer:
         self.dataset = recipe.load_data(self.run.data, self.config, **options) if dataset is None else dataset
         torch.manual_seed(derive_seed(self.run.seed, "weights"))
         self._speed = choose_speed(self.run.deterministic, self.world.device)
-        self.recipe = recipe(self.config, facts_of(recipe, self.dataset, name))
+        facts = facts_of(recipe, self.dataset, name)
+        if dataset is None and getattr(self.run, "crop", "") == "stretch":
+            facts["crop"] = "stretch"  # for pictures that the network is given later
+        self.recipe = recipe(self.config, facts)
         self.recipe.dataset = dataset
         self.recipe.processes = self.world.size
         self._frozen = transfer.freeze(self.recipe, self.run)

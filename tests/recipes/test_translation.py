@@ -7,7 +7,9 @@ from PIL import Image
 
 import fastgan.recipes as recipes
 from fastgan.data import PairDataset, load, to_float
+from fastgan.explore.pictures import translated
 from fastgan.recipes.translation_eval import evaluate, nearest
+from fastgan.sampling import translate_folder
 from fastgan.training import RunConfig, Trainer
 
 SMALL = {
@@ -217,6 +219,28 @@ def test_a_test_part_that_cannot_be_read_is_not_replaced_by_the_training_images(
     (tmp_path / parts[-1] / "0.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=f"{parts[-1]}/0.png: not an image"):
         recipe.evaluate(networks, settings, 10, metrics=["l1"])
+
+
+def test_pictures_to_translate_are_cut_as_those_of_the_training(tmp_path, monkeypatch):
+    """Squeezed ones were squeezed there: of others the sides would be missing."""
+    for side in "AB":
+        (tmp_path / f"train{side}").mkdir()
+        pixels = np.random.default_rng(ord(side)).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"train{side}/0.png")
+    for crop in ("stretch", "center"):
+        recipe = recipes.get("pix2pix")
+        config = recipe.Config(**SMALL["pix2pix"], steps=1)
+        options = dict(resolution=32, crop=crop, samples=1, device="cpu", sample_every=100)
+        Trainer(recipe, config, RunConfig(data=str(tmp_path), out=str(tmp_path / crop), **options)).train()
+        made, networks = recipes.load_run(tmp_path / crop)
+        seen = []
+        monkeypatch.setattr(recipe, "translate", lambda self, networks, x, way, seen=seen: seen.append(x) or x)
+        translate_folder(made, networks, str(tmp_path / "trainA"), None, tmp_path / f"{crop} out")
+        expected = load(tmp_path / "trainA", resolution=32, crop=crop).images
+        assert torch.equal(seen[0], to_float(expected))
+        given = translated(made, networks, (tmp_path / "trainA/0.png").read_bytes(), "AtoB")[:, :, :32]
+        assert torch.equal(given, to_float(expected)[0])
+        monkeypatch.undo()
 
 
 def test_the_command_line(tmp_path, capsys):
