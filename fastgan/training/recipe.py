@@ -358,10 +358,15 @@ class Recipe:
                 found = data()
             except Exception:  # the figures that need it say why
                 found = None
-            known = list(getattr(found, "class_names", ())) == list(self.data["class_names"])
-            labels = getattr(found, "labels", None)
-            if known and isinstance(labels, torch.Tensor) and len(labels):
-                return torch.bincount(labels.cpu(), minlength=self.data["num_classes"]).double() / len(labels)
+            same = list(getattr(found, "class_names", ())) == list(self.data.get("class_names", ()))
+            labels, classes = getattr(found, "labels", None), self.data["num_classes"]
+            if (
+                same
+                and isinstance(labels, torch.Tensor)
+                and labels.numel()
+                and 0 <= labels.min() <= labels.max() < classes
+            ):
+                return torch.bincount(labels.flatten().long().cpu(), minlength=classes).double() / labels.numel()
             message = "the samples' classes come in turn: how often the data have each is not known"
             if message not in self.told and place()[0] == 0:
                 warnings.warn(message, stacklevel=2)
