@@ -354,19 +354,16 @@ class Recipe:
 
         @functools.cache
         def shares() -> torch.Tensor | None:
-            try:
+            classes = self.data["num_classes"]
+            try:  # torchvision's data sets have `classes` and `targets`
                 found = data()
-            except Exception:  # the figures that need it say why
-                found = None
-            same = list(getattr(found, "class_names", ())) == list(self.data.get("class_names", ()))
-            labels, classes = getattr(found, "labels", None), self.data["num_classes"]
-            if (
-                same
-                and isinstance(labels, torch.Tensor)
-                and labels.numel()
-                and 0 <= labels.min() <= labels.max() < classes
-            ):
-                return torch.bincount(labels.flatten().long().cpu(), minlength=classes).double() / labels.numel()
+                names = getattr(found, "class_names", getattr(found, "classes", ()))
+                labels = torch.as_tensor(getattr(found, "labels", getattr(found, "targets", ()))).flatten().long().cpu()
+                fits = list(names) == list(self.data.get("class_names", ())) and len(labels)
+                if fits and 0 <= labels.min() <= labels.max() < classes:
+                    return torch.bincount(labels, minlength=classes).double() / len(labels)
+            except Exception:  # where it has to do with the data, the figures that need them say why
+                pass
             message = "the samples' classes come in turn: how often the data have each is not known"
             if message not in self.told and place()[0] == 0:
                 warnings.warn(message, stacklevel=2)

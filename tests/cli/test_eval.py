@@ -4,9 +4,11 @@ import hashlib
 import importlib
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
+import torch
 from pixels import Pixels
 from saved_runs import write_run
 
@@ -85,6 +87,27 @@ def test_classes_are_drawn_as_often_as_the_data_have_them(run, tmp_path, monkeyp
         assert abs(seen[:20].count(0) - 15) <= 2
     else:  # others than the run's
         assert counts == [67, 67, 66] and "classes come in turn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (dict(classes=["0", "1", "2"], targets=[0, 2, 0, 0]), [15, 0, 5]),  # as torchvision's data sets have them
+        (dict(class_names=["0", "1", "2"], labels=torch.tensor([1, 1])), [0, 20, 0]),
+        (dict(class_names=["0", "1", "2"], labels=torch.tensor([1, 3])), None),
+        (dict(class_names=["0", "1", "2"], labels=["a", "b"]), None),
+        (dict(targets=[0, 1, 2]), None),
+    ],
+)
+def test_what_tells_how_often_each_class_is_there(run, monkeypatch, facts, expected):
+    recipe, networks = recipes.load_run(run)
+    monkeypatch.setattr(type(recipe), "generate", lambda self, networks, latents, labels: labels)
+    drawn = recipe.drawing(networks, lambda: types.SimpleNamespace(**facts))
+    if expected is None:
+        with pytest.warns(UserWarning, match="classes come in turn"):
+            assert torch.equal(drawn(range(20)), recipe.labels(range(20)))
+    else:
+        assert (torch.bincount(drawn(range(20)), minlength=3) - torch.tensor(expected)).abs().max() <= 1
 
 
 @pytest.mark.parametrize("metrics", [[], ["--metrics", "is"]])
