@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from fastgan.data.source import evenly
 from fastgan.metrics import suite, text
 
-REFERENCES = 5000  # held-out sentences that BLEU compares with, at most
+REFERENCES = 5000  # sentences of either part that are compared with, at most
 
 
 class Tempered(NamedTuple):
@@ -51,14 +52,19 @@ def facts(
     device = next(generator.parameters()).device
     made = {
         "model": lambda: generator if temperature == 1 else Tempered(generator, temperature),
-        "train": lambda: data().train[:REFERENCES].to(device),
-        "test": lambda: data().test[:REFERENCES].to(device),
+        "train": lambda: _some(data().train).to(device),
+        "test": lambda: _some(data().test).to(device),
         "ignored": lambda: [token for token in (data().pad, unknown) if token is not None],
         "generated": generated,
         "ours": lambda: _sentences(generated(), data()),
-        "theirs": lambda: _sentences(data().test[:REFERENCES], data()),
+        "theirs": lambda: _sentences(_some(data().test), data()),
     }
     return made | {"oracle": lambda: data().oracle} if oracle else made
+
+
+def _some(tokens: torch.Tensor) -> torch.Tensor:
+    """REFERENCES of them, or all, spread over the whole: a corpus of a user's need not be shuffled."""
+    return tokens[evenly(len(tokens), REFERENCES)]
 
 
 def _sentences(tokens: torch.Tensor, data) -> text.Tokens:

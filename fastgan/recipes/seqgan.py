@@ -151,5 +151,7 @@ class SeqGAN(TextRecipe):
         log_prob = self.generator.log_prob(tokens)
         written = torch.ones_like(tokens) if self.data["pad"] is None else (tokens != self.data["pad"]).long()
         # The gradient of E[Q] is E[sum of Q grad log p]; what follows a sentence's end was not the generator's choice.
-        loss = -(advantages(q, batch.gather(q[:, 0])) * log_prob * written).sum() / written.sum()
+        # A mean over tokens, of which processes write different numbers.
+        tokens_each = batch.mean(written.sum(dtype=q.dtype))
+        loss = -(advantages(q, batch.gather(q[:, 0])) * log_prob * written).sum() / tokens_each
         return {"loss": loss, "reward": q[:, -1].mean()}

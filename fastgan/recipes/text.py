@@ -131,6 +131,8 @@ class TextRecipe(Recipe):
         unknown, oracle = (None, True) if self.vocabulary is None else (UNK, False)
 
         def corpus() -> TextData:
+            if self.dataset is not None:  # of its name alone what is held out might be what this one is trained on
+                return self.dataset
             if self._corpus is None:  # the oracle needs seconds to write its sentences, too many at every measurement
                 self._corpus = _load(run["data"], self.config, vocabulary=self.vocabulary)
             return self._corpus

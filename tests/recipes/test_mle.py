@@ -9,6 +9,10 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from fastgan import recipes
 from fastgan.cli import main
 from fastgan.data.oracle import Oracle
+from fastgan.data.text import UNK, TextData, Vocabulary, load_text
+from fastgan.metrics import evaluate_text
+from fastgan.metrics.text import nll
+from fastgan.training import RunConfig, Trainer
 from fastgan.training.log import read_metrics
 
 
@@ -50,6 +54,30 @@ def test_nll_gen_of_a_run_is_the_training_loss(small_run, corpus, tmp_path):
     columns = trainer.recipe.evaluate(trainer.ema.networks, {"data": corpus}, 50)
     loss = trainer.recipe.generator.nll_loss(trainer.dataset.train).item()
     assert columns["T=1"]["nll-gen"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_corpus_that_was_given_is_measured_and_not_the_one_of_its_name(corpus, tmp_path):
+    """Another shuffle of the same file holds out other lines: those of the name were trained on."""
+    given = load_text(corpus, seed=5)
+    assert not torch.equal(given.test, load_text(corpus).test)
+    settings = RunConfig(data=corpus, out=str(tmp_path / "run"), samples=1, device="cpu")
+    kind = recipes.get("mle")
+    trainer = Trainer(kind, kind.Config(batch_size=4, embedding=8, hidden=8, steps=5), settings, dataset=given)
+    networks = {"generator": trainer.recipe.generator}
+    found = trainer.recipe.evaluate(networks, {"data": corpus}, 4, metrics=["nll-gen", "nll-test"])["T=1"]
+    for part in ("train", "test"):
+        expected = nll(trainer.recipe.generator, getattr(given, part), [given.pad, UNK])
+        assert found[f"nll-{'gen' if part == 'train' else part}"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_a_large_corpus_is_measured_on_lies_all_over_it():
+    """A user's need not be shuffled: its first lines may be of one kind."""
+    tokens = torch.arange(4 * evaluate_text.REFERENCES)[:, None]
+    data = TextData("x", tokens, tokens, Vocabulary(["a"], "word"))
+    facts = evaluate_text.facts(torch.nn.Linear(1, 1), lambda: tokens[:1], lambda: data, None, 1.0, False)
+    for name in ("train", "test"):
+        assert torch.equal(facts[name](), tokens[::4])
+    assert facts["theirs"]().ids[-1] == tokens[::4][-1]
 
 
 def test_a_user_supplied_oracle(tmp_path):

@@ -83,6 +83,25 @@ def test_advantages_keep_the_expected_gradient():
         assert_close(one, other)
 
 
+def test_processes_that_write_sentences_of_other_lengths_weigh_each_token_alike(small_run, tmp_path, monkeypatch):
+    """The mean over processes of their losses is the loss of all sentences, of which each has its own number of tokens."""
+    trainer = small_run("seqgan", tmp_path / "a", steps=1, pretrain=1, filters=0.02, rollouts=2)
+    recipe, length = trainer.recipe, trainer.recipe.data["length"]
+    tokens = torch.full((4, length), 5)
+    tokens[2:, 2:] = recipe.data["pad"]
+    q = torch.rand(4, length)
+    written = (tokens != recipe.data["pad"]).sum() / 2
+    monkeypatch.setattr("fastgan.recipes.seqgan.rewards", lambda g, s, x, n: drawn[1])
+    monkeypatch.setattr(recipe.generator, "sample", lambda n: drawn[0], raising=False)
+    losses = []
+    for part, count in ((slice(0, 2), written), (slice(2, 4), written), (slice(0, 4), 2 * written)):
+        drawn = tokens[part], q[part]
+        given = {"size": len(drawn[0]), "gather": staticmethod(lambda x: q[:, 0])}
+        batch = type("Batch", (), given | {"mean": staticmethod(lambda x, count=count: count.to(x))})
+        losses.append(recipe.g_step(batch)["loss"])
+    assert_close((losses[0] + losses[1]) / 2, losses[2])
+
+
 def test_policy_gradient_raises_the_reward(small_run, tmp_path):
     """A discriminator that likes one word: the generator learns to write it."""
     trainer = small_run(
@@ -91,7 +110,7 @@ def test_policy_gradient_raises_the_reward(small_run, tmp_path):
     recipe = trainer.recipe
     liked = recipe.vocabulary.ids("hears")[0]
     recipe.discriminator.forward = lambda x: (x == liked).any(1).float() * 4 - 2
-    batch = type("Batch", (), {"size": 64, "gather": staticmethod(lambda x: x)})
+    batch = type("Batch", (), {"size": 64, "gather": staticmethod(lambda x: x), "mean": staticmethod(lambda x: x)})
     before = (recipe.generator.sample(300) == liked).any(1).float().mean()
     for parameter in recipe.generator.parameters():
         parameter.requires_grad_(True)
