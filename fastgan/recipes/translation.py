@@ -221,13 +221,20 @@ class Translation(Recipe):
         metrics: Sequence[str] | None = None,
     ) -> dict[str, dict[str, float]]:
         """Both directions against the true counterparts (where file names or code points match), the identity map and the
-        nearest training image, on the test split where the data have one; at most `count` images of each side, spread over it."""
+        nearest training image, on the test split where the data have one; at most `count` images of each side, spread over it.
+        Sets that were given, not named, are measured as they are."""
         options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
         options["resolution"] = options["resolution"] or self.data["resolution"]
         # A wrong name ends here, before data are read.
         suite.choose(offered(extractor, weights, metrics), metrics, count)
-        training = self.load_pair(run["data"], paired=False, **options)
-        held_out, truth = self._held_out(run["data"], options)
+        if self.dataset is not None:
+            size = self.data["resolution"]
+            both = (side.replace(images=center(side.images, size)) for side in (self.dataset.a, self.dataset.b))
+            training = held_out = PairDataset(*both, paired=self.dataset.paired)
+            truth = held_out.paired
+        else:
+            training = self.load_pair(run["data"], paired=False, **options)
+            held_out, truth = self._held_out(run["data"], options)
         both = (side.subset(evenly(len(side), count)) for side in (held_out.a, held_out.b))
         held_out = PairDataset(*both, paired=truth)
         device = next(networks[next(iter(self.generators.values()))].parameters()).device

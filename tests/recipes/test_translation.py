@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import fastgan.recipes as recipes
-from fastgan.data import PairDataset, load, to_float
+from fastgan.data import ImageDataset, PairDataset, load, to_float
 from fastgan.explore.pictures import translated
 from fastgan.recipes.translation_eval import evaluate, nearest
 from fastgan.sampling import translate_folder
@@ -153,8 +153,6 @@ def test_held_out_emoji_are_not_trained_on():
 def test_evaluation_by_hand():
     """Translators that are known: the identity, and inversion, which is the truth here."""
     colours = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
-    from fastgan.data import ImageDataset
-
     sides = ImageDataset(colours, name="a"), ImageDataset(255 - colours, name="b")
     held_out = PairDataset(*sides, paired=True)
     found = evaluate({"AtoB": torch.neg, "BtoA": lambda x: x}, held_out, held_out, None, None, truth=True)
@@ -164,6 +162,23 @@ def test_evaluation_by_hand():
     difference = np.abs(2.0 * colours.numpy() - 255).mean() / 255
     assert found["AtoB identity"]["l1"] == pytest.approx(difference, rel=1e-5)
     assert found["AtoB"]["cycle"] == pytest.approx(difference, rel=1e-5)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_sets_that_were_given_are_measured_whatever_their_name_says(tmp_path, paired):
+    """Of larger ones, of which training cuts parts, the middle, as in the grids."""
+    colours = torch.randint(0, 256, (2, 6, 3, 36, 36), dtype=torch.uint8)
+    given = PairDataset(*(ImageDataset(x, name="emoji") for x in colours), paired=paired, crop=32)
+    kind = recipes.get("cyclegan")
+    settings = RunConfig(out=str(tmp_path / "run"), device="cpu")
+    trainer = Trainer(kind, kind.Config(**SMALL["cyclegan"], steps=1), settings, dataset=given)
+    options = {"data": settings.data}
+    found = trainer.recipe.evaluate(trainer.recipe.networks, options, 4, extractor=None)["AtoB identity"]
+    a, b = (x[torch.tensor([0, 1, 3, 4])][..., 2:34, 2:34].double() for x in colours)
+    assert set(found) == ({"l1", "psnr", "ssim", "cycle"} if paired else {"cycle"})
+    assert trainer.recipe.measured["AtoB"] == 4
+    if paired:
+        assert found["l1"] == pytest.approx(float((a - b).abs().mean() / 255), rel=1e-5)
 
 
 def test_nearest():
