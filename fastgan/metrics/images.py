@@ -164,8 +164,9 @@ def provided(
     reference: str | Path | None = None,
 ) -> tuple[dict[str, Callable], str]:
     """What rows of `suite` need of a recipe of images, as functions that make it: `real`, `fake` (features of what `data` makes,
-    or the mean and covariance in file `reference`, and of `count` samples), `perceptual`, `styles`, `transform` where it has
-    them. And the extractor's `title`. What the features are, and of how many images, goes into `recipe.features`."""
+    or the mean and covariance in file `reference`, and of `count` samples), `classes` (int64 [count], those of the samples, or
+    None), `perceptual`, `styles`, `transform` where it has them. And the extractor's `title`. What the features are, and of how
+    many images, goes into `recipe.features`."""
     averaged = next(iter(networks.values()))
     device = next(averaged.parameters(), torch.empty(0, device="cpu")).device
 
@@ -190,7 +191,7 @@ def provided(
         with torch.no_grad():
             return collect_drawn(network(), (drawn(part.tolist()) for part in seeds))
 
-    facts = {"real": real, "fake": fake}
+    facts = {"real": real, "fake": fake, "classes": lambda: recipe.classes_drawn(data)(list(range(count)))}
     if extractor == "efflite0":  # takes floating images; the steps along a path are too small for bytes
         facts["perceptual"] = network
     if latent.has_styles(averaged):

@@ -131,21 +131,23 @@ def measure(
     suffix: str = "",
     seed: int = 0,
     equivariance: bool = True,
+    classes: torch.Tensor | None = None,
 ) -> dict[str, float]:
     """`ppl<suffix>`, and `eq_t` and `eq_r` in dB where there is a transform, over `count` draws shared by all processes.
 
-    features: float images in [-1, 1] -> [N, D]; None leaves the path length out, equivariance=False the others. Empty for a
-    generator without mapping and synthesis. Raises ValueError where images or their features are NaN or Inf.
+    features: float images in [-1, 1] -> [N, D]; None leaves the path length out, equivariance=False the others. classes: int64
+    [count], one for each draw, whose path keeps to it, as nothing lies between two; None: in turn, where the generator has any.
+    Empty for a generator without mapping and synthesis. Raises ValueError where images or their features are NaN or Inf.
     """
     if count < 1:
         raise ValueError(f"count is {count}, expected at least 1 draw")
     if not has_styles(generator):
         return {}
     with without_autocast(next(generator.parameters())):  # 16 bits know no steps of 1e-4
-        return _measure(generator, features, count, suffix, seed, equivariance)
+        return _measure(generator, features, count, suffix, seed, equivariance, classes)
 
 
-def _measure(generator, features, count, suffix, seed, equivariance) -> dict[str, float]:
+def _measure(generator, features, count, suffix, seed, equivariance, classes) -> dict[str, float]:
     fixed = {"noise_mode": "const"} if "noise_mode" in inspect.signature(generator.synthesis.forward).parameters else {}
     transform = transform_of(generator) if equivariance else None
     lengths, shifts, turns = [], [], []
@@ -157,7 +159,7 @@ def _measure(generator, features, count, suffix, seed, equivariance) -> dict[str
         return made.expand(-1, 3, -1, -1) if made.shape[1] == 1 else made
 
     try:
-        for ws, other, u in _draws(generator, count, seed):
+        for ws, other, u in _draws(generator, count, seed, classes):
             if features is not None:
                 lengths.append(path_lengths(lambda ws: viewable(images(ws)), features, ws, other, u[:, 0]))
             if transform is None:
@@ -183,14 +185,17 @@ def _all(parts: list[torch.Tensor]) -> torch.Tensor:
     return gather(torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64))
 
 
-def _draws(generator: nn.Module, count: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def _draws(
+    generator: nn.Module, count: int, seed: int, labels: torch.Tensor | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """This process's share of the draws: latents in W of two ends, and uniform numbers [N, 4], a batch at a time."""
     device = next(generator.parameters()).device
     source = torch.Generator("cpu").manual_seed(seed)
     z = torch.randn(count, 2, generator.z_dim, generator=source, device="cpu")
     u = torch.rand(count, 4, generator=source, device="cpu")
     classes = getattr(generator, "c_dim", 0)
-    c = F.one_hot(torch.arange(count) % classes, classes).float() if classes else torch.empty(count, 0)
+    labels = torch.arange(count) % max(classes, 1) if labels is None else labels.cpu()
+    c = F.one_hot(labels, classes).float() if classes else torch.empty(count, 0)
     for latents, uniform, label in zip(*(share(t).split(_BATCH) for t in (z, u, c)), strict=True):
         ends = [generator.mapping(end.to(device), label.to(device) if classes else None) for end in latents.unbind(1)]
         yield *ends, uniform.to(device)

@@ -59,7 +59,7 @@ def _inception_score(logits) -> Iterable[float]:
 _SETS = ("real", "fake")
 
 TABLE = (
-    # Of images: real, fake are `images.Features`; of a generator with styles: `latent`.
+    # Of images: real, fake are `images.Features`; of a generator with styles: `latent`, of the samples' classes.
     Row("fd", ("fd",), _SETS, lambda real, fake: [fid.frechet_distance(real.statistics, fake.statistics)], 2),
     Row("fd-inf", ("fd-inf",), _SETS, lambda real, fake: [fid.frechet_infinity(real.statistics, fake.rows)], 5120),
     Row("kid", ("kid",), _SETS, lambda real, fake: kid.kernel_distance(real.rows, fake.rows)[:1], 2),
@@ -68,10 +68,15 @@ TABLE = (
     Row(
         "ppl",
         ("ppl",),
-        ("styles", "perceptual", "count"),
-        lambda g, f, n: latent.measure(g, f, n, equivariance=False).values(),
+        ("styles", "perceptual", "count", "classes"),
+        lambda g, f, n, c: latent.measure(g, f, n, equivariance=False, classes=c).values(),
     ),
-    Row("eq", ("eq_t", "eq_r"), ("transform", "count"), lambda g, n: latent.measure(g, None, n).values()),
+    Row(
+        "eq",
+        ("eq_t", "eq_r"),
+        ("transform", "count", "classes"),
+        lambda g, n, c: latent.measure(g, None, n, classes=c).values(),
+    ),
     # Of translated images.
     *(Row(f.__name__, (f.__name__,), ("output", "target"), _mean_of(f)) for f in (pairs.l1, pairs.psnr, pairs.ssim)),
     Row("cycle", ("cycle",), ("returned", "source"), _mean_of(pairs.l1)),

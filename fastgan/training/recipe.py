@@ -343,14 +343,20 @@ class Recipe:
     def drawing(
         self, networks: dict[str, nn.Module], data: Callable[[], Any]
     ) -> Callable[[list[int]], torch.Tensor | list[str]]:
-        """`sample` of `networks` by seeds, for figures: classes come as often as in what `data` makes, where they are the run's,
-        as a distance to data of which one class is half would else be that of the classes' shares. Where these are not known
-        classes come in turn, as `sample` has them, and a warning says so."""
+        """`sample` of `networks` by seeds, for figures: of `classes_drawn`, where the recipe's samples are those of the base."""
+        if type(self).sample is not Recipe.sample or self.labels([0]) is None:
+            return lambda seeds: self.sample(networks, seeds)
+        classes = self.classes_drawn(data)
+        return lambda seeds: self.generate(networks, self.latents(seeds), classes(seeds))
+
+    def classes_drawn(self, data: Callable[[], Any]) -> Callable[[list[int]], torch.Tensor | None]:
+        """`labels` by seeds, for figures: classes come as often as in what `data` makes, where they are the run's, as a distance
+        to data of which one class is half would else be that of the classes' shares. Where these are not known classes come in
+        turn, as `labels` has them, and a warning says so. A recipe's own `labels` stay as they are."""
         from fastgan.metrics.processes import place
 
-        ours = all(getattr(type(self), name) is getattr(Recipe, name) for name in ("sample", "labels"))
-        if not ours or self.labels([0]) is None:
-            return lambda seeds: self.sample(networks, seeds)
+        if type(self).labels is not Recipe.labels or self.labels([0]) is None:
+            return self.labels
 
         @functools.cache
         def shares() -> torch.Tensor | None:
@@ -370,10 +376,9 @@ class Recipe:
             self.told.add(message)
             return None
 
-        def drawn(seeds: list[int]) -> torch.Tensor | list[str]:
-            if (of_each := shares()) is None:
-                return self.sample(networks, seeds)
-            return self.generate(networks, self.latents(seeds), in_shares(seeds, of_each))
+        def drawn(seeds: list[int]) -> torch.Tensor | None:
+            of_each = shares()
+            return self.labels(seeds) if of_each is None else in_shares(seeds, of_each)
 
         return drawn
 

@@ -15,7 +15,7 @@ from saved_runs import write_run
 import fastgan
 from fastgan import recipes
 from fastgan.cli import main
-from fastgan.metrics import fid, images, prdc
+from fastgan.metrics import fid, images, latent, prdc
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,35 @@ def test_what_tells_how_often_each_class_is_there(run, monkeypatch, facts, expec
             assert torch.equal(drawn(range(20)), recipe.labels(range(20)))
     else:
         assert (torch.bincount(drawn(range(20)), minlength=3) - torch.tensor(expected)).abs().max() <= 1
+
+
+def test_paths_have_the_classes_of_the_samples(tmp_path, monkeypatch):
+    """Paths of class 0, nine tenths of the data, are 1 long and the others 10: of both alike the mean would be 5.5."""
+    images = np.zeros((20, 3, 32, 32), dtype=np.uint8)
+    labels = np.array([0] * 18 + [1] * 2)
+    np.savez(tmp_path / "uneven.npz", images=images, labels=labels, class_names=np.array(["a", "b"]))
+    kind = recipes.get("stylegan2")
+    facts = {"name": "x", "resolution": 32, "channels": 3, "num_classes": 2, "class_names": ["a", "b"]}
+    config = kind.Config(conditional=True, width=4, max_width=8, latent=8, batch_size=4)
+    recipe = kind(config, facts)
+
+    class Classes(torch.nn.Module):
+        z_dim, c_dim = 8, 2
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+            self.mapping = lambda z, c: c @ torch.tensor([[1.0], [10.0]]) + 0 * z[:, :1]
+            self.synthesis = torch.nn.Identity()
+
+    def lengths(generate, features, start, end, t):
+        assert torch.equal(start, end)  # one class at both ends
+        return start[:, 0]
+
+    monkeypatch.setattr(latent, "path_lengths", lengths)
+    run = {"data": str(tmp_path / "uneven.npz"), "resolution": None, "crop": "center", "strict": False}
+    found = recipe.evaluate({"generator": Classes()}, run, 100, metrics=["ppl"])["stylegan2"]
+    assert found["ppl_efflite0"] == pytest.approx(0.9 * 1 + 0.1 * 10, abs=0.2)
 
 
 @pytest.mark.parametrize("metrics", [[], ["--metrics", "is"]])
