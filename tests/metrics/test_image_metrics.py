@@ -9,6 +9,7 @@ import scipy.linalg
 import torch
 
 from fastgan.metrics import fid, images, kid, modes, prdc
+from fastgan.training.recipe import in_shares
 
 
 def features(n, d, seed, shift=0.0):
@@ -372,3 +373,14 @@ def test_the_rows_that_are_kept_lie_evenly_among_all(count, batch):
     assert (classes.diff() >= 0).all() and (torch.bincount(classes, minlength=10) - len(classes) / 10).abs().max() <= 2
     if count <= 100:
         assert torch.equal(found.rows, shades.float())
+
+
+@pytest.mark.parametrize("keep", [500, 1000])
+def test_rows_that_are_kept_of_drawn_samples_have_all_classes(keep):
+    """Both are chosen by multiples of an irrational number: by the same, the lowest places would be of the first classes."""
+    shares = torch.tensor([0.5, 0.3, 0.1, 0.1], dtype=torch.float64)
+    drawn = in_shares(range(5000), shares).float()
+    rows = images._Spread(1, keep)
+    rows.add(drawn[:, None])
+    kept = torch.bincount(rows.whole()[:, 0].long(), minlength=4) / keep
+    assert (kept - shares).abs().max() < 0.02
