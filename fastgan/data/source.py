@@ -87,9 +87,19 @@ def images_once(dataset: Any, rank: int = 0, world_size: int = 1, size: int = 64
 
 
 def evenly(length: int, count: int) -> torch.Tensor:
-    """Numbers of `count` of `length` items, or of all, int64: evenly over the whole, whose beginning may be of one kind."""
-    count = min(count, length)
-    return torch.arange(count, device="cpu") * length // max(count, 1)
+    """Numbers of `count` of `length` items, or of all, int64, ascending: evenly over the whole, whose beginning may be of one
+    kind, and over what returns in it at any distance (three views of each thing, one after the other), which equal steps may
+    always meet at the same place."""
+    return lowest(torch.arange(length, device="cpu"), count)
+
+
+def lowest(numbers: torch.Tensor, count: int) -> torch.Tensor:
+    """Where in ascending `numbers` of items, int64 [N], those of the `count` lowest places are, or all: item i has the place
+    frac(i phi), phi the golden ratio; the places of consecutive items fill the unit interval evenly (Weyl)."""
+    if len(numbers) <= count:
+        return torch.arange(len(numbers), device="cpu")
+    places = numbers.double() * ((5**0.5 - 1) / 2) % 1
+    return places.argsort()[:count].sort().values
 
 
 def collate(items: list[Any]) -> Batch:

@@ -30,7 +30,7 @@ from torch import nn
 from fastgan._surroundings import in_float32
 from fastgan.data import to_uint8
 from fastgan.data.pixels import unseen, viewable
-from fastgan.data.source import images_once
+from fastgan.data.source import images_once, lowest
 from fastgan.metrics import cache as files
 from fastgan.metrics import fid, inception, latent, suite, vit
 from fastgan.metrics.processes import everywhere, gather, place, share
@@ -227,9 +227,8 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
 
 
 class _Spread:
-    """At most `keep` of rows [n, dim] that arrive in batches, a process's `share` each, how many in all being unknown: row i of
-    the whole has the place frac(i phi), phi the golden ratio, and those of the lowest places stay. The places of consecutive
-    rows fill the unit interval evenly (Weyl), so those that stay lie evenly among all."""
+    """At most `keep` of rows [n, dim] that arrive in batches, a process's `share` each, how many in all being unknown: those of
+    the `lowest` places stay, which lie evenly among all."""
 
     def __init__(self, dim: int, keep: int):
         self._keep, self._seen = keep, 0
@@ -247,22 +246,15 @@ class _Spread:
         numbers = torch.arange(self._seen, self._seen + new, device="cpu") * size + rank
         self._seen += new
         rows, numbers = torch.cat([self._rows, *self._waiting]), torch.cat([self._numbers, numbers])
-        self._waiting = []
-        self._rows, self._numbers = self._lowest(rows, numbers)
-
-    def _lowest(self, rows: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(rows) <= self._keep:
-            return rows, numbers
-        places = numbers.double() * ((5**0.5 - 1) / 2) % 1
-        chosen = places.argsort()[: self._keep].sort().values
-        return rows[chosen], numbers[chosen]
+        chosen, self._waiting = lowest(numbers, self._keep), []
+        self._rows, self._numbers = rows[chosen], numbers[chosen]
 
     def whole(self) -> torch.Tensor:
         """Those of all processes, in the order of the whole, the same on each."""
         self._settle()
         rows, numbers = gather(self._rows), gather(self._numbers)
         order = numbers.argsort()
-        return self._lowest(rows[order], numbers[order])[0]
+        return rows[order][lowest(numbers[order], self._keep)]
 
 
 def _check(images: torch.Tensor) -> None:

@@ -386,7 +386,7 @@ class Recipe:
 def in_shares(seeds: Sequence[int], shares: torch.Tensor) -> torch.Tensor:
     """A class for each seed, int64 [N]: of any N seeds in a row each class has its share, to a few, as the multiples of an
     irrational number fill the unit interval evenly (Weyl). It is the root of 3, not the golden ratio, by whose multiples
-    `metrics.images.collect` chooses rows of more than it keeps: by the same these would be of a few classes alone."""
+    `data.source.lowest` chooses rows of more than are kept: by the same these would be of a few classes alone."""
     places = torch.tensor(list(seeds), dtype=torch.float64, device="cpu") * 3**0.5 % 1
     return torch.searchsorted(shares.cumsum(0), places, right=True).clamp(max=int(shares.nonzero().max()))
 

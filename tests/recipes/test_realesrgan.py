@@ -10,6 +10,7 @@ from PIL import Image
 from fastgan import recipes
 from fastgan.cli import main
 from fastgan.data import load, to_float
+from fastgan.data.source import evenly
 from fastgan.recipes.realesrgan import RealESRGAN, bicubic, cut, some
 from fastgan.training import RunConfig, Trainer
 
@@ -104,8 +105,13 @@ def test_of_few_images_the_grid_shows_no_other(tmp_path, pictures):
 
 def test_images_to_measure_on_lie_all_over_the_data():
     data = load("emoji:google:base")
-    for count, expected in ((3, [0, 635, 1270]), (5000, range(len(data)))):
-        assert torch.equal(some(data, count), to_float(data.images[list(expected)]))
+    for count in (3, 5000):
+        assert torch.equal(some(data, count), to_float(data.images[evenly(len(data), count)]))
+    assert torch.equal(evenly(5, 7), torch.arange(5))
+    for length, period in ((3000, 3), (3000, 30), (10_000, 10)):  # the kinds of consecutive items return
+        chosen = evenly(length, 1000)
+        kinds, tenths = torch.bincount(chosen % period), torch.bincount(chosen * 10 // length)
+        assert len(chosen) == 1000 and (kinds - 1000 / period).abs().max() < 5 and (tenths - 100).abs().max() < 5
 
 
 def test_emoji_are_drawn_larger_and_measured_on_those_held_out(tmp_path):
