@@ -26,7 +26,7 @@ def kernel_distance(a: torch.Tensor, b: torch.Tensor, subsets: int = 100, size: 
         raise ValueError(f"subsets is {subsets} and size {size}, expected at least 1 and 2")
     check_rows(2, a=a, b=b)
     generator = torch.Generator("cpu").manual_seed(seed)
-    a, b = a.double(), b.double()
+    a, b = a.double(), b.to(a.device).double()
     sizes = [min(size, len(x)) for x in (a, b)]
     drawn: tuple[list, list] = ([], [])
     for _ in range(subsets):

@@ -21,7 +21,9 @@ FRAME = 0.0256  # seconds of a frame of STOI
 QUIET = 40.0  # decibels below the loudest frame: silence, which has no pitch
 
 
-def _pairs(made: Signals, recorded: Signals) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _pairs(
+    made: Signals, recorded: Signals, device: torch.device | str = "cpu"
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     if len(made) != len(recorded) or not made:
         raise ValueError(f"{len(made)} signals against {len(recorded)} recordings, expected as many, at least one")
     for a, b in zip(made, recorded, strict=True):
@@ -29,12 +31,12 @@ def _pairs(made: Signals, recorded: Signals) -> list[tuple[torch.Tensor, torch.T
             raise ValueError(f"signals have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected the same [T]")
         if not (a.isfinite().all() and b.isfinite().all()):
             raise ValueError("signals hold NaN or Inf")
-    return [(a.detach().cpu().float(), b.detach().cpu().float()) for a, b in zip(made, recorded, strict=True)]
+    return [tuple(x.detach().to(device).float() for x in pair) for pair in zip(made, recorded, strict=True)]
 
 
 def mel_l1(made: Signals, recorded: Signals, mel: MelSpectrogram) -> float:
     """Mean absolute difference of log mel spectrograms, in nepers (1 is 8.7 dB): the mean over signals."""
-    differences = [(mel(a[None]) - mel(b[None])).abs().mean() for a, b in _pairs(made, recorded)]
+    differences = [(mel(a[None]) - mel(b[None])).abs().mean() for a, b in _pairs(made, recorded, mel.window.device)]
     return float(torch.stack(differences).mean())
 
 
@@ -125,7 +127,7 @@ def frechet_mel(made: Signals, recorded: Signals, mel: MelSpectrogram) -> float:
     """Fréchet distance of Gaussians fitted to the frames of log mel spectrograms, all frames of all signals: of statistics of mel
     bands alone, no perceptual feature, and no FAD."""
     sides = []
-    for signals in zip(*_pairs(made, recorded), strict=True):
+    for signals in zip(*_pairs(made, recorded, mel.window.device), strict=True):
         statistics = fid.Statistics(mel.bands)
         for x in signals:
             statistics.update(mel(x[None])[0].T)

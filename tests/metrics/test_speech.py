@@ -39,6 +39,24 @@ def test_mel_l1_of_half_the_level_is_ln_2():
     assert speech.mel_l1([NOISE / 2], [NOISE], MEL) == pytest.approx(torch.tensor(2.0).log().item(), rel=1e-3)
 
 
+def test_signals_go_where_the_mel_spectrogram_is():
+    """As one on a GPU takes none of the CPU's."""
+
+    class Elsewhere(torch.nn.Module):
+        bands = 2
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("window", torch.empty(1, device="meta"))
+
+        def forward(self, x):
+            assert x.device == self.window.device
+            return torch.arange(2 * 5).view(1, 2, 5).float()
+
+    assert speech.mel_l1([VOICE], [NOISE], Elsewhere()) == 0
+    assert speech.frechet_mel([VOICE], [NOISE], Elsewhere()) == pytest.approx(0, abs=1e-6)
+
+
 def test_periodicity():
     voiced, unvoiced = speech.periodicity(VOICE, RATE), speech.periodicity(NOISE, RATE)
     assert len(voiced) == 101 and voiced[5:90].min() > 0.98 and unvoiced[5:90].max() < 0.5
