@@ -18,7 +18,7 @@ from fastgan.options import Batch, Count, Decay, Names, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.augmented import Augmented
 from fastgan.training.augment import Augment, Policy
-from fastgan.training.recipe import Preset, Update
+from fastgan.training.recipe import Preset, Update, compared
 
 
 @dataclass
@@ -130,7 +130,7 @@ class DCGAN(Augmented):
         logits = self.discriminator(self.augment(images, batch), None if labels is None else labels.repeat(2))
         real_logits, fake_logits = logits.chunk(2)
         self._observe(batch, real_logits, fake_logits)
-        loss = self.loss.d_loss(*self._compared(batch, real_logits, fake_logits)).mean()
+        loss = self.loss.d_loss(*compared(self.loss, batch, real_logits, fake_logits)).mean()
         logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean(), **self.augment.logs()}
         if gamma:
             # R1 and R2 are one formula on two halves of the batch, and no logit depends on another image: one call.
@@ -142,7 +142,7 @@ class DCGAN(Augmented):
         labels = batch.labels if self.config.conditional else None
         fake = self.generator(batch.randn(*self.latent_shape), labels)
         logits = (self.discriminator(self.augment(x, batch), labels) for x in (batch.real, fake))
-        return {"loss": self.loss.g_loss(*self._compared(batch, *logits)).mean()}
+        return {"loss": self.loss.g_loss(*compared(self.loss, batch, *logits)).mean()}
 
     def _observe(self, batch, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> None:
         """Of a loss that knows differences alone no logit has a sign: what divides real from generated images is the middle
@@ -151,6 +151,3 @@ class DCGAN(Augmented):
             middle = batch.mean((real_logits + fake_logits).detach().mean()) / 2
             real_logits = real_logits - middle
         self.augment.observe(real_logits, batch)
-
-    def _compared(self, batch, *logits: torch.Tensor) -> list[torch.Tensor]:
-        return [batch.gather(x) if self.loss.averaging else x for x in logits]

@@ -22,7 +22,7 @@ from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
 from fastgan.options import Batch, Count, Decay, Names, Natural, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.recipe import Preset
+from fastgan.training.recipe import Preset, compared
 
 
 @dataclass
@@ -74,6 +74,10 @@ class GAN(Recipe):
         self.adversaries(mlp.Generator(sizes), mlp.Discriminator(sizes), lr=config.lr, betas=(config.beta1, 0.999))
         self.loss = LOSSES.resolve(config.loss)
 
+    @property
+    def whole_batch(self) -> str:
+        return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
+
     def prepare(self, dataset) -> None:
         # Integers have few values: their sums stay exact in float64, and no float copy of the data set is made.
         count, total, squares = 0, 0.0, 0.0
@@ -95,13 +99,13 @@ class GAN(Recipe):
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         fake = self.generator(batch.randn(*self.latent_shape))
         real_logits, fake_logits = self.discriminator(batch.real), self.discriminator(fake)
-        loss = self.loss.d_loss(real_logits, fake_logits).mean()
+        loss = self.loss.d_loss(*compared(self.loss, batch, real_logits, fake_logits)).mean()
         return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
 
     def g_step(self, batch) -> dict[str, torch.Tensor]:
         fake_logits, fake = self.discriminator(self.generator(batch.randn(*self.latent_shape)), features=True)
         real_logits, real = self.discriminator(batch.real, features=True)
-        loss = self.loss.g_loss(real_logits, fake_logits).mean()
+        loss = self.loss.g_loss(*compared(self.loss, batch, real_logits, fake_logits)).mean()
         if not self.config.batch_loss:
             return {"loss": loss}
         matching = feature_matching(batch.gather(real), batch.gather(fake))

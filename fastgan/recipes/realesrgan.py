@@ -38,7 +38,7 @@ from fastgan.options import Batch, Count, Depth, Names, Natural, NonNegative, Sh
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.degradation import degrade, numbers_of
 from fastgan.sizes import sides
-from fastgan.training.recipe import Preset
+from fastgan.training.recipe import Preset, compared
 
 EXAMPLES = 16  # rows of the sample grid
 EMOJI = 32  # pixels of the embedded pictures, which are drawn larger where larger ones are asked for
@@ -158,6 +158,10 @@ class RealESRGAN(Recipe):
         data = super().load_data(name, config, split=split or "train", **options)
         return data.replace(images=crisp(data.images, side // EMOJI)) if larger else data
 
+    @property
+    def whole_batch(self) -> str:
+        return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
+
     def prepare(self, dataset) -> None:
         """Examples for the grids, the first images (of few, again and again), degraded as in training; and the extractor is
         there, or nothing begins."""
@@ -198,12 +202,12 @@ class RealESRGAN(Recipe):
         config, terms = self.config, {"l1": F.l1_loss(fake, high)}
         if config.perceptual:
             terms["perceptual"] = self.perceptual(fake * 2 - 1, high * 2 - 1).mean()
-        terms["gan"] = self.loss.g_loss(None, self.discriminator(fake)).mean()
+        terms["gan"] = self.loss.g_loss(*compared(self.loss, batch, None, self.discriminator(fake))).mean()
         return {"loss": sum(getattr(config, name) * term for name, term in terms.items()), **terms}
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         real_logits, fake_logits = self.discriminator(batch.kept("high")), self.discriminator(batch.kept("fake"))
-        loss = self.loss.d_loss(real_logits, fake_logits).mean()
+        loss = self.loss.d_loss(*compared(self.loss, batch, real_logits, fake_logits)).mean()
         return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
 
     def low(self, images: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from fastgan.models.text_discriminator import RELGAN_FILTERS
 from fastgan.options import Count, Names, Natural, NonNegative, Positive
 from fastgan.recipes import Update
 from fastgan.recipes.text import TextConfig, TextRecipe
-from fastgan.training.recipe import Preset
+from fastgan.training.recipe import Preset, compared
 
 # Inverse temperature at share t of the adversarial phase, from 1 (constant: from its maximum) to the maximum b.
 SCHEDULES = {
@@ -121,7 +121,7 @@ class RelGAN(TextRecipe):
     def d_step(self, batch) -> dict[str, Tensor]:
         fake, _ = self.generator.sample_soft(batch.size, 1 / self.inverse_temperature)
         real_logits, fake_logits = self.discriminator(batch.real), self.discriminator(fake)
-        loss = self.loss.d_loss(real_logits, fake_logits).mean()
+        loss = self.loss.d_loss(*compared(self.loss, batch, real_logits, fake_logits)).mean()
         logs = {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
         if self.config.penalty:
             with torch.no_grad():
@@ -133,5 +133,5 @@ class RelGAN(TextRecipe):
     def g_step(self, batch) -> dict[str, Tensor]:
         fake, _ = self.generator.sample_soft(batch.size, 1 / self.inverse_temperature)
         real_logits = self.discriminator(batch.real) if self.loss.relativistic else None
-        loss = self.loss.g_loss(real_logits, self.discriminator(fake)).mean()
+        loss = self.loss.g_loss(*compared(self.loss, batch, real_logits, self.discriminator(fake))).mean()
         return {"loss": loss, "inverse_temperature": loss.new_tensor(self.inverse_temperature)}

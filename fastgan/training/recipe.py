@@ -430,6 +430,12 @@ def draw(recipe: Recipe, networks: dict[str, nn.Module], seeds: list[int], chunk
     return samples
 
 
+def compared(loss, batch, *logits: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """Logits as the adversarial `loss` takes them: of one with means over the batch (`averaging`) those of all processes. A
+    recipe that has such a loss says so in `whole_batch`, as a piece knows no other."""
+    return [batch.gather(x) if loss.averaging and x is not None else x for x in logits]
+
+
 def lazy_adam(
     parameters, lr: float, betas: tuple[float, float], interval: int, make: Callable = torch.optim.Adam, **options
 ) -> torch.optim.Optimizer:

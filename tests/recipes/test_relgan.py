@@ -1,6 +1,8 @@
 import pytest
 import torch
+from tolerances import assert_close
 
+from fastgan.losses.adversarial import ragan
 from fastgan.recipes.relgan import SCHEDULES, RelGAN, RelGANConfig
 from fastgan.training.log import read_metrics
 
@@ -61,3 +63,23 @@ def test_the_penalty_trains_the_discriminator_and_flattens_it(discriminator):
         optimizer.step()
         sizes.append(penalty.item())
     assert sizes[-1] < 0.3 * sizes[0]
+
+
+def test_means_of_the_batch_are_those_of_all_processes(small_run, tmp_path, monkeypatch):
+    """Each of two processes has half of the logits; the mean over them of its loss is the loss of all."""
+    recipe = small_run("relgan", tmp_path / "a", steps=1, pretrain=0, loss="ragan", filters=0.02).recipe
+    real, fake = torch.randn(2, 6, 3)
+    monkeypatch.setattr(recipe.generator, "sample_soft", lambda *given: ("fake", None), raising=False)
+    losses = {"d": [], "g": []}
+    for part in (slice(0, None, 2), slice(1, None, 2)):
+        held = {"real": real[part], "fake": fake[part]}
+        recipe.networks["discriminator"].forward = held.__getitem__
+
+        def gather(x, held=held):
+            return real if x is held["real"] else fake
+
+        batch = type("Batch", (), {"size": 3, "real": "real", "gather": staticmethod(gather)})
+        losses["d"].append(recipe.d_step(batch)["loss"])
+        losses["g"].append(recipe.g_step(batch)["loss"])
+    assert_close(sum(losses["d"]) / 2, ragan.d_loss(real, fake).mean())
+    assert_close(sum(losses["g"]) / 2, ragan.g_loss(real, fake).mean())
