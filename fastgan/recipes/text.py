@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastgan import models
+from fastgan.data import registered
 from fastgan.data.text import UNK, TextData, Vocabulary
 from fastgan.media import Text
 from fastgan.metrics import evaluate_text, suite
@@ -134,7 +135,7 @@ class TextRecipe(Recipe):
             if self.dataset is not None:  # of its name alone what is held out might be what this one is trained on
                 return self.dataset
             if self._corpus is None:  # the oracle needs seconds to write its sentences, too many at every measurement
-                self._corpus = _load(run["data"], self.config, vocabulary=self.vocabulary)
+                self._corpus = _load(run["data"], self.config, self.vocabulary, self.data["length"])
             return self._corpus
 
         if run.get("data_asked"):
@@ -154,6 +155,10 @@ class TextRecipe(Recipe):
         return columns
 
 
-def _load(name: str, config: TextConfig, vocabulary: Vocabulary | None = None) -> TextData:
-    options = {"level": config.level, "length": config.length, "max_vocabulary": config.max_vocabulary}
+def _load(name: str, config: TextConfig, vocabulary: Vocabulary | None = None, length: int | None = None) -> TextData:
+    """`length`: of a run's sentences, to which others are cut, as no generator writes or scores longer ones; a user's loader has
+    lengths of its own."""
+    if length is None or registered.loader(name):
+        length = config.length
+    options = {"level": config.level, "length": length, "max_vocabulary": config.max_vocabulary}
     return Text.load(name, **options, vocabulary=vocabulary, oracle=config.oracle)

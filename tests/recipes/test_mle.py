@@ -71,6 +71,22 @@ def test_a_corpus_that_was_given_is_measured_and_not_the_one_of_its_name(corpus,
         assert found[f"nll-{'gen' if part == 'train' else part}"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("generator", ["lstm", "transformer"])
+def test_longer_sentences_of_another_corpus_are_cut_to_the_runs(small_run, tmp_path, generator):
+    """None is generated that is as long: likeness would be punished for it, and a Transformer has no place for the rest."""
+    trainer = small_run("mle", tmp_path / "run", steps=1, generator=generator, sweep=(1.0,))
+    longest = trainer.recipe.data["length"]
+    lines = [" ".join("abcd"[(i >> k) % 4] for k in range(longest + 3)) for i in range(64)]
+    (tmp_path / "long").write_text("\n".join(lines))
+    recipe = trainer.recipe
+    data = load_text(tmp_path / "long", vocabulary=recipe.vocabulary, length=longest)
+    names = [*(f"bleu-{n}" for n in (2, 3, 4, 5)), "nll-test"]
+    found = recipe.evaluate(trainer.ema.networks, {"data": str(tmp_path / "long")}, 50, metrics=names)["value"]
+    generated = recipe.draw_tokens(trainer.ema.networks, list(range(50)))
+    expected = evaluate_text.evaluate(trainer.ema.networks["generator"], generated, data, UNK)
+    assert found == pytest.approx({name: expected[name] for name in names})
+
+
 def test_what_a_large_corpus_is_measured_on_lies_all_over_it():
     """A user's need not be shuffled: its first lines may be of one kind."""
     tokens = torch.arange(4 * evaluate_text.REFERENCES)[:, None]
