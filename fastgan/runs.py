@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fastgan.data.registered import trust
+from fastgan.data.source import is_stream
 from fastgan.recipes import RECIPES, Recipe, check_run, find_run, get, load_run, read_run
 from fastgan.training.checkpoint import list_checkpoints
 from fastgan.training.distributed import find_device
@@ -105,7 +106,10 @@ def run(
         settings = saved(settings).updated(options)
     trainer = Trainer(settings.kind, settings.recipe, settings.run, dataset=dataset, sinks=sinks)
     try:
-        return Run(trainer.train(), settings.run.device, settings.kind)
+        made = Run(trainer.train(), settings.run.device, settings.kind)
+        if dataset is not None and not is_stream(dataset):  # which may never end
+            made.dataset = dataset
+        return made
     finally:
         trainer.close()
 
@@ -127,7 +131,9 @@ class Run:
         device: auto, cpu, cuda or cuda:N.
         recipe: needed where the run's recipe is not registered (see `fastgan.recipes.load_run`).
 
-    Attributes: `folder`, `saved` (config.json: the class of the recipe, its options, those of the run, the facts of the data).
+    Attributes: `folder`, `saved` (config.json: the class of the recipe, its options, those of the run, the facts of the data),
+    `dataset`: what `evaluate` measures against; None: what the run's `data` names. `fastgan.run` sets it to the one that it was
+    given, unless that is a stream.
 
     Raises CheckpointError where there is no run.
     """
@@ -135,6 +141,7 @@ class Run:
     def __init__(self, folder: str | Path, device: str = "auto", recipe: str | type[Recipe] | None = None):
         self.folder, self._path = find_run(folder), Path(folder)
         self.saved, self.device = read_run(folder, recipe), find_device(device)
+        self.dataset: Any = None
 
     @functools.cached_property
     def _loaded(self) -> tuple[Recipe, dict[str, nn.Module]]:
@@ -168,6 +175,7 @@ class Run:
     ) -> dict[str, dict[str, float]]:
         """Columns of figures by name, as `fastgan eval` prints them. options: as in `Recipe.evaluate`."""
         facts = dataclasses.asdict(self.saved.run)
+        self.recipe.dataset = self.dataset
         return self.recipe.evaluate(self.networks, facts, samples, metrics=metrics, **options)
 
     def __repr__(self) -> str:

@@ -67,6 +67,17 @@ def test_a_class_paths_presets_and_data(place):
     assert given.saved.data["resolution"] == 16
 
 
+def test_a_data_set_that_was_given_is_measured_and_not_the_one_of_its_name(place):
+    """A part of a named set has its name."""
+    part = fastgan.data.load("pictures.npz").subset(torch.arange(10))
+    given = fastgan.run("gan", dataset=part, out="d", **SMALL)
+    assert given.dataset is part
+    given.evaluate(samples=8, metrics=["fd"])
+    assert given.recipe.features["real"] == 10
+    named = fastgan.Run("d")
+    assert named.dataset is None
+
+
 def test_the_file_and_resuming(place):
     first = fastgan.run("gan", data="pictures.npz", out="a", **SMALL)
     again = fastgan.run(config="a/run.yaml", out="b")
