@@ -73,9 +73,14 @@ def once(dataset: Any, rank: int = 0, world_size: int = 1, size: int = 64) -> It
             if good:
                 yield collate(good)
         return
-    gather = getattr(dataset, "gather", None)
     for index in torch.arange(rank, len(dataset), world_size).split(size):
-        yield gather([index.numpy()], [None]) if gather else collate([dataset[i] for i in index.tolist()])
+        yield chosen(dataset, index)
+
+
+def chosen(dataset: Any, index: torch.Tensor) -> Batch:
+    """Items of an indexed source by their numbers, int64 [N], unmirrored, as one batch."""
+    gather = getattr(dataset, "gather", None)
+    return gather([index.numpy()], [None]) if gather else collate([dataset[i] for i in index.tolist()])
 
 
 def images_once(dataset: Any, rank: int = 0, world_size: int = 1, size: int = 64) -> Iterator[torch.Tensor]:

@@ -26,7 +26,7 @@ from torch import nn
 from fastgan.data import to_float, to_uint8
 from fastgan.data.crisp import crisp
 from fastgan.data.registered import absent
-from fastgan.data.source import evenly, images_once
+from fastgan.data.source import chosen, evenly, images_once, is_stream
 from fastgan.losses import LOSSES
 from fastgan.metrics import images as image_metrics
 from fastgan.metrics import suite
@@ -304,12 +304,15 @@ def first(dataset, count: int) -> torch.Tensor:
 
 
 def some(dataset, count: int) -> torch.Tensor:
-    """`count` images spread over a data set, as of `first`; the first of one whose images do not lie in one tensor."""
+    """`count` images spread over a data set, as of `first`; the first of a stream."""
     images = getattr(dataset, "images", None)
-    if not isinstance(images, torch.Tensor):
+    if isinstance(images, torch.Tensor):
+        found = images[evenly(len(images), count)]
+    elif is_stream(dataset):
         return first(dataset, count)
-    chosen = images[evenly(len(images), count)]
-    return chosen if chosen.is_floating_point() else to_float(chosen)
+    else:
+        found = chosen(dataset, evenly(len(dataset), count))[0]
+    return found if found.is_floating_point() else to_float(found)
 
 
 def bicubic(images: torch.Tensor, size) -> torch.Tensor:

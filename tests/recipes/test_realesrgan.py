@@ -106,7 +106,10 @@ def test_of_few_images_the_grid_shows_no_other(tmp_path, pictures):
 def test_images_to_measure_on_lie_all_over_the_data():
     data = load("emoji:google:base")
     for count in (3, 5000):
-        assert torch.equal(some(data, count), to_float(data.images[evenly(len(data), count)]))
+        expected = to_float(data.images[evenly(len(data), count)])
+        assert torch.equal(some(data, count), expected)
+        by_number = [(image,) for image in data.images]  # as of pictures that are decoded one by one
+        assert torch.equal(some(by_number, count), expected)
     assert torch.equal(evenly(5, 7), torch.arange(5))
     for length, period in ((3000, 3), (3000, 30), (10_000, 10)):  # the kinds of consecutive items return
         chosen = evenly(length, 1000)
