@@ -1,11 +1,11 @@
-"""Every image recipe at one equal budget: `python bench/experiments/zoo.py` (resumable; 24 hours of one slow thread).
+"""Every image recipe at one equal budget: `python bench/experiments/zoo.py` (resumable; 8 hours of one thread).
 
 Each recipe, with its defaults, trains on emoji and on Fashion-MNIST (28 pixels, enlarged to 32) for the same processor time
 of one thread, start and measurements not counted. Time is counted in steps, as other programs share the machine: what a step
 costs is measured once, all recipes in turns, the fastest round of each. A round is 16 steps, since some recipes have penalties in
 every 4th, 8th or 16th step alone. Costs and figures are kept in results/zoo.json: other machines go on with the same steps, one
-run at a time, or several with --data and --recipes. The table goes into docs/experiments.md; a grid of samples lies in each run's
-folder under --out.
+run at a time, or several with --data and --recipes. The table goes into docs/experiments.md, samples of the first seed into
+docs/images; each run with all of its own lies under --out. `--again` measures the runs that lie there once more.
 """
 
 import argparse
@@ -21,10 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from page import put
+from page import PAGE, put
 
 import fastgan
 from fastgan import recipes
+from fastgan.data.exact import write_png
+from fastgan.data.pixels import viewable
 from fastgan.metrics import images
 from fastgan.training import RunConfig, Trainer
 
@@ -36,11 +38,12 @@ RECIPES = ("gan", "dcgan", "wgan-gp", "sngan", "fastgan", "r3gan", "stylegan2", 
 DATA = ("emoji", "fashion-mnist")
 ROUND = 16  # steps: as many as the longest interval of a penalty
 FIGURES = ("fd", "kid", "precision", "recall")
-MINUTES, SAMPLES, SEEDS = 30, 2000, 3
-HEAD = f"""{MINUTES} CPU minutes of one thread ({{processor}}) each, {SAMPLES} samples; means over the seeds.
+MINUTES, SAMPLES, SEEDS, SHOWN = 10, 2000, 3, 8
+HEAD = f"""{MINUTES} CPU minutes of one thread ({{processor}}) each, {SAMPLES} samples; means over
+the seeds. Pictures: the first {SHOWN} samples of seed 0.
 
-| data | recipe | seeds | steps | images a second | fd_efflite0 | kid_efflite0 | precision | recall |
-|---|---|---|---|---|---|---|---|---|
+| data | recipe | seeds | steps | images a second | fd_efflite0 | kid_efflite0 | precision | recall | |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -89,8 +92,12 @@ def kept() -> Iterator[dict]:
         file.write(json.dumps(found, indent=1) + "\n")
 
 
-def measure(folder: Path, data: str, count: int) -> dict[str, float]:
-    run, extractor = fastgan.Run(folder, device="cpu"), images.load_extractor()
+def picture(data: str, name: str) -> Path:
+    return PAGE.parent / "images" / f"zoo-{data}-{name}.png"
+
+
+def measure(run: fastgan.Run, data: str, count: int) -> dict[str, float]:
+    extractor = images.load_extractor()
     with torch.no_grad():
         drawn = (run.sample(range(i, min(i + 64, count))) for i in range(0, count, 64))
         fake = images.collect_drawn(extractor, drawn)
@@ -115,6 +122,8 @@ def report(found: dict) -> str:
                     f"{kid:.3f}",
                     *(f"{x:.2f}" for x in rest),
                 ]
+                path = picture(data, name)
+                cells.append(f"![{name}](images/{path.name})" if path.exists() else "")
                 cells = " | ".join(map(str, cells))
                 rows.append((data != DATA[0], fd, f"| {data} | {name} | {cells} |\n"))
     text = HEAD.format(processor=found["processor"]) + "".join(row for *_, row in sorted(rows))
@@ -127,6 +136,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/zoo"))
     parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
+    parser.add_argument("--again", action="store_true")
     args = parser.parse_args()
     fastgan.tune_cpu_allocator()
     torch.set_num_threads(1)
@@ -134,16 +144,22 @@ def main() -> None:
         if not found["costs"]:
             found |= {"costs": costs(), "processor": processor()}
     for seed, data, name in itertools.product(range(SEEDS), args.data, args.recipes):
-        with kept() as found:
-            if any((one["seed"], one["data"], one["recipe"]) == (seed, data, name) for one in found["runs"]):
-                continue
-        steps = round(60 * MINUTES / found["costs"][name])
         folder = args.out / f"{data}-{name}-{seed}"
-        trainer(name, data, folder, steps, seed).train()
-        about = {"data": data, "recipe": name, "seed": seed, "steps": steps}
-        figures = measure(folder, data, SAMPLES)
         with kept() as found:
-            found["runs"].append(about | figures)
+            about = {"data": data, "recipe": name, "seed": seed, "steps": round(60 * MINUTES / found["costs"][name])}
+            there = any(about.items() <= one.items() for one in found["runs"])
+        if not ((there and folder.exists()) if args.again else not there):
+            continue
+        if not there:
+            trainer(name, data, folder, about["steps"], seed).train()
+        run = fastgan.Run(folder, device="cpu")
+        if seed == 0:
+            strip = viewable(fastgan.data.to_uint8(run.sample(range(SHOWN))))
+            write_png(torch.cat([*strip], 2), picture(data, name))
+        figures = measure(run, data, SAMPLES)
+        with kept() as found:
+            others = [one for one in found["runs"] if not about.items() <= one.items()]
+            found["runs"] = [*others, about | figures]
             print(report(found))
 
 
