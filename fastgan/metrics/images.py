@@ -232,7 +232,8 @@ class _Spread:
 
     def __init__(self, dim: int, keep: int):
         self._keep, self._seen = keep, 0
-        self._rows, self._numbers = torch.empty(0, dim, device="cpu"), torch.empty(0, dtype=torch.int64, device="cpu")
+        self._rows = torch.empty(0, dim, dtype=torch.float32, device="cpu")
+        self._numbers = torch.empty(0, dtype=torch.int64, device="cpu")
         self._waiting: list[torch.Tensor] = []
 
     def add(self, rows: torch.Tensor) -> None:
