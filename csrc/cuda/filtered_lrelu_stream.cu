@@ -262,7 +262,7 @@ __global__ void __launch_bounds__(K::threads, K::step == 4             ? 2
   };
 
   if (kPass != Pass::masked && p.wide_pixels) {
-    if (strip.live) xs[p.bias_at] = rows.bias;
+    if (strip.live && c == 0) xs[p.bias_at] = rows.bias;
     __syncthreads();
   }
   if (strip.live) load_batch(0);
