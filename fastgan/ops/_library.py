@@ -60,9 +60,8 @@ class _State:
     calls: dict[str, dict[str, Callable]] = field(default_factory=dict)
     python_kernels: dict[tuple[str, str], dict[str, Callable]] = field(default_factory=dict)
     found: set[tuple[str, str, str]] = field(default_factory=set)  # namespace, op, key of kernels that are there
-    chosen: dict[tuple[str, str, torch.device], Callable] = field(
-        default_factory=dict
-    )  # eager calls, by what was asked for
+    # eager calls, by what was asked for
+    chosen: dict[tuple[str, str, torch.device], Callable] = field(default_factory=dict)
     as_torch: bool = False
 
 
@@ -130,11 +129,6 @@ def _install(namespace: str, op: Op) -> None:
     kernels = _STATE.python_kernels[namespace, op.name] = {}
     registered = getattr(getattr(torch.ops, namespace), op.name).default
     _STATE.calls.setdefault(namespace, {})[op.name] = eager_call(registered, kernels, op.setup_context, backward)
-
-
-def _in_namespace(namespace: str, name: str) -> Callable:
-    """Op `name` for a call from here: the thin route where nothing looks on, else the registered op."""
-    return _STATE.calls[namespace][name] if eager() else getattr(getattr(torch.ops, namespace), name)
 
 
 def implement(
@@ -250,8 +244,9 @@ def select(name: str, impl: str, x: torch.Tensor) -> Any:
     namespace = NAMESPACE if key == _DISPATCH_KEY[impl] else f"{NAMESPACE}_{impl}"
     there = namespace in _STATE.libraries and key in ("CPU", "CUDA") and _has_kernel(namespace, name, key)
     if there and (namespace != NAMESPACE or _why_not(impl) is None):
-        call = _in_namespace(namespace, name)
-        return _STATE.chosen.setdefault((name, impl, x.device), call) if plain else call
+        if plain:  # nothing looks on: the thin route
+            return _STATE.chosen.setdefault((name, impl, x.device), _STATE.calls[namespace][name])
+        return getattr(getattr(torch.ops, namespace), name)
     usable = ["auto", "reference", *(k for k in kernels if availability(name, k))]
     why = availability(name, impl).reason if not availability(name, impl) else f"the tensor is on {x.device}"
     raise RuntimeError(f"{name}: impl={impl!r} is not available ({why}); available here: {usable}")

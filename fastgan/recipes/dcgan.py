@@ -18,7 +18,7 @@ from fastgan.options import Batch, Count, Decay, Names, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.augmented import Augmented
 from fastgan.training.augment import Augment, Policy
-from fastgan.training.recipe import Preset, Update, compared
+from fastgan.training.recipe import Preset, Update, compared, compares_with_means
 
 
 @dataclass
@@ -97,10 +97,9 @@ class DCGAN(Augmented):
 
     @property
     def whole_batch(self) -> str:
-        if self.loss.averaging:
-            return f"as --loss {self.config.loss} compares with means of the batch"
         adapted = self.loss.relativistic and self.augment.adaptive
-        return f"as --augment {self.config.augment} measures --loss {self.config.loss} by means of the batch" * adapted
+        of_augment = f"as --augment {self.config.augment} measures --loss {self.config.loss} by means of the batch"
+        return compares_with_means(self.loss, self.config.loss) or of_augment * adapted
 
     def updates(self, step: int) -> list[Update]:
         discriminator, generator = super().updates(step)

@@ -22,7 +22,7 @@ from fastgan.losses.batch import feature_matching
 from fastgan.models import mlp
 from fastgan.options import Batch, Count, Decay, Names, Natural, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig, Update
-from fastgan.training.recipe import Preset, compared
+from fastgan.training.recipe import Preset, compared, compares_with_means
 
 
 @dataclass
@@ -76,7 +76,7 @@ class GAN(Recipe):
 
     @property
     def whole_batch(self) -> str:
-        return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
+        return compares_with_means(self.loss, self.config.loss)
 
     def prepare(self, dataset) -> None:
         # Integers have few values: their sums stay exact in float64, and no float copy of the data set is made.

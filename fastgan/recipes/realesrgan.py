@@ -38,7 +38,7 @@ from fastgan.options import Batch, Count, Depth, Names, Natural, NonNegative, Sh
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.degradation import degrade, numbers_of
 from fastgan.sizes import sides
-from fastgan.training.recipe import Preset, compared
+from fastgan.training.recipe import Preset, compared, compares_with_means
 
 EXAMPLES = 16  # rows of the sample grid
 EMOJI = 32  # pixels of the embedded pictures, which are drawn larger where larger ones are asked for
@@ -160,7 +160,7 @@ class RealESRGAN(Recipe):
 
     @property
     def whole_batch(self) -> str:
-        return f"as --loss {self.config.loss} compares with means of the batch" if self.loss.averaging else ""
+        return compares_with_means(self.loss, self.config.loss)
 
     def prepare(self, dataset) -> None:
         """Examples for the grids, the first images (of few, again and again), degraded as in training; and the extractor is

@@ -430,6 +430,11 @@ def draw(recipe: Recipe, networks: dict[str, nn.Module], seeds: list[int], chunk
     return samples
 
 
+def compares_with_means(loss, name: str) -> str:
+    """For `whole_batch`: why a piece will not do for --loss `name`; "" where it will."""
+    return f"as --loss {name} compares with means of the batch" if loss.averaging else ""
+
+
 def compared(loss, batch, *logits: torch.Tensor | None) -> list[torch.Tensor | None]:
     """Logits as the adversarial `loss` takes them: of one with means over the batch (`averaging`) those of all processes. A
     recipe that has such a loss says so in `whole_batch`, as a piece knows no other."""
