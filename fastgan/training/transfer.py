@@ -5,7 +5,7 @@ A network whose names and shapes are the source's is taken as it is. Otherwise i
 - Same name and shape: taken. Layers are matched by the size that they work at: those of StyleGAN2 are named for it, the lists of
   generators begin at the smallest, those of discriminators at the image, so these are matched from their end.
 - Channels of the picture: what made grey makes it thrice, what made colour makes its mean; what saw grey sees a third of it in
-  each colour, what saw colour sees the sum. Other channels that are added begin at 0.
+  each colour, what saw colour sees the sum. Alpha is that of the source, and 0 where it had none.
 - Classes: another number of them begin all alike, as the mean of the old ones. What takes a class beside the latent has 0 for it
   where there was none, so a generator begins with the pictures that it made without; where there is none any more it is cut off.
 - A larger StyleGAN2 begins with its old pictures, enlarged: the new levels add 0 to them.
@@ -267,12 +267,15 @@ def _adapted(
 
 
 def _other_channels(old: torch.Tensor, own: torch.Tensor, axis: int, sees: bool) -> torch.Tensor:
-    match (old.shape[axis], own.shape[axis]):
-        case (1, 3):
-            return old.expand_as(own) / (3 if sees else 1)
-        case (3, 1):
-            return old.sum(axis, keepdim=True) if sees else old.mean(axis, keepdim=True)
-    return _overlap(old, own, axis)
+    """Colours of colours, and alpha of alpha, which 2 and 4 channels have and which begins at 0 where it is new."""
+    had, has = (count - (count % 2 == 0) for count in (old.shape[axis], own.shape[axis]))
+    alpha = old.narrow(axis, had, old.shape[axis] - had)
+    colours = old.narrow(axis, 0, had)
+    if had < has:
+        colours = colours.expand([has if i == axis else -1 for i in range(old.dim())]) / (3 if sees else 1)
+    elif had > has:
+        colours = colours.sum(axis, keepdim=True) if sees else colours.mean(axis, keepdim=True)
+    return _overlap(torch.cat([colours, alpha], axis), own, axis)
 
 
 def _overlap(old: torch.Tensor, own: torch.Tensor, axis: int) -> torch.Tensor:

@@ -184,6 +184,25 @@ def test_grey_and_colour(train, name):
         assert torch.allclose(back.recipe.discriminator(x.expand(-1, 3, -1, -1)), judged[0], atol=1e-4)
 
 
+@pytest.mark.parametrize(("had", "has"), [(1, 2), (1, 4), (2, 1), (2, 3), (2, 4), (3, 2), (4, 1), (4, 2), (4, 3)])
+def test_alpha(train, had, has):
+    """1 to 4 channels are grey, grey and alpha, RGB, RGBA: no colour becomes alpha, nor alpha a colour."""
+    old = train("dcgan", {"channels": had})
+    new = train("dcgan", {"channels": has, "init_from": (str(old.folder),)})
+    before, after = drawn(old), drawn(new)
+    grey = before[:, : 1 if had < 3 else 3].mean(1, keepdim=True)
+    colours = before[:, :3] if had > 2 < has else grey.expand(-1, 1 if has < 3 else 3, -1, -1)
+    alpha = [before[:, -1:] if had % 2 == 0 else torch.zeros_like(grey)] * (has % 2 == 0)
+    assert (after - torch.cat([colours, *alpha], 1)).abs().max() < 1e-5
+    x = torch.rand(4, has, 32, 32)
+    same = x[:, :1].expand(-1, has - 1 + has % 2, -1, -1)  # grey
+    alpha = x[:, -1:] if had % 2 == has % 2 == 0 else torch.zeros_like(x[:, :1])
+    seen = torch.cat([x[:, :1].expand(-1, had - 1 + had % 2, -1, -1), *[alpha] * (had % 2 == 0)], 1)
+    with torch.no_grad():
+        judged = new.recipe.discriminator(torch.cat([same, *[x[:, -1:]] * (has % 2 == 0)], 1))
+        assert torch.allclose(judged, old.recipe.discriminator(seen), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", some_slow("stylegan2", "dcgan", "r3gan"))
 def test_classes(train, name, tmp_path):
     plain = train(name)
