@@ -8,6 +8,7 @@ Zhu et al., 2017, eq. 3, with G: A -> B, F: B -> A:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,10 @@ class Cycle(NamedTuple):
     back_b: torch.Tensor
     same_b: torch.Tensor | None
     same_a: torch.Tensor | None
+
+
+def _alone(*logits: torch.Tensor | None) -> Sequence[torch.Tensor | None]:
+    return logits
 
 
 class CycleGAN(nn.Module):
@@ -75,11 +80,14 @@ class CycleGAN(nn.Module):
                 same_b, same_a = self.ab(b), self.ba(a)
         return Cycle(fake_b, fake_a, self.ba(fake_b), self.ab(fake_a), same_b, same_a)
 
-    def generator_loss(self, a: torch.Tensor, b: torch.Tensor, out: Cycle) -> dict[str, torch.Tensor]:
-        """Scalars: "loss", what the generators minimise, and its parts. `out`: what `forward` made of a and b."""
+    def generator_loss(
+        self, a: torch.Tensor, b: torch.Tensor, out: Cycle, compared: Callable = _alone
+    ) -> dict[str, torch.Tensor]:
+        """Scalars: "loss", what the generators minimise, and its parts. `out`: what `forward` made of a and b; `compared`: real
+        logits or None, and those of fakes -> the same of all processes, for a loss with means over the batch (`averaging`)."""
         parts = {
-            "gan_ab": self.scale * self.loss.g_loss(None, self.b(out.fake_b)).mean(),
-            "gan_ba": self.scale * self.loss.g_loss(None, self.a(out.fake_a)).mean(),
+            "gan_ab": self.scale * self.loss.g_loss(*compared(None, self.b(out.fake_b))).mean(),
+            "gan_ba": self.scale * self.loss.g_loss(*compared(None, self.a(out.fake_a))).mean(),
             "cycle_a": cycle.cycle(a, out.back_a, self.lambda_a).mean(),
             "cycle_b": cycle.cycle(b, out.back_b, self.lambda_b).mean(),
         }
@@ -89,15 +97,21 @@ class CycleGAN(nn.Module):
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def discriminator_loss(
-        self, a: torch.Tensor, b: torch.Tensor, fake_a: torch.Tensor, fake_b: torch.Tensor
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        fake_a: torch.Tensor,
+        fake_b: torch.Tensor,
+        compared: Callable = _alone,
     ) -> dict[str, torch.Tensor]:
         """Scalars: "loss", half the sum of both discriminators' losses (section 4) and their penalties, and each of these.
-        The fakes are constants."""
+        The fakes are constants; `compared` as of `generator_loss`."""
         parts = {}
         for name, discriminator, real, fake in (("a", self.a, a, fake_a), ("b", self.b, b, fake_b)):
             real = real.detach().requires_grad_(self.gamma != 0)
             logits = discriminator(real)
-            parts[name] = self.loss.d_loss(logits, discriminator(fake.detach())).mean() * (self.scale / 2)
+            judged = compared(logits, discriminator(fake.detach()))
+            parts[name] = self.loss.d_loss(*judged).mean() * (self.scale / 2)
             if self.gamma:  # |grad of the sum of P patches|^2 / P
                 parts[f"r1_{name}"] = penalty.r1(logits / logits.shape[1:].numel() ** 0.5, real, self.gamma).mean()
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}

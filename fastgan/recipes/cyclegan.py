@@ -5,6 +5,7 @@ The generators' pass makes everything once; the discriminators then learn from t
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from fastgan.options import Count, Depth, Names, Natural, NonNegative
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
-from fastgan.training.recipe import Preset
+from fastgan.training.recipe import Preset, compared
 
 
 @dataclass
@@ -118,7 +119,7 @@ class CycleGANRecipe(Translation):
         a, b = self.cut(batch)
         out = self.cycle(a, b)
         batch.keep(a=a, b=b, fake_a=out.fake_a, fake_b=out.fake_b, draw_a=batch.rand(2), draw_b=batch.rand(2))
-        return self.cycle.generator_loss(a, b, out)
+        return self.cycle.generator_loss(a, b, out, functools.partial(compared, self.cycle.loss, batch))
 
     def d_step(self, batch) -> dict[str, torch.Tensor]:
         # A pool answers image by image: each piece asks it about all images in their order, and takes its own.
@@ -126,7 +127,8 @@ class CycleGANRecipe(Translation):
             batch.own(pool(batch.kept(f"fake_{side}", whole=True), batch.kept(f"draw_{side}", whole=True)))
             for side, pool in zip("ab", self.pools, strict=True)
         )
-        return self.cycle.discriminator_loss(batch.kept("a"), batch.kept("b"), *pooled)
+        together = functools.partial(compared, self.cycle.loss, batch)
+        return self.cycle.discriminator_loss(batch.kept("a"), batch.kept("b"), *pooled, together)
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
         """[N, C, H, 8 W], a strip per example: a, G(a), F(G(a)), F(a), b, F(b), G(F(b)), G(b). Seed i shows example i."""

@@ -18,7 +18,7 @@ from fastgan.options import Count, Names, NonNegative
 from fastgan.recipes import Update
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
-from fastgan.training.recipe import Preset
+from fastgan.training.recipe import Preset, compared
 
 
 @dataclass
@@ -92,7 +92,8 @@ class Pix2Pix(Translation):
         x, y = self._pair(batch)
         fake = self.generator(x)
         batch.keep(x=x, y=y, fake=fake)
-        gan = self.loss.g_loss(None, self.discriminator(torch.cat([x, fake], 1))).mean() * self.scale
+        fake_logits = self.discriminator(torch.cat([x, fake], 1))
+        gan = self.loss.g_loss(*compared(self.loss, batch, None, fake_logits)).mean() * self.scale
         l1 = cycle.identity(y, fake, self.config.weight).mean()
         return {"loss": gan + l1, "gan": gan, "l1": l1}
 
@@ -100,7 +101,7 @@ class Pix2Pix(Translation):
         x, y, fake = map(batch.kept, ("x", "y", "fake"))
         real_logits = self.discriminator(torch.cat([x, y], 1))
         fake_logits = self.discriminator(torch.cat([x, fake], 1))
-        loss = self.loss.d_loss(real_logits, fake_logits).mean() * (self.scale / 2)
+        loss = self.loss.d_loss(*compared(self.loss, batch, real_logits, fake_logits)).mean() * (self.scale / 2)
         return {"loss": loss, "real": real_logits.mean(), "fake": fake_logits.mean()}
 
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from fastgan.options import Batch, Count, Decay, NonNegative, Range, Share
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import METRICS, evaluate, offered
 from fastgan.sizes import Resolution, resolution_of, sides
+from fastgan.training.recipe import compares_with_means
 
 EXAMPLES = 16  # rows of the sample grid
 
@@ -109,6 +110,10 @@ class Translation(Recipe):
                 f" discriminator see: give layers={(min(size) // 3).bit_length() - 1}, or resolution={near}"
             )
         self.networks["examples"] = Examples(data["channels"], resolution)
+
+    @property
+    def whole_batch(self) -> str:
+        return compares_with_means(self.adversarial(), self.config.loss)
 
     @classmethod
     def load_data(cls, name: str | tuple[str, str], config: TranslationConfig, **options) -> PairDataset:

@@ -1,5 +1,6 @@
 """Adversarial losses of a user's own, on --loss; and names that no file decides."""
 
+import dataclasses
 import json
 import sys
 
@@ -12,6 +13,7 @@ from fastgan.cli import main
 from fastgan.losses import LOSSES, adversarial
 from fastgan.losses.adversarial import Adversarial
 from fastgan.options import check_ranges
+from fastgan.training.pieces import check
 
 TAKERS = ["gan", "dcgan", "cyclegan", "pix2pix", "relgan"]
 
@@ -99,3 +101,17 @@ def test_a_loss_that_compares_with_real_images_is_refused_where_they_are_not_see
     data = {"name": "x", "resolution": 32, "channels": 3, "num_classes": 0}
     with pytest.raises(ValueError, match="loss is 'compared', which compares with real images"):
         kind(kind.Config(loss="compared", width=1, **({"layers": 0} if name == "pix2pix" else {})), data)
+
+
+@pytest.mark.parametrize("name", ["gan", "dcgan", "realesrgan", "cyclegan", "pix2pix"])
+def test_a_loss_with_means_of_the_batch_is_not_taken_in_pieces(name):
+    losses.register("averaged", dataclasses.replace(squared(), averaging=True))
+    kind = recipes.get(name)
+    data = {"name": "x", "resolution": 32, "channels": 3, "num_classes": 0}
+    sizes = {"gan": {"units": (4, 4)}, "dcgan": {"width": 4, "max_width": 4}, "realesrgan": {"width": 4, "blocks": 1}}
+    config = kind.Config(batch_size=4, **sizes.get(name, {"width": 1, "layers": 0, "norm": "instance"}))
+    config.loss = "averaged"
+    check(kind(config, data), 1)
+    with pytest.raises(ValueError, match=f"--grad-accum 2: {name} .*"):
+        check(kind(config, data), 2)
+    assert kind(config, data).whole_batch == "as --loss averaged compares with means of the batch"

@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from fastgan import recipes
-from fastgan.data import load
+from fastgan import losses, recipes
+from fastgan.data import PairDataset, load
+from fastgan.losses.adversarial import Adversarial
 from fastgan.models.cyclegan import BatchAct
 from fastgan.training import RunConfig, Trainer
 from fastgan.training.batch_norm import synchronise
@@ -20,10 +21,10 @@ from fastgan.training.log import read_metrics
 from fastgan.training.state import pack
 
 IMAGES = 8  # per step, over all processes
-SMALL = {"steps": 3, "latent": 6}
 # The published names stand for what they need: nothing more; R1 and R2 with ada's running statistics; a penalty at random
 # points and batch normalisation in G; a minibatch standard deviation and statistics of the whole batch in the loss; spectral
-# norms, whose vectors move with each pass.
+# norms, whose vectors move with each pass. "-averaging": a user's loss with means over the batch;
+# of translators one step, as a ReLU within rounding of 0 would be open on one side in the next.
 RUNS = {
     "dcgan": ({"width": 4, "max_width": 8, "steps": 11, "penalty_interval": 1}, {}),
     "dcgan-ada": ({"width": 4, "max_width": 8, "augment": "ada", "penalty_interval": 1}, {}),
@@ -31,13 +32,28 @@ RUNS = {
     "wgan-gp": ({"width": 4, "critic_steps": 2}, {}),
     "gan": ({"units": (8, 6), "stddev_group": 2}, {}),
     "sngan": ({"width": 4, "d_steps": 1}, {}),
+    "gan-averaging": ({"units": (8, 6)}, {}),
+    "realesrgan-averaging": ({"width": 4, "blocks": 1, "disc_width": 4, "warmup": 0, "perceptual": 0.0}, {}),
+    "cyclegan-averaging": ({"width": 4, "blocks": 1, "layers": 1, "pool": 0, "steps": 1}, {}),
+    "pix2pix-averaging": ({"width": 4, "layers": 1, "norm": "instance", "steps": 1}, {}),
 }
+
+AVERAGING = Adversarial(
+    "averaging",
+    "D: (r - 2 E f - 1)^2 + (f - 3 E r + 1)^2; G: (f - 2 E f)^2",
+    lambda r, f: (r - 2 * f.mean(0) - 1).square() + (f - 3 * r.mean(0) + 1).square(),
+    lambda r, f: (f - 2 * f.mean(0)).square(),
+    averaging=True,
+)
 
 
 def train(data: str, out: Path, name: str, world: int, **run) -> dict:
     """One run; returns what it ended with, the labels this process saw, and how often it reduced."""
     options, more = RUNS[name]
     recipe = recipes.get(name if name in recipes.RECIPES else name.partition("-")[0])
+    if name.endswith("-averaging"):
+        losses.register("averaging", AVERAGING)
+        options = options | {"loss": "averaging"}
     reduced, seen, reduce = [], [], dist.all_reduce
 
     class Watched(recipe):
@@ -45,10 +61,13 @@ def train(data: str, out: Path, name: str, world: int, **run) -> dict:
             super().__init__(*given)
             # Adam makes a whole step of a gradient that is 0 but for rounding, as that of a bias that cancels in the loss.
             self.optimizers = {
-                key: torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.5)
-                for key, network in self.networks.items()
-                if key in self.optimizers
+                key: torch.optim.SGD([p for g in optimizer.param_groups for p in g["params"]], lr=1e-3, momentum=0.5)
+                for key, optimizer in self.optimizers.items()
             }
+            for network in self.networks.values():
+                for module in network.modules():
+                    if isinstance(module, nn.Dropout):  # each process draws its own
+                        module.p = 0.0
 
         def updates(self, step):
             reduced.append(0)
@@ -62,14 +81,20 @@ def train(data: str, out: Path, name: str, world: int, **run) -> dict:
         reduced[-1] += 1
         return reduce(tensor, *args, **named)
 
-    config = recipe.Config(**{**SMALL, **options, "batch_size": IMAGES // world})
+    options = {"steps": 3, **({"latent": 6} if hasattr(recipe.Config, "latent") else {}), **options}
+    config = recipe.Config(**options, batch_size=IMAGES // world)
     settings = RunConfig(out=str(out), device="cpu", samples=2, log_every=1, **more, **run)
-    trainer = Trainer(Watched, config, settings, dataset=load(data))
+    images = load(data)
+    dataset = (
+        PairDataset(images, images.subset(torch.arange(len(images)).flip(0)), paired=True) if recipe.pairs else images
+    )
+    trainer = Trainer(Watched, config, settings, dataset=dataset)
     dist.all_reduce = count
     try:
         trainer.train()
     finally:
         dist.all_reduce = reduce
+    trainer.world.barrier()  # until rank 0 has written
     tensors = pack(trainer.recipe, trainer.ema, {})[0]
     first = read_metrics(out / "metrics.jsonl")[0]
     return {
