@@ -123,7 +123,7 @@ def mix(
     layers = list(range(min(7, generator.num_ws))) if layers is None else layers
     if bad := [i for i in layers if i >= generator.num_ws]:
         raise ValueError(f"style layers {bad}: this generator has layers 0 to {generator.num_ws - 1}")
-    _check_pixels((len(rows) + 1) * (len(columns) + 1), *sides(generator.img_resolution))
+    check_pixels((len(rows) + 1) * (len(columns) + 1), *sides(generator.img_resolution))
     device = next(generator.parameters()).device
 
     def styles(seeds: list[int]) -> torch.Tensor:
@@ -227,15 +227,17 @@ def grid(images: Iterable[torch.Tensor], count: int) -> torch.Tensor:
 
     parts = []
     for part in images:
-        _check_pixels(count, *part.shape[2:])
+        check_pixels(count, *part.shape[2:])
         parts.append(viewable(to_uint8(part)))
     return torch.cat(parts)
 
 
-def _check_pixels(count: int, height: int, width: int) -> None:
+def check_pixels(count: int, height: int, width: int) -> None:
+    """ValueError for a grid of more images than a picture should hold."""
     if count * height * width > MOST_PIXELS:
         raise ValueError(
-            f"{count} images of {width}x{height} pixels are too many for one picture; --separate writes a file for each seed"
+            f"{count} images of {width}x{height} pixels are too many for one picture, expected at most"
+            f" {MOST_PIXELS // (height * width)}; of seeds --separate writes a file for each"
         )
 
 

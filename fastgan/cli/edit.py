@@ -11,6 +11,7 @@ from fastgan.cli.arguments import integer
 from fastgan.cli.options import UsageError, need_extra, parse, purpose, seed_list
 from fastgan.cli.table import show
 from fastgan.options import Count, Natural, Range
+from fastgan.sizes import sides
 
 MOST_PICTURES = 101  # of a strip
 STRONGEST = 1000  # deviations; a float32 network of far more draws what is no number
@@ -61,7 +62,7 @@ def project(argv: list[str]) -> int:
     from fastgan.files import check_writable
     from fastgan.training.distributed import find_device
 
-    options = parse(Project, argv, "fastgan project", purpose(project))
+    options = parse(Project, argv, "fastgan project", purpose(project), label="class_label")
     if not options.images:
         raise UsageError("no picture is named: fastgan project RUN|FILE IMAGE..., or a folder of them")
     folder, _, name = place(options.run)
@@ -130,15 +131,17 @@ def directions(argv: list[str]) -> int:
     from fastgan import editing
     from fastgan.cli.sample import place
     from fastgan.files import check_writable
+    from fastgan.sampling import check_pixels
     from fastgan.training.distributed import find_device
 
-    options = parse(Find, joined(argv), "fastgan directions", purpose(directions))
+    options = parse(Find, joined(argv), "fastgan directions", purpose(directions), samples="draws")
     folder, inner, name = place(options.run)
     out = options.out or folder / f"{name}directions.safetensors"
     check_writable(out.parent)
     seeds, strengths = seed_list(options.seeds), strength_list(options.strength)
     layers = None if options.layers is None else seed_list(options.layers, "--layers")
     editor = editing.load(options.run, find_device(options.device), options.recipe)
+    check_pixels(len(seeds) * len(strengths), *sides(editor.resolution))
     draws = options.draws or (10_000 if editor.space == "w" else 2_000)
     found = editing.find_directions(editor, options.method, options.count, draws, layers, options.seed)
     print(found.save(out))
@@ -156,11 +159,13 @@ def draw(options, recipe, networks, folder: Path, name: str, shown: Path) -> Non
     """What `fastgan sample` does with --latents and --direction. shown: the folder of pictures."""
     from fastgan.editing import Directions, Editor, Latents
     from fastgan.media import save_grid
-    from fastgan.sampling import grid
+    from fastgan.sampling import check_pixels, grid
 
     editor = Editor(recipe, networks)
     moved = options.direction is not None
-    numbers = seed_list(options.direction, "--direction") if moved else []
+    numbers = list(dict.fromkeys(seed_list(options.direction, "--direction"))) if moved else []
+    if options.out is not None and len(numbers) > 1:
+        raise UsageError(f"--out {options.out} is one file, and --direction {options.direction} draws {len(numbers)}")
     strengths = strength_list(options.strength)
     file = options.directions or folder / f"{name}directions.safetensors"
     if moved and not file.exists():
@@ -175,10 +180,10 @@ def draw(options, recipe, networks, folder: Path, name: str, shown: Path) -> Non
         editor.check(latents)
     else:
         latents = editor.latents(seed_list(options.seeds), options.class_label, options.truncation)
+    if moved:
+        check_pixels(len(latents) * len(strengths), *sides(editor.resolution))
     for k in numbers:
-        print(
-            _save_strip(editor, found, k, latents, strengths, shown, name, options.out if len(numbers) == 1 else None)
-        )
+        print(_save_strip(editor, found, k, latents, strengths, shown, name, options.out))
     if not moved:
         out = options.out or shown / f"{name}latents-{options.latents.stem}.png"
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -40,10 +40,10 @@ def purpose(command: Callable) -> str:
     return docstring(command).partition(":")[0]
 
 
-def parse(config, argv: list[str], program: str, description: str):
+def parse(config, argv: list[str], program: str, description: str, **spelt: str):
     """An instance of the dataclass `config` from the command line; SystemExit where that is wrong, or asks for help,
-    ValueError for a number out of its range."""
-    speak_of({field.name: field.name for field in dataclasses.fields(config)})
+    ValueError for a number out of its range. spelt: options by what the library calls them, where that is another name."""
+    speak_of({field.name: field.name for field in dataclasses.fields(config)} | spelt)
     options = config(**read(arguments(config), argv, program, description))
     check_ranges(options)
     return options

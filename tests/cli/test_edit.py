@@ -183,6 +183,24 @@ def test_directions_and_strips(styled, tmp_path, capsys):
     assert "sefa-01" in run(capsys, "sample", styled, "--direction", 1, "--directions", tmp_path / "sefa.safetensors")
 
 
+def test_one_file_for_one_strip(styled, tmp_path, capsys):
+    run(capsys, "directions", styled, "--count", 2, "--draws", 60, "--seeds", 0, "--device", "cpu")
+    for options, message in {
+        ("--direction", "0-1", "--out", tmp_path / "x.png"): r"--out .*x\.png is one file, and --direction 0-1 draws 2",
+        (
+            "--direction",
+            0,
+            "--seeds",
+            "0-19999",
+            "--strength",
+            "0:1:101",
+        ): "2020000 images of 16x16 pixels are too many",
+    }.items():
+        assert re.search(message, refused(capsys, "sample", styled, *options, "--device", "cpu"))
+    run(capsys, "sample", styled, "--direction", "0,0", "--seeds", 1, "--out", tmp_path / "x.png", "--device", "cpu")
+    assert (tmp_path / "x.png").exists()
+
+
 def test_strengths():
     assert strength_list("-3:3") == [-3, -2, -1, 0, 1, 2, 3] and strength_list("1.5") == [1.5]
     assert strength_list("0:1:3") == [0, 0.5, 1] and strength_list("2:0:2") == [2, 0]
@@ -217,7 +235,8 @@ def test_strengths():
         (["sample", "--latents", "x", "--seeds", "3"], "--seeds chooses latents, and --latents has them"),
         (["sample", "--latents", "nowhere.npz"], "nowhere.npz"),
         (["directions", "--layers", "9"], r"layers is \[9\], expected some of the layers that there are: 0 to 5"),
-        (["directions", "--draws", "3"], "samples is 3, expected more than 4"),
+        (["directions", "--draws", "3"], "--draws is 3, expected more than 4"),
+        (["directions", "--seeds", "0-19999", "--strength", "0:1:101"], "2020000 images of 16x16 pixels are too many"),
         (["project", "nothing.png"], "nothing.png"),
         (["project", "PICTURE", "--class-label", "0"], "--class-label: stylegan2 was trained without classes"),
         (["project", "PICTURE", "--space", "z"], r"--space is 'z', expected w or w\+"),
@@ -237,6 +256,14 @@ def test_refused(options, message, tmp_path, pictures, capsys, monkeypatch):
     before = sorted(folder.rglob("*"))
     assert re.search(message, refused(capsys, options[0], folder, *(words.get(word, word) for word in options[1:])))
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_class_that_is_none(tmp_path, pictures, capsys):
+    images = dict(name="x", resolution=16, channels=1, num_classes=3, class_names=["a", "b", "c"])
+    small = dict(width=2, max_width=4, latent=4, augment="none", conditional=True)
+    folder = write_run(tmp_path / "run", "stylegan2", options=(small, images))
+    said = refused(capsys, "project", folder, pictures / "a.png", "--class-label", 3, "--device", "cpu")
+    assert "--class-label is 3, expected 0 to 2" in said
 
 
 def test_what_has_no_latents(tmp_path, capsys):

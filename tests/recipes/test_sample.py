@@ -237,7 +237,7 @@ def test_many_seeds_are_drawn_a_few_at_a_time(tmp_path, monkeypatch):
     assert sampling.save_separately(sampling.pictures(Counted(), {}, seeds), seeds, tmp_path / "many") == 200
     assert max(largest) <= 64 and len(list((tmp_path / "many").iterdir())) == 200
     monkeypatch.setattr(sampling, "MOST_PIXELS", 100 * 64)
-    with pytest.raises(ValueError, match="200 images of 8x8 pixels are too many for one picture; --separate"):
+    with pytest.raises(ValueError, match="200 images of 8x8 pixels are too many for one picture, expected at most 100"):
         sampling.grid(sampling.pictures(Counted(), {}, seeds), 200)
 
 
