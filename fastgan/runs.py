@@ -59,12 +59,14 @@ def plan(recipe: str | type[Recipe] | None, config: str | Path | None = None, pr
 
 
 def saved(settings: Settings) -> Settings:
-    """The options of the run that `settings` ask to resume. Raises ValueError where it is one of another recipe."""
+    """The options of the run that `settings` ask to resume; of one on an object without `data`, as its name need not lead there.
+    Raises ValueError where it is a run of another recipe."""
     kind = settings.kind
     folder = find_folder(kind.name, settings.run)
     begun = list_checkpoints(folder / "checkpoints")
     found = check_run(folder, kind)[0] if begun else read_run(folder, kind)
-    return Settings(kind, dataclasses.replace(found.run, out=str(folder), resume=True), found.config)
+    run = dataclasses.replace(found.run, out=str(folder), resume=True, data="" if found.given else found.run.data)
+    return Settings(kind, run, found.config)
 
 
 def run(
@@ -132,8 +134,8 @@ class Run:
         recipe: needed where the run's recipe is not registered (see `fastgan.recipes.load_run`).
 
     Attributes: `folder`, `saved` (config.json: the class of the recipe, its options, those of the run, the facts of the data),
-    `dataset`: what `evaluate` measures against; None: what the run's `data` names. `fastgan.run` sets it to the one that it was
-    given, unless that is a stream.
+    `dataset`: what `evaluate` measures against; None: what the run's `data` names, and of a run on an object nothing, until you
+    set it. `fastgan.run` sets it to the one that it was given, unless that is a stream.
 
     Raises CheckpointError where there is no run.
     """
@@ -174,9 +176,8 @@ class Run:
         self, samples: int = 2000, metrics: Sequence[str] | None = None, **options: Any
     ) -> dict[str, dict[str, float]]:
         """Columns of figures by name, as `fastgan eval` prints them. options: as in `Recipe.evaluate`."""
-        facts = dataclasses.asdict(self.saved.run)
         self.recipe.dataset = self.dataset
-        return self.recipe.evaluate(self.networks, facts, samples, metrics=metrics, **options)
+        return self.recipe.evaluate(self.networks, self.saved.options(), samples, metrics=metrics, **options)
 
     def __repr__(self) -> str:
         steps = [step for step, _ in list_checkpoints(self.folder / "checkpoints")] or [0]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fastgan
+from fastgan.cli import main
 from fastgan.data import DATA
 from fastgan.recipes.gan import GAN
 from fastgan.training import CheckpointError, load_checkpoint
@@ -74,8 +75,33 @@ def test_a_data_set_that_was_given_is_measured_and_not_the_one_of_its_name(place
     assert given.dataset is part
     given.evaluate(samples=8, metrics=["fd"])
     assert given.recipe.features["real"] == 10
-    named = fastgan.Run("d")
-    assert named.dataset is None
+    later = fastgan.Run("d")
+    with pytest.raises(ValueError, match=r"an object of Python, 'ImageDataset', and '.*' is but its name"):
+        later.evaluate(8, metrics=["fd"])
+    with pytest.warns(UserWarning, match="not measured: fd, kid, prdc .*is but its name"):
+        assert set(later.evaluate(10)["gan"]) == {"is_efflite0"}
+    later.dataset = part
+    assert later.evaluate(8, metrics=["fd"]) == given.evaluate(8, metrics=["fd"])
+
+
+def test_the_name_of_a_data_set_that_was_given_leads_nowhere(place, capsys):
+    """From the command line nothing is measured against the whole set of that name, and no run goes on with it, unasked."""
+    part = fastgan.data.load("pictures.npz").subset(torch.arange(10))
+    made = fastgan.run("gan", dataset=part.replace(name="pictures.npz"), out="d", **SMALL)
+    assert made.saved.given == "ImageDataset" and "an object of Python" in (place / "d/run.yaml").read_text()
+    assert main(["eval", "d", "--metrics", "fd", "--samples", "8"]) == 1
+    assert "fastgan eval --data NAME another" in capsys.readouterr().err
+    assert main(["eval", "d", "--metrics", "fd", "--samples", "8", "--data", "pictures.npz"]) == 0
+    more = ["train", "gan", "--out", "d", "--resume", "--steps", "2"]
+    assert main(more) == 1
+    assert "d was trained on an object of Python" in (said := capsys.readouterr().err) and "--data NAME" in said
+    fastgan.run("gan", out="d", resume=True, steps=2, dataset=part.replace(name="mine"))
+    saved = fastgan.Run("d").saved
+    assert (saved.given, saved.run.data) == ("ImageDataset", "mine")
+    assert main([*more, "--data", "pictures.npz"]) == 0
+    saved = fastgan.Run("d").saved
+    assert (saved.given, saved.run.data) == ("", "pictures.npz")
+    assert fastgan.run("gan", dataset=part, data="./pictures.npz", out="e", **SMALL).saved.given == ""
 
 
 def test_the_file_and_resuming(place):

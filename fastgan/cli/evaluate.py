@@ -186,7 +186,7 @@ def _trained(options: Options, device):
     saved = read_run(options.run, options.recipe)
     newest = load_checkpoint(options.run)  # once: a run that is being trained writes others meanwhile
     recipe, networks = load_run(newest.path, device, options.recipe)
-    return recipe, networks, newest.step, dataclasses.asdict(saved.run)
+    return recipe, networks, newest.step, saved.options()
 
 
 def _embedded(options: Options, device):

@@ -15,6 +15,7 @@ A recipe of fastgan's own is a file `fastgan/recipes/<name>.py` and a row of `OU
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,15 @@ def get(name: str) -> type[Recipe]:
 
 @dataclass
 class SavedRun:
-    """A run folder's config.json, checked: the class of the recipe, its options, those of the run, the facts of the data."""
+    """A run folder's config.json, checked: the class of the recipe, its options, those of the run, the facts of the data.
+    `given`: the kind of the object that the data were, where `run.data` is no more than its name; else empty."""
 
     folder: Path
     recipe: type[Recipe]
     config: RecipeConfig
     run: RunOptions
     data: dict[str, Any]
+    given: str = ""
 
     def __repr__(self) -> str:
         facts = {name: value for name, value in self.data.items() if isinstance(value, int | float | str)}
@@ -113,6 +116,10 @@ class SavedRun:
 
     def build(self) -> Recipe:
         return self.recipe(self.config, dict(self.data))
+
+    def options(self) -> dict[str, Any]:
+        """The options of the run by name, and `given`, as `Recipe.evaluate` takes them."""
+        return dataclasses.asdict(self.run) | {"given": self.given}
 
 
 def find_run(path: str | Path) -> Path:
@@ -137,7 +144,8 @@ def read_run(path: str | Path, recipe: type[Recipe] | str | None = None) -> Save
         run = read_options(kind, saved["run"], f"{where}: run")
         check_options(kind, config, run)
         facts = fields.record(kind.Facts or kind.medium.Facts, saved["data"], f"{where}: data")
-        return SavedRun(folder, kind, config, run, facts)
+        given = fields.conform(saved.get("given", ""), str, f"{where}: given")
+        return SavedRun(folder, kind, config, run, facts, given)
     except fields.Mismatch:
         raise
     except ValueError as error:

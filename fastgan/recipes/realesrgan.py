@@ -38,7 +38,7 @@ from fastgan.options import Batch, Count, Depth, Names, Natural, NonNegative, Sh
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.degradation import degrade, numbers_of
 from fastgan.sizes import sides
-from fastgan.training.recipe import Preset, compared, compares_with_means
+from fastgan.training.recipe import Preset, compared, compares_with_means, named
 
 EXAMPLES = 16  # rows of the sample grid
 EMOJI = 32  # pixels of the embedded pictures, which are drawn larger where larger ones are asked for
@@ -277,9 +277,9 @@ class RealESRGAN(Recipe):
             return self.dataset
         options = {key: run[key] for key in ("resolution", "channels", "bits", "crop", "strict") if key in run}
         try:
-            return self.load_data(run["data"], self.config, split="test", **options)
+            return self.load_data(named(run), self.config, split="test", **options)
         except ValueError as error:
-            if not absent(error, run["data"]):
+            if not absent(error, named(run)):
                 raise
             return self.load_data(run["data"], self.config, split=run.get("split"), **options)
 

@@ -17,6 +17,7 @@ from fastgan.media import Text
 from fastgan.metrics import evaluate_text, suite
 from fastgan.options import Batch, Count, NonNegative
 from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.training.recipe import named
 
 
 @dataclass
@@ -135,7 +136,7 @@ class TextRecipe(Recipe):
             if self.dataset is not None:  # of its name alone what is held out might be what this one is trained on
                 return self.dataset
             if self._corpus is None:  # the oracle needs seconds to write its sentences, too many at every measurement
-                self._corpus = _load(run["data"], self.config, self.vocabulary, self.data["length"])
+                self._corpus = _load(named(run), self.config, self.vocabulary, self.data["length"])
             return self._corpus
 
         if run.get("data_asked"):

@@ -21,7 +21,7 @@ from fastgan.options import Batch, Count, Decay, NonNegative, Range, Share
 from fastgan.recipes import Recipe, RecipeConfig
 from fastgan.recipes.translation_eval import METRICS, evaluate, offered
 from fastgan.sizes import Resolution, resolution_of, sides
-from fastgan.training.recipe import compares_with_means
+from fastgan.training.recipe import compares_with_means, named
 
 EXAMPLES = 16  # rows of the sample grid
 
@@ -238,7 +238,7 @@ class Translation(Recipe):
             training = held_out = PairDataset(*both, paired=self.dataset.paired)
             truth = held_out.paired
         else:
-            training = self.load_pair(run["data"], paired=False, **options)
+            training = self.load_pair(named(run), paired=False, **options)
             held_out, truth = self._held_out(run["data"], options)
         both = (side.subset(evenly(len(side), count)) for side in (held_out.a, held_out.b))
         held_out = PairDataset(*both, paired=truth)

@@ -31,6 +31,7 @@ from fastgan.ops._autocast import without_autocast
 from fastgan.options import Batch, Count, Decay, Natural, NonNegative, Positive
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.vocoder_presets import GENERATORS, PRESETS
+from fastgan.training.recipe import named
 
 METRICS = ("mel-l1", "stft", "voicing", "pesq", "stoi", "fd-mel")
 EXAMPLES, SECONDS = 8, 2  # of the samples
@@ -275,7 +276,7 @@ class Vocoder(Recipe):
         if data is None:
             names = ("split", "length", "strict")
             options = {name: run[name] for name in names if name in run}
-            data = self.load_data(run["data"], self.config, rate=self.data["rate"], **options)
+            data = self.load_data(named(run), self.config, rate=self.data["rate"], **options)
         analysis = networks["analysis"]
         mel, hop = analysis.mel, analysis.mel.hop
         # To half the rate, whatever the generator hears.

@@ -64,8 +64,8 @@ class Trainer:
         recipe: a recipe class, for example `fastgan.recipes.get("dcgan")`.
         config: the recipe's options; its defaults if None.
         run: data, folder and everything around the recipe; the recipe's defaults if None.
-        dataset: used instead of loading `run.data`, which takes its name unless it is given too: by that name `--resume` and
-            `fastgan eval` look for the data again.
+        dataset: used instead of loading `run.data`, which takes its name unless another is given too: by such a name `--resume`
+            and `fastgan eval` look for the data again, by its own they do not, as a part of a set may have the set's name.
         sinks: objects that are told of the run (`fastgan.training.sinks.Sink`), and names as in `run.log`, added to those. They
             are closed when the run ends, at its last step or before. Of many processes only rank 0 uses its.
 
@@ -89,8 +89,16 @@ class Trainer:
     ):
         config = config or recipe.Config()
         run = run_options(recipe)(**recipe.run_defaults) if run is None else adapt(recipe, run)
-        if dataset is not None and run.data in (type(run).data, recipe.run_defaults.get("data")):
-            run = dataclasses.replace(run, data=str(getattr(dataset, "name", type(dataset).__name__)))
+        self._given = ""  # what kind of object the data are that no name leads to
+        if dataset is not None:
+            own = str(getattr(dataset, "name", type(dataset).__name__))
+            if run.data in (type(run).data, recipe.run_defaults.get("data"), own, ""):
+                run, self._given = dataclasses.replace(run, data=own), type(dataset).__name__
+        elif run.resume and run.data == "":
+            raise ValueError(
+                f"{run.out} was trained on an object of Python, to which no name leads: go on by fastgan.run with that object as "
+                "its `dataset`, or on other data, data=NAME"
+            )
         self.world: World = join(run.device, run.timeout)
         # Only rank 0's host needs to see the run folder, whose config.json may have set these.
         self.config, values = self.world.agree((config, vars(run)))
@@ -144,7 +152,7 @@ class Trainer:
     def resume_command(self) -> str:
         """The shell command that continues this run."""
         name = RECIPES.name_of(type(self.recipe), elsewhere=True)
-        return resume_command(name, self.folder, self.run, self.world.size)
+        return resume_command(name, self.folder, self.run, self.world.size, self._given)
 
     @apart
     def train(self) -> Path:
@@ -255,9 +263,9 @@ class Trainer:
             print(sentence, flush=True)
         if self._fitted or self._frozen:
             transfer.tell(self.folder, self.run, self._fitted, self._frozen)
-        write_config(self.folder, self.recipe, self.run)
+        write_config(self.folder, self.recipe, self.run, self._given)
         settings = Settings(type(self.recipe), self.run, self.config)
-        yaml_file.write(self.folder / "run.yaml", RECIPES.name_of(settings.kind), settings)
+        yaml_file.write(self.folder / "run.yaml", RECIPES.name_of(settings.kind), settings, self._given)
 
     def _loop(self) -> None:
         run, per_step = self.run, self.config.batch_size * self.world.size

@@ -332,7 +332,7 @@ class Recipe:
                     )
                 return self.dataset
             options = {f.name: run[f.name] for f in dataclasses.fields(self.medium.Options) if f.name in run}
-            return self.load_data(run["data"], self.config, **options | ({"flip": False} if "flip" in options else {}))
+            return self.load_data(named(run), self.config, **options | ({"flip": False} if "flip" in options else {}))
 
         data = functools.cache(data)
         drawn = self.drawing(networks, data)
@@ -381,6 +381,17 @@ class Recipe:
             return self.labels(seeds) if of_each is None else in_shares(seeds, of_each)
 
         return drawn
+
+
+def named(run: Mapping[str, Any]) -> Any:
+    """What the data of a `run`, options as `Recipe.evaluate` takes them, are loaded by. Raises ValueError where that is no more
+    than the name of an object."""
+    if run.get("given") and not run.get("data_asked"):
+        raise ValueError(
+            f"it was trained on an object of Python, {clip(run['given'])}, and {clip(run['data'])} is but its name: give "
+            f"fastgan.Run({run.get('out')!r}) that `dataset` and let it evaluate, or fastgan eval --data NAME another"
+        )
+    return run["data"]
 
 
 def in_shares(seeds: Sequence[int], shares: torch.Tensor) -> torch.Tensor:

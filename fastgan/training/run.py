@@ -243,18 +243,28 @@ def left_out(folder: Path, run: RunOptions) -> list[str]:
     return [f"{folder} was logged to {name} too, which is code: to go on so, name it with --log" for name in code]
 
 
-def resume_command(name: str, folder: Path, run: RunOptions, processes: int) -> str:
+def resume_command(name: str, folder: Path, run: RunOptions, processes: int, given: str = "") -> str:
     """The shell command that continues a run of the recipe `name`, from any folder. It says what is code: config.json may not.
-    For a class that only this process has, the call."""
-    if name.startswith("__main__:") or "<locals>" in name:  # of a notebook or a function: no other process finds it
-        return f"fastgan.run({re.split('[.:]', name)[-1]}, out={str(folder)!r}, resume=True)"
-    many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', processes)} -m "
-    words = [name, "--out", str(folder), "--resume"]
+    For a class or data (`given`) that only this process has, the call."""
     data = [run.data] if isinstance(run.data, str) else run.data
-    if any(map(DATA.typed, data)):
-        words += ["--data", *map(absolute, data)]
-    if part_log(run.log)[1]:
-        words += ["--log", *map(absolute, run.log)]
+    data = list(map(absolute, data)) if any(map(DATA.typed, data)) else []
+    log = list(map(absolute, run.log)) if part_log(run.log)[1] else []
+    alone = name.startswith("__main__:") or "<locals>" in name  # of a notebook or a function: no other process finds it
+    if alone or given:
+        words = [re.split("[.:]", name)[-1] if alone else repr(name), f"out={str(folder)!r}", "resume=True"]
+        words += ["dataset=..."] if given else [f"data={tuple(data) if data[1:] else data[0]!r}"] if data else []
+        return f"fastgan.run({', '.join([*words, *([f'log={log}'] if log else [])])})"
+    many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', processes)} -m "
+    words = [
+        name,
+        "--out",
+        str(folder),
+        "--resume",
+        *(["--data"] if data else []),
+        *data,
+        *(["--log"] if log else []),
+        *log,
+    ]
     return f"{many if processes > 1 else ''}fastgan train {shlex.join(words)}"
 
 
@@ -372,8 +382,9 @@ def _newest(recipe: str, run: RunOptions) -> Path | None:
     return max(found, key=lambda p: p.stat().st_mtime).parent if found else None
 
 
-def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
-    """Write config.json: what a resumed run starts from, and what sampling rebuilds the networks from."""
+def write_config(folder: Path, recipe: Recipe, run: RunOptions, given: str = "") -> None:
+    """Write config.json: what a resumed run starts from, and what sampling rebuilds the networks from. given: the kind of the
+    object that the data were, where `run.data` is no more than its name."""
     run = adapt(type(recipe), run)
     names = [run.data] if isinstance(run.data, str) else run.data
     saved = {
@@ -386,6 +397,8 @@ def write_config(folder: Path, recipe: Recipe, run: RunOptions) -> None:
     }
     if any(_in_folder(_working_folder(), name) != name for name in names):
         saved["data_in"] = _working_folder()
+    if given:
+        saved["given"] = given
     saved["sha256"] = _digest(saved)
     with complete(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(saved, indent=1, allow_nan=False), encoding="utf-8")

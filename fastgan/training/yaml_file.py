@@ -113,13 +113,14 @@ def scalar(text: str) -> Any:
     return text
 
 
-def write(path: Path, recipe: str, settings: Settings) -> None:
-    """All options but `out` and `resume`, with what they mean, so that `fastgan train --config` repeats the run."""
+def write(path: Path, recipe: str, settings: Settings, given: str = "") -> None:
+    """All options but `out` and `resume`, with what they mean, so that `fastgan train --config` repeats the run. given: as in
+    `fastgan.training.run.write_config`."""
     with complete(path) as temporary:
-        temporary.write_text("\n".join(_lines(recipe, settings)) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(_lines(recipe, settings, given)) + "\n", encoding="utf-8")
 
 
-def _lines(recipe: str, settings: Settings) -> Iterator[str]:
+def _lines(recipe: str, settings: Settings, given: str) -> Iterator[str]:
     yield "# All options of this run. To repeat it: fastgan train --config THIS_FILE --out ANOTHER_FOLDER"
     yield f"recipe: {_dump(recipe)}"
     section = None
@@ -130,6 +131,8 @@ def _lines(recipe: str, settings: Settings) -> Iterator[str]:
             section = option.section
             yield from ("", "", *_comment(f"{section.title}: {section.about}".rstrip(": ")))
         yield from ("", *_comment(option.about))
+        if given and option.path == ("run", "data"):
+            yield f"# This run's was an object of Python ({given}), which the name need not lead to."
         yield f"{option.name}: {_dump(settings[option])}"
 
 

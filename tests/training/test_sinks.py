@@ -255,12 +255,23 @@ def test_code_that_a_yaml_file_names(tiny_file, tmp_path, monkeypatch):
     assert made.saved.run.log == ("jsonl",)
 
 
-def test_the_command_that_resumes_names_code_again(tiny, tmp_path, monkeypatch):
+def test_the_command_that_resumes_names_code_again(tiny, tiny_file, tmp_path, monkeypatch):
+    """And of data that were an object it is a call: from a shell another data set of its name would be taken."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my sinks.py").write_text(FILE)
-    made = trainer(tmp_path / "run", tiny, log=("jsonl", "./my sinks.py:Lines"))
-    assert made.resume_command.endswith(f"--resume --log jsonl '{tmp_path}/my sinks.py:Lines'")
-    assert trainer(tmp_path / "run", tiny).resume_command.endswith("--resume")
+    for log, word, call in (
+        (
+            ("jsonl", "./my sinks.py:Lines"),
+            f" --log jsonl '{tmp_path}/my sinks.py:Lines'",
+            ", log=['jsonl', '{}:Lines']",
+        ),
+        (("jsonl",), "", ""),
+    ):
+        named = RunConfig(data=str(tiny_file), out="run", device="cpu", log=log)
+        made = Trainer(GAN, GAN.Config(steps=4, batch_size=8, units=(16, 8), latent=4), named)
+        assert made.resume_command == "fastgan train gan --out run --resume" + word
+        given = f"fastgan.run('gan', out='run', resume=True, dataset=...{call.format(tmp_path / 'my sinks.py')})"
+        assert trainer("run", tiny, log=log).resume_command == given
 
 
 def test_a_sink_of_a_package(tmp_path, monkeypatch):
