@@ -194,20 +194,30 @@ def _named(row: Row, extractor: str | None) -> Row:
     return row._replace(name="fid-inf", figures=("fid-inf",), least=8192) if row.name == "fd-inf" else row
 
 
-Choice = list[tuple[Row, tuple[str, ...]]]
+class Chosen(NamedTuple):
+    """A row and those of its figures that are wanted. `firm`: they were asked for by their own names, not among several rows
+    whose figures' names begin alike."""
+
+    row: Row
+    figures: tuple[str, ...]
+    firm: bool = True
+
+
+Choice = list[Chosen]
 
 
 def choose(offered: Sequence[Row], asked: Iterable[str] | None, count: int) -> Choice:
     """Those of the `offered` rows that are `asked` for, each with the figures that are: by a row's name, or by how figures'
-    names begin; None is all. `count`: how many samples there will be.
+    names begin, which may be those of several rows; None is all. `count`: how many samples there will be.
 
     Raises ValueError for a name that nothing has, and for fewer samples than what is asked for needs.
     """
     if count < 1:
         raise ValueError(f"samples is {count}, expected at least 1")
     if asked is None:
-        return [(row, row.figures) for row in offered]
+        return [Chosen(row, row.figures) for row in offered]
     chosen: dict[str, set[str]] = {}
+    firm: set[str] = set()
     for word in asked:
         word = word.strip().lower()
         named = [(row, row.figures) for row in offered if row.name.lower() == word]
@@ -224,7 +234,13 @@ def choose(offered: Sequence[Row], asked: Iterable[str] | None, count: int) -> C
             if count < row.least:
                 raise ValueError(f"samples is {count}, expected at least {row.least} for {row.name}")
             chosen.setdefault(row.name, set()).update(figures)
-    return [(row, tuple(f for f in row.figures if f in chosen[row.name])) for row in offered if row.name in chosen]
+        if named or len(found) == 1:
+            firm |= {row.name for row, _ in found}
+    return [
+        Chosen(row, tuple(f for f in row.figures if f in chosen[row.name]), row.name in firm)
+        for row in offered
+        if row.name in chosen
+    ]
 
 
 def compute(
@@ -232,15 +248,19 @@ def compute(
 ) -> dict[str, float]:
     """Figures by name. facts: functions that make what rows need, by its name.
 
-    strict: ValueError for a row that cannot be computed. Otherwise it is left out, in silence where `facts` lack what it needs,
-    else with a warning, unless that was `told` before; all others are computed.
+    strict: ValueError for a row that cannot be computed and is `firm`, or where no row can. Otherwise it is left out, with a
+    warning, unless that was `told` before; without one where `facts` lack what it needs and it was not asked for. All others are
+    computed.
     """
     told = set() if told is None else told
-    absent = {row.name: [name for name in row.needs if name not in facts] for row, _ in choice}
-    for name, needs in absent.items():
-        if needs and strict:
+    failed: dict[str, list[str]] = {}
+    absent = {row.name: [name for name in row.needs if name not in facts] for row, *_ in choice}
+    for row, _, firm in choice if strict else ():
+        if needs := absent[row.name]:
             what = _ABSENT.get(needs[0]) or f"{needs[0]!r}, and this recipe provides {', '.join(facts)}"
-            raise ValueError(f"{name} cannot be measured: it needs {what}")
+            if firm:
+                raise ValueError(f"{row.name} cannot be measured: it needs {what}")
+            failed.setdefault(f"it needs {what}", []).append(row.name)
     made: dict[str, tuple[Any, Exception | None]] = {}
 
     def fact(name: str) -> Any:
@@ -255,8 +275,7 @@ def compute(
         return value
 
     found: dict[str, float] = {}
-    failed: dict[str, list[str]] = {}
-    for row, figures in choice:
+    for row, figures, firm in choice:
         if absent[row.name]:
             continue
         try:
@@ -266,11 +285,13 @@ def compute(
         except Exception as error:  # whatever a user's row raises, the run is worth more than its figures
             known = isinstance(error, ValueError | OSError | ImportError)
             why = str(error) if known else f"{type(error).__name__}: {error}"
-            if strict:
+            if strict and firm:
                 raise ValueError(f"{row.name}: {why}") from error
             failed.setdefault(why, []).append(row.name)
             continue
         found |= {figure: value for figure, value in values.items() if figure in figures}
+    if strict and failed and not found:
+        raise ValueError("; ".join(f"{', '.join(names)}: {reason}" for reason, names in failed.items()))
     for reason, names in failed.items():
         message = f"not measured: {', '.join(names)} ({reason})"
         if place()[0] == 0 and message not in told:

@@ -187,6 +187,32 @@ def test_what_a_run_lacks_is_named():
     assert suite.compute(choice, {}, 5, strict=False) == {}
 
 
+def test_of_several_rows_whose_names_begin_alike_those_that_can_be_are_measured():
+    """Likelihoods of text, whose distribution is known of the oracle's alone."""
+    choice = suite.choose(suite.rows(["nll-gen", "nll-test", "nll-oracle", "bleu"]), ["nll"], 5)
+    assert [row.name for row, *_ in choice] == ["nll-gen", "nll-test", "nll-oracle"]
+
+    class Even:
+        log_prob = staticmethod(lambda tokens: torch.full(tokens.shape, -2.0))
+
+    def lacking():
+        raise ValueError("no sentence is held out")
+
+    facts = {"model": Even, "train": lambda: torch.ones(3, 4, dtype=torch.int64), "ignored": list}
+    with pytest.warns(UserWarning) as caught:
+        assert suite.compute(choice, facts | {"test": facts["train"]}, 5, strict=True) == {"nll-gen": 2, "nll-test": 2}
+    assert [str(w.message) for w in caught] == ["not measured: nll-oracle (it needs the data set oracle)"]
+    with pytest.warns(UserWarning) as caught:
+        assert suite.compute(choice, facts | {"test": lacking}, 5, strict=True) == {"nll-gen": 2}
+    assert str(caught[1].message) == "not measured: nll-test (no sentence is held out)"
+    with pytest.raises(ValueError, match="nll-oracle: it needs the data set oracle; nll-gen, nll-test: no sentence"):
+        suite.compute(choice, facts | {"test": lacking, "train": lacking}, 5, strict=True)
+    for asked in (["nll", "nll-oracle"], ["nll-oracle-r"], ["nll-o"]):
+        choice = suite.choose(suite.rows(["nll-gen", "nll-test", "nll-oracle"]), asked, 5)
+        with pytest.raises(ValueError, match="nll-oracle cannot be measured: it needs the data set oracle"):
+            suite.compute(choice, facts, 5, strict=True)
+
+
 def test_training_goes_on(tmp_path, capsys):
     """4 pictures, measured three times: PRDC cannot be, which is said once; the others are logged."""
     import numpy as np
