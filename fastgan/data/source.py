@@ -107,6 +107,30 @@ def lowest(numbers: torch.Tensor, count: int) -> torch.Tensor:
     return places.argsort()[:count].sort().values
 
 
+class Spread:
+    """At most `count` of rows [n, ...] that arrive in batches, how many in all being unknown: those of the `lowest` places, which
+    lie evenly among all. They are numbers `first`, `first + step`, ... of the whole, as one of `step` processes reads it."""
+
+    def __init__(self, count: int, first: int = 0, step: int = 1) -> None:
+        self._count, self._next, self._step = count, first, step
+        self._held: list[Batch] = []  # rows and their numbers; the first is what is left of all before
+
+    def add(self, rows: torch.Tensor) -> None:
+        numbers = torch.arange(len(rows), device="cpu") * self._step + self._next
+        self._next += len(rows) * self._step
+        self._held.append((rows, numbers))
+        if sum(len(numbers) for _, numbers in self._held[1:]) >= self._count:
+            self._held = [self.kept()]
+
+    def kept(self) -> Batch:
+        """(rows, int64 numbers), in their order. Raises ValueError where there was no batch."""
+        if not self._held:
+            raise ValueError("there is no item")
+        rows, numbers = map(torch.cat, zip(*self._held, strict=True))
+        chosen = lowest(numbers, self._count)
+        return rows[chosen], numbers[chosen]
+
+
 def collate(items: list[Any]) -> Batch:
     """Items as one batch of tensors. Raises TypeError for items that are dicts, whose order says nothing."""
     if isinstance(items[0], dict):

@@ -30,7 +30,7 @@ from torch import nn
 from fastgan._surroundings import in_float32
 from fastgan.data import to_uint8
 from fastgan.data.pixels import unseen, viewable
-from fastgan.data.source import images_once, lowest
+from fastgan.data.source import Spread, images_once, lowest
 from fastgan.metrics import cache as files
 from fastgan.metrics import fid, inception, latent, suite, vit
 from fastgan.metrics.processes import everywhere, gather, place, share
@@ -208,7 +208,8 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
 
     Raises TypeError or ValueError for what are no such images, among them those whose channels seem to be last.
     """
-    statistics, kept = fid.Statistics(extractor.dim), _Spread(extractor.dim, keep)
+    statistics, kept = fid.Statistics(extractor.dim), Spread(keep, *place())
+    kept.add(torch.empty(0, extractor.dim, dtype=torch.float32, device="cpu"))
     weight = next(extractor.parameters(), torch.empty(0, device="cpu"))
     with torch.no_grad():
         for images in batches:
@@ -217,45 +218,15 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
                 with without_autocast(weight):
                     found = extractor(viewable(part)).cpu()
                 statistics.update(found)
-                kept.add(found)
-        rows = kept.whole()
+                kept.add(found.float())
+        rows, numbers = map(gather, kept.kept())
+        order = numbers.argsort()
+        rows = rows[order][lowest(numbers[order], keep)]
         logits = rows.new_empty(len(rows), 0)
         if hasattr(extractor, "logits"):
             with without_autocast(weight):
                 logits = extractor.logits(rows.to(weight.device)).cpu()
         return Features(statistics.gather(), rows, logits)
-
-
-class _Spread:
-    """At most `keep` of rows [n, dim] that arrive in batches, a process's `share` each, how many in all being unknown: those of
-    the `lowest` places stay, which lie evenly among all."""
-
-    def __init__(self, dim: int, keep: int):
-        self._keep, self._seen = keep, 0
-        self._rows = torch.empty(0, dim, dtype=torch.float32, device="cpu")
-        self._numbers = torch.empty(0, dtype=torch.int64, device="cpu")
-        self._waiting: list[torch.Tensor] = []
-
-    def add(self, rows: torch.Tensor) -> None:
-        self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= self._keep:
-            self._settle()
-
-    def _settle(self) -> None:
-        rank, size = place()
-        new = sum(map(len, self._waiting))
-        numbers = torch.arange(self._seen, self._seen + new, device="cpu") * size + rank
-        self._seen += new
-        rows, numbers = torch.cat([self._rows, *self._waiting]), torch.cat([self._numbers, numbers])
-        chosen, self._waiting = lowest(numbers, self._keep), []
-        self._rows, self._numbers = rows[chosen], numbers[chosen]
-
-    def whole(self) -> torch.Tensor:
-        """Those of all processes, in the order of the whole, the same on each."""
-        self._settle()
-        rows, numbers = gather(self._rows), gather(self._numbers)
-        order = numbers.argsort()
-        return rows[order][lowest(numbers[order], self._keep)]
 
 
 def _check(images: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ Generator and discriminator take and give [0, 1], as the published ones: files o
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from torch import nn
 from fastgan.data import to_float, to_uint8
 from fastgan.data.crisp import crisp
 from fastgan.data.registered import absent
-from fastgan.data.source import chosen, evenly, images_once, is_stream
+from fastgan.data.source import Spread, chosen, evenly, images_once, is_stream
 from fastgan.losses import LOSSES
 from fastgan.metrics import images as image_metrics
 from fastgan.metrics import suite
@@ -41,6 +42,7 @@ from fastgan.sizes import sides
 from fastgan.training.recipe import Preset, compared, compares_with_means, named
 
 EXAMPLES = 16  # rows of the sample grid
+READ = 64  # items of a stream for each that is measured on, at most
 EMOJI = 32  # pixels of the embedded pictures, which are drawn larger where larger ones are asked for
 
 
@@ -144,6 +146,7 @@ class RealESRGAN(Recipe):
         judge = esrgan.Discriminator(esrgan.DiscriminatorConfig(channels, config.disc_width))
         self.adversaries(generator, judge, lr=config.lr, betas=(0.9, 0.99))
         self.networks["examples"] = Examples(channels, sides(data["resolution"]), config.scale)
+        self._read: tuple[Any, Any, torch.Tensor | None] = None, None, None
 
     @classmethod
     def load_data(cls, name: str, config: RealESRGANConfig, *, split: str | None = None, **options):
@@ -247,7 +250,7 @@ class RealESRGAN(Recipe):
         the data have one; at most `count`, spread over it."""
         title = extractor and image_metrics.title(extractor, weights)
         choice = suite.choose(suite.rows(self.metrics, title, metrics), metrics, count)
-        high = some(self.held_out(run), count)
+        high = self.pictures(run, count)
         low = self.low(high)
 
         @functools.cache
@@ -271,10 +274,20 @@ class RealESRGAN(Recipe):
             self.measured[name] = len(high)
         return columns
 
+    def pictures(self, run: dict[str, Any], count: int) -> torch.Tensor:
+        """What `evaluate` measures on, float [N, C, H, W] in [-1, 1]. Those of a stream, which is read for minutes, are kept."""
+        given, asked, found = self._read
+        if found is None or given is not self.dataset or asked != (run.get("data"), count):
+            dataset = self.held_out(run)
+            found = some(dataset, count)
+            if is_stream(dataset):
+                self._read = self.dataset, (run.get("data"), count), found
+        return found if found.is_floating_point() else to_float(found)
+
     def held_out(self, run: dict[str, Any]):
         """The data set that `evaluate` measures on."""
         if self.dataset is not None:
-            return self.dataset
+            return self.given()
         options = {key: run[key] for key in ("resolution", "channels", "bits", "crop", "strict") if key in run}
         try:
             return self.load_data(named(run), self.config, split="test", **options)
@@ -304,15 +317,17 @@ def first(dataset, count: int) -> torch.Tensor:
 
 
 def some(dataset, count: int) -> torch.Tensor:
-    """`count` images spread over a data set, as of `first`; the first of a stream."""
+    """`count` images, as they are stored, spread over a data set; of a stream, which may be without an end, over its first
+    `READ` times as many."""
     images = getattr(dataset, "images", None)
     if isinstance(images, torch.Tensor):
-        found = images[evenly(len(images), count)]
-    elif is_stream(dataset):
-        return first(dataset, count)
-    else:
-        found = chosen(dataset, evenly(len(dataset), count))[0]
-    return found if found.is_floating_point() else to_float(found)
+        return images[evenly(len(images), count)]
+    if not is_stream(dataset):
+        return chosen(dataset, evenly(len(dataset), count))[0]
+    kept = Spread(count)
+    for part in itertools.islice(images_once(dataset, size=64), -(-READ * count // 64)):
+        kept.add(part)
+    return kept.kept()[0]
 
 
 def bicubic(images: torch.Tensor, size) -> torch.Tensor:

@@ -326,11 +326,7 @@ class Recipe:
 
         def data():
             if self.dataset is not None:
-                if hasattr(self.dataset, "state_dict"):
-                    raise ValueError(
-                        "a stream that knows its place cannot be read from its beginning while it is trained on"
-                    )
-                return self.dataset
+                return self.given()
             options = {f.name: run[f.name] for f in dataclasses.fields(self.medium.Options) if f.name in run}
             return self.load_data(named(run), self.config, **options | ({"flip": False} if "flip" in options else {}))
 
@@ -339,6 +335,12 @@ class Recipe:
         constant = {"networks": networks, "recipe": self, "count": count}
         made = {name: lambda value=value: value for name, value in constant.items()}
         return {"samples": functools.cache(samples), "data": data, **made}
+
+    def given(self) -> Any:
+        """`dataset`, to be measured on. Raises ValueError for a stream that a reading from its beginning would move."""
+        if hasattr(self.dataset, "state_dict"):
+            raise ValueError("a stream that knows its place cannot be read from its beginning while it is trained on")
+        return self.dataset
 
     def drawing(
         self, networks: dict[str, nn.Module], data: Callable[[], Any]

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
+from fastgan.data.source import Spread
 from fastgan.metrics import fid, images, kid, modes, prdc
 from fastgan.training.recipe import in_shares
 
@@ -380,7 +381,7 @@ def test_rows_that_are_kept_of_drawn_samples_have_all_classes(keep):
     """Both are chosen by multiples of an irrational number: by the same, the lowest places would be of the first classes."""
     shares = torch.tensor([0.5, 0.3, 0.1, 0.1], dtype=torch.float64)
     drawn = in_shares(range(5000), shares).float()
-    rows = images._Spread(1, keep)
+    rows = Spread(keep)
     rows.add(drawn[:, None])
-    kept = torch.bincount(rows.whole()[:, 0].long(), minlength=4) / keep
+    kept = torch.bincount(rows.kept()[0][:, 0].long(), minlength=4) / keep
     assert (kept - shares).abs().max() < 0.02

@@ -1,5 +1,6 @@
 """Real-ESRGAN through the engine: data, both phases, resume, grids, figures beside bicubic's, and enlarging a folder."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_of_few_images_the_grid_shows_no_other(tmp_path, pictures):
 def test_images_to_measure_on_lie_all_over_the_data():
     data = load("emoji:google:base")
     for count in (3, 5000):
-        expected = to_float(data.images[evenly(len(data), count)])
+        expected = data.images[evenly(len(data), count)]
         assert torch.equal(some(data, count), expected)
         by_number = [(image,) for image in data.images]  # as of pictures that are decoded one by one
         assert torch.equal(some(by_number, count), expected)
@@ -115,6 +116,49 @@ def test_images_to_measure_on_lie_all_over_the_data():
         chosen = evenly(length, 1000)
         kinds, tenths = torch.bincount(chosen % period), torch.bincount(chosen * 10 // length)
         assert len(chosen) == 1000 and (kinds - 1000 / period).abs().max() < 5 and (tenths - 100).abs().max() < 5
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_to_measure_on_lie_all_over_a_stream(dtype):
+    """Whose beginning may be of one kind; of one without an end they lie all over so much that reading it ends."""
+    images = torch.arange(300).remainder(251)[:, None, None, None].to(dtype)
+    for count in (7, 40, 300, 1000):
+        found = some(lambda epoch: iter(images), count)
+        assert found.dtype == dtype and torch.equal(found, images[evenly(300, count)])
+    read = []
+    found = some(lambda epoch: (read.append(i) or torch.full((1, 1, 1), float(i)) for i in itertools.count()), 4)
+    assert found.flatten().tolist() == evenly(256, 4).tolist() and len(read) == 256
+    with pytest.raises(ValueError, match="there is no item"):
+        some(lambda epoch: iter(()), 4)
+
+
+class Shades(torch.utils.data.IterableDataset):
+    """Grey pictures from black to white; counts how often it is read."""
+
+    passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        return ((torch.full((3, 32, 32), i, dtype=torch.uint8), 0) for i in range(200))
+
+
+def test_an_upscaler_on_a_stream_is_measured_on_all_of_it(pictures):
+    """Not on its first pictures; it is read once, however often is measured; one that would lose its place is not read at all."""
+    recipe = RealESRGAN(RealESRGAN.Config(**SMALL), RealESRGAN.describe(load(pictures)))
+    recipe.dataset = data = Shades()
+    expected = to_float(evenly(200, 20).to(torch.uint8))
+    for _ in range(2):
+        assert torch.equal(recipe.pictures({}, 20)[:, 0, 0, 0], expected)
+        networks = {"generator": recipe.generator}
+        assert recipe.evaluate(networks, {}, 20, extractor=None)["bicubic"]["psnr"] > 20
+    assert data.passes == 1 and recipe.measured["bicubic"] == 20
+    assert len(recipe.pictures({}, 30)) == 30 and data.passes == 2
+    recipe.dataset = other = Shades()
+    assert len(recipe.pictures({}, 30)) == 30 and other.passes == 1
+    data.state_dict = dict
+    recipe.dataset = data
+    with pytest.raises(ValueError, match="cannot be read from its beginning while it is trained on"):
+        recipe.evaluate(networks, {}, 20, extractor=None)
 
 
 def test_emoji_are_drawn_larger_and_measured_on_those_held_out(tmp_path):
