@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from torch._subclasses import FakeTensorMode
 
 from fastgan.data.source import Spread
 from fastgan.metrics import fid, images, kid, modes, prdc
@@ -134,6 +135,24 @@ def test_kernel_distance_is_unbiased():
     mean, deviation = kid.kernel_distance(a[:2000], a[2000:], subsets=50, size=200)
     assert abs(mean) < 3 * deviation / math.sqrt(10)
     assert kid.kernel_distance(a[:2000], a[2000:] + 1, subsets=5, size=200)[0] > 10 * deviation
+
+
+@pytest.mark.parametrize("default", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("subsets", "size"), [(20, 1000), (2, 3)]
+)  # from one kernel matrix of all rows; from one for each
+def test_kernel_distance_of_features_on_two_devices(subsets, size, default, monkeypatch):
+    """Of tensors that have a device but no numbers: an operation on two devices is an error of theirs, as on a GPU."""
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda x: 0.0)
+    ways = []
+    for way in ("_of_all", "_unbiased"):
+        one = getattr(kid, way)
+        monkeypatch.setattr(kid, way, lambda *given, one=one: ways.append(given[0].device.type) or one(*given))
+    with FakeTensorMode(), torch.device(default):
+        a, b = torch.empty(9, 4, device="cuda"), torch.empty(7, 4, device="cpu")
+        for x, y in ((a, b), (b, a), (a, a), (b, b)):
+            assert kid.kernel_distance(x, y, subsets, size) == (0.0, 0.0)
+    assert len(ways) == 4 * (1 if size > 9 else subsets) and set(ways) == {"cuda", "cpu"}
 
 
 def prdc_by_loops(real, fake, k):
