@@ -17,7 +17,8 @@ _SAMPLES, _PUBLISHED = 2000, 50_000  # by default; of the field's articles
 @dataclass(kw_only=True)
 class Options:
     run: Path
-    """Run folder, as `fastgan train` made it, or fastgan:emoji, which comes with the package."""
+    """Run folder, as `fastgan train` made it, or a folder of `fastgan push` or `pull`, which needs --data unless it was trained on
+    one that `fastgan data list` names, or fastgan:emoji, which comes with the package."""
     samples: int | None = None
     """How many samples to draw. Default: 2000; with --paper 50000."""
     metrics: str | None = None
@@ -44,18 +45,20 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     out: Path | None = None
-    """The .json to write the figures to. Default: metrics.json in the run folder, emoji-metrics.json of fastgan:emoji."""
+    """The .json to write the figures to. Default: metrics.json in the folder, emoji-metrics.json of fastgan:emoji."""
 
 
 def evaluate(argv: list[str]) -> int:
     """Metrics of a run: fastgan eval RUN [--samples N] [--metrics NAME,NAME] [--out FILE]"""
     need_extra()
+    from fastgan.cli.sample import place
     from fastgan.files import writable
     from fastgan.media import Image
     from fastgan.models import embedded
     from fastgan.recipes import find_run
     from fastgan.training.checkpoint import CheckpointError
     from fastgan.training.distributed import find_device
+    from fastgan.training.packed import PACKED
 
     options = parse(Options, argv, "fastgan eval", purpose(evaluate))
     of_features = "--extractor" if options.extractor else "--weights" if options.weights else ""
@@ -68,7 +71,12 @@ def evaluate(argv: list[str]) -> int:
     if not file.exists():
         raise UsageError(f"{options.run}: no such folder; expected a run, as fastgan train makes it")
     try:
-        recipe, networks, step, run = (_embedded if file != options.run else _trained)(options, device)
+        if file.suffix == ".safetensors" or (file / PACKED).is_file():
+            recipe, networks, step, run = _packed(options, device)
+            folder, _, name = place(options.run)
+        else:
+            recipe, networks, step, run = _trained(options, device)
+            folder, name = find_run(options.run), ""
     except CheckpointError as error:
         raise UsageError(str(error)) from error
     if options.data is not None:
@@ -91,13 +99,12 @@ def evaluate(argv: list[str]) -> int:
             networks, run, options.samples, extractor=options.extractor, weights=options.weights, metrics=asked
         )
     _print(columns)
-    usual = Path(f"{file.stem}-metrics.json") if file != options.run else find_run(options.run) / "metrics.json"
     counts = {label: recipe.measured.get(label, options.samples) for label in columns}
     same = len(set(counts.values())) == 1
     found = {"samples": next(iter(counts.values())) if same else counts, "step": step}
     found |= ({"data": options.data} if options.data else {}) | ({"notes": notes} if notes else {})
     found |= ({"features": recipe.features} if recipe.features else {}) | columns
-    return _write(found, options.out or usual, asked=options.out is not None)
+    return _write(found, options.out or folder / f"{name}metrics.json", asked=options.out is not None)
 
 
 def _of_another(data: tuple[str, ...], recipe, run: dict[str, Any]) -> dict[str, Any]:
@@ -189,12 +196,24 @@ def _trained(options: Options, device):
     return recipe, networks, newest.step, saved.options()
 
 
-def _embedded(options: Options, device):
-    """The same of a generator of the package, which says itself what it was trained on."""
+def _packed(options: Options, device):
+    """The same of a shared folder, its file, or a generator of the package: they say on what they were trained, by name."""
     from fastgan.models import embedded
+    from fastgan.recipes import Recipe
     from fastgan.sampling import load_generator
-    from fastgan.training.packed import read_packed
+    from fastgan.training.packed import PACKED, read_packed
+    from fastgan.training.run import is_known
 
     recipe, networks = load_generator(options.run, device, options.recipe)
-    found = read_packed(embedded.locate(options.run))
-    return recipe, networks, found and found[0]["step"], {"data": recipe.data["name"]}
+    if not isinstance(recipe, Recipe):
+        raise UsageError(
+            f"{options.run} holds a converted network; eval measures runs, and what fastgan push made of them"
+        )
+    names = tuple(recipe.data["name"].split(" | "))
+    if options.data is None and options.reference is None and not all(map(is_known, names)):
+        raise UsageError(
+            f"{options.run} was trained on {' | '.join(names)}, pictures or files of others: name them by --data"
+        )
+    file = embedded.locate(options.run)
+    found = read_packed(file / PACKED if file.is_dir() else file)
+    return recipe, networks, found and found[0]["step"], _of_another(names, recipe, {})

@@ -15,8 +15,8 @@ from fastgan.options import Count, Range
 @dataclass(kw_only=True)
 class Explore:
     run: Path
-    """Run folder, one of its checkpoints, or .safetensors, as `fastgan convert` made it, or fastgan:emoji, which comes
-    with the package. Of a run that is in training the newest samples are shown too."""
+    """Run folder, one of its checkpoints, or .safetensors, as `fastgan convert` made it, or a folder of `fastgan pull`, or
+    fastgan:emoji, which comes with the package. Of a run that is in training the newest samples are shown too."""
     directions: Path | None = None
     """The file of the sliders' directions. Default: where fastgan directions has put it, or else some that are found now."""
     steps: Count = 100

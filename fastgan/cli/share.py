@@ -87,7 +87,8 @@ def pull(argv: list[str]) -> int:
 
     options = parse(Pull, _with_out(argv), "fastgan pull", purpose(pull))
     out = sharing.pull(options.name, options.out, revision=options.revision, recipe=options.recipe)
-    print(f"{out}: README.md says what it is, and its licence\nnext: fastgan sample {shlex.quote(str(out))}")
+    given = "" if any(out.glob("samples.*")) else " --input FOLDER"  # of what makes nothing of seeds alone
+    print(f"{out}: README.md says what it is, and its licence\nnext: fastgan sample {shlex.quote(str(out))}{given}")
     return 0
 
 

@@ -15,6 +15,7 @@ from fastgan.media import Image, Text
 from fastgan.recipes import find_run, read_run
 from fastgan.sampling import load_generator
 from fastgan.training.checkpoint import list_checkpoints
+from fastgan.training.packed import PACKED
 
 SLIDERS = 6
 
@@ -40,7 +41,7 @@ class Explored:
         recipe: Any = None,
         directions: str | Path | None = None,
     ) -> Explored:
-        """Of a run, a checkpoint in it, or what `fastgan convert` wrote.
+        """Of a run, a checkpoint in it, what `fastgan pull` fetched, or what `fastgan convert` wrote.
 
         directions: a file of `fastgan directions`. None: the one in the run's folder, or else the strongest of the styles (pca),
         or of the weights (sefa) where there are none.
@@ -48,11 +49,11 @@ class Explored:
         Raises ValueError for a network that draws nothing without more input than a picture, and as `load_generator` does.
         """
         path = Path(path)
-        folder = find_run(path) if path.is_dir() else None
+        folder = find_run(path) if path.is_dir() and not (path / PACKED).is_file() else None
         if folder is not None and (folder / "config.json").exists() and not list_checkpoints(folder / "checkpoints"):
             return cls(path.name, read_run(folder, recipe).recipe.medium, folder=folder)
         kind, networks = load_generator(path, device, recipe)
-        found = cls(path.resolve().stem, kind.medium, kind, networks, folder=folder)
+        found = cls(path.resolve().name if path.is_dir() else path.stem, kind.medium, kind, networks, folder=folder)
         if found.what == "nothing":
             raise ValueError(
                 f"{kind.name} makes {kind.medium.unit} of given ones: fastgan sample {shlex.quote(str(path))} --input FOLDER"

@@ -40,10 +40,11 @@ def pack(run: str | Path, out: Path, recipe: type[Recipe] | str | None = None) -
         for name, network in networks.items()
         for key, tensor in network.state_dict().items()
     }
+    names = str(made.data.get("name")).split(" | ")  # of pairs; folders stay at home
     about: About = {
         "recipe": RECIPES.name_of(saved.recipe),
         "config": dataclasses.asdict(made.config),
-        "data": made.data | {"name": PurePath(str(made.data.get("name"))).name},
+        "data": made.data | {"name": " | ".join(PurePath(name).name for name in names)},
         "step": checkpoint.step,
     }
     text = json.dumps(about, allow_nan=False)

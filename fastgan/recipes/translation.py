@@ -194,7 +194,7 @@ class Translation(Recipe):
 
     def _held_out(self, name: str | tuple[str, str], options: dict[str, Any]) -> tuple[PairDataset, bool]:
         """Images to judge by, and whether each has its counterpart: the test split where there is one, paired if it can be."""
-        for split in ("test", options["split"]):
+        for split in ("test", options.get("split")):
             for paired in (True, False):
                 try:
                     return self.load_pair(name, paired=paired, **{**options, "split": split}), paired
@@ -228,8 +228,9 @@ class Translation(Recipe):
         """Both directions against the true counterparts (where file names or code points match), the identity map and the
         nearest training image, on the test split where the data have one; at most `count` images of each side, spread over it.
         Sets that were given, not named, are measured as they are."""
-        options = {key: run.get(key) for key in ("split", "resolution", "channels", "bits", "crop", "strict")}
-        options["resolution"] = options["resolution"] or self.data["resolution"]
+        names = ("split", "resolution", "channels", "bits", "crop", "strict")
+        options = {key: run[key] for key in names if key in run}
+        options["resolution"] = run.get("resolution") or self.data["resolution"]
         # A wrong name ends here, before data are read.
         suite.choose(offered(extractor, weights, metrics), metrics, count)
         if self.dataset is not None:

@@ -37,8 +37,9 @@ def card(
         parts.append("![Samples, not selected: seeds 0 to 15](samples.png)")
     if "samples.txt" in files:
         parts.append("Samples, not selected: [samples.txt](samples.txt).")
+    given = " --input FOLDER" * ("input" in made.sample_options)
     parts.append(
-        f"## Use\n\n```bash\npip install 'fastgan[train,hub]'\nfastgan pull {where} here\nfastgan sample here\n```\n\n"
+        f"## Use\n\n```bash\npip install 'fastgan[train,hub]'\nfastgan pull {where} here\nfastgan sample here{given}\n```\n\n"
         f'```python\nfrom fastgan import sharing\n\nrecipe, networks = sharing.load("{where}")\n```'
     )
     if columns:
@@ -69,7 +70,8 @@ def _said(made: Any, about: dict[str, Any]) -> str:
         return f"{about['model']}, converted by fastgan from `{about.get('source')}`."
     facts = [f"{made.medium.unit}"]
     if "resolution" in made.data:
-        facts = [f"{made.medium.unit} of {made.data['resolution']} pixels"]
+        size = made.data["resolution"]
+        facts = [f"{made.medium.unit} of {size if isinstance(size, int) else '{}x{}'.format(*size)} pixels"]
     if getattr(made.config, "conditional", False):
         facts.append(f"{made.data['num_classes']} classes")
     return f"Recipe {about['recipe']} of fastgan on {about['data']['name']}: {', '.join(facts)}; step {about['step']}."

@@ -423,14 +423,17 @@ def _in_folder(folder: str, name: str) -> str:
     begins with one. Any other name as it is."""
     prefix = "hf:" * name.startswith("hf:")
     path = name.removeprefix(prefix)
-    known = (
-        not prefix and "/" not in (head := path.partition(":")[0]) and (head in DATA or head in (SPEECH, *TEXT_NAMES))
-    )
     start, pattern, _ = path.partition("{")
     there = os.path.join(folder, os.path.dirname(start) if pattern else start)
-    if known or not path or os.path.isabs(path) or path.startswith("~") or not os.path.exists(there):
+    if is_known(name) or not path or os.path.isabs(path) or path.startswith("~") or not os.path.exists(there):
         return name
     return prefix + os.path.join(folder, path)
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` is that of a data set of `fastgan data list`, or a part of one, and no path."""
+    head = name.partition(":")[0]
+    return "/" not in head and (head in DATA or head in (SPEECH, *TEXT_NAMES))
 
 
 class ConfigFile(TypedDict):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -15,6 +16,7 @@ from saved_runs import SMALL, write_run
 import fastgan
 from fastgan import convert, models, recipes, sharing
 from fastgan.cli import main
+from fastgan.explore import Explored
 from fastgan.sampling import load_generator
 from fastgan.sharing.folder import CARD, CONFIG, FILES, new_folder
 from fastgan.training.packed import PACKED
@@ -160,6 +162,34 @@ def test_a_run_that_is_trained_meanwhile_is_shared_as_it_was(runs, tmp_path, mon
     assert "step-00000999" not in capfd.readouterr().err  # it was not looked at
 
 
+@pytest.mark.parametrize("name", ["gan", "pix2pix"])
+def test_a_shared_folder_is_measured_and_explored(name, runs, tmp_path, capsys, monkeypatch):
+    """As the run that it was made of; where it was trained on is not in it."""
+    out = sharing.write(runs / name, tmp_path / "shared", license="mit")
+    data = ["emoji:google:base:flags", "emoji:twitter:base:flags"][: 2 if name == "pix2pix" else 1]
+    asked = ["--data", *data, "--samples", 8, "--metrics", "kid", "--device", "cpu"]
+    run(capsys, "eval", runs / name, *asked, "--out", tmp_path / "own.json")
+    run(capsys, "eval", out, *asked)
+    figures = [json.loads(path.read_text()) for path in (tmp_path / "own.json", out / "metrics.json")]
+    assert figures[0] == figures[1]
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "eval", out / PACKED, *asked)
+    assert json.loads((out / "model-metrics.json").read_text()) == figures[0]
+    assert "--data" in refused(capsys, "eval", out, "--samples", 8)
+    assert Explored.load(out).what == Explored.load(runs / name).what and Explored.load(out).name == "shared"
+
+
+def test_the_data_of_a_pair_and_a_rectangle_are_named(tmp_path):
+    options, facts = SMALL["pix2pix"]
+    pair = write_run(tmp_path / "pair", "pix2pix", options=(options, facts | {"name": "/home/a/left | right.zip"}))
+    said = (sharing.write(pair, tmp_path / "shared", license="mit") / CARD).read_text()
+    assert "of fastgan on left | right.zip: images of 32 pixels" in said and "/home" not in said
+    assert "fastgan sample here --input FOLDER\n" in said
+    options, facts = SMALL["stylegan2"]
+    wide = write_run(tmp_path / "wide", "stylegan2", options=(options, facts | {"resolution": (16, 32)}))
+    assert "images of 16x32 pixels" in (sharing.write(wide, tmp_path / "s2", license="mit") / CARD).read_text()
+
+
 def test_figures_that_are_no_numbers_are_left_out(runs, tmp_path):
     """NaN is of older versions' files."""
     folder = shutil.copytree(runs / "gan", tmp_path / "gan")
@@ -274,7 +304,7 @@ def test_push_and_pull(runs, hub, tmp_path, capsys):
     assert hub.tokens == {"Bearer hf_test"} and not os.listdir()
     hub.repositories["me/styles"] |= {"evil.py": b"import os", "model.pkl": b"x", ".hidden": b"x"}
     hub.requests.clear()
-    assert run(capsys, "pull", "me/styles").startswith("styles: README.md")
+    assert re.fullmatch(r"styles: README.md .*\nnext: fastgan sample styles\n", run(capsys, "pull", "me/styles"))
     assert set(os.listdir("styles")) == {CONFIG, CARD, PACKED, "samples.png"}
     assert not any("evil" in request or "pkl" in request for request in hub.requests)
     same(recipes.load_run(runs / "stylegan2")[1], load_generator("styles")[1])
