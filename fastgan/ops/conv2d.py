@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from fastgan._torch_private import backward_wants, transforming
+from fastgan._torch_private import backward_wants, tracing, transforming
 from fastgan.ops._autocast import autocast, autocast_like, outside_autocast
 from fastgan.ops._checks import check_floating, check_like, check_rank
 from fastgan.ops.conv_forms import Form, convolution, convolution_backward
@@ -247,8 +247,9 @@ def _check_channels(op, x, weight, bias, channels, outputs, groups):
 def apply(x, weight, bias, form):
     """A convolution of tensors that fit."""
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias))
-    # The compiler and a transform differentiate and prune the plain operator by themselves; of nothing, torch's rules hold.
-    if torch.compiler.is_compiling() or transforming() or 0 in x.shape or 0 in weight.shape:
+    # The compiler and a transform differentiate and prune the plain operator by themselves, a tracer records it as one that a
+    # program without Python runs; of nothing, torch's rules hold.
+    if torch.compiler.is_compiling() or transforming() or tracing() or 0 in x.shape or 0 in weight.shape:
         return aten.convolution(x, weight, bias, *form)
     if not recorded:
         return convolution(x, weight, bias, form)

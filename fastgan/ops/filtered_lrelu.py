@@ -129,7 +129,9 @@ def filtered_lrelu(
     most_taps = MOST_TAPS_DOUBLE if gpu_double else MOST_TAPS
     if up not in FACTORS or down not in FACTORS or max(*hu.shape, *hd.shape) > most_taps or learned:
         return _composed(x, b, hu, hd, *arguments, impl)
-    save_mask = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    # A trace is checked without gradients, and may be differentiated by what its example was not.
+    recorded = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    save_mask = recorded or torch.jit.is_tracing()
     return op(x, b, hu, hd, *arguments, save_mask)[0]
 
 

@@ -182,10 +182,10 @@ def _form(x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, matrix: b
     takes 0.5 to 0.65 times as long as torch's. A grouped convolution copies a channels_last input of several samples (a 1x1
     one takes twice as long for a single sample too), and under `no_weight_gradients` it would lose the gradient of the styles,
     so it serves neither that layout nor where gradients are recorded; the product serves both.
-    Not measured on a GPU, where the shared form is taken. So it is in an exported graph: other runtimes prepare a weight that is
-    a constant once, and the graph holds for any number of samples.
+    Not measured on a GPU, where the shared form is taken. So it is in an exported or traced graph: other runtimes prepare a
+    weight that is a constant once, and the graph holds for any number of samples.
     """
-    if transforming() or torch.compiler.is_exporting() or plainly() or not len(x):
+    if transforming() or torch.compiler.is_exporting() or torch.jit.is_tracing() or plainly() or not len(x):
         return "shared"
     few = 2 * weight.numel() <= (weight.shape[0] + weight.shape[1]) * x.shape[2] * x.shape[3]
     if x.device.type != "cpu" or not few:
@@ -219,7 +219,8 @@ def _shared(x, weight, styles, gain, demodulate, noise, resampling, after):
     if noise is not None:
         return _followed(torch.addcmul(noise, y, d), after)
     recorded = torch.is_grad_enabled() and (y.requires_grad or d.requires_grad)
-    return _followed(y * d if recorded or transforming() else y.mul_(d), after)  # y is this function's own
+    kept = recorded or transforming() or torch.jit.is_tracing()
+    return _followed(y * d if kept else y.mul_(d), after)  # y is this function's own
 
 
 def _product(x, w):

@@ -94,6 +94,9 @@ def as_filter(op: str, name: str, f: torch.Tensor | None, x: torch.Tensor) -> tu
 
 def _integers(op: str, name: str, value: int | Sequence[int], lengths: tuple[int, ...]) -> list[int]:
     values = [value] if isinstance(value, int) else value
+    if values is value and torch.jit.is_tracing():  # where sizes are tensors, those of filters too
+        values = [value] if isinstance(value, torch.Tensor) else value
+        values = [int(v) if isinstance(v, torch.Tensor) else v for v in values]
     if isinstance(value, str) or not isinstance(values, Sequence) or any(not isinstance(v, int) for v in values):
         raise TypeError(f"{op}: {name}={value!r}; expected an integer or a sequence of {lengths[-1]} integers")
     if len(values) not in (1, *lengths):
