@@ -5,12 +5,14 @@ stores what they finish. Not the rows before the first output, nor the columns b
 Loops in it load the next batch, in packs of a row or of the channels of a pixel, or else one by one, and take or store what
 threads share: each runs as often as a thread has shares.
 
-Of filtered_lrelu's kernel of tensor cores it is a step down a plane of 64 columns, of those beside them too.
+Of the kernels of tensor cores it is a step down a plane of as many columns as a warp takes at most (filtered_lrelu's: of 64), of
+those beside them too; of upfirdn2d with a binomial filter, whose taps are one number of 16 bits.
 
 Of filtered_snake all code counts, for rows of 4096 samples: threads without outputs of their own, too.
 """
 
 import functools
+import itertools
 import re
 import sys
 from collections import Counter
@@ -37,7 +39,7 @@ class Case(NamedTuple):
     per_element: float = 1.0  # outputs of an element of x
     kept: int = 0  # of csrc/cuda/filtered_lrelu.h's Pass
     mask: float = 0.0  # bytes per output
-    others: tuple[str, ...] = ()  # types that another kernel has in NCHW
+    others: tuple[str, ...] = ()  # layouts and types that another kernel has
 
 
 def _shape(*numbers: int, flag: str = "") -> str:
@@ -47,7 +49,9 @@ def _shape(*numbers: int, flag: str = "") -> str:
 _LRELU = "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, 6, {"fp32": 1, "bf16": 1}
 ROWS_OF_FOUR, WORDS = 6 / 4, 2 * 2 * 6 / 32  # four outputs; 32 elements of t in the mask
 CASES = {
-    "upfirdn2d 4x4": Case("upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 4 * 8, 8, 4 * 8, {"fp32": 2, "bf16": 1}),
+    "upfirdn2d 4x4": Case(
+        "upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 4 * 8, 8, 4 * 8, {"fp32": 2}, others=("bf16", "NHWC bf16")
+    ),
     "upfirdn2d up 2, 12 taps": Case(
         "upfirdn2d_stream",
         _shape(2, 1, 12, flag="Lb1E"),
@@ -63,8 +67,9 @@ CASES = {
         2 * 8 // 2,
         20,
         2 * 2 * 8,
-        {"fp32": 2, "bf16": 1},
+        {"fp32": 2},
         per_element=0.25,
+        others=("bf16", "NHWC bf16"),
     ),
     "filtered_lrelu": Case(*_LRELU, shares=(ROWS_OF_FOUR,), others=("bf16",)),
     "filtered_lrelu with mask": Case(*_LRELU, shares=(ROWS_OF_FOUR, WORDS), kept=1, mask=1, others=("bf16",)),
@@ -87,6 +92,20 @@ PRODUCTS = {
     "filtered_lrelu backward": Products(2, 8, kept=2, mask=1),
     "filtered_lrelu up 4": Products(4, 5, per_element=4),
     "filtered_lrelu up 4 with mask": Products(4, 5, kept=1, mask=1, per_element=4),
+}
+
+
+class Resampled(NamedTuple):
+    factors: tuple[int, int]
+    bytes: float  # per output, in float32
+    columns: dict[str, int]  # of y, that a warp takes at most of a plane and of pixels
+    per_element: float = 1.0
+
+
+RESAMPLED = {
+    "upfirdn2d 4x4": Resampled((1, 1), 8, {"": 64, " NHWC": 32}),
+    "upfirdn2d up 2": Resampled((2, 1), 5, {"": 64, " NHWC": 64}, per_element=4),
+    "upfirdn2d down 2": Resampled((1, 2), 20, {"": 32, " NHWC": 16}, per_element=0.25),
 }
 
 
@@ -191,6 +210,22 @@ def step(code: sass.Code, turns: int, groups: int) -> Counter:
     return code.executed([trips.get(loop, 1) for loop in code.loops], range(main.first, main.last + 1))
 
 
+def resampling_step(code: sass.Code, tiles: int, below: int, fours: int) -> Counter:
+    """What a warp of upfirdn2d's kernels of tensor cores issues in a step: tiles of a row, such rows, four rows of x at a
+    time. Of the loops over tiles the shorter one is that of taps of one part; others are of rows that are not whole words."""
+    main = max(code.loops, key=lambda loop: loop.last - loop.first)
+    inner = [loop for loop in code.loops if main.first < loop.first <= main.last]
+    outer = [a for a in inner if any(a.first <= b.first and b.last <= a.last for b in inner if b != a)]
+
+    def has(loop, name):
+        return any(name in text for text in code.instructions[loop.first : loop.last + 1])
+
+    over_tiles = [loop for loop in inner if loop not in outer and has(loop, "HMMA")]
+    trips = {main: 1, min(over_tiles, key=lambda loop: loop.last - loop.first): tiles, **dict.fromkeys(outer, below)}
+    trips |= {loop: fours for loop in inner if has(loop, "LDGSTS")}
+    return code.executed([trips.get(loop, 0) for loop in code.loops], range(main.first, main.last + 1))
+
+
 def rows(arch: int) -> Iterator[tuple[str, dict]]:
     import test_machine_code
     from cuda_emulation import emulated
@@ -200,7 +235,7 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
         cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{source}.cu", arch)
         return sass.disassemble(cubin.read_bytes())
 
-    def row(case: Case | Snake | Products, counts: Counter, size: int, outputs: float) -> dict:
+    def row(case: Case | Snake | Products | Resampled, counts: Counter, size: int, outputs: float) -> dict:
         per_output = Counter({opcode: n / 32 / outputs for opcode, n in counts.items()})
         of_element, mask = getattr(case, "per_element", 1.0), getattr(case, "mask", 0.0)
         return {**estimate(per_output, case.bytes * size / 4 + mask, arch), "outputs per element": of_element}
@@ -211,7 +246,7 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
             pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE{case.kept}E)?{mangled[1:]}\w*{case.kernel}")
             (code,) = [code for kernel, code in kernels(case.source).items() if pattern.search(kernel)]
             for layout in ("", " NHWC"):
-                if layout or kind not in case.others:
+                if f"{layout} {kind}".strip() not in case.others:
                     yield (
                         f"{name}{layout} {kind} sm_{arch}",
                         row(case, main_loop(code, case, kind, bool(layout)), size, case.outputs),
@@ -226,6 +261,15 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
                 f"{name} {kind} sm_{arch}",
                 row(case, step(code, turns, -(-(tiles + 2) // 4)), size, COLUMNS * 8 / 32),
             )
+    mangled, size = DTYPES["bf16"]
+    for (name, case), layout in itertools.product(RESAMPLED.items(), ("", " NHWC")):
+        up, down = case.factors
+        kernel = f"mma{'_pixels' if layout else ''}_kernel{mangled}Li{up}ELi{down}E"
+        (code,) = [code for name, code in kernels("upfirdn2d_mma").items() if kernel in name]
+        rows_x = 4 if layout else 16 * down
+        of_step = case.columns[layout] * rows_x * up // down
+        counts = resampling_step(code, case.columns[layout] // (8 if layout else 16), 2 * up // down, rows_x // 4)
+        yield f"{name}{layout} bf16 sm_{arch}", row(case, counts, size, of_step * (16 if layout else 1) / 32)
     for name, case in SNAKE.items():
         mangled, size = DTYPES[name.rsplit(" ", 1)[1]]
         (code,) = [code for kernel, code in kernels(case.source).items() if f"{case.kernel}{mangled}" in kernel]

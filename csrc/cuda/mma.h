@@ -77,6 +77,19 @@ __device__ __forceinline__ void load_columns(const void* row, unsigned (&b)[2]) 
 #endif
 }
 
+// Two of them: lane 16n + 8i + j gives the address of row 8i + j of the nth.
+__device__ __forceinline__ void load_columns(const void* row, unsigned (&b)[2][2]) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::load_columns(row, b);
+#else
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(b[0][0]), "=r"(b[0][1]), "=r"(b[1][0]), "=r"(b[1][1])
+               : "r"(at)
+               : "memory");
+#endif
+}
+
 // Of [8][8] numbers of 16 bits, of which a lane has row g, columns 2q and 2q + 1.
 __device__ __forceinline__ unsigned transposed(unsigned word) {
 #ifdef FASTGAN_CUDA_EMULATION
@@ -104,6 +117,16 @@ __device__ __forceinline__ void copy_word(void* to, const void* from, bool there
 #else
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(there ? 4 : 0) : "memory");
+#endif
+}
+
+// The same of 16 bytes, which do not stay in L1.
+__device__ __forceinline__ void copy_pixel(void* to, const void* from, bool there) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::copy_async(to, there ? from : nullptr);
+#else
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
 #endif
 }
 

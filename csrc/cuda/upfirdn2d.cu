@@ -1,6 +1,7 @@
 // upfirdn2d on a GPU; its adjoint is the same op.
 //
-// Streaming (upfirdn2d_stream.cu): the factors and filters that networks use, in any layout. For all others:
+// On tensor cores (upfirdn2d_mma.cu): in 16 bits 4 x 4 taps and factors of at most 2. Streaming (upfirdn2d_stream.cu): the factors and
+// filters that networks use, in any layout. For all others:
 //
 // Tiled: up and down in {1, 2, 4}, at most 32 taps, rows of consecutive columns (NCHW). A block filters one tile of one plane in
 // shared memory (fir.h). Memory: x is read once but for the tile's margin, y written once: 8 bytes per element of a float32 blur,
@@ -197,6 +198,7 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
     FASTGAN_CHECK(f.scalar_type() == accumulate_dtype<scalar_t> && (!fy || fy->scalar_type() == f.scalar_type()),
                   "f must be float32, or float64 for a float64 x");
     const T *taps = pointer<T>(f), *taps_y = fy ? pointer<T>(*fy) : nullptr;
+    if (resampled::multiply(x, f, fy ? &*fy : nullptr, strided, ax, ay, gain, flip_filter)) return;
     if (resampled::stream(x, f, fy ? &*fy : nullptr, strided, ax, ay, gain, flip_filter)) return;
     const bool rows = !last && (x.size(3) <= 1 || x.stride(3) == 1);
     if (rows && tiled(ax) && tiled(ay) && ax.out * ay.out >= 32) {

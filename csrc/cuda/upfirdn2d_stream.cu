@@ -5,7 +5,7 @@
 //
 // Memory as in upfirdn2d.cu: floor 1.9 ps per float32 element of a blur on an H200, the time of 48 instructions. A blur of 4 x 4 taps
 // takes 41 per output with loads, of which 16 are multiply-adds, and of 64 x 64 pixels some 10% more for the margins: at the floor's
-// edge in float32, bound by instructions in 16 bits. This kernel has not run on a GPU yet: these are counts of
+// edge in float32, bound by instructions in 16 bits, where upfirdn2d_mma.cu takes most. This kernel has not run on a GPU yet: these are counts of
 // the machine code for sm_90.
 #include "cuda/stream.h"
 #include "cuda/upfirdn2d.h"

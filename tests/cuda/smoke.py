@@ -73,6 +73,9 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "gumbel_softmax": (lambda x: ops.gumbel_softmax(x.flatten(1), 0.7, seed=7), _image()),
     "gumbel_softmax large": (lambda x: ops.gumbel_softmax(x.flatten(1), 0.7, seed=7), ((2, 8, 32, 33),)),
     "upfirdn2d": (lambda x: ops.upfirdn2d(x, _f4(x), 2, 1, [2, 1, 2, 1], gain=4), _image()),
+    "upfirdn2d 16-bit": (lambda x: ops.upfirdn2d(x, _f4(x), 2, 1, [2, 1, 2, 1], gain=4), _image()),
+    "upfirdn2d 16-bit NHWC": (
+        lambda x: ops.upfirdn2d(x.contiguous(memory_format=torch.channels_last), _f4(x), 1, 2, 1), _image()),
     "upfirdn2d separable": (lambda x: ops.upfirdn2d(x, _f12(x), 1, 2, 5), _image()),
     "upfirdn2d tiled": (lambda x: ops.upfirdn2d(x, _f12(x), 2, 2, 5), _image()),
     "upfirdn2d learnt": (lambda x, f: ops.upfirdn2d(x, f.to(_f4(x)), 2, 1, 3), _image((3, 4))),
@@ -101,6 +104,8 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "pixel_norm": (lambda x: ops.pixel_norm(x), _image()),
 }  # fmt: skip
 SHORT = (
+    "upfirdn2d 16-bit",
+    "upfirdn2d 16-bit NHWC",
     "filtered_lrelu 16-bit",
     "filtered_snake 16-bit",
 )  # whose kernels are for 16 bits alone: in bfloat16, whatever is asked for

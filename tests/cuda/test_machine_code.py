@@ -19,6 +19,7 @@ BOTH = ("LDG", "STG")
 # What each kernel must load and store in 128 bits. Kernels that only finish sums are not listed; scalar ones are <.., 1, ..>.
 WIDE = {
     "upfirdn2d": {"tile_kernel": BOTH, "direct_kernel": BOTH},
+    "upfirdn2d_mma": {"mma_kernel": ("STG",), "mma_pixels_kernel": ("LDGSTS", "STG")},
     "upfirdn2d_stream": {"stream_kernel": ("LDG",)},
     "upfirdn2d_filter": {},
     "filtered_lrelu": {"filtered_lrelu_kernel": BOTH},

@@ -1,5 +1,5 @@
-"""filtered_lrelu on tensor cores, emulated: in every phase that a padding can give, over the edges of strips, pieces and words of
-the mask, its values are the definition's to a rounding of the type; what is not finite stays near where it is."""
+"""filtered_lrelu and upfirdn2d on tensor cores, emulated: in every phase that a padding can give, over the edges of strips,
+pieces and words of the mask, their values are the definition's to a rounding of the type; what is not finite stays near."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from cuda_emulation import emulated
 from device import seeded
 from tolerances import assert_close
 
-from fastgan.ops import filtered_lrelu
+from fastgan.ops import filtered_lrelu, upfirdn2d
 from fastgan.ops.filtered_lrelu import _reference
 
 pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="g++ is not installed")
@@ -194,3 +194,107 @@ def test_a_clamp_catches_what_float16_could_not_hold():
         check_rounded(
             y, filtered_lrelu(x.double().clamp(-65504, 65504), fu, fd, b.double(), **options, impl="reference")
         )
+
+
+# (up, down), and how many columns around its own what is not finite may reach
+FACTORS = {(1, 1): 15, (2, 1): 31, (1, 2): 15}
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+BINOMIAL = torch.tensor([1.0, 3, 3, 1]) / 8
+FILTERS = [torch.randn(4, 4, generator=seeded(4)) / 3, torch.rand(4, generator=seeded(5)), BINOMIAL]
+# of one pixel; of words and packs and neither; of strips and pieces that end early; of two strips and many pieces
+IMAGES = [(1, 8, 1, 1), (2, 8, 9, 18), (1, 24, 37, 33), (1, 16, 13, 75), (1, 8, 140, 40), (1, 8, 3, 272)]
+CROPS = [[p + 2, 3 - p, q + 1, 4 - q] for p, q in ((0, 1), (1, 0), (2, 3), (3, 2))]
+CROPS += [[2, 1, 2, 1], [1, 2, 1, 2], [-1, 7, 9, -2], [19, 22, 20, 23]]
+
+
+@pytest.fixture(autouse=True)
+def filled(monkeypatch):
+    """What is not written is NaN."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def check_nearest(actual, wanted, f):
+    """Of almost all numbers it is the nearest of the type: all of a filter that is exact in it, but for what float32 rounds."""
+    check_rounded(actual, wanted)
+    if wanted.numel() > 1000:
+        most = 1e-3 if f is BINOMIAL else {torch.bfloat16: 2e-2, torch.float16: 5e-3}[actual.dtype]
+        assert (actual != wanted.to(actual.dtype)).double().mean() <= most
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("up, down", FACTORS)
+def test_upfirdn2d(up, down, dtype, layout):
+    """And its gradient, which is of the factors exchanged."""
+    for index, (shape, padding) in enumerate((s, p) for i, s in enumerate(IMAGES) for p in CROPS[i % 2 :: 2]):
+        f, flip, gain = FILTERS[index % 3], index % 2 == 1, (1.5, 4.0, 1.0, 0.3)[index % 4] if index % 3 < 2 else 4
+        size = [shape[3 - a] * up + sum(padding[2 * a : 2 * a + 2]) for a in (0, 1)]
+        if min(size) < 4:
+            continue
+        x = tensor(*shape, dtype=dtype, seed=index).contiguous(memory_format=layout).requires_grad_()
+        wide = x.detach().double().requires_grad_()
+        y = upfirdn2d(x, f, up, down, padding, flip, gain, impl="cuda")
+        expected = upfirdn2d(wide, f, up, down, padding, flip, gain, impl="reference")
+        assert y.stride() == expected.stride()
+        check_nearest(y.detach(), expected.detach(), f)
+        dy = tensor(*y.shape, dtype=dtype, seed=1).contiguous(memory_format=layout)
+        check_nearest(torch.autograd.grad(y, x, dy)[0], torch.autograd.grad(expected, wide, dy.double())[0], f)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("up, down", FACTORS)
+def test_magnitudes_of_upfirdn2d(up, down, dtype, layout):
+    """Of every sample and channel of x, of the filter, of the gain."""
+    x = tensor(2, 16, 19, 22, dtype=dtype)
+    for gain in (2.0**-13, 2.0**11):  # taps that float16 has no normal numbers for
+        scaled = (x / gain).contiguous(memory_format=layout)
+        y = upfirdn2d(scaled, FILTERS[0], up, down, 2, gain=gain, impl="cuda")
+        expected = upfirdn2d(scaled.double(), FILTERS[0], up, down, 2, gain=gain, impl="reference")
+        check_nearest(y, expected, FILTERS[0])
+    low, high = (-90, 90) if dtype == torch.bfloat16 else (-4, 12)
+    x *= 2.0 ** torch.linspace(low, high, 32).round().view(2, 16, 1, 1).to(dtype)
+    x = x.contiguous(memory_format=layout)
+    for gain, scale in ((1.0, 1.0), (2.0**-30, 2.0**30), (2.0**20, 2.0**-21), (1.0, 2.0**-3)):
+        y = upfirdn2d(x, FILTERS[0] * scale, up, down, 2, gain=gain, impl="cuda")
+        expected = upfirdn2d(x.double(), FILTERS[0] * scale, up, down, 2, gain=gain, impl="reference")
+        size = expected.abs().amax((2, 3), keepdim=True)
+        for actual, wanted in zip((y.double() / size).flatten(0, 1), (expected / size).flatten(0, 1), strict=True):
+            assert_close(actual, wanted, torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("up, down", FACTORS)
+def test_views_of_upfirdn2d(up, down, dtype):
+    """Rows, planes and samples that begin anywhere; some channels of more."""
+    whole = tensor(2, 7, 3, 41, dtype=dtype)
+    for first in (6, 7):
+        x = whole[:, :, :, first : first + 19].transpose(1, 2)
+        expected = upfirdn2d(x.contiguous(), FILTERS[0], up, down, 2, impl="cuda")
+        assert torch.equal(upfirdn2d(x, FILTERS[0], up, down, 2, impl="cuda"), expected)
+    whole = tensor(2, 40, 9, 21, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    for first in (8, 3):
+        x = whole[:, first : first + 24, 1:, :-2]
+        y = upfirdn2d(x, FILTERS[0], up, down, 2, impl="cuda")
+        check_rounded(y, upfirdn2d(x.double(), FILTERS[0], up, down, 2, impl="reference"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("up, down", FACTORS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_near_in_upfirdn2d(value, up, down, dtype, layout):
+    columns = FACTORS[up, down]
+    for at in ((17, 40), (18, 43), (20, 45), (23, 50)):
+        x = tensor(1, 16, 40, 96, dtype=dtype).contiguous(memory_format=layout)
+        clean = upfirdn2d(x, FILTERS[0], up, down, 2, impl="cuda")
+        x[0, 9][at] = value
+        y = upfirdn2d(x, FILTERS[0], up, down, 2, impl="cuda")
+        own = ~upfirdn2d(x.float(), FILTERS[0], up, down, 2, impl="reference").isfinite()
+        assert own.any() and not y[own].isfinite().any()
+        first, last = own[0, 9].nonzero().amin(0), own[0, 9].nonzero().amax(0)
+        own[0, 9, first[0] - 1 : last[0] + 2, first[1] - columns : last[1] + columns + 1] = True
+        assert torch.equal(y[~own], clean[~own])

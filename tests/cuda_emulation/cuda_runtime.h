@@ -338,6 +338,15 @@ inline void load_columns(const void* row, unsigned (&words)[2]) {
   warp_barrier[warp].wait();
 }
 
+inline void load_columns(const void* row, unsigned (&words)[2][2]) {  // the lanes from 16 on give those of the second
+  const int rank = thread_rank(), warp = rank / 32, lane = rank % 32;
+  check_alignment(row, 16), std::memcpy(fragments[rank], row, 16);
+  warp_barrier[warp].wait();
+  const auto number = [&](int row) { return fragments[warp * 32 + row][lane / 8] >> lane / 4 % 2 * 16 & 0xffff; };
+  for (int i = 0; i < 4; ++i) words[i / 2][i % 2] = number(8 * i + lane % 4 * 2) | number(8 * i + lane % 4 * 2 + 1) << 16;
+  warp_barrier[warp].wait();
+}
+
 inline unsigned transposed(unsigned word) {
   const int lane = thread_rank() % 32, row = lane % 4 * 2, column = lane / 4;
   const unsigned low = from_lane(word, row * 4 + column / 2), high = from_lane(word, row * 4 + 4 + column / 2);
