@@ -17,8 +17,8 @@ _SAMPLES, _PUBLISHED = 2000, 50_000  # by default; of the field's articles
 @dataclass(kw_only=True)
 class Options:
     run: Path
-    """Run folder, as `fastgan train` made it, or a folder of `fastgan push` or `pull`, which needs --data unless it was trained on
-    one that `fastgan data list` names, or fastgan:emoji, which comes with the package."""
+    """Run folder, as `fastgan train` made it, or fastgan:emoji, which comes with the package, or a folder of `fastgan push` or
+    `pull`, which needs --data unless it was trained on a data set of `fastgan data list`."""
     samples: int | None = None
     """How many samples to draw. Default: 2000; with --paper 50000."""
     metrics: str | None = None

@@ -8,6 +8,7 @@ A network whose names and shapes are the source's is taken as it is. Otherwise i
   each colour, what saw colour sees the sum. Alpha is that of the source, and 0 where it had none.
 - Classes: another number of them begin all alike, as the mean of the old ones. What takes a class beside the latent has 0 for it
   where there was none, so a generator begins with the pictures that it made without; where there is none any more it is cut off.
+- Words: those that both vocabularies have are taken from their places there to those here, the others are new.
 - A larger StyleGAN2 begins with its old pictures, enlarged: the new levels add 0 to them.
 - All else is new, as the recipe makes it, and so are the filters, which are made for their sizes.
 """
@@ -25,6 +26,7 @@ import torch
 from torch import nn
 
 from fastgan import convert, fields
+from fastgan.data.text import Vocabulary
 from fastgan.files import complete
 from fastgan.models import embedded
 from fastgan.nn import EqualConv2d, EqualLinear
@@ -32,9 +34,10 @@ from fastgan.training.checkpoint import Checkpoint, CheckpointError, load_checkp
 from fastgan.training.ema import EMA
 from fastgan.training.packed import PACKED, read_packed
 from fastgan.training.recipe import Recipe
-from fastgan.training.run import RunOptions
+from fastgan.training.run import RunOptions, read_config
 
 Tensors = dict[str, torch.Tensor]
+Words = tuple[list[str], list[str]]  # of a source and of a network
 
 
 @dataclass
@@ -82,16 +85,20 @@ def read(names: Sequence[str]) -> Checkpoint:
         if path.is_dir():
             checkpoint = load_checkpoint(path)
             found.tensors |= checkpoint.tensors
+            within = checkpoint.path.resolve().parent
+            if within.name == "checkpoints" and (within.parent / "config.json").exists():
+                found.state |= {"vocabulary": read_config(within.parent)["data"].get("vocabulary")}
             held = checkpoint.state.get("optimizers", {})
             found.state["optimizers"] |= fields.conform(held, dict[str, dict[str, Any]], f"{path}: optimizers")
+        elif path.suffix == ".safetensors" and (packed := read_packed(path)) is not None:  # the averages of a run
+            found.tensors |= {f"ema/{name.replace('.', '/', 1)}": tensor for name, tensor in packed[1].items()}
+            found.state |= {"vocabulary": packed[0]["data"].get("vocabulary")}
         else:
             found.tensors |= _read_file(path)
     return found
 
 
 def _read_file(path: Path) -> Tensors:
-    if path.suffix == ".safetensors" and (packed := read_packed(path)) is not None:  # the averages of a run
-        return {f"ema/{name.replace('.', '/', 1)}": tensor for name, tensor in packed[1].items()}
     places = {"G": "network/generator", "G_ema": "ema/generator", "D": "network/discriminator"}
     tensors: Tensors = {}
     reason: Exception | None = None
@@ -116,6 +123,10 @@ def begin(recipe: Recipe, ema: EMA, source: Checkpoint, optimizers: bool = False
     Raises ValueError where a network takes nothing, or the optimisers' state does not belong to the networks as they are now.
     """
     report, channels = {}, recipe.data.get("channels", 0)
+    vocabularies = [facts.get("vocabulary") for facts in (source.state, recipe.data)]
+    words = None
+    if all(vocabularies) and vocabularies[0] != json.loads(json.dumps(vocabularies[1])):
+        words = Vocabulary.from_dict(vocabularies[0]).tokens, Vocabulary.from_dict(vocabularies[1]).tokens
     for name, network in recipe.networks.items():
         # Where a file holds a generator's average alone, training goes on from that; buffers alone are state of that training.
         found = source.under(f"network/{name}/") or source.under(f"ema/{name}/")
@@ -125,7 +136,7 @@ def begin(recipe: Recipe, ema: EMA, source: Checkpoint, optimizers: bool = False
             report[name] = Fitted(new=list(network.state_dict()))
             continue
         first = name.startswith("discriminator")
-        values, report[name] = fit(found, network, channels, first)
+        values, report[name] = fit(found, network, channels, first, words)
         if not report[name].taken:
             raise ValueError(
                 f"init_from: no tensor of the {name} in {source.path} fits that of {recipe.name}: it is of another family, or"
@@ -134,7 +145,7 @@ def begin(recipe: Recipe, ema: EMA, source: Checkpoint, optimizers: bool = False
         network.load_state_dict(values)
         if name in ema.networks:
             average = source.under(f"ema/{name}/") or found
-            ema.networks[name].load_state_dict(fit(average, ema.networks[name], channels, first)[0])
+            ema.networks[name].load_state_dict(fit(average, ema.networks[name], channels, first, words)[0])
     if not any(fitted.taken for fitted in report.values()):
         held = ", ".join(
             dict.fromkeys(name.split("/")[1] for name in source.tensors if not name.startswith("optimizer/"))
@@ -165,13 +176,20 @@ def _take_optimizers(recipe: Recipe, source: Checkpoint, report: dict[str, Fitte
             raise ValueError(f"init_optimizer=True: {source.path}: {error}") from error
 
 
-def fit(source: Tensors, network: nn.Module, channels: int, image_first: bool) -> tuple[Tensors, Fitted]:
+def fit(
+    source: Tensors, network: nn.Module, channels: int, image_first: bool, words: Words | None = None
+) -> tuple[Tensors, Fitted]:
     """The state of `network` from `source`, as this module's docstring says; the network itself is not changed.
 
-    channels: of the pictures. image_first: the network's lists begin at the image.
+    channels: of the pictures. image_first: the network's lists begin at the image. words: of the source's vocabulary and the
+    network's, where these differ.
     """
     target = network.state_dict()
-    if source.keys() == target.keys() and all(source[name].shape == t.shape for name, t in target.items()):
+    if (
+        words is None
+        and source.keys() == target.keys()
+        and all(source[name].shape == t.shape for name, t in target.items())
+    ):
         return dict(source), Fitted(taken=list(target))
     source, report, made = _renamed(source, target, image_first), Fitted(), {}
     classes = _class_widths(source) ^ _class_widths(target)  # of what only one of both has
@@ -184,6 +202,9 @@ def fit(source: Tensors, network: nn.Module, channels: int, image_first: bool) -
     for name, own in target.items():
         old, adapted = source.get(name), None
         same = old is not None and old.shape == own.shape
+        if words is not None and old is not None and _by_word(name, old, own, words):
+            made[name], report.adapted[name] = _spelt(old, own, words)
+            continue
         if same and (not _is_filter(name) or torch.equal(old, own.cpu())):
             made[name] = old
             report.taken.append(name)
@@ -202,6 +223,22 @@ def fit(source: Tensors, network: nn.Module, channels: int, image_first: bool) -
             made[name], report.adapted[name] = adapted
     report.left = [name for name in source if name not in target]
     return made, report
+
+
+def _by_word(name: str, old: torch.Tensor, own: torch.Tensor, words: Words) -> bool:
+    """Whether the tensors have a row for each word."""
+    named = name in ("embedding.weight", "output.weight", "output.bias") and old.shape[1:] == own.shape[1:]
+    return named and (old.shape[0], own.shape[0]) == (len(words[0]), len(words[1]))
+
+
+def _spelt(old: torch.Tensor, own: torch.Tensor, words: Words) -> tuple[torch.Tensor, str]:
+    """`own` with the rows of `old` of the words that both vocabularies have."""
+    places = {word: i for i, word in enumerate(words[0])}
+    both = [(i, places[word]) for i, word in enumerate(words[1]) if word in places]
+    here, there = torch.tensor(both, device="cpu").T
+    made = own.clone()
+    made[here] = old[there].to(own)
+    return made, f"{len(both)} of {len(words[1])} words as they were, the others new"
 
 
 def _is_filter(name: str) -> bool:
@@ -257,7 +294,7 @@ def _adapted(
         return None
     axis = axes[0]
     had, has = old.shape[axis], own.shape[axis]
-    if _embeds(name):
+    if _embeds(name) and channels:  # a text's are of words
         return old.mean(axis, keepdim=True).expand_as(own), "each class the mean of the old ones"
     if max(had, has) <= 4 and has == channels:
         return _other_channels(old, own, axis, sees), f"{has} channels instead of {had}"

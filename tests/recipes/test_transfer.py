@@ -18,6 +18,7 @@ from fastgan.training import RunConfig, Trainer, transfer
 from fastgan.training.checkpoint import load_checkpoint
 from fastgan.training.log import read_metrics
 from fastgan.training.recipe import lazy_adam
+from fastgan.training.run import run_options
 
 SMALL = {
     "gan": {"units": (8, 4)},
@@ -25,7 +26,6 @@ SMALL = {
     "r3gan": {"width": 4, "max_width": 8, "group_width": 4},
     "stylegan2": {"width": 2, "max_width": 8, "path_weight": 0.0, "augment": "none"},
     "stylegan3": {"width": 8, "max_width": 16, "augment": "none"},
-    "mle": {},
 }
 STILL = {"r3gan": {"lr": (0.0, 0.0)}}  # a rate of 0: the checkpoint is what the run began with
 
@@ -219,6 +219,33 @@ def test_classes(train, name, tmp_path):
     assert (drawn(other, torch.tensor([4, 4])) - drawn(other, torch.tensor([1, 1]))).abs().max() < 1e-6
     without = train(name, {"init_from": (str(with_classes.folder),)})
     assert (drawn(without) - drawn(plain)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("texts", [["a b", "b c", "a a"], ["c d e", "e f g", "c c"]])
+def test_words_keep_their_rows(texts, tmp_path):
+    """Of a vocabulary as large, and of a larger one, in which they have other places."""
+
+    def train(name, lines, begun, rate):
+        (tmp_path / name).write_text("\n".join(lines * 5))
+        kind = recipes.get("mle")
+        small = kind.Config(level="word", embedding=4, hidden=4, length=4, pretrain_lr=rate, steps=1, batch_size=4)
+        where = {"data": str(tmp_path / name), "out": str(tmp_path / f"of {name}"), "init_from": begun}
+        trainer = Trainer(kind, small, run_options(kind)(**where, samples=1, metrics_every=0, device="cpu"))
+        trainer.train()
+        return trainer
+
+    old = train("old.txt", ["b c d", "c d d", "d d b"], (), 0.1)
+    new = train("new.txt", texts, (str(old.folder),), 0.0)
+    places = [trainer.recipe.vocabulary.tokens for trainer in (old, new)]
+    both = [word for word in places[1] if word in places[0]]
+    assert places[0] != places[1] and 4 < len(both) < len(places[1])
+    for name in ("embedding.weight", "output.weight", "output.bias"):
+        before, after = (kept(trainer, "network/generator/")[name] for trainer in (old, new))
+        assert name == "output.bias" or len({tuple(row.tolist()) for row in after}) == len(places[1])
+        for word in both:
+            assert torch.equal(after[places[1].index(word)], before[places[0].index(word)])
+    said = json.loads((new.folder / "transfer.json").read_text())["networks"]["generator"]
+    assert set(said["adapted"].values()) == {f"{len(both)} of {len(places[1])} words as they were, the others new"}
 
 
 def test_what_has_no_place_is_said_also_where_all_else_fits():
