@@ -12,6 +12,9 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from fastgan._surroundings import on_cpu
+from fastgan.ops._autocast import outside_autocast
+
 NUMBERS = 48  # uniform draws that an image takes at most
 LARGEST = 1.5  # of the sides while it is degraded
 RADIUS = 10  # of the largest blur kernel
@@ -30,6 +33,7 @@ def numbers_of(channels: int, height: int, width: int) -> tuple[tuple[int, ...],
     return (NUMBERS,), (2, channels, math.ceil(LARGEST * height), math.ceil(LARGEST * width))
 
 
+@outside_autocast  # 16 bits hold neither a JPEG's waves nor the steps of 1/255
 def degrade(
     images: torch.Tensor, scale: int, strength: float, uniform: torch.Tensor, normal: torch.Tensor
 ) -> torch.Tensor:
@@ -133,6 +137,7 @@ def _filtered(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
+@on_cpu
 def _grid(radius: int) -> tuple[torch.Tensor, torch.Tensor]:
     line = torch.arange(-radius, radius + 1, dtype=torch.float64)
     return torch.meshgrid(line, line, indexing="ij")
@@ -158,12 +163,13 @@ def _sinc(cutoff: float, radius: int) -> torch.Tensor:
 
 
 @functools.cache
+@on_cpu
 def _tables() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The orthonormal discrete cosine transform of 8 points [8, 8], and the two tables [8, 8]."""
     k, n = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
     transform = 0.5 * torch.cos((2 * n + 1) * k * math.pi / 16)
     transform[0] /= math.sqrt(2)
-    luma, chroma = (torch.tensor([*map(float, table.split())]).view(8, 8) for table in (_LUMA, _CHROMA))
+    luma, chroma = (torch.tensor([*map(int, table.split())]).view(8, 8) for table in (_LUMA, _CHROMA))
     return transform.float(), luma, chroma
 
 
@@ -180,12 +186,13 @@ def _quantised(plane: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return blocks.transpose(2, 3).flatten(3).flatten(1, 2)[:, :height, :width]
 
 
+@outside_autocast
 def jpeg(x: torch.Tensor, quality: float) -> torch.Tensor:
     """images [1, C, H, W] in [0, 1] as JPEG keeps them, C = 1 or 3; of other numbers of channels each as a grey one. Colour has
     half the resolution of brightness, as files have it unless told otherwise. `quality`: from 1 to 100, of libjpeg's scale."""
     _, luma, chroma = _tables()
     percent = int(5000 / quality if quality < 50 else 200 - 2 * quality)
-    luma, chroma = (((table * percent + 50) / 100).floor().clamp(1, 255).to(x) for table in (luma, chroma))
+    luma, chroma = (((table * percent + 50) // 100).clamp(1, 255).to(x) for table in (luma, chroma))
     planes = (x[0] * 255).round()
     if len(planes) != 3:
         return ((_quantised(planes - 128, luma) + 128).round().clamp(0, 255) / 255)[None]
