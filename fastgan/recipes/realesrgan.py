@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan._surroundings import in_float32
 from fastgan.data import to_float, to_uint8
 from fastgan.data.crisp import crisp
 from fastgan.data.registered import absent
@@ -237,6 +238,7 @@ class RealESRGAN(Recipe):
         small = F.interpolate(low, high.shape[2:], mode="nearest")
         return torch.cat([small, self.upscale(networks, low), bicubic(low, high.shape[2:]), high], 3)
 
+    @in_float32
     def evaluate(
         self,
         networks: dict[str, nn.Module],

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastgan import models
+from fastgan._surroundings import in_float32
 from fastgan.data import registered
 from fastgan.data.text import UNK, TextData, Vocabulary
 from fastgan.media import Text
@@ -119,6 +120,7 @@ class TextRecipe(Recipe):
         """Sampling temperatures that `evaluate` compares."""
         return (1.0,)
 
+    @in_float32
     def evaluate(
         self,
         networks: dict[str, nn.Module],

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, TypedDict
 import torch
 from torch import nn
 
+from fastgan._surroundings import in_float32
 from fastgan.data import PairDataset, load_pair, to_float
 from fastgan.data.catalog import conform
 from fastgan.data.registered import absent
@@ -216,6 +217,7 @@ class Translation(Recipe):
         parameters = [p for network in networks for p in network.parameters()]
         return torch.optim.Adam(parameters, lr=self.config.lr, betas=(self.config.beta1, 0.999))
 
+    @in_float32
     def evaluate(
         self,
         networks: dict[str, nn.Module],

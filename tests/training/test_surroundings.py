@@ -8,6 +8,7 @@ import torch
 
 from fastgan import data, editing, recipes
 from fastgan.data import to_uint8
+from fastgan.data.text import load_text
 from fastgan.media import save_grid
 from fastgan.metrics import fid, speech
 from fastgan.metrics.images import collect, load_extractor
@@ -107,6 +108,33 @@ def figures(tmp_path):
 
 def test_figures(elsewhere, tmp_path):
     same_as_before("figures", figures(tmp_path))
+
+
+SMALL = {"width": 4, "blocks": 1, "layers": 1, "embedding": 8, "hidden": 8}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["realesrgan", "cyclegan", "mle"])
+def test_figures_of_recipes_that_measure_otherwise(name, dtype, elsewhere, pictures, tmp_path):
+    kind = recipes.get(name)
+    (tmp_path / "text").write_text("\n".join(f"{a} sees {b}" for a in "abcd" for b in "wxyz"))
+    with torch.device("cpu"):
+        images = data.load(pictures, resolution=32)
+        pair = data.PairDataset(images, images.replace(images=images.images.flip(0)), paired=True)
+        given = {"realesrgan": images, "cyclegan": pair}.get(name) or load_text(tmp_path / "text")
+        torch.manual_seed(0)
+        sizes = {option: size for option, size in SMALL.items() if hasattr(kind.Config, option)}
+        recipe = kind(kind.Config(**sizes), kind.describe(given))
+        recipe.dataset = given
+        networks = {part: recipe.networks[part].eval() for part in recipe.averaged}
+    torch.set_default_dtype(dtype)
+    try:
+        columns = recipe.evaluate(networks, {}, 4, extractor=None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    found = [value for column in columns.values() for value in column.values()]
+    assert len(found) > 5
+    same_as_before(name, [torch.tensor(found, dtype=torch.float64, device="cpu")])
 
 
 def test_figures_in_another_default_dtype(tmp_path):
