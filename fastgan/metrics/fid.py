@@ -11,9 +11,9 @@ With features of the official Inception network this is the FID; with any other 
 import math
 
 import torch
-import torch.distributed as dist
 
 from fastgan.metrics.checks import check_rows
+from fastgan.metrics.processes import of_all
 
 # Rows gathered before the covariance's product: 1,024 rows of 2,048 numbers, 64 at a time, took 5 times as long as at once.
 ROWS = 1024
@@ -98,10 +98,9 @@ class Statistics:
 
     def gather(self) -> "Statistics":
         """The statistics of all processes together, the same on each of them; itself where there is one process."""
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        parts = of_all((self.count, self.mean, self.scatter))
+        if len(parts) == 1:
             return self
-        parts: list = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, (self.count, self.mean, self.scatter))
         whole = Statistics(len(self.mean))
         for count, mean, scatter in parts:
             if count:

@@ -1,5 +1,7 @@
 """Work that is shared by all processes of a run: process r of n takes rows r, r + n, r + 2n, ..."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -15,25 +17,26 @@ def share(x: torch.Tensor) -> torch.Tensor:
     return x[rank::size]
 
 
+def of_all(value: Any) -> list[Any]:
+    """Each process's value, in order of ranks, on every process; sent as pickles between processes of one run."""
+    values = [value] * place()[1]
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def everywhere(flag: bool) -> bool:
     """Whether `flag` is true on every process; the same answer on each."""
-    size = place()[1]
-    if size == 1:
-        return flag
-    flags: list = [None] * size
-    dist.all_gather_object(flags, flag)
-    return all(flags)
+    return all(of_all(flag))
 
 
 def gather(rows: torch.Tensor | list) -> torch.Tensor | list:
     """The inverse of `share`, on every process: what each made of its rows, in the order of the whole; on the CPU."""
-    size = place()[1]
     rows = rows if isinstance(rows, list) else rows.cpu()
-    if size == 1:
+    parts = of_all(rows)
+    if len(parts) == 1:
         return rows
-    parts: list = [None] * size
-    dist.all_gather_object(parts, rows)
     if isinstance(rows, list):
         return [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
-    number = torch.cat([torch.arange(len(part)) * size + r for r, part in enumerate(parts)])
+    number = torch.cat([torch.arange(len(part), device="cpu") * len(parts) + r for r, part in enumerate(parts)])
     return torch.cat(parts)[number.argsort()]

@@ -17,6 +17,7 @@ from fastgan.models import cyclegan
 from fastgan.models.cycle import CycleGAN, Pool
 from fastgan.options import Count, Depth, Names, Natural, NonNegative
 from fastgan.recipes import Update
+from fastgan.recipes.examples import of_seeds
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
 from fastgan.training.recipe import Preset, compared
@@ -133,7 +134,7 @@ class CycleGANRecipe(Translation):
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
         """[N, C, H, 8 W], a strip per example: a, G(a), F(G(a)), F(a), b, F(b), G(F(b)), G(b). Seed i shows example i."""
         kept = networks["examples"]
-        index = torch.tensor(list(dict.fromkeys(seed % len(kept.a) for seed in seeds)), device=kept.a.device)
+        index = of_seeds(seeds, kept.a)
         a, b = kept.a[index], kept.b[index]
         ab, ba = networks["generator_ab"], networks["generator_ba"]
         fake_b, fake_a = ab(a), ba(b)

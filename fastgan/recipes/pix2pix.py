@@ -16,6 +16,7 @@ from fastgan.losses import LOSSES, adversarial, cycle
 from fastgan.models import cyclegan, pix2pix
 from fastgan.options import Count, Names, NonNegative
 from fastgan.recipes import Update
+from fastgan.recipes.examples import of_seeds
 from fastgan.recipes.translation import Translation, TranslationConfig
 from fastgan.sizes import sides
 from fastgan.training.recipe import Preset, compared
@@ -107,6 +108,6 @@ class Pix2Pix(Translation):
     def sample(self, networks: dict[str, nn.Module], seeds: list[int]) -> torch.Tensor:
         """[N, C, H, 3 W], a strip per example: the input, its translation, the truth. Seed i shows example i."""
         kept = networks["examples"]
-        index = torch.tensor(list(dict.fromkeys(seed % len(kept.a) for seed in seeds)), device=kept.a.device)
+        index = of_seeds(seeds, kept.a)
         x, y = (kept.a, kept.b) if self.config.direction == "AtoB" else (kept.b, kept.a)
         return torch.cat([x[index], networks["generator"](x[index]), y[index]], 3)

@@ -39,6 +39,7 @@ from fastgan.models import esrgan
 from fastgan.options import Batch, Count, Depth, Names, Natural, NonNegative, Share
 from fastgan.recipes import Recipe, RecipeConfig, Update
 from fastgan.recipes.degradation import degrade, numbers_of
+from fastgan.recipes.examples import cut, of_seeds
 from fastgan.sizes import sides
 from fastgan.training.recipe import Preset, compared, compares_with_means, named
 
@@ -233,7 +234,7 @@ class RealESRGAN(Recipe):
         """[N, C, H, 4 W], a strip per example: the small picture, what the network and what bicubic interpolation make of it, and
         the truth. Seed i shows example i."""
         kept = networks["examples"]
-        index = torch.tensor(list(dict.fromkeys(seed % len(kept.high) for seed in seeds)), device=kept.high.device)
+        index = of_seeds(seeds, kept.high)
         low, high = kept.low[index], kept.high[index]
         small = F.interpolate(low, high.shape[2:], mode="nearest")
         return torch.cat([small, self.upscale(networks, low), bicubic(low, high.shape[2:]), high], 3)
@@ -334,12 +335,3 @@ def some(dataset, count: int) -> torch.Tensor:
 
 def bicubic(images: torch.Tensor, size) -> torch.Tensor:
     return F.interpolate(images, tuple(size), mode="bicubic", align_corners=False).clamp(-1, 1)
-
-
-def cut(images: torch.Tensor, size: tuple[int, int], place: torch.Tensor) -> torch.Tensor:
-    """A part of `size` of each image [N, C, H, W], at `place` [N, 2], shares in [0, 1) of the room that there is."""
-    room = images.shape[2] - size[0], images.shape[3] - size[1]
-    if room == (0, 0):
-        return images
-    corners = (place.cpu() * (torch.tensor(room) + 1)).long().tolist()
-    return torch.stack([i[:, y : y + size[0], x : x + size[1]] for i, (y, x) in zip(images, corners, strict=True)])

@@ -20,6 +20,7 @@ from fastgan.losses.adversarial import Adversarial
 from fastgan.metrics import suite
 from fastgan.options import Batch, Count, Decay, NonNegative, Range, Share
 from fastgan.recipes import Recipe, RecipeConfig
+from fastgan.recipes.examples import cut
 from fastgan.recipes.translation_eval import METRICS, evaluate, offered
 from fastgan.sizes import Resolution, resolution_of, sides
 from fastgan.training.recipe import compares_with_means, named
@@ -174,18 +175,11 @@ class Translation(Recipe):
 
     def cut(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
         """A random part of each image of both sides, [N, C, H, W]; the same part of both where they are pairs."""
-        height, width = sides(self.data["resolution"])
-        larger = batch.items[0].shape[2:]
-        if larger == (height, width):
-            return batch.items[0], batch.items[1]
-        draws, cut = batch.rand(2, 2), []
-        for side, images in enumerate(batch.items[:2]):
-            u, v = draws[:, 0 if self.paired else side].unbind(1)
-            y = (u * (larger[0] - height + 1)).long()[:, None, None] + torch.arange(height, device=u.device)[:, None]
-            x = (v * (larger[1] - width + 1)).long()[:, None, None] + torch.arange(width, device=v.device)
-            place = (y * larger[1] + x).flatten(1)[:, None].expand(-1, images.shape[1], -1)
-            cut.append(images.flatten(2).gather(2, place).unflatten(2, (height, width)))
-        return cut[0], cut[1]
+        size, (a, b, *_) = sides(self.data["resolution"]), batch.items
+        if a.shape[2:] == size:
+            return a, b
+        places = batch.rand(2, 2)
+        return cut(a, size, places[:, 0]), cut(b, size, places[:, 0 if self.paired else 1])
 
     def translate(self, networks: dict[str, nn.Module], images: torch.Tensor, direction: str = "AtoB") -> torch.Tensor:
         """images [N, C, H, W] in [-1, 1] of one side -> the other's. Raises ValueError for a direction not learnt."""

@@ -12,7 +12,8 @@ from fastgan import recipes
 from fastgan.cli import main
 from fastgan.data import load, to_float
 from fastgan.data.source import evenly
-from fastgan.recipes.realesrgan import RealESRGAN, bicubic, cut, some
+from fastgan.recipes.examples import cut
+from fastgan.recipes.realesrgan import RealESRGAN, bicubic, some
 from fastgan.training import RunConfig, Trainer
 
 SMALL = dict(width=4, blocks=1, disc_width=4, warmup=2, batch_size=2, perceptual=0.0)
