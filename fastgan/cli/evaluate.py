@@ -209,11 +209,11 @@ def _packed(options: Options, device):
         raise UsageError(
             f"{options.run} holds a converted network; eval measures runs, and what fastgan push made of them"
         )
-    names = tuple(recipe.data["name"].split(" | "))
-    if options.data is None and options.reference is None and not all(map(is_known, names)):
-        raise UsageError(
-            f"{options.run} was trained on {' | '.join(names)}, pictures or files of others: name them by --data"
-        )
     file = embedded.locate(options.run)
     found = read_packed(file / PACKED if file.is_dir() else file)
+    given = found is not None and "given" in found[0]
+    names = tuple(recipe.data["name"].split(" | "))
+    if options.data is None and options.reference is None and (given or not all(map(is_known, names))):
+        what = "an object of Python" if given else "pictures or files of others"
+        raise UsageError(f"{options.run} was trained on {' | '.join(names)}, {what}: name the data by --data")
     return recipe, networks, found and found[0]["step"], _of_another(names, recipe, {})

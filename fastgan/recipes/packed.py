@@ -47,7 +47,8 @@ def pack(run: str | Path, out: Path, recipe: type[Recipe] | str | None = None) -
         "data": made.data | {"name": " | ".join(PurePath(name).name for name in names)},
         "step": checkpoint.step,
     }
-    text = json.dumps(about, allow_nan=False)
+    # Where the data were an object, which had a name of others, as a part of a set has.
+    text = json.dumps(about | ({"given": saved.given} if saved.given else {}), allow_nan=False)
     with complete(out) as temporary:
         save_file(tensors, temporary, metadata={"fastgan": text, "sha256": checksum(text, tensors)})
     return about

@@ -179,6 +179,17 @@ def test_a_shared_folder_is_measured_and_explored(name, runs, tmp_path, capsys, 
     assert Explored.load(out).what == Explored.load(runs / name).what and Explored.load(out).name == "shared"
 
 
+def test_a_shared_run_on_an_object_is_not_measured_on_the_set_of_its_name(tmp_path, capsys):
+    part = fastgan.data.load("emoji:google:base:flags").subset(torch.arange(20))
+    small = {"units": (4, 4), "latent": 2, "batch_size": 4, "samples": 2, "steps": 1, "device": "cpu"}
+    made = fastgan.run("gan", dataset=part, out=tmp_path / "run", **small)
+    assert made.saved.data["name"].startswith("emoji")
+    out = sharing.write(made.folder, tmp_path / "shared", license="mit")
+    for path in (out, out / PACKED):
+        assert "an object of Python: name the data by --data" in refused(capsys, "eval", path, "--samples", 8)
+    run(capsys, "eval", out, "--samples", 8, "--metrics", "kid", "--data", "emoji:google:base:flags")
+
+
 def test_the_data_of_a_pair_and_a_rectangle_are_named(tmp_path):
     options, facts = SMALL["pix2pix"]
     pair = write_run(tmp_path / "pair", "pix2pix", options=(options, facts | {"name": "/home/a/left | right.zip"}))
