@@ -39,7 +39,7 @@ class Case(NamedTuple):
     per_element: float = 1.0  # outputs of an element of x
     kept: int = 0  # of csrc/cuda/filtered_lrelu.h's Pass
     mask: float = 0.0  # bytes per output
-    others: tuple[str, ...] = ()  # layouts and types that another kernel has
+    others: tuple[str, ...] = ()  # types that another kernel has
 
 
 def _shape(*numbers: int, flag: str = "") -> str:
@@ -50,7 +50,7 @@ _LRELU = "filtered_lrelu_stream", _shape(2, 2, 12, 12), 6, 8, 6, {"fp32": 1, "bf
 ROWS_OF_FOUR, WORDS = 6 / 4, 2 * 2 * 6 / 32  # four outputs; 32 elements of t in the mask
 CASES = {
     "upfirdn2d 4x4": Case(
-        "upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 4 * 8, 8, 4 * 8, {"fp32": 2}, others=("bf16", "NHWC bf16")
+        "upfirdn2d_stream", _shape(1, 1, 4, flag="Lb0E"), 4 * 8, 8, 4 * 8, {"fp32": 2}, others=("bf16",)
     ),
     "upfirdn2d up 2, 12 taps": Case(
         "upfirdn2d_stream",
@@ -69,7 +69,7 @@ CASES = {
         2 * 2 * 8,
         {"fp32": 2},
         per_element=0.25,
-        others=("bf16", "NHWC bf16"),
+        others=("bf16",),
     ),
     "filtered_lrelu": Case(*_LRELU, shares=(ROWS_OF_FOUR,), others=("bf16",)),
     "filtered_lrelu with mask": Case(*_LRELU, shares=(ROWS_OF_FOUR, WORDS), kept=1, mask=1, others=("bf16",)),
@@ -201,12 +201,16 @@ def main_loop(code: sass.Code, case: Case, kind: str, last: bool) -> Counter:
     return code.executed([trips.get(loop, 0) for loop in code.loops], range(main.first, main.last + 1))
 
 
-def step(code: sass.Code, turns: int, groups: int) -> Counter:
+def step(code: sass.Code, up: int, last: bool) -> Counter:
     """What a warp of filtered_lrelu's kernel of tensor cores issues in a step, with which it loads the rows of the next."""
     main = max(code.loops, key=lambda loop: loop.last - loop.first)
-    trips = dict(
-        zip((loop for loop in code.loops if main.first < loop.first <= main.last), (groups, turns), strict=True)
-    )
+    turns, tiles = COLUMNS // 16, COLUMNS // 4 // up + 2  # of 8 columns of x
+    if last:  # pairs of pixels of a thread, in loops for whole pixels; those for single elements are left out
+        x, y = 16 // up * 4 * tiles / 256, 8 * COLUMNS // 2 / 256
+        inner = (x, y, 0, x, 0, turns)
+    else:
+        inner = (-(-tiles // 4), turns)
+    trips = dict(zip((loop for loop in code.loops if main.first < loop.first <= main.last), inner, strict=True))
     return code.executed([trips.get(loop, 1) for loop in code.loops], range(main.first, main.last + 1))
 
 
@@ -246,7 +250,7 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
             pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE{case.kept}E)?{mangled[1:]}\w*{case.kernel}")
             (code,) = [code for kernel, code in kernels(case.source).items() if pattern.search(kernel)]
             for layout in ("", " NHWC"):
-                if f"{layout} {kind}".strip() not in case.others:
+                if kind not in case.others:
                     yield (
                         f"{name}{layout} {kind} sm_{arch}",
                         row(case, main_loop(code, case, kind, bool(layout)), size, case.outputs),
@@ -254,13 +258,11 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
     for name, case in PRODUCTS.items():
         for kind in ("bf16", "fp16"):
             mangled, size = DTYPES[kind]
-            pattern = re.compile(rf"mma_kernelILNS\w*?4PassE{case.kept}E{mangled[1:]}Li{case.up}E")
-            (code,) = [code for kernel, code in kernels("filtered_lrelu_mma").items() if pattern.search(kernel)]
-            turns, tiles = COLUMNS // 16, COLUMNS // 4 // case.up
-            yield (
-                f"{name} {kind} sm_{arch}",
-                row(case, step(code, turns, -(-(tiles + 2) // 4)), size, COLUMNS * 8 / 32),
-            )
+            for last, layout in enumerate(("", " NHWC")):
+                pattern = re.compile(rf"mma_kernelILNS\w*?4PassE{case.kept}E{mangled[1:]}Li{case.up}ELb{last}E")
+                (code,) = [code for kernel, code in kernels("filtered_lrelu_mma").items() if pattern.search(kernel)]
+                counts = step(code, case.up, bool(last))
+                yield f"{name}{layout} {kind} sm_{arch}", row(case, counts, size, COLUMNS * 8 / 32)
     mangled, size = DTYPES["bf16"]
     for (name, case), layout in itertools.product(RESAMPLED.items(), ("", " NHWC")):
         up, down = case.factors

@@ -16,31 +16,35 @@
 // more than by its rounding, a gradient by 5% (tests/cuda/test_products.py). For Half it is two BFloat16, without the product of their
 // second parts: within 2^-16. Zeros of the filters are multiplied too: what is not finite is NaN in the rows and columns around its own.
 //
+// Warps are on their own, or with channels_last the 8 warps of a block have 8 channels of a place (filtered_lrelu_pixels.h).
+//
 // Memory as in filtered_lrelu.cu. 128 outputs take 4 + 8 + 12 + 4 products at up 2 (Half 4 + 12 + 18 + 6), of which tensor cores have
 // one in 8 cycles: 56 cycles per output, 2.3 times the floor of an H200; 16 instructions per output activate. In all it takes 67, 101
-// with a mask to write, 77 with one to read, in Half 97, 126 and 98, of sm_90 in 64 columns (bench/predicted.py). 16 warps on an SM.
-// Not run on a GPU yet.
+// with a mask to write, 77 with one to read, in Half 97, 126 and 98, of sm_90 in 64 columns (bench/predicted.py); channels_last 1 to 9
+// more. 16 warps on an SM. Not run on a GPU yet.
 #include <limits>
 
 #include "cuda/filtered_lrelu.h"
 #include "cuda/filtered_lrelu_operands.h"
+#include "cuda/filtered_lrelu_pixels.h"
 #include "cuda/stream.h"
 
 namespace fastgan::filtered {
 namespace {
 
 constexpr int kDown = 2, kDownTaps = 12, kPhase = 6;  // kPhase: taps of fu / up
-constexpr int kWarps = 4, kThreads = 32 * kWarps;
+constexpr int kWarpsOf[2] = {4, kOctet};  // of a block: each on its own, or those of 8 channels with channels_last
 constexpr int kRowsT = 16, kRowsY = kRowsT / kDown, kColumnsT = 32, kColumnsY = kColumnsT / kDown;  // of a step, of a turn in it
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int kMostTurns = 8, kLeastSteps = 4;                                                      // of a step, of a warp
+constexpr int kMostTurns[2] = {8, 4}, kLeastSteps = 4;                                              // of a step, of a warp
 constexpr int kBefore = 40, kTable = 128;  // taps in shared memory: the first one at kBefore, zeros around them
 constexpr int kTables = (2 * kTable + 4 * 4 * 32) * sizeof(float);  // of fu and fd; Dy and the last part of Dx
 
-template <int kUp>
+template <int kUp, bool kLast>
 struct Shape {
   static constexpr int up_taps = kPhase * kUp;
-  static constexpr int rows_x = kRowsT / kUp, ring = 16 + rows_x;  // of a step; those of a step's products and the next step's
+  static constexpr int rows_x = kRowsT / kUp;            // of a step
+  static constexpr int ring = 16 + (kLast ? 0 : rows_x);  // those of a step's products, and of the next step where they come at once
   static constexpr int columns_x = kColumnsT / kUp, tiles = columns_x / 8;  // of a turn
 };
 
@@ -54,6 +58,21 @@ struct Plan {
   int turns, groups, steps, strips, pieces, warps;  // of a step, of 32 columns of x of a step, of a warp; of a row, of a column, in all
   int pitch, ring_bytes, warp_bytes;        // of a row of x in shared memory, of all of them, of a warp
   bool flip;
+};
+
+// With channels_last.
+struct PixelPlan {
+  int64_t x_pixel;
+  int octets, pairs;           // of channels; of pixels in a row of x
+  int waiting_bytes, y_pitch;  // of rows of x that wait, of a row of y in shared memory
+  bool whole_x, whole_y;
+};
+
+template <class S>
+struct alignas(16) Common {  // of the warps of a block
+  const S* from;
+  S* to;
+  int channels;  // that there are
 };
 
 // A power of two for Uy, and 1 over it: Half's largest tap comes to 2^12 or more, below 2^13, and the sum of 6 remains in its range.
@@ -110,18 +129,20 @@ __device__ __forceinline__ float marked(float t, float slope, float limit, unsig
   return t;
 }
 
-template <Pass kPass, class S, int kUp>
-__global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* bias, const float* fu, const float* fd, S* y, uint32_t* mask,
-                                                          float gain, float slope, float limit, const Plan p) {
-  using K = Shape<kUp>;
+template <Pass kPass, class S, int kUp, bool kLast>
+__global__ void __launch_bounds__(32 * kWarpsOf[kLast], 16 / kWarpsOf[kLast])
+    mma_kernel(const S* x, const S* bias, const float* fu, const float* fd, S* y, uint32_t* mask, float gain, float slope, float limit, const Plan p,
+               const PixelPlan pixels) {
+  using K = Shape<kUp, kLast>;
   using A = Arithmetic<S>;
   using Operand = typename A::Operand;
   using Rows = typename A::Rows;
   float* const tables = reinterpret_cast<float*>(shared_memory());
   const unsigned tap = threadIdx.x - kBefore;
-  static_assert(kTable == kThreads);
-  tables[threadIdx.x] = tap < K::up_taps ? fu[p.flip ? tap : K::up_taps - 1 - tap] : 0.f;
-  tables[kTable + threadIdx.x] = tap < kDownTaps ? fd[p.flip ? tap : kDownTaps - 1 - tap] : 0.f;
+  if (threadIdx.x < kTable) {
+    tables[threadIdx.x] = tap < K::up_taps ? fu[p.flip ? tap : K::up_taps - 1 - tap] : 0.f;
+    tables[kTable + threadIdx.x] = tap < kDownTaps ? fd[p.flip ? tap : kDownTaps - 1 - tap] : 0.f;
+  }
   __syncthreads();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
   // Each is read where it is used: equal ones, taken for one number, would be moved to their places for every product.
@@ -143,11 +164,15 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* b
     }
   }
   __syncthreads();
-  const unsigned id = blockIdx.x * kWarps + warp;
-  if (id >= unsigned(p.warps)) return;
-  const unsigned of_plane = id / p.strips, plane = of_plane / p.pieces;
-  const int strip = id - of_plane * p.strips, piece = of_plane - plane * p.pieces;
-  const int sample = plane / p.channels, channel = plane - sample * p.channels;
+  // channels_last: the octets of a place are neighbouring blocks, as memory is read in more than 16 bytes at once.
+  const unsigned id = kLast ? blockIdx.x / pixels.octets : blockIdx.x * kWarpsOf[0] + warp;
+  if (!kLast && id >= unsigned(p.warps)) return;
+  const unsigned of_strip = id / p.strips, image = of_strip / p.pieces;
+  const int strip = id - of_strip * p.strips, piece = of_strip - image * p.pieces;
+  const int sample = kLast ? image : image / p.channels;
+  const int first_channel = kLast ? blockIdx.x % pixels.octets * kOctet : image - sample * p.channels, channel = first_channel + kLast * warp;
+  const unsigned plane = kLast ? sample * p.channels + channel : image;
+  const bool there = !kLast || channel < p.channels;
 
   const Pack<float, 2> scale = scale_of<S>(up);
   auto of_rows = Halved<S>::left([&](int m, int k) { return scale.at[0] * up[kUp * k - m + p.v.phase]; });
@@ -158,21 +183,49 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* b
   FASTGAN_UNROLL
   for (int j = 0; j < 2; ++j) down_columns[j] = A::left([&](int m, int k) { return down[16 * j + k - kDown * m]; });
 
-  unsigned char* const ring = shared_memory() + kTables + warp * p.warp_bytes;
+  unsigned char* const ring = shared_memory() + kTables + kLast * sizeof(Common<S>) + warp * p.warp_bytes;
   float* const open = reinterpret_cast<float*>(ring + p.ring_bytes) + 4 * lane;  // what outputs have of the step before, by turns
   const int x0 = p.h.x_first + strip * p.turns * K::columns_x, y0 = p.v.x_first + piece * p.steps * K::rows_x;
   const int tx0 = p.h.t_first + strip * p.turns * kColumnsT, ty0 = p.v.t_first + piece * p.steps * kRowsT;
   const int ox = strip * p.turns * kColumnsY + 2 * q, oy = piece * p.steps * kRowsY + g;
   const bool last_strip = strip + 1 == p.strips, last_piece = piece + 1 == p.pieces;
-  const S* const from = x + sample * p.x_sample + channel * p.x_channel;
-  S* const to = y + int64_t{plane} * p.v.y * p.h.y;
-  [[maybe_unused]] const unsigned bias_word = kPass != Pass::masked && bias ? word_of<S>(static_cast<float>(bias[channel]), 0.f) : 0;
+  const S* const from = x + sample * p.x_sample + first_channel * p.x_channel;
+  S* const to = kLast ? y + int64_t{sample} * p.v.y * p.h.y * p.channels + first_channel : y + int64_t{plane} * p.v.y * p.h.y;
+  [[maybe_unused]] const unsigned bias_word = kPass != Pass::masked && bias && there ? word_of<S>(static_cast<float>(bias[channel]), 0.f) : 0;
 
   // What a convolution of Half could not hold is infinite in x: a limit is there to catch it.
   [[maybe_unused]] const unsigned largest = limit < kInfinity ? 0x7bff7bffu : 0x7c007c00u;
 
+  // channels_last: rows of x to where they wait, from `first` on, and from there to the rings of all warps, from row `at` on; and the
+  // rows of y that step s has finished. Registers are few: what is rarely needed is in shared memory.
+  unsigned char* const rings = shared_memory() + kTables + sizeof(Common<S>);
+  unsigned char* const waiting_x = rings + kOctet * p.warp_bytes;
+  unsigned char* const ys = waiting_x + pixels.waiting_bytes;
+  volatile Common<S>* const common = reinterpret_cast<volatile Common<S>*>(shared_memory() + kTables);
+  if constexpr (kLast) {
+    if (threadIdx.x == 0) common->from = from, common->to = to, common->channels = p.channels - first_channel;
+    __syncthreads();
+  }
+  const auto fetch_pixels = [&](int first) __attribute__((always_inline)) {
+    const Pixels<S, K::rows_x> rows{.channels = common->channels, .whole = pixels.whole_x};
+    const int row = y0 + first + rows.row;
+    rows.fetch(common->from + row * p.x_row + x0 * pixels.x_pixel, pixels.x_pixel, x0, p.h.x, unsigned(row) < unsigned(p.v.x), pixels.pairs,
+               waiting_x + threadIdx.x * 16);
+  };
+  const auto spread_pixels = [&](int at) __attribute__((always_inline)) {
+    const Pixels<S, K::rows_x> rows{};
+    rows.spread(waiting_x + threadIdx.x * 16, pixels.pairs, rings + (at + rows.row) % 16 * p.pitch, p.warp_bytes);
+  };
+  const auto give_pixels = [&](int s) __attribute__((always_inline)) {
+    const Pixels<S, kRowsY> rows{.channels = common->channels, .whole = pixels.whole_y};
+    const int row = (piece * p.steps + s - 1) * kRowsY + rows.row, column = strip * p.turns * kColumnsY;
+    const int columns = row < p.v.y ? smaller(p.turns * kColumnsY, p.h.y - column) : 0;
+    rows.gather(ys + rows.row * pixels.y_pitch, kRowsY * pixels.y_pitch, common->to + (int64_t{row} * p.h.y + column) * p.channels, p.channels,
+                columns);
+  };
+
   // A step's rows of x, from row `first` of this warp on, to row `at` of the ring and on: lanes take twice 16 columns of 4 rows at once.
-  const auto fetch = [&](int first, int at) __attribute__((always_inline)) {
+  [[maybe_unused]] const auto fetch = [&](int first, int at) __attribute__((always_inline)) {
     constexpr int kRows = K::rows_x / 4;
     const S* source[kRows];
     bool inside[kRows];
@@ -189,7 +242,7 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* b
       for (int r = 0; r < kRows; ++r) {
         FASTGAN_UNROLL
         for (int half = 0; half < 2; ++half)
-          copy_word(target + 4 * r * p.pitch + 32 * half, source[r] + 16 * half, inside[r] && unsigned(column + 16 * half) < unsigned(p.h.x));
+          copy_or_zero<4>(target + 4 * r * p.pitch + 32 * half, source[r] + 16 * half, inside[r] && unsigned(column + 16 * half) < unsigned(p.h.x));
         source[r] += 32;
       }
     }
@@ -200,12 +253,24 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* b
   const int mask_row = ty0 + g + q / 2 * 8, kind = q % 2;
 
   FASTGAN_NO_UNROLL
-  for (int r = 0; r < 16; r += K::rows_x) fetch(r, r);
+  for (int r = 0; r < 16; r += K::rows_x) {
+    if constexpr (kLast) fetch_pixels(r), wait_for_copies(), spread_pixels(r);
+    else fetch(r, r);
+  }
   int window = 0;  // where the ring has the first row of this step
   for (int s = 0; s <= p.steps; ++s) {
     wait_for_copies();
-    __syncwarp();
-    if (s < p.steps) fetch(16 + s * K::rows_x, window < K::rows_x ? window + 16 : window - K::rows_x);
+    if constexpr (kLast) {
+      __syncthreads();  // no warp needs what the last step had
+      if (s > 0) spread_pixels((s - 1) * K::rows_x);
+      if (s > 1) give_pixels(s - 1);
+      __syncthreads();
+      if (s < p.steps) fetch_pixels(16 + s * K::rows_x);
+      if (!there) continue;
+    } else {
+      __syncwarp();
+      if (s < p.steps) fetch(16 + s * K::rows_x, window < K::rows_x ? window + 16 : window - K::rows_x);
+    }
     const int ring_row = window + lane % 16;
     const unsigned char* columns = ring + (ring_row < K::ring ? ring_row : ring_row - K::ring) * p.pitch;
     window = window + K::rows_x < K::ring ? window + K::rows_x : 0;
@@ -253,7 +318,8 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* b
     };
     // The lane's place in y, and the columns that are left from there on; a row that this warp does not write has none.
     const int row = oy + (s - 1) * kRowsY;
-    int at = row * p.h.y + ox, left = s > 0 && row < p.v.y ? p.h.y - ox : 0;
+    [[maybe_unused]] int at = row * p.h.y + ox, left = s > 0 && row < p.v.y ? p.h.y - ox : 0;
+    [[maybe_unused]] unsigned char* own_y = ys + (warp * kRowsY + g) * pixels.y_pitch + 4 * q;
     float* waiting = open;
     const int row_t = mask_row + s * kRowsT;
     const bool in_mask = unsigned(row_t) < unsigned(p.v.t) && (kPass == Pass::masked || s < p.steps || last_piece);
@@ -329,9 +395,10 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* b
         FASTGAN_UNROLL
         for (int h = 0; h < 2; ++h) {
           const unsigned pair = transposed(word_of<S>(done.at[2 * h], done.at[2 * h + 1]));
-          if (left > 8 * h) words_at<uint1>(to + at + 8 * h)->x = pair;
+          if constexpr (kLast) *reinterpret_cast<unsigned*>(own_y + 16 * h) = pair;
+          else if (left > 8 * h) words_at<uint1>(to + at + 8 * h)->x = pair;
         }
-        at += kColumnsY, left -= kColumnsY, waiting += 128;
+        at += kColumnsY, left -= kColumnsY, own_y += 2 * kColumnsY, waiting += 128;
       }
       if constexpr (kWhole) {
         activate(2);
@@ -359,12 +426,23 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const S* b
     for (int i = 0; i < p.turns; ++i) turn(i, std::true_type());
     turn(p.turns, std::false_type());
   }
+  if constexpr (kLast) {
+    __syncthreads();
+    give_pixels(p.steps);
+  }
 }
 
-template <Pass kPass, class S, int kUp>
+// Whether pixels are whole octets, aligned.
+bool whole_pixels(const Tensor& t) {
+  for (int64_t n : {t.size(1), t.stride(0), t.stride(2), t.stride(3)})
+    if (n % kOctet) return false;
+  return aligned(t.const_data_ptr());
+}
+
+template <Pass kPass, class S, int kUp, bool kLast>
 void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, Tensor& y, uint32_t* mask, const Axis& ax, const Axis& ay, double gain,
          double slope, double clamp, bool flip) {
-  using K = Shape<kUp>;
+  using K = Shape<kUp, kLast>;
   Plan p;
   p.x_sample = x.stride(0), p.x_channel = x.stride(1), p.x_row = x.stride(2);
   p.channels = x.size(1), p.mask_words = ceil_div<int64_t>(ax.t, 32), p.flip = flip;
@@ -377,7 +455,7 @@ void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, T
   };
   p.h = side(ax, 2), p.v = side(ay, 1);
   const int columns = ceil_div(p.h.y, kColumnsY);
-  p.strips = ceil_div(columns, kMostTurns), p.turns = ceil_div(columns, p.strips);
+  p.strips = ceil_div(columns, kMostTurns[kLast]), p.turns = ceil_div(columns, p.strips);
   // Rows enough that a piece's first step, which finishes nothing, weighs little, but warps enough for all multiprocessors.
   const int64_t planes = x.size(0) * x.size(1) * p.strips;
   p.steps = ceil_div(p.v.y, kRowsY);
@@ -387,10 +465,20 @@ void run(const Tensor& x, const Tensor* b, const Tensor& fu, const Tensor& fd, T
   // Rows of an odd number of 16 bytes: 8 of them meet no bank twice.
   p.groups = ceil_div(K::tiles * p.turns + 2, 4), p.pitch = p.groups * 64 + 16;
   p.ring_bytes = K::ring * p.pitch, p.warp_bytes = p.ring_bytes + p.turns * 128 * sizeof(float);
+  const int pairs = 4 * (K::tiles * p.turns + 2);
+  const PixelPlan pixels{.x_pixel = x.stride(3),
+                         .octets = ceil_div(p.channels, kOctet),
+                         .pairs = pairs,
+                         .waiting_bytes = ceil_div(K::rows_x * pairs, kOctetThreads) * kPair,
+                         .y_pitch = p.turns * 2 * kColumnsY + 16,
+                         .whole_x = whole_pixels(x),
+                         .whole_y = whole_pixels(y)};
   const float limit = clamp >= 0 ? static_cast<float>(clamp) : kPass == Pass::forward ? kInfinity : std::numeric_limits<float>::quiet_NaN();
-  launch("filtered_lrelu", x, dim3(ceil_div(p.warps, kWarps)), dim3(kThreads), kTables + kWarps * p.warp_bytes, mma_kernel<kPass, S, kUp>,
-         pointer<S>(x), b ? pointer<S>(*b) : nullptr, pointer<float>(fu), pointer<float>(fd), mutable_pointer<S>(y), mask, static_cast<float>(gain),
-         static_cast<float>(slope), limit, p);
+  constexpr int kWarps = kWarpsOf[kLast];
+  const int blocks = kLast ? pixels.octets * x.size(0) * p.strips * p.pieces : ceil_div(p.warps, kWarps);
+  const size_t bytes = kTables + kWarps * p.warp_bytes + (kLast ? sizeof(Common<S>) + pixels.waiting_bytes + kOctet * kRowsY * pixels.y_pitch : 0);
+  launch("filtered_lrelu", x, dim3(blocks), dim3(32 * kWarps), bytes, mma_kernel<kPass, S, kUp, kLast>, pointer<S>(x), b ? pointer<S>(*b) : nullptr,
+         pointer<float>(fu), pointer<float>(fd), mutable_pointer<S>(y), mask, static_cast<float>(gain), static_cast<float>(slope), limit, p, pixels);
 }
 
 }  // namespace
@@ -402,24 +490,28 @@ bool multiply(Pass pass, const Tensor& x, const Tensor* b, const Tensor& fu, con
   const bool half = type == torch::headeronly::ScalarType::Half;
   if (!half && type != torch::headeronly::ScalarType::BFloat16) return false;
   if (fu.dim() != 1 || fd.dim() != 1 || fu.size(0) != kPhase * ax.up || ax.down != kDown || fd.size(0) != kDownTaps) return false;
-  for (int64_t n : {y.size(3), x.size(3), x.stride(2), x.stride(1), x.stride(0), reinterpret_cast<intptr_t>(x.const_data_ptr()) / 2})
-    if (n % 2) return false;  // pairs are loaded and stored
-  if (x.stride(3) != 1 || y.stride(3) != 1 || x.size(0) * x.size(1) * ceil_div<int64_t>(ax.y, 16) * ceil_div<int64_t>(ay.y, 8) >= INT32_MAX)
-    return false;
+  const bool last = x.size(1) > 1 && x.stride(1) == 1 && y.stride(1) == 1;
+  if (!last) {
+    if (x.stride(3) != 1 || y.stride(3) != 1) return false;
+    for (int64_t n : {y.size(3), x.size(3), x.stride(2), x.stride(1), x.stride(0), reinterpret_cast<intptr_t>(x.const_data_ptr()) / 2})
+      if (n % 2) return false;  // pairs are loaded and stored
+  }
+  if (x.size(0) * x.size(1) * ceil_div<int64_t>(ax.y, 16) * ceil_div<int64_t>(ay.y, 8) >= INT32_MAX) return false;
   // The activation is the larger of t and slope t, and the gain is part of t.
   if (pass != Pass::masked && !(gain > 0 && slope <= 1)) return false;
   const auto with = [&](auto shape) {
     constexpr int kUp = decltype(shape)::value;
-    const auto of = [&](auto element) {
+    const auto of = [&](auto element, auto layout) {
       using S = decltype(element);
+      constexpr bool kLast = decltype(layout)::value;
       switch (pass) {
-        case Pass::forward: return run<Pass::forward, S, kUp>(x, b, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip);
-        case Pass::forward_and_mask: return run<Pass::forward_and_mask, S, kUp>(x, b, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip);
-        case Pass::masked: return run<Pass::masked, S, kUp>(x, b, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip);
+        case Pass::forward: return run<Pass::forward, S, kUp, kLast>(x, b, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip);
+        case Pass::forward_and_mask: return run<Pass::forward_and_mask, S, kUp, kLast>(x, b, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip);
+        case Pass::masked: return run<Pass::masked, S, kUp, kLast>(x, b, fu, fd, y, mask, ax, ay, gain, slope, clamp, flip);
       }
     };
-    if (half) of(Half());
-    else of(BFloat16());
+    const auto of_type = [&](auto layout) { half ? of(Half(), layout) : of(BFloat16(), layout); };
+    last ? of_type(std::true_type()) : of_type(std::false_type());
     return true;
   };
   if (ax.up == 2) return with(std::integral_constant<int, 2>());

@@ -110,23 +110,15 @@ __device__ __forceinline__ void copy_async(void* to, const void* from) {
 #endif
 }
 
-// The same of 4 bytes, or of zeros.
-__device__ __forceinline__ void copy_word(void* to, const void* from, bool there) {
+// The same of 4 bytes, or of 16, which do not stay in L1; or zeros.
+template <int kBytes>
+__device__ __forceinline__ void copy_or_zero(void* to, const void* from, bool there) {
 #ifdef FASTGAN_CUDA_EMULATION
-  emulation::copy_word(to, from, there);
+  emulation::copy_async(to, there ? from : nullptr, kBytes);
 #else
   const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(there ? 4 : 0) : "memory");
-#endif
-}
-
-// The same of 16 bytes, which do not stay in L1.
-__device__ __forceinline__ void copy_pixel(void* to, const void* from, bool there) {
-#ifdef FASTGAN_CUDA_EMULATION
-  emulation::copy_async(to, there ? from : nullptr);
-#else
-  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
+  if constexpr (kBytes == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(there ? 16 : 0) : "memory");
+  else asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(at), "l"(from), "n"(kBytes), "r"(there ? kBytes : 0) : "memory");
 #endif
 }
 

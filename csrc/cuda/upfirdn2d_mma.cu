@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
     if (p.words) {
       by_four([&](unsigned char* target, const S* source, int end) __attribute__((always_inline)) {
         FASTGAN_UNROLL
-        for (int n = 0; n < K::words; ++n) copy_word(target + 32 * n, source + 16 * n, unsigned(column + 16 * n) < unsigned(end));
+        for (int n = 0; n < K::words; ++n) copy_or_zero<4>(target + 32 * n, source + 16 * n, unsigned(column + 16 * n) < unsigned(end));
       });
     } else {
       by_four([&](unsigned char* target, const S* source, int end) __attribute__((always_inline)) {
@@ -312,7 +312,7 @@ __global__ void __launch_bounds__(kThreads, 4) mma_pixels_kernel(const S* x, con
       FASTGAN_UNROLL
       for (int n = 0; n < ceil_div(K::columns, 16); ++n)
         if (pixel + 16 * n < K::columns)
-          copy_pixel(own + (to_row + r) * K::pitch + 512 * n, source + 16 * n * p.x_column, unsigned(x0 + pixel + 16 * n) < unsigned(here));
+          copy_or_zero<16>(own + (to_row + r) * K::pitch + 512 * n, source + 16 * n * p.x_column, unsigned(x0 + pixel + 16 * n) < unsigned(here));
     }
     next_row += 4, to_row = to_row + 4 < K::ring ? to_row + 4 : 0;
   };

@@ -64,11 +64,12 @@ def test_upfirdn2d_on_tensor_cores():
 
 
 def test_filtered_lrelu_on_tensor_cores():
-    """70 instructions per output were wanted; in all cases the streaming kernel takes at least half as much again."""
+    """70 instructions per output were wanted, and 1.2 times as many with channels_last; streaming takes half as long again at least."""
     assert KEPT["filtered_lrelu bf16 sm_90"]["instructions"] <= 70
     for case in ("filtered_lrelu", "filtered_lrelu with mask", "filtered_lrelu backward"):
         for kind in ("bf16", "fp16"):
-            assert KEPT[f"{case} {kind} sm_90"]["ps"] <= KEPT[f"{case} NHWC bf16 sm_90"]["ps"] / 1.5
+            rows, pixels = (KEPT[f"{case}{layout} {kind} sm_90"]["ps"] for layout in ("", " NHWC"))
+            assert rows <= KEPT[f"{case} fp32 sm_90"]["ps"] / 1.5 and pixels <= 1.2 * rows
 
 
 def test_filtered_snake_is_near_its_arithmetic():

@@ -18,6 +18,9 @@ FU = {up: torch.rand(6 * up, generator=seeded(up)) / 9 + 0.02 for up in (2, 4)}
 SHAPES = [(1, 2), (9, 18), (37, 34), (70, 24), (13, 276)]
 # before and after, of x and y: every phase of a factor of 4, cropping too; widths stay even
 PADDINGS = [[18 + p, 17 + p, 18 + p, 17 + 2 * p] for p in range(4)] + [[-1, 38, 34, -2], [40, -3, -1, 34]]
+# channels_last: (channels, height, width), of blocks of 8 channels and of single ones, of odd widths and three strips
+PIXELS = [(8, 1, 1), (9, 9, 17), (8, 37, 34), (3, 13, 138)]
+PIXEL_PADDINGS = [PADDINGS[1], PADDINGS[4]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,11 +39,14 @@ def padded(up, padding):
 
 
 def arguments(up, shape, padding, dtype, index=0):
-    options = dict(
-        up=up, down=2, padding=padded(up, padding), flip_filter=index % 2 == 1, clamp=0.7 if index % 3 else None
-    )
+    """x is contiguous, or of a shape with channels in channels_last."""
+    options = dict(up=up, down=2, flip_filter=index % 2 == 1, clamp=0.7 if index % 3 else None)
     options |= dict(slope=(0.2, 0.0, 1.0, -0.5)[index % 4], gain=(2**0.5, 0.3)[index % 2])
-    return tensor(1, 3, *shape, dtype=dtype), tensor(3, dtype=dtype, seed=1), FU[up], FD, options
+    if len(shape) == 2:
+        x, options["padding"] = tensor(1, 3, *shape, dtype=dtype), padded(up, padding)
+    else:
+        x, options["padding"] = tensor(2, *shape, dtype=dtype).to(memory_format=torch.channels_last), padding
+    return x, tensor(x.shape[1], dtype=dtype, seed=1), FU[up], FD, options
 
 
 def check_rounded(actual, wanted):
@@ -53,12 +59,13 @@ def check_rounded(actual, wanted):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("up", FU)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SHAPES + PIXELS)
 def test_values(shape, up, dtype):
-    for index, padding in enumerate(PADDINGS):
+    for index, padding in enumerate(PADDINGS if len(shape) == 2 else PIXEL_PADDINGS):
         x, b, fu, fd, options = arguments(up, shape, padding, dtype, index)
         y = filtered_lrelu(x, fu, fd, b, **options, impl="cuda")
-        assert y.shape[3] % 2 == 0, "odd widths are another kernel's"
+        assert y.shape[3] % 2 == 0 or len(shape) == 3, "rows of odd widths are another kernel's"
+        assert y.is_contiguous(memory_format=torch.contiguous_format if len(shape) == 2 else torch.channels_last)
         check_rounded(y, filtered_lrelu(x.double(), fu, fd, b.double(), **options, impl="reference"))
         without = filtered_lrelu(x, fu, fd, None, **options, impl="cuda")
         check_rounded(without, filtered_lrelu(x.double(), fu, fd, None, **options, impl="reference"))
@@ -66,11 +73,11 @@ def test_values(shape, up, dtype):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("up", FU)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SHAPES + PIXELS)
 def test_mask_and_gradients(shape, up, dtype):
     """The gradients are those of the mask that was written, in which a number may have been rounded over a kink."""
     ops = torch.ops.fastgan_cuda
-    for index, padding in enumerate(PADDINGS):
+    for index, padding in enumerate(PADDINGS if len(shape) == 2 else PIXEL_PADDINGS):
         x, b, fu, fd, options = arguments(up, shape, padding, dtype, index)
         given = [
             options["padding"],
@@ -113,8 +120,8 @@ def test_mask_and_gradients(shape, up, dtype):
             False,
         )
         for x_or_dy, rest in (
-            (tensor(*y.shape, dtype=dtype, seed=2), backward),
-            (tensor(*x.shape, dtype=dtype, seed=3), forward),
+            (torch.empty_like(y).copy_(tensor(*y.shape, seed=2)), backward),
+            (torch.empty_like(x).copy_(tensor(*x.shape, seed=3)), forward),
         ):
             wide = [t.double() if t.is_floating_point() else t for t in rest[:3]]
             expected = torch.ops.fastgan.filtered_lrelu_backward(x_or_dy.double(), *wide, *rest[3:])
@@ -148,11 +155,13 @@ def test_what_it_does_not_take_is_right(slope, gain, width, dtype):
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_views(dtype):
-    """Rows, planes and samples that begin anywhere even."""
+    """Rows, planes and samples that begin anywhere even, pixels that begin anywhere."""
     _, b, fu, fd, options = arguments(2, (9, 18), PADDINGS[0], dtype)
-    x = tensor(2, 7, 3, 40, dtype=dtype)[:, :, :, 6:24].transpose(1, 2)
-    expected = filtered_lrelu(x.contiguous(), fu, fd, b, **options, impl="cuda")
-    assert torch.equal(filtered_lrelu(x, fu, fd, b, **options, impl="cuda"), expected)
+    of_rows = tensor(2, 7, 3, 40, dtype=dtype)[:, :, :, 6:24].transpose(1, 2)
+    pixels = [tensor(2, 7, 20, channels, dtype=dtype)[:, :, 2:, at : at + 3] for channels, at in ((16, 8), (5, 1))]
+    for x in (of_rows, *(t.permute(0, 3, 1, 2) for t in pixels)):
+        expected = filtered_lrelu(x.contiguous(), fu, fd, b, **options, impl="cuda")
+        assert torch.equal(filtered_lrelu(x, fu, fd, b, **options, impl="cuda"), expected)
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**-6, 2.0**6])

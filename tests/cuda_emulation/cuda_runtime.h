@@ -321,8 +321,6 @@ inline void copy_async(void* to, const void* from, size_t bytes = 16) {
   copies[thread_rank()].push_back({to, from, bytes});
 }
 
-inline void copy_word(void* to, const void* from, bool there) { copy_async(to, there ? from : nullptr, 4); }
-
 inline void wait_for_copies() {
   for (const auto& [to, from, bytes] : copies[thread_rank()]) from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes);
   copies[thread_rank()].clear();
@@ -390,6 +388,13 @@ void multiply_add(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
 }
 
 }  // namespace emulation
+
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
+  const uint64_t both = uint64_t{high} << 32 | low;
+  unsigned word = 0;
+  for (int i = 0; i < 4; ++i) word |= static_cast<unsigned>(both >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+  return word;
+}
 
 inline void __syncthreads() { emulation::block_barrier.wait(); }
 inline void __syncwarp(unsigned = 0xffffffff) { emulation::warp_barrier[emulation::thread_rank() / 32].wait(); }

@@ -74,6 +74,12 @@ def cases():
         "filtered_lrelu on tensor cores, up 4",
         filtered_lrelu_case(x[..., :12].half(), f24, f12, b.half(), up=4, down=2, padding=[18, 17, 17, 19]),
     )
+    for channels, up in ((8, 2), (3, 4)):
+        last = torch.randn(1, channels, 19, 13).half().contiguous(memory_format=torch.channels_last)
+        yield (
+            f"filtered_lrelu on tensor cores, channels_last, {channels} channels",
+            filtered_lrelu_case(last, (f12, f24)[up // 4], f12, b.expand(channels).half(), up=up, down=2, padding=11),
+        )
     x = torch.randn(1, 1, 20, 25)
     yield "filtered_lrelu tiled", filtered_lrelu_case(x, f5[0], f12, b, up=2, down=2, padding=[9, 8, 10, 9])
     yield "filtered_lrelu up 4 down 1", filtered_lrelu_case(x[:, :, :7, :8], f12, None, b, up=4, padding=5)
