@@ -119,7 +119,7 @@ class Trainer:
         if dataset is None and getattr(self.run, "crop", "") == "stretch":
             facts["crop"] = "stretch"  # for pictures that the network is given later
         self.recipe = recipe(self.config, facts)
-        self.recipe.dataset = dataset
+        self.recipe.dataset, self.recipe.in_training = dataset, True
         self.recipe.processes = self.world.size
         self._frozen = transfer.freeze(self.recipe, self.run)
         self._made = {name: ckpt.options_of(optimizer) for name, optimizer in self.recipe.optimizers.items()}

@@ -129,6 +129,7 @@ class Recipe:
         processes: how many processes share each update; the engine sets it.
         begun: the step that this process began at, and the images seen until then; the engine sets it.
         dataset: the data set that a `Trainer` was given; None where it is loaded by name.
+        in_training: whether a `Trainer` reads `dataset` meanwhile.
         run_defaults: options of a run (`fastgan.training.run_options`) that this recipe changes, the data set among them.
         presets: by name, for `--preset`.
         metrics: names of the rows of `fastgan.metrics.suite` that `evaluate` offers.
@@ -154,6 +155,7 @@ class Recipe:
     processes: int = 1
     begun: tuple[int, int] = (0, 0)
     dataset: Any = None
+    in_training: bool = False
     presets: ClassVar[Mapping[str, Preset]] = {}
     run_defaults: ClassVar[Mapping[str, Any]] = {"data": "emoji"}
     metrics: tuple[str, ...] = ("fd", "kid", "prdc", "is")
@@ -337,9 +339,11 @@ class Recipe:
         return {"samples": functools.cache(samples), "data": data, **made}
 
     def given(self) -> Any:
-        """`dataset`, to be measured on. Raises ValueError for a stream that a reading from its beginning would move."""
-        if hasattr(self.dataset, "state_dict"):
-            raise ValueError("a stream that knows its place cannot be read from its beginning while it is trained on")
+        """`dataset`, to be measured on. Raises ValueError for a stream that is trained on and that a reading would move."""
+        if self.in_training and any(hasattr(self.dataset, name) for name in ("state_dict", "set_epoch")):
+            raise ValueError(
+                "a stream that knows its place or epoch cannot be read from its beginning while it is trained on"
+            )
         return self.dataset
 
     def drawing(

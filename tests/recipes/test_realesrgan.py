@@ -158,6 +158,10 @@ def test_an_upscaler_on_a_stream_is_measured_on_all_of_it(pictures):
     assert len(recipe.pictures({}, 30)) == 30 and other.passes == 1
     data.state_dict = dict
     recipe.dataset = data
+    assert len(recipe.pictures({}, 20)) == 20
+    recipe.in_training = True
+    recipe.dataset = Shades()
+    recipe.dataset.state_dict = dict
     with pytest.raises(ValueError, match="cannot be read from its beginning while it is trained on"):
         recipe.evaluate(networks, {}, 20, extractor=None)
 

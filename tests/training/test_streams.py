@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import warnings
 from contextlib import redirect_stdout
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset, TensorDataset
 
+import fastgan
 from fastgan.data import load
 from fastgan.recipes.gan import GAN
 from fastgan.training import CheckpointError, RunConfig, Trainer, TrainingError, load_checkpoint
@@ -143,6 +145,20 @@ def test_statistics_take_one_pass(tiny):
     for other in made[1:]:
         for name, tensor in made[0].items():
             torch.testing.assert_close(other[name], tensor, rtol=0, atol=1e-6 if other is made[3] else 0)
+
+
+@pytest.mark.parametrize("kind", [Placed, Bars])
+def test_a_stream_is_measured_on_after_training_and_not_meanwhile(kind, tmp_path, capsys):
+    """Its place or epoch is that of the training, which a reading would move."""
+    trainer = Trainer(GAN, CONFIG, run(tmp_path / "run", metrics_every=1000, metrics_samples=8), dataset=kind())
+    folder = trainer.train()
+    assert "not measured: fd, kid, prdc (a stream that knows its place or epoch cannot" in capsys.readouterr().out
+    later = fastgan.Run(folder, "cpu")
+    later.dataset = kind()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert later.evaluate(8, ["kid"])["gan"]
+    assert later.recipe.features["real"] == 30
 
 
 def test_unreadable_pictures_are_counted_in_the_log(tmp_path):
