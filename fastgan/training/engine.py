@@ -35,7 +35,7 @@ from fastgan.training.run import (
     RunOptions,
     adapt,
     check_options,
-    check_same_data,
+    check_same,
     claim,
     data_options,
     facts_of,
@@ -213,7 +213,7 @@ class Trainer:
             seen = ckpt.list_checkpoints(self.folder / "checkpoints")
             loaded = ckpt.load_checkpoint(self.folder / "checkpoints") if seen else None
             if seen:
-                check_same_data(self.folder, recipe)
+                check_same(self.folder, recipe, self.run)
         found = world.agree(loaded is not None)
         if not found:
             recipe.prepare(self.dataset)

@@ -168,10 +168,11 @@ def facts_of(recipe: type[Recipe], dataset: Any, name: str) -> dict[str, Any]:
     return facts
 
 
-def check_same_data(folder: Path, recipe: Recipe) -> None:
+def check_same(folder: Path, recipe: Recipe, run: RunOptions) -> None:
     """CheckpointError where the data of the run in `folder` were others than those of `recipe` by what its networks are made
     for, or its options that are `kept`: weights learnt of one vocabulary, of classes in one order, or of one mel spectrogram
-    would fit the other's and mean something else."""
+    would fit the other's and mean something else. So it is where `run` says that it began with other networks, or that other
+    parts of them are frozen, which have no state of an optimiser."""
     config = read_config(folder)
     saved, now = config["data"], json.loads(json.dumps(recipe.data))
     any_classes = () if getattr(recipe.config, "conditional", False) else ("num_classes", "class_names")
@@ -189,6 +190,13 @@ def check_same_data(folder: Path, recipe: Recipe) -> None:
             raise CheckpointError(
                 f"{folder}: its networks were trained with {name}={was}, not {is_now}: leave the option out, or begin another "
                 "run with --init-from"
+            )
+    for name in ("init_from", "freeze_d", "freeze_g"):
+        was, is_now = config["run"].get(name), json.loads(json.dumps(getattr(run, name)))
+        if name in config["run"] and was != is_now and (is_now or name != "init_from"):
+            raise CheckpointError(
+                f"{folder}: it began with {name}={fields.clip(was)}, not {fields.clip(is_now)}: leave the option out, or begin"
+                " another run"
             )
 
 

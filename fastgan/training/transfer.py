@@ -74,6 +74,7 @@ def read(names: Sequence[str]) -> Checkpoint:
     of `fastgan convert` and of other projects; as one checkpoint. Nothing of it is executed. Raises FileNotFoundError,
     CheckpointError, ValueError."""
     found = Checkpoint(Path(" and ".join(names)), 0, {}, {"optimizers": {}})
+    holders: dict[str, str] = {}  # of each network
     for name in names:
         path = embedded.locate(name)
         if not path.exists() and (Path("runs") / name).is_dir():
@@ -82,19 +83,24 @@ def read(names: Sequence[str]) -> Checkpoint:
             raise ValueError(f"init_from is {name!r}: no such file or folder, and no run of that name in runs/")
         if (path / PACKED).is_file():
             path /= PACKED
+        tensors: Tensors
         if path.is_dir():
             checkpoint = load_checkpoint(path)
-            found.tensors |= checkpoint.tensors
+            tensors = checkpoint.tensors
             within = checkpoint.path.resolve().parent
             if within.name == "checkpoints" and (within.parent / "config.json").exists():
                 found.state |= {"vocabulary": read_config(within.parent)["data"].get("vocabulary")}
             held = checkpoint.state.get("optimizers", {})
             found.state["optimizers"] |= fields.conform(held, dict[str, dict[str, Any]], f"{path}: optimizers")
         elif path.suffix == ".safetensors" and (packed := read_packed(path)) is not None:  # the averages of a run
-            found.tensors |= {f"ema/{name.replace('.', '/', 1)}": tensor for name, tensor in packed[1].items()}
+            tensors = {f"ema/{name.replace('.', '/', 1)}": tensor for name, tensor in packed[1].items()}
             found.state |= {"vocabulary": packed[0]["data"].get("vocabulary")}
         else:
-            found.tensors |= _read_file(path)
+            tensors = _read_file(path)
+        for network in dict.fromkeys(key.split("/")[1] for key in tensors if key.startswith(("network/", "ema/"))):
+            if (other := holders.setdefault(network, name)) != name:
+                raise ValueError(f"init_from: {other} and {name} both hold a {network}: leave one of them out")
+        found.tensors |= tensors
     return found
 
 
@@ -344,7 +350,7 @@ def freeze(recipe: Recipe, run: RunOptions) -> list[str]:
         mapping = getattr(recipe.networks.get("generator"), "mapping", None)
         if mapping is None:
             raise ValueError(f"freeze_g is {run.freeze_g}, and the generator of {recipe.name} has no mapping network")
-        layers = dict(mapping.named_children())
+        layers = {part: module for part, module in mapping.named_children() if not _embeds(part)}
         if run.freeze_g > len(layers):
             raise ValueError(f"freeze_g is {run.freeze_g}, expected at most {len(layers)}: {', '.join(layers)}")
         frozen |= {f"generator.mapping.{part}": module for part, module in [*layers.items()][: run.freeze_g]}

@@ -15,7 +15,7 @@ from fastgan.ops import upsample2d
 from fastgan.recipes.r3gan import R3GAN
 from fastgan.recipes.stylegan2 import StyleGAN2
 from fastgan.training import RunConfig, Trainer, transfer
-from fastgan.training.checkpoint import load_checkpoint
+from fastgan.training.checkpoint import CheckpointError, load_checkpoint
 from fastgan.training.log import read_metrics
 from fastgan.training.recipe import lazy_adam
 from fastgan.training.run import run_options
@@ -331,6 +331,32 @@ def test_refused(train, name, run, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(name, run | {"out": str(tmp_path / "run")})
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_run_goes_on_with_what_it_began_with(train):
+    source, other = train("dcgan"), train("dcgan", {"seed": 3})
+    made = train("dcgan", {"init_from": (str(source.folder),), "freeze_d": 1})
+    told = (made.folder / "config.json").read_text()
+    begun = {"init_from": (str(source.folder),), "freeze_d": 1, "out": str(made.folder), "resume": True}
+    for change in ({"init_from": (str(other.folder),)}, {"freeze_d": 0}, {"freeze_d": 2}):
+        name, value = next(iter(change.items()))
+        with pytest.raises(
+            CheckpointError, match=f"it began with {name}=.*: leave the option out, or begin another run"
+        ):
+            train("dcgan", begun | change, steps=2)
+        assert (made.folder / "config.json").read_text() == told
+    train("dcgan", begun, steps=2)
+
+
+def test_two_of_a_kind_are_refused(train):
+    first, second = train("dcgan"), train("gan")
+    with pytest.raises(ValueError, match="init_from: .* and .* both hold a generator: leave one of them out"):
+        train("dcgan", {"init_from": (str(first.folder), str(second.folder))})
+
+
+def test_the_class_is_no_layer_of_the_mapping(train):
+    made = train("stylegan2", {"freeze_g": 1}, conditional=True)
+    assert made._frozen == ["generator.mapping.fc0"]
 
 
 def test_another_family_is_refused_and_nothing_is_written(train, tmp_path):
