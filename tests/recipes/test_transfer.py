@@ -339,10 +339,7 @@ def test_a_run_goes_on_with_what_it_began_with(train):
     told = (made.folder / "config.json").read_text()
     begun = {"init_from": (str(source.folder),), "freeze_d": 1, "out": str(made.folder), "resume": True}
     for change in ({"init_from": (str(other.folder),)}, {"freeze_d": 0}, {"freeze_d": 2}):
-        name, value = next(iter(change.items()))
-        with pytest.raises(
-            CheckpointError, match=f"it began with {name}=.*: leave the option out, or begin another run"
-        ):
+        with pytest.raises(CheckpointError, match=f"it began with {next(iter(change))}=.*: leave the option out"):
             train("dcgan", begun | change, steps=2)
         assert (made.folder / "config.json").read_text() == told
     train("dcgan", begun, steps=2)
@@ -350,7 +347,7 @@ def test_a_run_goes_on_with_what_it_began_with(train):
 
 def test_two_of_a_kind_are_refused(train):
     first, second = train("dcgan"), train("gan")
-    with pytest.raises(ValueError, match="init_from: .* and .* both hold a generator: leave one of them out"):
+    with pytest.raises(ValueError, match=r"init_from: .* and .* both hold a generator: leave one of them out"):
         train("dcgan", {"init_from": (str(first.folder), str(second.folder))})
 
 
