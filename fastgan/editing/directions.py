@@ -58,7 +58,7 @@ class Directions:
 
     def moved(self, latents: Latents, number: int, strength: float | torch.Tensor) -> Latents:
         """`latents` moved along direction `number` by `strength` deviations: one for all, or [N]. ValueError for a number that is
-        not there, or latents of another space or size."""
+        not there, other strengths, or latents of another space or size."""
         if not 0 <= number < len(self):
             raise ValueError(f"direction is {number}, expected 0 to {len(self) - 1}")
         if latents.space != self.space or latents.values.shape[-1] != self.vectors.shape[1]:
@@ -67,7 +67,12 @@ class Directions:
                 f" {latents.values.shape[-1]} in {latents.space}: they are another generator's"
             )
         step = self.vectors[number] * self.deviations[number]
-        strength = torch.as_tensor(strength, dtype=torch.float32, device="cpu").expand(len(latents))
+        strength = torch.as_tensor(strength, dtype=torch.float32, device="cpu")
+        if strength.shape not in ((), (len(latents),)) or not strength.isfinite().all():
+            raise ValueError(
+                f"strength is {shorten(strength.tolist())}, expected a finite number, or {len(latents)} of them"
+            )
+        strength = strength.expand(len(latents))
         values = latents.values.clone()
         if self.space == "z":
             values += strength[:, None] * step
@@ -252,6 +257,9 @@ def _weights(editor: Editor, layers: Sequence[int] | None) -> torch.Tensor:
 def strip(
     editor: Editor, directions: Directions, number: int, latents: Latents, strengths: Sequence[float]
 ) -> tuple[torch.Tensor, int]:
-    """Pictures [N * len(strengths), C, H, W] of latents moved along a direction, a row for each latent, and the columns."""
+    """Pictures [N * len(strengths), C, H, W] of latents moved along a direction, a row for each latent, and the columns.
+    ValueError for no strength, and as of `Directions.moved`."""
+    if not len(strengths):
+        raise ValueError("strengths is empty, expected at least one number")
     amounts = torch.tensor(list(strengths)).repeat(len(latents))
     return editor.images(directions.moved(latents.repeated(len(strengths)), number, amounts)), len(strengths)

@@ -14,6 +14,7 @@ from torch import nn
 from fastgan.editing.latents import Latents
 from fastgan.media import Image
 from fastgan.sizes import Resolution, sides
+from fastgan.training.recipe import whole_seeds
 
 _PIXELS = 1 << 22  # of one pass through the generator: 64 pictures of 256x256
 
@@ -73,9 +74,12 @@ class Editor:
     @torch.no_grad()
     def latents(self, seeds: Sequence[int], label: int | None = None, truncation: float = 1.0) -> Latents:
         """Those of seeds: the pictures that `fastgan sample` draws of them. Raises ValueError for a truncation other than 1 in
-        "z", or a label that is no class."""
+        "z", or one that is no number, or a label that is no class; TypeError or ValueError for what are no seeds."""
+        seeds = whole_seeds(seeds)
+        if not math.isfinite(truncation):
+            raise ValueError(f"truncation is {truncation}, expected a finite number")
         labels, parts = self.labels(seeds, label), []
-        z = self.recipe.latents(list(seeds))
+        z = self.recipe.latents(seeds)
         if self.space == "z":
             if truncation != 1.0:
                 raise ValueError(f"{self.name} has no truncation: its generator has no mean latent to move towards")

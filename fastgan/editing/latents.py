@@ -41,8 +41,10 @@ class Latents:
         noise = f", with noise of {len(self.noise)} layers" if self.noise else ""
         return f"Latents({len(self)} in {self.space}, {list(self.values.shape[1:])}{labels}{noise})"
 
-    def __getitem__(self, index: slice | Sequence[int]) -> Latents:
-        """Those numbered so, as a slice or a list says."""
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Latents:
+        """Those numbered so, as a number, a slice or a list says."""
+        if isinstance(index, int):
+            index = [index]
         labels = None if self.labels is None else self.labels[index]
         return Latents(self.values[index], self.space, labels, [layer[index] for layer in self.noise])
 
@@ -54,7 +56,7 @@ class Latents:
         """Write them as .safetensors, or as .npz; the file appears under its name when it is complete. Returns the path, which
         gets .safetensors where it has no suffix. ValueError for another one."""
         path = named(Path(path), SUFFIXES)
-        tensors = {"values": self.values} | ({} if self.labels is None else {"labels": self.labels})
+        tensors = {"values": self.values} | ({} if self.labels is None else {"labels": self.labels.long()})
         tensors |= dict(zip(_LAYERS, self.noise, strict=False))
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         path.parent.mkdir(parents=True, exist_ok=True)

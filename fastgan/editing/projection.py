@@ -82,7 +82,7 @@ class Projector:
         space = space or ("w" if editor.space == "w" else "z")
         _check(editor, images, steps, space, noise, labels)
         self.editor, self.steps, self.space, self.seed, self.perceptual = editor, steps, space, seed, perceptual
-        self.images, self.labels, self.step = images.float(), labels, 0
+        self.images, self.labels, self.step = images.float(), None if labels is None else labels.long(), 0
         self._together = max(1, _TOGETHER // math.prod(sides(editor.resolution)))
         with torch.no_grad():
             parts = images.split(self._together)
@@ -148,7 +148,7 @@ class Projector:
         for group in self._adam.param_groups:
             group["lr"] = rate * group["deviation"]
         wander = 0.0 if self.space == "z" else WANDER * max(0.0, 1 - share / UNTIL) ** 2
-        source = torch.Generator("cpu").manual_seed(self.seed * 1_000_003 + self.step)
+        source = torch.Generator("cpu").manual_seed((self.seed * 1_000_003 + self.step) % 2**63)
         drawn = torch.randn(self._values.shape, generator=source, device="cpu").to(self.editor.device)
         drawn *= wander * self._deviation * self._values.shape[-1] ** 0.5
         self._adam.zero_grad(set_to_none=True)
@@ -250,6 +250,8 @@ def project(
     perceptual: also a name as `fastgan.metrics.perceptual.load_perceptual` takes it."""
     if isinstance(perceptual, str):
         perceptual = load_perceptual(perceptual, editor.device)
+    if every < 1:
+        raise ValueError(f"every is {every}, expected at least 1")
     projector = Projector(editor, images, steps, space, noise, labels, perceptual, seed)
     while projector.step < steps:
         projector.advance()
@@ -260,6 +262,9 @@ def project(
 def _check(
     editor: Editor, images: torch.Tensor, steps: int, space: str, noise: bool, labels: torch.Tensor | None
 ) -> None:
+    for name, given in {"images": images, "labels": labels}.items():
+        if given is not None and not isinstance(given, torch.Tensor):
+            raise TypeError(f"{name} is a {type(given).__name__}, expected a tensor")
     size = (editor.channels, *sides(editor.resolution))
     if not images.is_floating_point() or images.dim() != 4 or images.shape[1:] != size or not len(images):
         raise ValueError(
@@ -270,14 +275,16 @@ def _check(
     spaces = ("w", "w+") if editor.space == "w" else ("z",)
     if space not in spaces:
         raise ValueError(f"space is {space!r}, expected {' or '.join(spaces)}, which {editor.name} has")
-    if steps < 1:
-        raise ValueError(f"steps is {steps}, expected at least 1")
+    if steps < 1 or steps != int(steps):
+        raise ValueError(f"steps is {steps}, expected a whole number of at least 1")
     if noise and not editor.noise:
         raise ValueError(f"noise=True, and {editor.name} has no noise to project")
     if (labels is not None) != bool(editor.classes):
         need = f"a class, 0 to {editor.classes - 1}, for each picture" if editor.classes else "None: it has no classes"
         raise ValueError(f"labels is {'None' if labels is None else 'given'}; {editor.name} needs {need}")
     if labels is not None and (
-        labels.shape != (len(images),) or not bool(((labels >= 0) & (labels < editor.classes)).all())
+        labels.is_floating_point()
+        or labels.shape != (len(images),)
+        or not bool(((labels >= 0) & (labels < editor.classes)).all())
     ):
         raise ValueError(f"labels is {labels.tolist()}, expected {len(images)} classes of 0 to {editor.classes - 1}")

@@ -146,6 +146,11 @@ def test_what_cannot_be_moved(editor):
         found.moved(editor("gan").latents([0]), 2, 1.0)
     with pytest.raises(ValueError, match="of 4 numbers in z, the latents of 4 in w"):
         found.moved(editor("stylegan2").latents([0]), 0, 1.0)
+    for strength in ([1.0, 2.0], float("nan"), torch.ones(1, 1)):
+        with pytest.raises(ValueError, match=r"strength is .*, expected a finite number, or 3 of them"):
+            found.moved(editor("gan").latents(range(3)), 0, strength)
+    with pytest.raises(ValueError, match="strengths is empty"):
+        editing.strip(editor("gan"), found, 0, editor("gan").latents([0]), [])
     styles = editing.find_directions(editor("stylegan2"), "sefa", 1, samples=50)
     for layers in ((99,), (-1,)):
         with pytest.raises(ValueError, match=r"and the latents have 0 to \d+: they are another generator's"):

@@ -24,6 +24,7 @@ def test_pictures_of_latents_are_those_of_seeds(editor, name):
     expected = made.recipe.sample(made.networks, seeds)
     assert (made.images(found) - expected).abs().max() < 1e-5
     assert (made.images(found[1:3]) - expected[1:3]).abs().max() < 1e-5
+    assert (torch.cat([made.images(one) for one in found]) - expected).abs().max() < 1e-5
     assert torch.equal(made.images(found.repeated(2))[::2], made.images(found))
     drawn = made.draw(found)
     assert not next(drawn).requires_grad and torch.is_grad_enabled()  # between two parts too
@@ -41,6 +42,11 @@ def test_truncation_and_class(editor, name):
 def test_what_a_generator_does_not_have(editor, folder, tmp_path):
     with pytest.raises(ValueError, match="gan has no truncation"):
         editor("gan").latents([0], truncation=0.5)
+    with pytest.raises(ValueError, match="truncation is nan, expected a finite number"):
+        editor("stylegan2").latents([0], truncation=float("nan"))
+    for seeds in (5, "12", [0.5]):
+        with pytest.raises(TypeError, match=r"seeds is .*: expected whole numbers"):
+            editor("classes w").latents(seeds)
     with pytest.raises(ValueError, match="label is 3, expected 0 to 2"):
         editor("classes z").latents([0], label=3)
     with pytest.raises(ValueError, match="label is 0, expected None"):

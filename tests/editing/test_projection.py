@@ -116,6 +116,9 @@ def test_autocorrelation():
         ("gan", torch.zeros(1, 1, 8, 8), dict(space="w+"), "expected z, which gan has"),
         ("gan", torch.zeros(1, 1, 8, 8), dict(noise=True), "gan has no noise"),
         ("gan", torch.zeros(1, 1, 8, 8), dict(steps=0), "steps is 0"),
+        ("gan", torch.zeros(1, 1, 8, 8), dict(steps=2.5), "steps is 2.5, expected a whole number"),
+        ("gan", torch.zeros(1, 1, 8, 8), dict(every=0), "every is 0, expected at least 1"),
+        ("classes z", torch.zeros(1, 1, 16, 16), dict(labels=torch.tensor([0.5])), r"labels is \[0.5\], expected 1"),
         ("gan", torch.zeros(1, 1, 8, 8), dict(labels=torch.tensor([0])), "labels is given; gan needs None"),
         ("classes z", torch.zeros(1, 1, 16, 16), {}, "r3gan needs a class, 0 to 2, for each picture"),
         (
@@ -129,3 +132,15 @@ def test_autocorrelation():
 def test_what_cannot_be_projected(editor, name, images, options, message):
     with pytest.raises(ValueError, match=message):
         next(iter(editing.project(editor(name), images, **{"steps": 2, "perceptual": None} | options)))
+
+
+def test_what_is_no_tensor(editor):
+    for images, options in ((torch.zeros(1, 1, 16, 16).numpy(), {}), (torch.zeros(1, 1, 16, 16), {"labels": [0]})):
+        with pytest.raises(TypeError, match=r"(images is a ndarray|labels is a list), expected a tensor"):
+            next(editing.project(editor("classes z"), images, steps=2, perceptual=None, **options))
+
+
+def test_labels_of_any_integers_and_any_seed_can_be_kept(editor, tmp_path):
+    options = dict(labels=torch.tensor([1], dtype=torch.int32), perceptual=None, seed=2**53)
+    *_, last = editing.project(editor("classes z"), torch.zeros(1, 1, 16, 16), steps=2, **options)
+    assert editing.Latents.load(last.latents.save(tmp_path / "l")).labels.tolist() == [1]
