@@ -270,7 +270,9 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
         (code,) = [code for name, code in kernels("upfirdn2d_mma").items() if kernel in name]
         rows_x = 4 if layout else 16 * down
         of_step = case.columns[layout] * rows_x * up // down
-        counts = resampling_step(code, case.columns[layout] // (8 if layout else 16), 2 * up // down, rows_x // 4)
+        below = {(1, 1): 1, (2, 1): 4, (1, 2): 1}[case.factors]  # of the loop over tiles of pixels below each other
+        tiles = case.columns[layout] // (8 if layout else 16)
+        counts = resampling_step(code, tiles, below, rows_x // 4)
         yield f"{name}{layout} bf16 sm_{arch}", row(case, counts, size, of_step * (16 if layout else 1) / 32)
     for name, case in SNAKE.items():
         mangled, size = DTYPES[name.rsplit(" ", 1)[1]]

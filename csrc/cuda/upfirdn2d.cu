@@ -1,6 +1,6 @@
 // upfirdn2d on a GPU; its adjoint is the same op.
 //
-// On tensor cores (upfirdn2d_mma.cu): in 16 bits 4 x 4 taps and factors of at most 2. Streaming (upfirdn2d_stream.cu): the factors and
+// On tensor cores (upfirdn2d_mma.cu): in 16 bits up to 4 x 4 taps and factors of at most 2. Streaming (upfirdn2d_stream.cu): the factors and
 // filters that networks use, in any layout. For all others:
 //
 // Tiled: up and down in {1, 2, 4}, at most 32 taps, rows of consecutive columns (NCHW). A block filters one tile of one plane in

@@ -1,5 +1,5 @@
-// upfirdn2d of 16-bit images by 4 x 4 taps (of a 2-D filter, or the product of two), up 2 or down 2 or neither, as products of tensor
-// cores with sums in float32.
+// upfirdn2d of 16-bit images by up to 4 x 4 taps (of a 2-D filter, or the product of two), up 2 or down 2 or neither, as products of
+// tensor cores with sums in float32.
 //
 // Along a row a filter is a product with a band of taps B[c][n] = h[ky][up c - down n + ..]; over ky products are added. An operand has
 // 16 columns, which are 8 of x in each of two rows, so that what a lane has loaded is an operand as it is (mma.h):
@@ -13,10 +13,10 @@
 //
 // x is exact in 16 bits. A tap is two numbers of them, within 2^-17 (BFloat16) or 2^-23 (Half, scaled to the range where it has the
 // bits) of itself; the second ones are left out where all are zero, as of binomial filters. Zeros of a band are multiplied too: what
-// is not finite is NaN in the columns around its own, of pixels in one row more.
+// is not finite is NaN in the columns around its own, and as many rows as four taps reach, of pixels one more.
 //
 // Memory as in upfirdn2d.cu: 4 bytes per output of a blur, the time of 24 instructions on an H200. A blur takes 13 per output, of
-// pixels 12, up 2 it is 7 and 5 of 15, down 2 31 and 26 of 60 (sm_90, bench/predicted.py). Not run on a GPU yet.
+// pixels 9, up 2 it is 7 and 6 of 15, down 2 31 and 26 of 60 (sm_90, bench/predicted.py). Not run on a GPU yet.
 #include "cuda/mma.h"
 #include "cuda/upfirdn2d.h"
 
@@ -29,11 +29,12 @@ using torch::headeronly::Half;
 constexpr int kTaps = 4;
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr int kTable = kTaps * kTaps * sizeof(float);  // of the filter, at the beginning of shared memory
+constexpr int kTogether = 2;                           // rows whose elements are in flight, by fours or alone
 constexpr int kWanted = 2 * 16 * 132;                  // warps, for all multiprocessors of an H200
 
 struct Plan {
   struct Side {
-    int x, y;              // sizes
+    int x, y, taps;        // sizes
     int x_first, y_first;  // of the first step or tile
     int phase;             // tap k of sample c and output n of a tile is up c + phase - down n
   };
@@ -49,10 +50,12 @@ struct Plan {
 // The filter as it slides, in shared memory, and 1 over what it was multiplied with: a power of two with which Half's largest tap is
 // 2^12 or more, below 2^13. BFloat16 has the range of float.
 template <class S>
-__device__ __forceinline__ float tabulate(const float* f, const float* fy, float gain, bool flip, float* table) {
+__device__ __forceinline__ float tabulate(const float* f, const float* fy, float gain, const Plan& p, float* table) {
   if (threadIdx.x < kTaps * kTaps) {
-    const int k = flip ? threadIdx.x : kTaps * kTaps - 1 - threadIdx.x;
-    table[threadIdx.x] = gain * (fy ? fy[k / kTaps] * f[k % kTaps] : f[k]);
+    const int ky = threadIdx.x / kTaps, kx = threadIdx.x % kTaps;
+    const int of_fy = p.flip ? ky : p.v.taps - 1 - ky, of_f = p.flip ? kx : p.h.taps - 1 - kx;
+    const bool exists = ky < p.v.taps && kx < p.h.taps;
+    table[threadIdx.x] = !exists ? 0.f : gain * (fy ? fy[of_fy] * f[of_f] : f[of_fy * p.h.taps + of_f]);
   }
   __syncthreads();
   float back = 1;
@@ -99,7 +102,7 @@ template <class S, int kUp, int kDown>
 __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const float* f, const float* fy, S* y, float gain, const Plan p) {
   using K = Rows<kUp, kDown>;
   float* const table = reinterpret_cast<float*>(shared_memory());
-  const float back = tabulate<S>(f, fy, gain, p.flip, table);
+  const float back = tabulate<S>(f, fy, gain, p, table);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
 
   unsigned first[K::operands][2], rest = 0;
@@ -110,7 +113,8 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
     Pack<unsigned, 2> of_second;
     FASTGAN_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const int ky = kUp == 2 ? 2 * i + 1 - n / 2 : 2 * r + i, kx = kUp * (8 * e + 2 * q) + p.h.phase - kDown * (n % kUp * 8 + g);
+      const int ky = kUp == 2 ? 2 * i + (n / 2 ? 1 - p.v.phase : p.v.phase) : 2 * r + i,
+                kx = kUp * (8 * e + 2 * q) + p.h.phase - kDown * (n % kUp * 8 + g);
       unsigned parts[2];
       split<S>(tap(table, ky, kx), tap(table, ky, kx + kUp), parts);
       first[o][i] = parts[0], of_second.at[i] = parts[1], rest |= parts[1];
@@ -134,28 +138,40 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
   const S* const from = x + sample * p.x_sample + channel * p.x_channel + column;
   unsigned char* const own = ring + (kDown == 2 ? lane / 8 % 2 * K::half + lane / 16 : lane / 8) * K::pitch + lane % 8 * 4;
   int to_row = 0, next_row = y0 + lane / 8;
+  const auto end_of = [&](int row) { return unsigned(row) < unsigned(p.v.x) ? end : 0; };
+  const auto advance = [&]() { next_row += 4, to_row = to_row + 4 / kDown < K::half ? to_row + 4 / kDown : 0; };
   const auto fetch = [&](int fours) __attribute__((always_inline)) {
-    const auto by_four = [&](const auto& copy) __attribute__((always_inline)) {
-      FASTGAN_NO_UNROLL
-      for (int n = 0; n < fours; ++n) {
-        copy(own + to_row * K::pitch, from + int64_t{next_row} * p.x_row, unsigned(next_row) < unsigned(p.v.x) ? end : 0);
-        next_row += 4, to_row = to_row + 4 / kDown < K::half ? to_row + 4 / kDown : 0;
-      }
-    };
     if (p.words) {
-      by_four([&](unsigned char* target, const S* source, int end) __attribute__((always_inline)) {
+      FASTGAN_NO_UNROLL
+      for (int n = 0; n < fours; ++n, advance()) {
+        const S* const source = from + int64_t{next_row} * p.x_row;
+        unsigned char* const target = own + to_row * K::pitch;
+        const int here = end_of(next_row);
         FASTGAN_UNROLL
-        for (int n = 0; n < K::words; ++n) copy_or_zero<4>(target + 32 * n, source + 16 * n, unsigned(column + 16 * n) < unsigned(end));
-      });
-    } else {
-      by_four([&](unsigned char* target, const S* source, int end) __attribute__((always_inline)) {
-        Pack<S, 2> words[K::words];
+        for (int i = 0; i < K::words; ++i) copy_or_zero<4>(target + 32 * i, source + 16 * i, unsigned(column + 16 * i) < unsigned(here));
+      }
+      return;
+    }
+    FASTGAN_NO_UNROLL
+    for (int n = 0; n < fours; n += kTogether) {
+      Pack<S, 2> read[kTogether][K::words];
+      FASTGAN_UNROLL
+      for (int t = 0; t < kTogether; ++t) {
+        const S* const source = from + int64_t{next_row + 4 * t} * p.x_row;
+        const int here = n + t < fours ? end_of(next_row + 4 * t) : 0;
         FASTGAN_UNROLL
-        for (int n = 0; n < 2 * K::words; ++n)
-          words[n / 2].at[n % 2] = unsigned(column + n / 2 * 16 + n % 2) < unsigned(end) ? source[n / 2 * 16 + n % 2] : static_cast<S>(0.f);
+        for (int i = 0; i < 2 * K::words; ++i) {
+          const int at = i / 2 * 16 + i % 2;
+          read[t][i / 2].at[i % 2] = unsigned(column + at) < unsigned(here) ? source[at] : static_cast<S>(0.f);
+        }
+      }
+      FASTGAN_UNROLL
+      for (int t = 0; t < kTogether; ++t) {
+        if (n + t >= fours) break;
         FASTGAN_UNROLL
-        for (int n = 0; n < K::words; ++n) store(reinterpret_cast<S*>(target + 32 * n), words[n]);
-      });
+        for (int i = 0; i < K::words; ++i) store(reinterpret_cast<S*>(own + to_row * K::pitch + 32 * i), read[t][i]);
+        advance();
+      }
     }
   };
 
@@ -173,29 +189,31 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
     wait_for_copies();
     __syncwarp();
     if (s + 1 < p.steps) fetch(K::rows_x / 4);
-    // Lane 8i + j has row j of word i of an operand: 8 rows, the next 8, the same of the other shift.
-    const unsigned char* at[K::pairs];
+    // Lane 8i + j has row j of word i of an operand: 8 rows, the next 8, the same one row further down. The other operand has the rows
+    // further down of all four taps; up 2 those that rows of y of the other phase begin with.
+    const unsigned char* at[2];
     FASTGAN_UNROLL
-    for (int r = 0; r < K::pairs; ++r) {
-      const int shift = lane / 16, own_row = lane % 16 + window + (kDown == 2 ? r : 2 * r + shift);
-      at[r] = ring + (own_row < K::half ? own_row : own_row - K::half) * K::pitch + (kDown == 2 ? shift * K::half * K::pitch : 0);
+    for (int r = 0; r < 2; ++r) {
+      const int down = kDown == 2 ? r : kUp == 2 ? lane / 16 + r * (1 - p.v.phase) : lane / 16 + 2 * r, row_of_lane = lane % 16 + window + down;
+      at[r] = ring + (row_of_lane < K::half ? row_of_lane : row_of_lane - K::half) * K::pitch + (kDown == 2 ? lane / 16 * K::half * K::pitch : 0);
     }
     window = window + 16 < K::half ? window + 16 : window + 16 - K::half;
 
+    unsigned words[2][4];
+    const auto next = [&]() __attribute__((always_inline)) {
+      FASTGAN_UNROLL
+      for (int r = 0; r < 2; ++r) load_rows(at[r], words[r]), at[r] += 16;
+    };
+    next();
     const auto turns = [&](auto with_second) __attribute__((always_inline)) {
-      unsigned words[K::pairs][4];
       float sums[K::sums][4];
-      const auto next = [&]() __attribute__((always_inline)) {
-        FASTGAN_UNROLL
-        for (int r = 0; r < K::pairs; ++r) load_rows(at[r], words[r]), at[r] += 16;
-      };
       const auto add = [&](int e) __attribute__((always_inline)) {
         FASTGAN_UNROLL
         for (int n = 0; n < K::sums; ++n) FASTGAN_UNROLL
         for (int r = 0; r < K::pairs; ++r) {
-          const int o = (e * K::sums + n) * K::pairs + r;
-          if constexpr (decltype(with_second)::value) multiply_add<S>(sums[n], words[r], load<unsigned, 2>(second + 64 * o).at);
-          multiply_add<S>(sums[n], words[r], first[o]);
+          const int o = (e * K::sums + n) * K::pairs + r, w = kUp == 2 ? n / 2 : r;
+          if constexpr (decltype(with_second)::value) multiply_add<S>(sums[n], words[w], load<unsigned, 2>(second + 64 * o).at);
+          multiply_add<S>(sums[n], words[w], first[o]);
         }
       };
       const auto begin = [&]() __attribute__((always_inline)) {
@@ -210,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
           words_at<uint1>(to + (16 * (n / 2 / kUp) + 8 * (n % 2)) * K::pitch_y + 16 * (n / 2 % kUp))->x = word_of<S>(pair[0] * back, pair[1] * back);
         }
       };
-      next(), begin();
+      begin();
       unsigned char* put = of_y + g * K::pitch_y + 4 * q;
       FASTGAN_NO_UNROLL
       for (int t = 0; t < p.tiles; t += K::together) {
@@ -235,12 +253,15 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
       }
     } else {
       FASTGAN_NO_UNROLL
-      for (int r = 0; r < K::rows_y; ++r) {
-        const S* const source = reinterpret_cast<const S*>(of_y + r * K::pitch_y);
-        const int end = unsigned(row + row_of(r)) < unsigned(p.v.y) ? left : 0;
+      for (int r = 0; r < K::rows_y; r += kTogether) {
         FASTGAN_UNROLL
-        for (int c = lane; c < 8 * kPacks; c += 32)
-          if (c < end) to[int64_t{row_of(r)} * p.h.y + c] = source[c];
+        for (int t = 0; t < kTogether; ++t) {
+          const S* const source = reinterpret_cast<const S*>(of_y + (r + t) * K::pitch_y);
+          const int here = row_of(r + t), end_of_row = unsigned(row + here) < unsigned(p.v.y) ? left : 0;
+          FASTGAN_UNROLL
+          for (int c = lane; c < 8 * kPacks; c += 32)
+            if (c < end_of_row) to[int64_t{here} * p.h.y + c] = source[c];
+        }
       }
     }
     row += K::rows_y, to += int64_t{K::rows_y} * p.h.y;
@@ -248,26 +269,28 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
 }
 
 // Of pixels: a tile is 8 columns of two rows of y, of 16 channels. What it meets of x is taken by 8 columns of a row, in the order of
-// rows, two at a time.
+// rows, two at a time, in a blur for two tiles, of which the lower one begins `apart` products later.
 template <int kUp, int kDown>
 struct Pixels {
   static constexpr int eights = kDown == 2 ? 3 : 2 / kUp, rows = kDown == 2 ? 6 : kUp == 2 ? 2 : 5;  // of x, of a tile
   static constexpr int products = eights * rows / 2;
-  static constexpr int across = 8 * kDown / kUp, below = 2 * kDown / kUp;  // columns and rows of x from a tile to the next
+  static constexpr int across = 8 * kDown / kUp, below = 2 * kDown / kUp;           // columns and rows of x from a tile to the next
+  static constexpr int stack = kUp * kDown == 1 ? 2 : 1, apart = eights * below / 2;  // of tiles at once
+  static constexpr int taken = products + (stack - 1) * apart;
   static constexpr int most = kDown == 2 ? 2 : 4 * kUp;                    // tiles of a row
   static constexpr int rows_x = 4, rows_y = rows_x / below * 2;            // of a step
   static constexpr int window = 8, ring = window + rows_x;                 // rows of x that a step meets, by fours; in shared memory
   static constexpr int columns = across * (most - 1) + 8 * eights;         // of x
   static constexpr int met = kUp == 2 ? 6 : 7 * kDown + kTaps;             // of a tile
   static constexpr int pitch = 32 * columns, tile = 2 * 8 * 32;            // bytes of a row of x, of a tile of y
-  static constexpr int seconds = products * 32 * 16, bytes = ring * pitch + 2 * tile;  // of a block, of a warp
+  static constexpr int seconds = products * 32 * 16, bytes = ring * pitch + 2 * stack * tile;  // of a block, of a warp
 };
 
 template <class S, int kUp, int kDown>
 __global__ void __launch_bounds__(kThreads, 4) mma_pixels_kernel(const S* x, const float* f, const float* fy, S* y, float gain, const Plan p) {
   using K = Pixels<kUp, kDown>;
   float* const table = reinterpret_cast<float*>(shared_memory());
-  const float back = tabulate<S>(f, fy, gain, p.flip, table);
+  const float back = tabulate<S>(f, fy, gain, p, table);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
 
   unsigned first[K::products][4], rest = 0;
@@ -322,6 +345,7 @@ __global__ void __launch_bounds__(kThreads, 4) mma_pixels_kernel(const S* x, con
   const int put = 32 * g + 16 * (g / 4) + 4 * q, get = 16 * lane ^ lane / 8 % 2 * 16;
   const int of_tile = pixel % 8, left = live ? p.h.y - ox - of_tile : 0;
   S* const to = y + (int64_t{sample} * p.v.y * p.h.y + ox + of_tile) * p.channels + channel;
+  const int64_t row_of_y = int64_t{p.h.y} * p.channels;
   int tile = 0;
 
   fetch(), fetch();
@@ -331,45 +355,56 @@ __global__ void __launch_bounds__(kThreads, 4) mma_pixels_kernel(const S* x, con
     __syncwarp();
     if (s + 1 < p.steps) fetch();
     FASTGAN_NO_UNROLL
-    for (int below = 0; below < K::rows_x; below += K::below) {
+    for (int below = 0; below < K::rows_x; below += K::stack * K::below) {
+      const int first_row = oy + s * K::rows_y + below / K::below * 2;
+      if (first_row >= p.v.y) break;
       // Lane 8i + j has pixel j of word i of two operands: 8 columns, the next 8 of the order, the same of the other 8 channels.
-      const unsigned char* at[K::products];
+      const unsigned char* at[K::taken];
       FASTGAN_UNROLL
-      for (int n = 0; n < K::products; ++n) {
+      for (int n = 0; n < K::taken; ++n) {
         const int eight = 2 * n + lane / 8 % 2, row = window + below + eight / K::eights, column = eight % K::eights * 8 + lane % 8;
         at[n] = ring + (row < K::ring ? row : row - K::ring) * K::pitch + 32 * column + 16 * (lane / 16 ^ lane / 4 % 2);
       }
       // Up 2 the next tile begins where the halves are exchanged.
       int hop = kUp == 2 ? 128 + 16 - 32 * (lane / 16 ^ lane / 4 % 2) : 32 * K::across;
-      const int row = oy + s * K::rows_y + 2 * (below / K::below) + lane / 16;
-      S* store_at = to + int64_t{row} * p.h.y * p.channels;
-      const int columns = unsigned(row) < unsigned(p.v.y) ? left : 0;
+      const int row = first_row + lane / 16;
+      S* store_at = to + row * row_of_y;
+      int columns[K::stack];
+      FASTGAN_UNROLL
+      for (int i = 0; i < K::stack; ++i) columns[i] = unsigned(row + 2 * i) < unsigned(p.v.y) ? left : 0;
       const auto tiles = [&](auto with_second) __attribute__((always_inline)) {
         FASTGAN_NO_UNROLL
         for (int t = 0; t < p.tiles; ++t) {
-          float sums[2][4] = {};
+          float sums[K::stack][2][4] = {};
           FASTGAN_UNROLL
-          for (int n = 0; n < K::products; ++n) {
+          for (int n = 0; n < K::taken; ++n) {
             unsigned words[2][2];
             load_columns(at[n], words);
             at[n] += hop;
-            if constexpr (decltype(with_second)::value) {
-              const Pack<unsigned, 4> of_second = load<unsigned, 4>(second + 128 * n);
-              multiply_add<S>(sums[0], of_second.at, words[0]);
-              multiply_add<S>(sums[1], of_second.at, words[1]);
+            FASTGAN_UNROLL
+            for (int i = 0; i < K::stack; ++i) {
+              const int o = n - i * K::apart;
+              if (o < 0 || o >= K::products) continue;
+              if constexpr (decltype(with_second)::value) {
+                const Pack<unsigned, 4> of_second = load<unsigned, 4>(second + 128 * o);
+                multiply_add<S>(sums[i][0], of_second.at, words[0]);
+                multiply_add<S>(sums[i][1], of_second.at, words[1]);
+              }
+              multiply_add<S>(sums[i][0], first[o], words[0]);
+              multiply_add<S>(sums[i][1], first[o], words[1]);
             }
-            multiply_add<S>(sums[0], first[n], words[0]);
-            multiply_add<S>(sums[1], first[n], words[1]);
           }
           if (kUp == 2) hop = 2 * 128 - hop;
           FASTGAN_UNROLL
-          for (int n = 0; n < 4; ++n) {
-            const float* const pair = sums[n / 2] + n % 2 * 2;
-            words_at<uint1>(of_y + tile + 256 * (n % 2) + (put ^ n / 2 * 16))->x = word_of<S>(pair[0] * back, pair[1] * back);
+          for (int n = 0; n < 4 * K::stack; ++n) {
+            const float* const pair = sums[n / 4][n / 2 % 2] + n % 2 * 2;
+            words_at<uint1>(of_y + tile + n / 4 * K::tile + 256 * (n % 2) + (put ^ n / 2 % 2 * 16))->x = word_of<S>(pair[0] * back, pair[1] * back);
           }
-          __syncwarp();  // the other tile's place is free: who is here has read it
-          if (8 * t < columns) store(store_at, load<S, 8>(reinterpret_cast<const S*>(of_y + tile + get)));
-          store_at += 8 * p.channels, tile ^= K::tile;
+          __syncwarp();  // the other tiles' place is free: who is here has read them
+          FASTGAN_UNROLL
+          for (int i = 0; i < K::stack; ++i)
+            if (8 * t < columns[i]) store(store_at + 2 * i * row_of_y, load<S, 8>(reinterpret_cast<const S*>(of_y + tile + i * K::tile + get)));
+          store_at += 8 * p.channels, tile ^= K::stack * K::tile;
         }
       };
       if (exact) tiles(std::false_type());
@@ -386,18 +421,21 @@ void run(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Ax
   Plan p;
   p.x_sample = x.stride(0), p.x_channel = x.stride(1), p.x_row = x.stride(2), p.x_column = x.stride(3);
   p.channels = x.size(1), p.flip = flip;
-  // The first column that output 0 meets; of planes, whose rows are loaded by words, an even one. Up 2 a row of x is the first of a row
-  // of y of either phase, the first one of which may be row -1.
-  const int met = -floor_div<int>(ax.before, kUp), first = pixels ? met : floor_div(met, 2) * 2, row = kUp == 2 && ay.before % 2 == 0 ? -1 : 0;
-  p.h = {int(ax.in), int(ax.out), first, 0, kUp * first + int(ax.before)};
-  p.v = {int(ay.in), int(ay.out), kUp == 2 ? floor_div<int>(row - ay.before + 1, 2) : int(-ay.before), row, 0};
+  // The first samples that output 0 meets; of the rows of planes, which are loaded by words, an even one. Up 2 two rows of pixels meet
+  // the same ones, of which the first may be row -1.
+  const auto side = [](const Axis& a, int unit) {
+    const int first = floor_div<int>(-floor_div<int>(a.before, kUp), unit) * unit;
+    return Plan::Side{int(a.in), int(a.out), int(a.taps), first, 0, kUp * first + int(a.before)};
+  };
+  p.h = side(ax, pixels ? 1 : 2), p.v = side(ay, 1);
+  if (pixels && kUp == 2) p.v.y_first = p.v.phase - 1;
   const int columns = pixels ? 8 : R::columns, together = pixels ? 1 : R::together, tiles = ceil_div(p.h.y, columns),
             rows = pixels ? P::rows_y : R::rows_y;
   p.strips = ceil_div(tiles, pixels ? P::most : R::most), p.tiles = ceil_div(tiles, p.strips * together) * together;
   p.groups = pixels ? ceil_div(p.channels, 16) : p.channels;
   // Rows enough that those above a piece weigh little, but warps enough for all multiprocessors.
   const int64_t columns_of_all = x.size(0) * p.groups * p.strips;
-  const int steps = ceil_div(p.v.y - row, rows), least = ceil_div(32, rows);
+  const int steps = ceil_div(p.v.y - p.v.y_first, rows), least = ceil_div(32, rows);
   p.steps = steps;
   while (p.steps >= 2 * least && columns_of_all * ceil_div(steps, p.steps) < kWanted) p.steps = ceil_div(p.steps, 2);
   p.pieces = ceil_div(steps, p.steps);
@@ -419,7 +457,7 @@ void run(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Ax
 bool multiply(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Axis& ax, const Axis& ay, double gain, bool flip) {
   constexpr int64_t kMost = 1 << 26;
   for (const Axis* a : {&ax, &ay}) {
-    if (a->taps != kTaps) return false;
+    if (a->taps > kTaps) return false;
     for (int64_t n : {a->in, a->out, a->before, -a->before})
       if (n >= kMost) return false;
   }
@@ -429,7 +467,7 @@ bool multiply(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, con
   if (!half && type != torch::headeronly::ScalarType::BFloat16) return false;
   const bool pixels = x.size(1) > 1 && y.stride(1) == 1 && y.stride(3) > 1;
   if (pixels) {
-    if (x.size(1) % 8 || x.stride(1) != 1 || !aligned(x.const_data_ptr()) || !aligned(y.const_data_ptr()) || x.stride(3) > INT32_MAX) return false;
+    if (x.size(1) % 8 || x.stride(1) != 1 || !aligned(x.const_data_ptr()) || !aligned(y.const_data_ptr()) || x.stride(3) >= kMost) return false;
     for (int d : {0, 2, 3})
       if (x.stride(d) % 8) return false;
   } else if (x.size(3) > 1 && x.stride(3) != 1) {

@@ -38,7 +38,7 @@ def upfirdn2d(
 
     Args:
         x: [N, C, H, W]; float16, bfloat16, float32 or float64 (16-bit types are computed in float32; on a GPU's tensor
-            cores, with 4 taps along either axis and factors of at most 2, by taps within 2^-17 of themselves).
+            cores, with up to 4 taps along either axis, up 2 or down 2 or neither, by taps within 2^-17 of themselves).
         f: filter of `setup_filter`: [taps] (applied along x and along y), [taps_y, taps_x], or None (one tap of 1).
             It is computed with in float32, or float64 for a float64 x.
         up, down: one factor >= 1, or [x, y].
@@ -51,8 +51,8 @@ def upfirdn2d(
     Returns: [N, C, H_out, W_out] of the dtype and memory format of x, with
     H_out = floor((H up + before + after - taps) / down) + 1. Differentiable to any order in x and in f. A tap that is not
     finite makes NaN of inserted zeros and padding too, and so, in the gradient by x, of the zeros that its adjoint inserts.
-    In 16 bits on a GPU, with 4 taps along either axis, what is not finite makes NaN of up to one row and 31 columns around the
-    outputs that it is part of.
+    In 16 bits on a GPU, with up to 4 taps along either axis, what is not finite makes NaN of up to 4 rows and 31 columns around
+    the outputs that it is part of.
 
     Raises: TypeError, ValueError for wrong arguments; RuntimeError for an implementation that is not available here.
 

@@ -58,7 +58,7 @@ def test_fir_kernels_are_within_what_was_wanted():
 def test_upfirdn2d_on_tensor_cores():
     """In 16 bits its bytes take longer than its instructions, of which they leave time for 24 per output of a blur."""
     for layout in ("", " NHWC"):
-        assert KEPT[f"upfirdn2d 4x4{layout} bf16 sm_90"]["instructions"] <= 14
+        assert KEPT[f"upfirdn2d 4x4{layout} bf16 sm_90"]["instructions"] <= (9 if layout else 14)
         for factors in ("4x4", "up 2", "down 2"):
             assert KEPT[f"upfirdn2d {factors}{layout} bf16 sm_90"]["share"] >= 0.9
 

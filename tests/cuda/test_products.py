@@ -208,8 +208,8 @@ def test_a_clamp_catches_what_float16_could_not_hold():
 # (up, down), and how many columns around its own what is not finite may reach
 FACTORS = {(1, 1): 15, (2, 1): 31, (1, 2): 15}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
-BINOMIAL = torch.tensor([1.0, 3, 3, 1]) / 8
-FILTERS = [torch.randn(4, 4, generator=seeded(4)) / 3, torch.rand(4, generator=seeded(5)), BINOMIAL]
+EXACT = [torch.tensor([1.0, 3, 3, 1]) / 8, torch.tensor([1.0, 2, 1]) / 4]
+FILTERS = [torch.randn(n, generator=seeded(sum(n))) / 3 for n in ((4, 4), (4,), (2, 3), (1,))] + EXACT
 # of one pixel; of words and packs and neither; of strips and pieces that end early; of two strips and many pieces
 IMAGES = [(1, 8, 1, 1), (2, 8, 9, 18), (1, 24, 37, 33), (1, 16, 13, 75), (1, 8, 140, 40), (1, 8, 3, 272)]
 CROPS = [[p + 2, 3 - p, q + 1, 4 - q] for p, q in ((0, 1), (1, 0), (2, 3), (3, 2))]
@@ -226,10 +226,10 @@ def filled(monkeypatch):
 
 
 def check_nearest(actual, wanted, f):
-    """Of almost all numbers it is the nearest of the type: all of a filter that is exact in it, but for what float32 rounds."""
+    """Of almost all numbers it is the nearest of the type; of a filter that is exact in it, but for what float32 rounds."""
     check_rounded(actual, wanted)
     if wanted.numel() > 1000:
-        most = 1e-3 if f is BINOMIAL else {torch.bfloat16: 2e-2, torch.float16: 5e-3}[actual.dtype]
+        most = 1e-3 if any(f is exact for exact in EXACT) else {torch.bfloat16: 2e-2, torch.float16: 5e-3}[actual.dtype]
         assert (actual != wanted.to(actual.dtype)).double().mean() <= most
 
 
@@ -239,7 +239,8 @@ def check_nearest(actual, wanted, f):
 def test_upfirdn2d(up, down, dtype, layout):
     """And its gradient, which is of the factors exchanged."""
     for index, (shape, padding) in enumerate((s, p) for i, s in enumerate(IMAGES) for p in CROPS[i % 2 :: 2]):
-        f, flip, gain = FILTERS[index % 3], index % 2 == 1, (1.5, 4.0, 1.0, 0.3)[index % 4] if index % 3 < 2 else 4
+        f, flip = FILTERS[index % 6], index % 4 < 2
+        gain = 1.5 if any(f is exact for exact in EXACT) else (0.3, 4.0, 1.0)[index % 3]
         size = [shape[3 - a] * up + sum(padding[2 * a : 2 * a + 2]) for a in (0, 1)]
         if min(size) < 4:
             continue
@@ -297,13 +298,14 @@ def test_views_of_upfirdn2d(up, down, dtype):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_near_in_upfirdn2d(value, up, down, dtype, layout):
     columns = FACTORS[up, down]
-    for at in ((17, 40), (18, 43), (20, 45), (23, 50)):
+    for n, at in enumerate(((17, 40), (18, 43), (20, 45), (23, 50))):
+        f, rows = (FILTERS[0], 1) if n % 2 else (EXACT[1], 2)
         x = tensor(1, 16, 40, 96, dtype=dtype).contiguous(memory_format=layout)
-        clean = upfirdn2d(x, FILTERS[0], up, down, 2, impl="cuda")
+        clean = upfirdn2d(x, f, up, down, 2, impl="cuda")
         x[0, 9][at] = value
-        y = upfirdn2d(x, FILTERS[0], up, down, 2, impl="cuda")
-        own = ~upfirdn2d(x.float(), FILTERS[0], up, down, 2, impl="reference").isfinite()
+        y = upfirdn2d(x, f, up, down, 2, impl="cuda")
+        own = ~upfirdn2d(x.float(), f, up, down, 2, impl="reference").isfinite()
         assert own.any() and not y[own].isfinite().any()
         first, last = own[0, 9].nonzero().amin(0), own[0, 9].nonzero().amax(0)
-        own[0, 9, first[0] - 1 : last[0] + 2, first[1] - columns : last[1] + columns + 1] = True
+        own[0, 9, first[0] - rows : last[0] + rows + 1, first[1] - columns : last[1] + columns + 1] = True
         assert torch.equal(y[~own], clean[~own])
