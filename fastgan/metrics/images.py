@@ -33,7 +33,7 @@ from fastgan.data.pixels import unseen, viewable
 from fastgan.data.source import Spread, images_once, lowest
 from fastgan.metrics import cache as files
 from fastgan.metrics import fid, inception, latent, suite, vit
-from fastgan.metrics.processes import everywhere, gather, place, share
+from fastgan.metrics.processes import everywhere, gather, numbers, place
 from fastgan.metrics.reference import read_reference
 from fastgan.ops._autocast import without_autocast
 from fastgan.registry import Registry
@@ -187,9 +187,9 @@ def provided(
         return Features(statistics, torch.empty(0, network().dim), torch.empty(0, 0))
 
     def fake() -> Features:
-        seeds, drawn = share(torch.arange(count)).split(_BATCH), recipe.drawing(networks, data)
+        drawn = recipe.drawing(networks, data)
         with torch.no_grad():
-            return collect_drawn(network(), (drawn(part.tolist()) for part in seeds))
+            return collect_drawn(network(), (drawn(part) for part in numbers(count, _BATCH)))
 
     facts = {"real": real, "fake": fake, "classes": lambda: recipe.classes_drawn(data)(list(range(count)))}
     if extractor == "efflite0":  # takes floating images; the steps along a path are too small for bytes
@@ -219,9 +219,9 @@ def collect(extractor: nn.Module, batches: Iterable[torch.Tensor], keep: int = K
                     found = extractor(viewable(part)).cpu()
                 statistics.update(found)
                 kept.add(found.float())
-        rows, numbers = map(gather, kept.kept())
-        order = numbers.argsort()
-        rows = rows[order][lowest(numbers[order], keep)]
+        rows, places = map(gather, kept.kept())
+        order = places.argsort()
+        rows = rows[order][lowest(places[order], keep)]
         logits = rows.new_empty(len(rows), 0)
         if hasattr(extractor, "logits"):
             with without_autocast(weight):

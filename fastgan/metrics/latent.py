@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastgan._surroundings import in_float32
 from fastgan.data.pixels import viewable
 from fastgan.metrics.processes import gather, share
 from fastgan.ops._autocast import without_autocast
@@ -123,6 +124,7 @@ def transform_of(generator: nn.Module) -> torch.Tensor | None:
     return getattr(getattr(getattr(generator, "synthesis", None), "input", None), "transform", None)
 
 
+@in_float32
 @torch.no_grad()
 def measure(
     generator: nn.Module,
@@ -197,5 +199,7 @@ def _draws(
     labels = torch.arange(count) % max(classes, 1) if labels is None else labels.cpu()
     c = F.one_hot(labels, classes).float() if classes else torch.empty(count, 0)
     for latents, uniform, label in zip(*(share(t).split(_BATCH) for t in (z, u, c)), strict=True):
+        if not len(uniform):  # of a process beyond the draws
+            return
         ends = [generator.mapping(end.to(device), label.to(device) if classes else None) for end in latents.unbind(1)]
         yield *ends, uniform.to(device)

@@ -317,12 +317,12 @@ class Recipe:
         `samples`: those of seeds 0, 1, ..., float [count, ...] on the CPU, or texts, the whole on every process. `data`: the data
         set of the run, unmirrored. `networks`, `recipe`, `count`. A recipe whose own metrics need more adds to them.
         """
-        from fastgan.metrics.processes import gather, share
+        from fastgan.metrics.processes import gather, numbers
 
         def samples() -> torch.Tensor | list[str]:
             with torch.no_grad():
-                parts = [drawn(part.tolist()) for part in share(torch.arange(count)).split(64)]
-            if parts and not isinstance(parts[0], torch.Tensor):
+                parts = [drawn(part) for part in numbers(count, 64)]
+            if not parts or not isinstance(parts[0], torch.Tensor):
                 return gather(list(itertools.chain.from_iterable(parts)))
             return gather(torch.cat([part.float().cpu() for part in parts]))
 

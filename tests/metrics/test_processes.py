@@ -4,6 +4,7 @@ import torch
 import torch.multiprocessing as mp
 from measured_together import Pixels, pictures, work
 
+from fastgan.data import to_uint8
 from fastgan.metrics import images, processes
 
 
@@ -17,6 +18,11 @@ def test_two_processes(tmp_path, monkeypatch):
         assert torch.equal(rows, whole.rows)
         torch.testing.assert_close(mean, whole.statistics.mean, rtol=1e-12, atol=0)
         torch.testing.assert_close(covariance, whole.statistics.covariance, rtol=1e-12, atol=1e-9)
+        drawn = torch.load(tmp_path / f"drawn{rank}.pt")
+        for count, (samples, rows), (texts, _) in zip((1, 2, 5), drawn[::2], drawn[1::2], strict=True):
+            assert torch.equal(samples[:, 0, 0, 0], torch.arange(count) / 9), "of fewer samples than processes as well"
+            assert torch.equal(rows, to_uint8(samples).flatten(1).float())
+            assert texts == [f"{seed}" for seed in range(count)]
 
 
 def test_one_process_has_the_whole():
