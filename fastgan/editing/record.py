@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -105,7 +105,8 @@ def record(
     about |= {"lpips": None if lpips is None else str(lpips), "generator": editor.name}
     about |= {"weights": checksum("", {name: t.cpu() for name, t in editor.generator.state_dict().items()})}
     latents_file, way_file = f"latents.{'npz' if npz else 'safetensors'}", f"way{video}"
-    files = (*names, latents_file, way_file, _PAIRS, *_CURVES)
+    arrays = [str(PurePosixPath(name).with_suffix(".npy")) for name in names]  # of what no picture holds
+    files = (*names, *arrays, latents_file, way_file, _PAIRS, *_CURVES)
     _check_folder(folder, about, resume, files)
     distance = None if perceptual is None else load_perceptual(perceptual, editor.device, lpips)
     projector = Projector(editor, images, steps, space, noise, labels, distance, seed)
@@ -213,9 +214,9 @@ def _write(
     latents = projector.latents
     latents.save(folder / latents_file)
     made = editor.images(latents)
-    for name, image in zip(names, made, strict=True):
+    for name, image in zip(names, made, strict=True):  # as `fastgan sample --separate` writes them
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.save_one(image, folder / name)
+        Image.save_one(image, folder / name, editor.recipe.data)
     save_grid(torch.cat([images, made], 3), folder / _PAIRS, labels=("given", "projected"))
 
     def frames():

@@ -86,10 +86,21 @@ def test_no_picture_is_replaced(styled, pictures, tmp_path, capsys):
     said = refused(capsys, "project", styled, pictures / "a.png", *PROJECT, "--out", pictures)
     assert f"{pictures} already holds a.png, one of 1 files to write: choose another --out" in said
     assert {path: path.read_bytes() for path in pictures.iterdir()} == before
+    (tmp_path / "arrays").mkdir()
+    (tmp_path / "arrays" / "a.npy").write_bytes(b"mine")  # what more channels than a picture has are written as
+    options = (pictures / "a.png", *PROJECT, "--out", tmp_path / "arrays")
+    assert "already holds a.npy" in refused(capsys, "project", styled, *options)
     (pictures / "a.png").rename(pictures / "pairs.png")
     run(capsys, "project", styled, pictures / "pairs.png", *PROJECT, "--out", tmp_path / "out")
     sizes = [Image.open(tmp_path / "out" / name).size for name in ("pairs.png.png", "pairs.png")]
     assert sizes[0] == (16, 16) and sizes[1] != (16, 16)
+
+
+def test_sixteen_bits_stay(pictures, tmp_path, capsys):
+    facts = dict(name="x", resolution=8, channels=1, bits=16, num_classes=0, class_names=[])
+    folder = write_run(tmp_path / "deep", "gan", options=(dict(units=(4, 4), latent=4), facts))
+    run(capsys, "project", folder, pictures / "a.png", *PROJECT, "--out", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "a.png").mode == "I;16"
 
 
 def test_one_that_was_stopped_goes_on(styled, pictures, tmp_path, capsys, monkeypatch):
