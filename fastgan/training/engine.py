@@ -221,6 +221,7 @@ class Trainer:
             if self.run.init_from:
                 source = transfer.read(self.run.init_from) if world.main else None
                 self._fitted = transfer.begin(recipe, self.ema, state.share(world, source), self.run.init_optimizer)
+                transfer.check_frozen(recipe, self._fitted, self._frozen)
         if self._sharded:
             networks = [*(recipe.networks[name] for name in recipe.averaged), *self.ema.networks.values()]
             shard.split(networks, recipe.optimizers.values(), world.device)

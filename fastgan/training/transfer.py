@@ -363,6 +363,18 @@ def freeze(recipe: Recipe, run: RunOptions) -> list[str]:
     return list(frozen)
 
 
+def check_frozen(recipe: Recipe, fitted: dict[str, Fitted], frozen: Sequence[str]) -> None:
+    """ValueError for a frozen part with weights that are new: it would stay as chance made it."""
+    for part in frozen:
+        name, _, within = part.partition(".")
+        own = dict(recipe.networks[name].named_parameters())
+        if any(new.startswith(f"{within}.") and new in own for new in fitted[name].new):
+            option = "freeze_d" if name.startswith("discriminator") else "freeze_g"
+            raise ValueError(
+                f"{option}: the {part} is new, and would stay as it is without having learnt: leave it out"
+            )
+
+
 def _blocks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The parts of a discriminator that have weights, from the image on: its modules, and of lists what is in them."""
     for name, child in network.named_children():

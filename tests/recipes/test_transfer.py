@@ -345,6 +345,16 @@ def test_a_run_goes_on_with_what_it_began_with(train):
     train("dcgan", begun, steps=2)
 
 
+def test_what_is_new_is_not_frozen(train, tmp_path):
+    """A discriminator that the source does not have, and a block of a size that it does not have."""
+    source = train("dcgan")
+    shared = sharing.write(source.folder, tmp_path / "shared", license="mit")
+    for run, width in (({"init_from": (str(shared),)}, 4), ({"init_from": (str(source.folder),), "resolution": 64}, 2)):
+        with pytest.raises(ValueError, match=r"freeze_d: the discriminator\.down\.0 is new, and would stay"):
+            train("dcgan", run | {"freeze_d": 1, "out": str(tmp_path / "run")}, width=width)
+        assert not (tmp_path / "run").exists()
+
+
 def test_two_of_a_kind_are_refused(train):
     first, second = train("dcgan"), train("gan")
     with pytest.raises(ValueError, match=r"init_from: .* and .* both hold a generator: leave one of them out"):
