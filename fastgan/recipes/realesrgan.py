@@ -290,7 +290,7 @@ class RealESRGAN(Recipe):
     def held_out(self, run: dict[str, Any]):
         """The data set that `evaluate` measures on."""
         if self.dataset is not None:
-            return self.given()
+            return self.given_data()
         options = {key: run[key] for key in ("resolution", "channels", "bits", "crop", "strict") if key in run}
         try:
             return self.load_data(named(run), self.config, split="test", **options)

@@ -328,7 +328,7 @@ class Recipe:
 
         def data():
             if self.dataset is not None:
-                return self.given()
+                return self.given_data()
             options = {f.name: run[f.name] for f in dataclasses.fields(self.medium.Options) if f.name in run}
             return self.load_data(named(run), self.config, **options | ({"flip": False} if "flip" in options else {}))
 
@@ -338,7 +338,7 @@ class Recipe:
         made = {name: lambda value=value: value for name, value in constant.items()}
         return {"samples": functools.cache(samples), "data": data, **made}
 
-    def given(self) -> Any:
+    def given_data(self) -> Any:
         """`dataset`, to be measured on. Raises ValueError for a stream that is trained on and that a reading would move."""
         if self.in_training and any(hasattr(self.dataset, name) for name in ("state_dict", "set_epoch")):
             raise ValueError(
