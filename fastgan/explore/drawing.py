@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastgan.data.exact import write_png
 from fastgan.editing import Directions, Editor, Latents
 from fastgan.media import Image
 from fastgan.sampling import slerp
@@ -91,11 +92,11 @@ def texts(recipe: Any, networks: dict[str, nn.Module], seed: int, count: int, te
     """`count` sentences of the seeds from `seed` on. temperature: below 1 likelier and less varied; ValueError where it is not
     above 0, and for another than 1 where the recipe has none."""
     check_seed(seed)
-    if not 1 <= count <= MOST_TEXTS:
+    if count != int(count) or not 1 <= count <= MOST_TEXTS:
         raise ValueError(f"count is {count}, expected 1 to {MOST_TEXTS}")
     if not 0 < temperature <= MOST_TEMPERATURE:
         raise ValueError(f"temperature is {temperature}, expected more than 0 and at most {MOST_TEMPERATURE:g}")
-    seeds = list(range(seed, seed + count))
+    seeds = list(range(seed, seed + int(count)))
     if hasattr(recipe, "draw_tokens"):
         return recipe.decode(recipe.draw_tokens(networks, seeds, temperature))
     if temperature != 1:
@@ -118,10 +119,15 @@ def picture(
     latents: Latents | None = None,
     note: str = "",
 ) -> str:
-    """HTML of a picture [C, H, W], floats in [-1, 1] or integers, with a link that saves it as `name`, one for its latents, and
-    a line of text."""
+    """HTML of a picture [C, H, W], floats in [-1, 1] or uint8 or uint16, which are kept as they are, with a link that saves it as
+    `name`, one for its latents, and a line of text."""
     with tempfile.TemporaryDirectory() as folder:
-        png = Image.save_one(image, Path(folder) / "picture.png", facts).read_bytes()
+        path = Path(folder) / "picture.png"
+        if image.is_floating_point():
+            Image.save_one(image, path, facts)
+        else:
+            write_png(image, path)
+        png = path.read_bytes()
         links = [_link(png, "image/png", f"{name}.png", "save picture")]
         if latents is not None:
             kept = latents.save(Path(folder) / "latents.safetensors").read_bytes()

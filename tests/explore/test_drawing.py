@@ -102,6 +102,7 @@ def test_texts_have_a_temperature(explored):
     assert len(likeliest) == 1 and len(varied) > 10
     for arguments, message in (
         ((0, 0, 1.0), "count is 0"),
+        ((0, 1.5, 1.0), "count is 1.5"),
         ((0, 1, 0.0), "temperature is 0.0"),
         ((-1, 1, 1.0), "seed is -1"),
     ):

@@ -11,6 +11,7 @@ import socket
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 import torch
 from saved_runs import write_run
@@ -19,9 +20,10 @@ from uploads import bomb, encoded
 pytest.importorskip("gradio", reason="gradio is not installed")
 gradio_client = pytest.importorskip("gradio_client")
 
+from fastgan.data.exact import read_exact, write_png  # noqa: E402
 from fastgan.editing import Latents  # noqa: E402
 from fastgan.explore import Explored, serve  # noqa: E402
-from fastgan.media import Signal  # noqa: E402
+from fastgan.media import Image, Signal  # noqa: E402
 
 
 class Tone:
@@ -29,6 +31,13 @@ class Tone:
 
     def sample(self, networks, seeds):
         return torch.zeros(len(seeds), 1, 800)
+
+
+class Double:
+    scale, data, name = 2, {"channels": 3}, "double"
+
+    def upscale(self, networks, x):
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +228,21 @@ def test_other_pages(tmp_path):
             client.predict(gradio_client.handle_file(str(tmp_path / "bomb.png")), direction, api_name="/translate")
     with serve(Explored("sounds", Signal, Tone(), {})) as address:
         assert "<audio controls" in gradio_client.Client(address, verbose=False).predict(4, api_name="/draw")
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (4, np.uint8), (1, np.uint16), (4, np.uint16)])
+def test_an_upscaler_gives_each_pixel_with_alpha_and_16_bits(channels, dtype, tmp_path):
+    if dtype == np.uint16:
+        pytest.importorskip("imagecodecs")
+    given = torch.tensor(np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (channels, 5, 9), dtype=dtype))
+    write_png(given, tmp_path / "x.png")
+    with serve(Explored("doubled", Image, Double(), {"generator": None})) as address:
+        client, file = gradio_client.Client(address, verbose=False), gradio_client.handle_file(str(tmp_path / "x.png"))
+        shown = client.predict(file, None, api_name="/translate")
+    content = base64.b64decode(re.search(r'<img[^>]* src="data:image/png;base64,([^"]+)', shown)[1])
+    found = read_exact(content)
+    assert found.dtype == given.dtype and found.shape == (channels, 10, 18)
+    assert torch.equal(found.int()[:, ::2, 1::2], given.int())
 
 
 def test_nothing_is_left(run, monkeypatch):
