@@ -157,6 +157,14 @@ class PictureItems(Pictures, torch.utils.data.Dataset):
         raise ValueError(f"{self.name}: no picture is readable any more")
 
     @property
+    def labels(self) -> torch.Tensor:
+        """int64 [N], where the source has them as numbers in a column of their own, as Hugging Face's have: no picture is
+        read. AttributeError of any other."""
+        if not self.num_classes or not hasattr(self.source, "select_columns"):
+            raise AttributeError("labels")
+        return torch.tensor([int(label) for label in self.source.select_columns(["label"])[:]["label"]])
+
+    @property
     def streams(self) -> tuple[int, ...]:
         return (len(self),)
 

@@ -9,8 +9,10 @@ import torch
 from data.shard_files import encoded
 from PIL import Image
 
+from fastgan import media
 from fastgan.data import Loader, load
 from fastgan.data.source import once
+from fastgan.recipes import get
 
 pytestmark = pytest.mark.slow  # needs the extra "streams"
 
@@ -59,6 +61,19 @@ def test_a_saved_set_is_read_by_number(saved):
     small = load(saved, resolution=8, channels=1, labels=False)
     assert next(once(small))[0].shape[1:] == (1, 8, 8) and small.num_classes == 0
     assert small.fingerprint != data.fingerprint == load(f"hf:{saved}").fingerprint
+
+
+def test_samples_have_the_classes_of_a_saved_set(made, tmp_path, monkeypatch):
+    """As often as it has them, and no picture is decoded for it."""
+    made.select([*range(0, 60, 3), *range(1, 30, 3), *range(2, 32, 3)]).save_to_disk(str(tmp_path / "uneven"))
+    data = load(tmp_path / "uneven", resolution=32)
+    assert not hasattr(load(tmp_path / "uneven", labels=False), "labels")
+    monkeypatch.setattr(type(data), "decode", None)
+    assert torch.bincount(data.labels).tolist() == [20, 10, 10]
+    kind = get("dcgan")
+    recipe = kind(kind.Config(conditional=True, width=4, max_width=4), media.Image.describe(data))
+    drawn = recipe.classes_drawn(lambda: data)(range(40))
+    assert (torch.bincount(drawn) - torch.tensor([20, 10, 10])).abs().max() <= 1
 
 
 def test_parts(made, tmp_path):
