@@ -150,8 +150,11 @@ def directions(argv: list[str]) -> int:
     rows = [[str(k), f"{share:.1%}", f"{total:.1%}", f"{d:.3g}"] for k, (share, total, d) in enumerate(shares)]
     show([">direction", f">{of}", ">together", ">deviation"], rows)
     latents = editor.latents(seeds)
+    shown = folder / inner
+    if options.out is not None:  # beside other files of directions, perhaps
+        shown, name = out.parent, f"{out.stem}-"
     for k in range(len(found)):
-        print(_save_strip(editor, found, k, latents, strengths, (out.parent if options.out else folder / inner), name))
+        print(_save_strip(editor, found, k, latents, strengths, shown, name))
     return 0
 
 

@@ -71,7 +71,7 @@ def evaluate(argv: list[str]) -> int:
     if not file.exists():
         raise UsageError(f"{options.run}: no such folder; expected a run, as fastgan train makes it")
     try:
-        if file.suffix == ".safetensors" or (file / PACKED).is_file():
+        if (file.suffix == ".safetensors" and file.is_file()) or (file / PACKED).is_file():
             recipe, networks, step, run = _packed(options, device)
             folder, _, name = place(options.run)
         else:

@@ -191,6 +191,9 @@ def test_directions_and_strips(styled, tmp_path, capsys):
         capsys, "directions", styled, "--method", "sefa", "--layers", "0-2", "--out", tmp_path / "sefa.safetensors"
     )
     assert "weights" in sefa and Directions.load(tmp_path / "sefa.safetensors").layers == (0, 1, 2)
+    assert (
+        tmp_path / "sefa-direction-sefa-00.png"
+    ).exists()  # of two files of directions in one folder each has its own
     assert "sefa-01" in run(capsys, "sample", styled, "--direction", 1, "--directions", tmp_path / "sefa.safetensors")
 
 
