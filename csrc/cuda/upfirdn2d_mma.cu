@@ -101,31 +101,9 @@ struct Rows {
 template <class S, int kUp, int kDown>
 __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const float* f, const float* fy, S* y, float gain, const Plan p) {
   using K = Rows<kUp, kDown>;
-  float* const table = reinterpret_cast<float*>(shared_memory());
-  const float back = tabulate<S>(f, fy, gain, p, table);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
 
-  unsigned first[K::operands][2], rest = 0;
-  unsigned* const second = reinterpret_cast<unsigned*>(table + kTaps * kTaps) + 2 * lane;
-  FASTGAN_UNROLL
-  for (int o = 0; o < K::operands; ++o) {
-    const int e = o / (K::sums * K::pairs), n = o / K::pairs % K::sums, r = o % K::pairs;
-    Pack<unsigned, 2> of_second;
-    FASTGAN_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      const int ky = kUp == 2 ? 2 * i + (n / 2 ? 1 - p.v.phase : p.v.phase) : 2 * r + i,
-                kx = kUp * (8 * e + 2 * q) + p.h.phase - kDown * (n % kUp * 8 + g);
-      unsigned parts[2];
-      split<S>(tap(table, ky, kx), tap(table, ky, kx + kUp), parts);
-      first[o][i] = parts[0], of_second.at[i] = parts[1], rest |= parts[1];
-    }
-    if (warp == 0) store(second + 64 * o, of_second);
-  }
-  const bool exact = !any(rest & 0x7fff7fffu);
-  __syncthreads();
-
   const unsigned id = blockIdx.x * kWarps + warp;
-  if (id >= p.warps) return;
   const unsigned of_plane = id / p.strips, plane = of_plane / p.pieces;
   const int strip = id - of_plane * p.strips, piece = of_plane - plane * p.pieces;
   const int sample = plane / p.channels, channel = plane - sample * p.channels;
@@ -175,6 +153,31 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
     }
   };
 
+  // The first rows come while the filter is made operands. Idle warps help with that.
+  const bool idle = id >= p.warps;
+  if (!idle) fetch(K::window / 4);
+  float* const table = reinterpret_cast<float*>(shared_memory());
+  const float back = tabulate<S>(f, fy, gain, p, table);
+  unsigned first[K::operands][2], rest = 0;
+  unsigned* const second = reinterpret_cast<unsigned*>(table + kTaps * kTaps) + 2 * lane;
+  FASTGAN_UNROLL
+  for (int o = 0; o < K::operands; ++o) {
+    const int e = o / (K::sums * K::pairs), n = o / K::pairs % K::sums, r = o % K::pairs;
+    Pack<unsigned, 2> of_second;
+    FASTGAN_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int ky = kUp == 2 ? 2 * i + (n / 2 ? 1 - p.v.phase : p.v.phase) : 2 * r + i,
+                kx = kUp * (8 * e + 2 * q) + p.h.phase - kDown * (n % kUp * 8 + g);
+      unsigned parts[2];
+      split<S>(tap(table, ky, kx), tap(table, ky, kx + kUp), parts);
+      first[o][i] = parts[0], of_second.at[i] = parts[1], rest |= parts[1];
+    }
+    if (warp == 0) store(second + 64 * o, of_second);
+  }
+  const bool exact = !any(rest & 0x7fff7fffu);
+  __syncthreads();
+  if (idle) return;
+
   // Rows of y leave by packs, some at once; up 2 those of either phase are together in shared memory.
   constexpr int kPacks = K::most * kUp, kAtOnce = 32 / kPacks;
   unsigned char* const of_y = ring + K::ring * K::pitch;
@@ -183,7 +186,6 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
   S* to = y + (int64_t{plane} * p.v.y + oy) * p.h.y + ox;
   int row = oy;
 
-  fetch(K::window / 4);
   int window = 0;  // where the ring has the first row of this step
   for (int s = 0; s < p.steps; ++s) {
     wait_for_copies();
@@ -289,30 +291,9 @@ struct Pixels {
 template <class S, int kUp, int kDown>
 __global__ void __launch_bounds__(kThreads, 4) mma_pixels_kernel(const S* x, const float* f, const float* fy, S* y, float gain, const Plan p) {
   using K = Pixels<kUp, kDown>;
-  float* const table = reinterpret_cast<float*>(shared_memory());
-  const float back = tabulate<S>(f, fy, gain, p, table);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
 
-  unsigned first[K::products][4], rest = 0;
-  unsigned* const second = reinterpret_cast<unsigned*>(table + kTaps * kTaps) + 4 * lane;
-  FASTGAN_UNROLL
-  for (int n = 0; n < K::products; ++n) {
-    Pack<unsigned, 4> of_second;
-    FASTGAN_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      const int eight = 2 * n + i / 2, row = eight / K::eights, column = eight % K::eights * 8 + 2 * q;
-      const int ky = kUp * row + kUp / 2 - kDown * (i % 2), kx = kUp * column + p.h.phase - kDown * g;
-      unsigned parts[2];
-      split<S>(tap(table, ky, kx), tap(table, ky, kx + kUp), parts);
-      first[n][i] = parts[0], of_second.at[i] = parts[1], rest |= parts[1];
-    }
-    if (warp == 0) store(second + 128 * n, of_second);
-  }
-  const bool exact = !any(rest & 0x7fff7fffu);
-  __syncthreads();
-
   const unsigned id = blockIdx.x * kWarps + warp;
-  if (id >= p.warps) return;
   const unsigned place = id / p.groups, of_sample = place / p.strips, sample = of_sample / p.pieces;
   const int group = id - place * p.groups, strip = place - of_sample * p.strips, piece = of_sample - sample * p.pieces;
 
@@ -340,15 +321,37 @@ __global__ void __launch_bounds__(kThreads, 4) mma_pixels_kernel(const S* x, con
     next_row += 4, to_row = to_row + 4 < K::ring ? to_row + 4 : 0;
   };
 
+  const bool idle = id >= p.warps;
+  if (!idle) fetch(), fetch();
+  float* const table = reinterpret_cast<float*>(shared_memory());
+  const float back = tabulate<S>(f, fy, gain, p, table);
+  unsigned first[K::products][4], rest = 0;
+  unsigned* const second = reinterpret_cast<unsigned*>(table + kTaps * kTaps) + 4 * lane;
+  FASTGAN_UNROLL
+  for (int n = 0; n < K::products; ++n) {
+    Pack<unsigned, 4> of_second;
+    FASTGAN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const int eight = 2 * n + i / 2, row = eight / K::eights, column = eight % K::eights * 8 + 2 * q;
+      const int ky = kUp * row + kUp / 2 - kDown * (i % 2), kx = kUp * column + p.h.phase - kDown * g;
+      unsigned parts[2];
+      split<S>(tap(table, ky, kx), tap(table, ky, kx + kUp), parts);
+      first[n][i] = parts[0], of_second.at[i] = parts[1], rest |= parts[1];
+    }
+    if (warp == 0) store(second + 128 * n, of_second);
+  }
+  const bool exact = !any(rest & 0x7fff7fffu);
+  __syncthreads();
+  if (idle) return;
+
   // A tile of y in shared memory: the lane's word of channels 0 to 7 of a row, of channels 8 to 15; the 16 bytes that it stores.
   unsigned char* const of_y = ring + K::ring * K::pitch;
   const int put = 32 * g + 16 * (g / 4) + 4 * q, get = 16 * lane ^ lane / 8 % 2 * 16;
   const int of_tile = pixel % 8, left = live ? p.h.y - ox - of_tile : 0;
   S* const to = y + (int64_t{sample} * p.v.y * p.h.y + ox + of_tile) * p.channels + channel;
-  const int64_t row_of_y = int64_t{p.h.y} * p.channels;
+  const int64_t row_of_y = int64_t{p.h.y} * p.channels, tile_of_y = int64_t{8} * p.channels;
   int tile = 0;
 
-  fetch(), fetch();
   int window = 0;  // where the ring has the first row of this step
   for (int s = 0; s < p.steps; ++s) {
     wait_for_copies();
@@ -404,7 +407,7 @@ __global__ void __launch_bounds__(kThreads, 4) mma_pixels_kernel(const S* x, con
           FASTGAN_UNROLL
           for (int i = 0; i < K::stack; ++i)
             if (8 * t < columns[i]) store(store_at + 2 * i * row_of_y, load<S, 8>(reinterpret_cast<const S*>(of_y + tile + i * K::tile + get)));
-          store_at += 8 * p.channels, tile ^= K::stack * K::tile;
+          store_at += tile_of_y, tile ^= K::stack * K::tile;
         }
       };
       if (exact) tiles(std::false_type());
