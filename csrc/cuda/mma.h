@@ -67,6 +67,16 @@ __device__ __forceinline__ void load_rows(const void* row, unsigned (&a)[4]) {
 #endif
 }
 
+// A word of one: the first eight lanes give the addresses.
+__device__ __forceinline__ void load_rows(const void* row, unsigned& word) {
+#ifdef FASTGAN_CUDA_EMULATION
+  emulation::load_rows(row, word);
+#else
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(word) : "r"(at) : "memory");
+#endif
+}
+
 // A b from shared memory: lane 8i + j (of the first 16) gives the address of row 8i + j's 16 bytes.
 __device__ __forceinline__ void load_columns(const void* row, unsigned (&b)[2]) {
 #ifdef FASTGAN_CUDA_EMULATION

@@ -4,7 +4,7 @@
 // Along a row a filter is a product with a band of taps B[c][n] = h[ky][up c - down n + ..]; over ky products are added. An operand has
 // 16 columns, which are 8 of x in each of two rows, so that what a lane has loaded is an operand as it is (mma.h):
 //
-//   mma_kernel          planes (NCHW)             Y += [X X'] [B; B']: 16 rows, 8 columns of y; X': the rows of X one further down
+//   mma_kernel          planes (NCHW)             Y += [X X'] [B; B']: 16 rows, 8 columns of y; X': the same of rows further down
 //   mma_pixels_kernel   pixels (channels_last)    Y += [B^T B'^T] [X; X']: 8 columns of two rows of y, 8 channels; X': more of x of these
 //
 // A warp takes some columns of a plane, or of 16 channels, and goes down them. Rows of x come to a ring in shared memory without a
@@ -15,8 +15,8 @@
 // bits) of itself; the second ones are left out where all are zero, as of binomial filters. Zeros of a band are multiplied too: what
 // is not finite is NaN in the columns around its own, and as many rows as four taps reach, of pixels one more.
 //
-// Memory as in upfirdn2d.cu: 4 bytes per output of a blur, the time of 24 instructions on an H200. A blur takes 13 per output, of
-// pixels 9, up 2 it is 7 and 6 of 15, down 2 31 and 26 of 60 (sm_90, bench/predicted.py). Not run on a GPU yet.
+// Memory as in upfirdn2d.cu: 4 bytes per output of a blur, the time of 24 instructions on an H200. A blur takes 14 per output, of
+// pixels 9, up 2 it is 7 and 5 of 15, down 2 32 and 27 of 60 (sm_90, bench/predicted.py). Not run on a GPU yet.
 #include "cuda/mma.h"
 #include "cuda/upfirdn2d.h"
 
@@ -91,8 +91,8 @@ struct Rows {
   static constexpr int most = kDown == 2 ? 4 : 8 / kUp, together = 2 / kUp;  // turns of a step; of a loop's body
   static constexpr int rows_x = 16 * kDown, rows_y = 16 * kUp;   // of a step
   static constexpr int window = kDown == 2 ? 36 : 20;            // rows of x that a step meets, by fours
-  static constexpr int ring = rows_x + window;                   // of rows in shared memory; down 2: the even ones before the odd ones
-  static constexpr int half = ring / kDown;
+  static constexpr int ring = rows_x + window;                   // of rows in shared memory; but up 2 the even ones before the odd ones
+  static constexpr int kinds = kUp == 2 ? 1 : 2, of_kind = ring / kinds;  // of these
   static constexpr int words = ceil_div((most * eights + 1) * 4, 8);                // of a lane, of a row of x
   static constexpr int pitch = 32 * words + 16, pitch_y = most * columns * 2 + 16;  // 8 rows meet no bank twice
   static constexpr int seconds = operands * 32 * 8, bytes = ring * pitch + rows_y * pitch_y;  // of a block, of a warp
@@ -111,13 +111,13 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
   const int ox = strip * p.tiles * K::columns, oy = p.v.y_first + piece * p.steps * K::rows_y;
   unsigned char* const ring = shared_memory() + kTable + K::seconds + warp * K::bytes;
 
-  // Rows of x by fours: a lane takes a word of every 8 of one. Down 2 the ring has them in two halves.
+  // Rows of x by fours: a lane takes a word of every 8 of one.
   const int column = x0 + lane % 8 * 2, end = larger(0, smaller(p.h.x, x0 + p.tiles * 8 * K::eights + 4));
   const S* const from = x + sample * p.x_sample + channel * p.x_channel + column;
-  unsigned char* const own = ring + (kDown == 2 ? lane / 8 % 2 * K::half + lane / 16 : lane / 8) * K::pitch + lane % 8 * 4;
+  unsigned char* const own = ring + (K::kinds == 2 ? lane / 8 % 2 * K::of_kind + lane / 16 : lane / 8) * K::pitch + lane % 8 * 4;
   int to_row = 0, next_row = y0 + lane / 8;
   const auto end_of = [&](int row) { return unsigned(row) < unsigned(p.v.x) ? end : 0; };
-  const auto advance = [&]() { next_row += 4, to_row = to_row + 4 / kDown < K::half ? to_row + 4 / kDown : 0; };
+  const auto advance = [&]() { next_row += 4, to_row = to_row + 4 / K::kinds < K::of_kind ? to_row + 4 / K::kinds : 0; };
   const auto fetch = [&](int fours) __attribute__((always_inline)) {
     if (p.words) {
       FASTGAN_NO_UNROLL
@@ -166,7 +166,9 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
     Pack<unsigned, 2> of_second;
     FASTGAN_UNROLL
     for (int i = 0; i < 2; ++i) {
-      const int ky = kUp == 2 ? 2 * i + (n / 2 ? 1 - p.v.phase : p.v.phase) : 2 * r + i,
+      const int ky = kUp == 2     ? 2 * i + (n / 2 ? 1 - p.v.phase : p.v.phase)
+                     : kDown == 2 ? 2 * r + i
+                                  : 2 * i + r,
                 kx = kUp * (8 * e + 2 * q) + p.h.phase - kDown * (n % kUp * 8 + g);
       unsigned parts[2];
       split<S>(tap(table, ky, kx), tap(table, ky, kx + kUp), parts);
@@ -178,11 +180,11 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
   __syncthreads();
   if (idle) return;
 
-  // Rows of y leave by packs, some at once; up 2 those of either phase are together in shared memory.
+  // Rows of y leave by packs, some at once; in shared memory all even ones come before the odd ones, but down 2.
   constexpr int kPacks = K::most * kUp, kAtOnce = 32 / kPacks;
   unsigned char* const of_y = ring + K::ring * K::pitch;
   const int pack = lane % kPacks, left = smaller(p.h.y - ox, p.tiles * K::columns);
-  const auto row_of = [](int r) { return kUp == 2 ? r % 16 * 2 + r / 16 : r; };
+  const auto row_of = [](int r) { return kDown == 2 ? r : r % (8 * kUp) * 2 + r / (8 * kUp); };
   S* to = y + (int64_t{plane} * p.v.y + oy) * p.h.y + ox;
   int row = oy;
 
@@ -191,20 +193,32 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
     wait_for_copies();
     __syncwarp();
     if (s + 1 < p.steps) fetch(K::rows_x / 4);
-    // Lane 8i + j has row j of word i of an operand: 8 rows, the next 8, the same one row further down. The other operand has the rows
-    // further down of all four taps; up 2 those that rows of y of the other phase begin with.
+    // Where in the ring the lane has a row, of the even or the odd ones.
+    const auto place = [&](int row, int odd) {
+      const int own_row = window + row;
+      return ring + ((own_row < K::of_kind ? own_row : own_row - K::of_kind) + odd * K::of_kind) * K::pitch;
+    };
+    // Lane 8i + j has row j of word i of an operand. Down 2 it has rows 2j of x for 16 rows of y, and 2j + 1; the other operand those
+    // two further down. Up 2 rows j, and one further down; the other operand those that rows of y of the other phase begin with. Else
+    // rows of y are 2j and 2j + 1 as well: it has rows 2j, 2j + 1, 2j + 2 and 2j + 3 of x, the other operand those one further down.
     const unsigned char* at[2];
-    FASTGAN_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      const int down = kDown == 2 ? r : kUp == 2 ? lane / 16 + r * (1 - p.v.phase) : lane / 16 + 2 * r, row_of_lane = lane % 16 + window + down;
-      at[r] = ring + (row_of_lane < K::half ? row_of_lane : row_of_lane - K::half) * K::pitch + (kDown == 2 ? lane / 16 * K::half * K::pitch : 0);
-    }
-    window = window + 16 < K::half ? window + 16 : window + 16 - K::half;
+    if constexpr (kDown == 2) at[0] = place(lane % 16, lane / 16), at[1] = place(lane % 16 + 1, lane / 16);
+    else if constexpr (kUp == 2) at[0] = place(lane % 16 + lane / 16, 0), at[1] = place(lane % 16 + lane / 16 + 1 - p.v.phase, 0);
+    else at[0] = place(lane % 8 + lane / 16, lane / 8 % 2), at[1] = place(lane % 8 + 2, 0);
+    window += K::rows_x / K::kinds;
+    if (window >= K::of_kind) window -= K::of_kind;
 
     unsigned words[2][4];
     const auto next = [&]() __attribute__((always_inline)) {
-      FASTGAN_UNROLL
-      for (int r = 0; r < 2; ++r) load_rows(at[r], words[r]), at[r] += 16;
+      load_rows(at[0], words[0]);
+      if constexpr (kUp * kDown == 1) {
+        FASTGAN_UNROLL
+        for (int i = 0; i < 3; ++i) words[1][i] = words[0][i + 1];
+        load_rows(at[1], words[1][3]);
+      } else {
+        load_rows(at[1], words[1]);
+      }
+      at[0] += 16, at[1] += 16;
     };
     next();
     const auto turns = [&](auto with_second) __attribute__((always_inline)) {
@@ -249,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, 4) mma_kernel(const S* x, const floa
     if (p.packs) {
       FASTGAN_UNROLL
       for (int n = 0; n < K::rows_y / kAtOnce; ++n) {
-        const int r = row_of(kAtOnce * n) + kUp * (lane / kPacks);
+        const int r = row_of(kAtOnce * n) + (kDown == 2 ? 1 : 2) * (lane / kPacks);
         const auto words = load<S, 8>(reinterpret_cast<const S*>(of_y + (kAtOnce * n + lane / kPacks) * K::pitch_y + 16 * pack));
         if (8 * pack < left && unsigned(row + r) < unsigned(p.v.y)) store(to + int64_t{r} * p.h.y + 8 * pack, words);
       }

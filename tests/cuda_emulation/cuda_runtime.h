@@ -307,6 +307,14 @@ inline void load_rows(const void* row, unsigned (&words)[4]) {
   warp_barrier[warp].wait();
 }
 
+inline void load_rows(const void* row, unsigned& word) {
+  const int rank = thread_rank(), warp = rank / 32, lane = rank % 32;
+  if (lane < 8) check_alignment(row, 16), std::memcpy(fragments[rank], row, 16);
+  warp_barrier[warp].wait();
+  word = fragments[warp * 32 + lane / 4][lane % 4];
+  warp_barrier[warp].wait();
+}
+
 // cp.async: a thread's copies, which happen at the latest moment that the hardware may take; NaN is there before.
 struct Copy {
   void* to;
