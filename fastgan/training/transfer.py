@@ -187,7 +187,7 @@ def fit(
 ) -> tuple[Tensors, Fitted]:
     """The state of `network` from `source`, as this module's docstring says; the network itself is not changed.
 
-    channels: of the pictures. image_first: the network's lists begin at the image. words: of the source's vocabulary and the
+    channels: of the pictures; 0 of texts. image_first: the network's lists begin at the image. words: of the source's vocabulary and the
     network's, where these differ.
     """
     target = network.state_dict()
@@ -198,7 +198,8 @@ def fit(
     ):
         return dict(source), Fitted(taken=list(target))
     source, report, made = _renamed(source, target, image_first), Fitted(), {}
-    classes = _class_widths(source) ^ _class_widths(target)  # of what only one of both has
+    # Of what only one of both has; a text's embedding is of words.
+    classes = _class_widths(source) ^ _class_widths(target) if channels else set()
     highest = max(
         (int(level) for name in source for level in re.findall(r"^synthesis\.b(\d+)\.torgb", name)), default=0
     )
@@ -300,7 +301,7 @@ def _adapted(
         return None
     axis = axes[0]
     had, has = old.shape[axis], own.shape[axis]
-    if _embeds(name) and channels:  # a text's are of words
+    if _embeds(name) and channels:
         return old.mean(axis, keepdim=True).expand_as(own), "each class the mean of the old ones"
     if max(had, has) <= 4 and has == channels:
         return _other_channels(old, own, axis, sees), f"{has} channels instead of {had}"

@@ -248,6 +248,16 @@ def test_words_keep_their_rows(texts, tmp_path):
     assert set(said["adapted"].values()) == {f"{len(both)} of {len(places[1])} words as they were, the others new"}
 
 
+@pytest.mark.parametrize("old", [(5, 4), (3, 6)])
+def test_no_word_is_a_class(old):
+    """An embedding of another width or size, where nothing tells which words it is of."""
+    network = torch.nn.ModuleDict({"embedding": torch.nn.Embedding(5, 6), "output": torch.nn.Linear(6, 5)})
+    source = {n: t * 0 for n, t in network.state_dict().items()} | {"embedding.weight": torch.zeros(*old)}
+    made, report = transfer.fit(source, network, 0, False)
+    assert report.new == ["embedding.weight"] and not report.adapted
+    assert torch.equal(made["embedding.weight"], network["embedding"].weight)
+
+
 def test_what_has_no_place_is_said_also_where_all_else_fits():
     """A discriminator of classes, taken into one without."""
     whole = transfer.Fitted(taken=["head.weight"], left=["embedding.weight"])
