@@ -187,8 +187,8 @@ def fit(
 ) -> tuple[Tensors, Fitted]:
     """The state of `network` from `source`, as this module's docstring says; the network itself is not changed.
 
-    channels: of the pictures; 0 of texts. image_first: the network's lists begin at the image. words: of the source's vocabulary and the
-    network's, where these differ.
+    channels: of the pictures; 0 of texts. image_first: the network's lists begin at the image. words: of the source's vocabulary
+    and the network's, where these differ.
     """
     target = network.state_dict()
     if (
