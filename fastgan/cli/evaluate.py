@@ -216,4 +216,5 @@ def _packed(options: Options, device):
     if options.data is None and options.reference is None and (given or not all(map(is_known, names))):
         what = "an object of Python" if given else "pictures or files of others"
         raise UsageError(f"{options.run} was trained on {' | '.join(names)}, {what}: name the data by --data")
-    return recipe, networks, found and found[0]["step"], _of_another(names, recipe, {})
+    run = _of_another(names, recipe, {}) | {"data_asked": options.reference is None}
+    return recipe, networks, found and found[0]["step"], run

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -176,6 +177,9 @@ def test_a_shared_folder_is_measured_and_explored(name, runs, tmp_path, capsys, 
     run(capsys, "eval", out / PACKED, *asked)
     assert json.loads((out / "model-metrics.json").read_text()) == figures[0]
     assert "--data" in refused(capsys, "eval", out, "--samples", 8)
+    if name == "gan":
+        np.savez(tmp_path / "r.npz", mu=np.zeros(1280), sigma=np.eye(1280))
+        run(capsys, "eval", out, "--reference", tmp_path / "r.npz", "--samples", 8, "--metrics", "fd")
     assert Explored.load(out).what == Explored.load(runs / name).what and Explored.load(out).name == "shared"
 
 
