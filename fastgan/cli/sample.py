@@ -186,6 +186,8 @@ def _of_folder(options: Options, recipe, networks: dict, out: Path) -> None:
     from fastgan.upscaling import upscale_folder
     from fastgan.vocoding import speak_folder
 
+    if options.direction is not None and (hasattr(recipe, "heard") or hasattr(recipe, "upscale")):
+        raise UsageError(f"--direction is {options.direction}, and {recipe.name} has no way back: leave it out")
     if hasattr(recipe, "heard"):
         count = speak_folder(recipe, networks, options.input, out)
     elif hasattr(recipe, "upscale"):

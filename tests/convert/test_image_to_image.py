@@ -145,6 +145,8 @@ def test_sampling_converted_networks(tmp_path, capsys):
         size = {"esrgan.generator": (60, 40), "gfpgan.clean": (64, 64), "pix2pix.generator": (64, 64)}[name]
         with Image.open(tmp_path / name / "x.png") as picture:
             assert picture.size == size and picture.mode == ("RGBA" if "esrgan" in name else "RGB")
+    larger = ["sample", str(tmp_path / "esrgan.generator.safetensors"), "--input", str(source), "--direction", "BtoA"]
+    assert main(larger) == 1 and "esrgan.generator has no way back: leave it out" in capsys.readouterr().err
     assert main(["sample", str(file)]) == 1
     assert "--input FOLDER" in capsys.readouterr().err
     assert main(["sample", str(file), "--input", str(source), "--tile", "64"]) == 1
