@@ -37,6 +37,7 @@ from fastgan.training.recipe import Recipe
 from fastgan.training.run import RunOptions, read_config
 
 Tensors = dict[str, torch.Tensor]
+_NO_CLASS = "0 for the class"
 Words = tuple[list[str], list[str]]  # of a source and of a network
 
 
@@ -306,7 +307,7 @@ def _adapted(
     if max(had, has) <= 4 and has == channels:
         return _other_channels(old, own, axis, sees), f"{has} channels instead of {had}"
     if old.dim() > 1 and abs(had - has) in classes:
-        return _overlap(old, own, axis), "0 for the class" if has > had else "without the class"
+        return _overlap(old, own, axis), _NO_CLASS if has > had else "without the class"
     return None
 
 
@@ -365,15 +366,18 @@ def freeze(recipe: Recipe, run: RunOptions) -> list[str]:
 
 
 def check_frozen(recipe: Recipe, fitted: dict[str, Fitted], frozen: Sequence[str]) -> None:
-    """ValueError for a frozen part with weights that are new: it would stay as chance made it."""
+    """ValueError for a frozen part with weights that are new, as it would stay as chance made it, or that are 0 for a class that
+    the source had not, as no class would ever matter."""
     for part in frozen:
         name, _, within = part.partition(".")
-        own = dict(recipe.networks[name].named_parameters())
-        if any(new.startswith(f"{within}.") and new in own for new in fitted[name].new):
-            option = "freeze_d" if name.startswith("discriminator") else "freeze_g"
+        own = [key for key, _ in recipe.networks[name].named_parameters() if key.startswith(f"{within}.")]
+        option = "freeze_d" if name.startswith("discriminator") else "freeze_g"
+        if set(own) & set(fitted[name].new):
             raise ValueError(
                 f"{option}: the {part} is new, and would stay as it is without having learnt: leave it out"
             )
+        if any(fitted[name].adapted.get(key) == _NO_CLASS for key in own):
+            raise ValueError(f"{option}: the {part} knows no class yet, and would learn of none: leave it out")
 
 
 def _blocks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -365,6 +365,14 @@ def test_what_is_new_is_not_frozen(train, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+def test_a_frozen_layer_would_learn_of_no_class(train):
+    source = train("stylegan2")
+    run = {"init_from": (str(source.folder),), "freeze_g": 1}
+    with pytest.raises(ValueError, match=r"freeze_g: the generator\.mapping\.fc0 knows no class yet"):
+        train("stylegan2", run, conditional=True)
+    train("stylegan2", run)
+
+
 def test_two_of_a_kind_are_refused(train):
     first, second = train("dcgan"), train("gan")
     with pytest.raises(ValueError, match=r"init_from: .* and .* both hold a generator: leave one of them out"):
