@@ -239,10 +239,16 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
         cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{source}.cu", arch)
         return sass.disassemble(cubin.read_bytes())
 
-    def row(case: Case | Snake | Products | Resampled, counts: Counter, size: int, outputs: float) -> dict:
+    def row(case: Case | Snake | Products | Resampled, kernel: Kernel, counts: Counter, size: int, outputs: float) -> dict:
         per_output = Counter({opcode: n / 32 / outputs for opcode, n in counts.items()})
         of_element, mask = getattr(case, "per_element", 1.0), getattr(case, "mask", 0.0)
-        return {**estimate(per_output, case.bytes * size / 4 + mask, arch), "outputs per element": of_element}
+        use = shared_memory()[kernel.layout][demangled(kernel.name)]
+        return {
+            **estimate(per_output, case.bytes * size / 4 + mask, arch, turns=use["turns"]),
+            "outputs per element": of_element,
+            "warps": resident(use["threads"], kernel.code.registers, use["bytes"], arch),
+            "conflicts": round(use["conflicts"], 2),
+        }
 
     for name, case in CASES.items():
         for kind in ("fp32", "bf16"):

@@ -38,6 +38,7 @@ class Code(NamedTuple):
 
     instructions: tuple[str, ...]
     loops: tuple[Loop, ...]  # by their first instruction, outer ones before inner ones
+    registers: int = 0  # of a thread
 
     def executed(self, trips: Sequence[float], part: range | None = None) -> Counter:
         """How often a warp issues each opcode (of `part` of the code), when loop i runs trips[i] times each time it is reached.
@@ -98,6 +99,13 @@ def disassemble(cubin: bytes) -> dict[str, Code]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
-        listing = subprocess.run([tool("nvdisasm"), "-c", path], capture_output=True, text=True, check=True).stdout
+        listing, usage = (
+            subprocess.run([*command, path], capture_output=True, text=True, check=True).stdout
+            for command in ((tool("nvdisasm"), "-c"), (tool("cuobjdump"), "-res-usage"))
+        )
     parts = re.split(r"\.section\s+\.text\.(\w+),", listing)
-    return {name: parse(text) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    registers = dict(re.findall(r"Function (\w+):\s+REG:(\d+)", usage))
+    return {
+        name: parse(text)._replace(registers=int(registers[name]))
+        for name, text in zip(parts[1::2], parts[2::2], strict=True)
+    }

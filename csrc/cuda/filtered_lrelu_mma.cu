@@ -105,6 +105,14 @@ __device__ __forceinline__ unsigned within(unsigned word, unsigned limit) {
 #endif
 }
 
+// 16 bytes of shared memory.
+template <class Words>
+__device__ __forceinline__ void load_words(const void* from, Words& words) {
+  static_assert(sizeof(words) == 16);
+  const Pack<unsigned, 4> pack = load<unsigned, 4>(static_cast<const unsigned*>(from));
+  memcpy(&words, &pack, sizeof(words));
+}
+
 __device__ __forceinline__ unsigned funnel(unsigned low, unsigned high, int shift) {
 #ifdef FASTGAN_CUDA_EMULATION
   return static_cast<unsigned>((uint64_t{high} << 32 | low) >> shift);
@@ -376,10 +384,7 @@ __global__ void __launch_bounds__(32 * kWarpsOf[kLast], 16 / kWarpsOf[kLast])
       activate(0);
       Left last;
       FASTGAN_UNROLL
-      for (int n = 0; n < 2; ++n) {
-        const Pack<float, 4> part = load<float, 4>(last_columns + n * 128);
-        memcpy(last.at[n], &part, sizeof(part));
-      }
+      for (int n = 0; n < 2; ++n) load_words(last_columns + n * 128, last.at[n]);
       FASTGAN_UNROLL
       for (int half = 0; half < 2; ++half) {
         A::multiply(before[half], last, v[0], v[1], half);
@@ -389,8 +394,11 @@ __global__ void __launch_bounds__(32 * kWarpsOf[kLast], 16 / kWarpsOf[kLast])
       if (i > 0) {
         const Rows first = A::rows(before[0]), second = A::rows(before[1]);
         Pack<float, 4> done = load<float, 4>(waiting), begun{};
-        A::multiply(done.at, first, second, down_rows[32]);
-        A::multiply(begun.at, first, second, down_rows[0]);
+        Right rows;
+        load_words(down_rows + 32, rows);
+        A::multiply(done.at, first, second, rows);
+        load_words(down_rows, rows);
+        A::multiply(begun.at, first, second, rows);
         store(waiting, begun);
         FASTGAN_UNROLL
         for (int h = 0; h < 2; ++h) {

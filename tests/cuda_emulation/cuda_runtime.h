@@ -82,9 +82,20 @@ inline size_t shared_at_most() {
   return (set ? std::atoi(set) : 99) * size_t{1024};
 }
 
+#ifdef FASTGAN_EMULATION_BANKS  // banks.cpp
+void wide_access(const void* at, size_t bytes);
+void end_block();
+void end_launch(const void* kernel, int threads);
+#else
+inline void wide_access(const void*, size_t) {}
+inline void end_block() {}
+inline void end_launch(const void*, int) {}
+#endif
+
 inline std::atomic<bool> misaligned{false};
-inline void check_alignment(const void* at, size_t bytes) {
+__attribute__((always_inline)) inline void check_alignment(const void* at, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(at) % bytes) misaligned = true;
+  wide_access(at, bytes);
 }
 
 inline std::mutex launching;
@@ -229,6 +240,7 @@ inline void leave_barriers() {
 }
 
 inline void start_block(int threads) {
+  end_block();
   if (shared) std::memset(shared, 0xff, shared_bytes);
   block_barrier.reset(threads);
   for (int w = 0; w * 32 < threads; ++w) warp_barrier[w].reset(std::min(32, threads - w * 32));
@@ -323,9 +335,11 @@ struct Copy {
 };
 inline std::vector<Copy> copies[1024];
 
+__attribute__((noinline, no_sanitize_address)) inline void spoil(void* to, size_t bytes) { std::memset(to, 0xff, bytes); }
+
 inline void copy_async(void* to, const void* from, size_t bytes = 16) {
-  check_alignment(to, bytes), check_alignment(from, bytes);
-  std::memset(to, 0xff, bytes);
+  if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes) misaligned = true;
+  spoil(to, bytes);
   copies[thread_rank()].push_back({to, from, bytes});
 }
 
@@ -452,6 +466,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   emulation::shared = memory.get();
   blockDim = block, gridDim = grid;
   emulation::run_grid([&] { std::apply(kernel, arguments); }, static_cast<int>(threads), uint64_t(grid.x) * grid.y * grid.z);
+  emulation::end_launch(reinterpret_cast<const void*>(kernel), static_cast<int>(threads));
   return emulation::misaligned.exchange(false) ? emulation::failed(cudaErrorMisalignedAddress) : cudaSuccess;
 }
 

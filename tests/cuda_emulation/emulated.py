@@ -33,9 +33,15 @@ FLAGS = [
     "-fvisibility=hidden",
 ]
 FLAGS += ["-DTORCH_TARGET_VERSION=0x020a000000000000", f"-DFASTGAN_NAMESPACE={NAMESPACE}", "-DFASTGAN_DISPATCH_KEY=CPU"]
-# OS threads instead of fibers where a sanitizer is to see them.
+# OS threads instead of fibers where a sanitizer is to see them. "banks" is none: kernels say each access to banks.cpp.
 SANITIZE = {
     None: [],
+    "banks": [
+        "-O1",
+        "-fsanitize=kernel-address",
+        *(f"--param=asan-{name}=0" for name in ("instrumentation-with-call-threshold", "stack", "globals")),
+        "-DFASTGAN_EMULATION_BANKS",
+    ],
     "address": ["-g", "-O1", "-fsanitize=address", "-DFASTGAN_EMULATION_THREADS"],
     "thread": ["-g", "-O1", "-fsanitize=thread", "-DFASTGAN_EMULATION_THREADS"],
 }
@@ -67,16 +73,19 @@ def compiler() -> str | None:
 
 
 def build(sources: list[Path], sanitize: str | None = None) -> Path:
-    """The shared library of `sources`, emulated; sanitize: None, "address" or "thread"."""
+    """The shared library of `sources`, emulated; sanitize: None, "address", "thread" or "banks"."""
     include = Path(torch.__file__).parent / "include"
     flags = [*FLAGS, *SANITIZE[sanitize], *(f"-I{d}" for d in (HERE, CSRC, include))]
     runtime = (HERE / "cuda_runtime.h").read_bytes()
+    if sanitize == "banks":
+        sources = [*sources, HERE / "banks.cpp"]
     objects = [cache() / f"{s.stem}-{fingerprint(flags, runtime, s.read_bytes())}.o" for s in sources]
 
     def compile_one(source: Path, target: Path) -> None:
         if not target.exists():
             partial = target.with_suffix(f".{os.getpid()}.part")
-            subprocess.run([compiler(), *flags, "-c", source, "-o", partial], check=True)
+            without = ["-fno-sanitize=all"] if source.stem == "banks" else []
+            subprocess.run([compiler(), *flags, *without, "-c", source, "-o", partial], check=True)
             partial.replace(target)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -94,7 +103,7 @@ def build(sources: list[Path], sanitize: str | None = None) -> Path:
             "-ltorch_cpu",
             "-lpthread",
         ]
-        subprocess.run(link + (["-fsanitize=" + sanitize] if sanitize else []), check=True)
+        subprocess.run(link + (["-fsanitize=" + sanitize] if sanitize in ("address", "thread") else []), check=True)
         partial.replace(library)
     return library
 
