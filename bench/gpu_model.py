@@ -39,12 +39,11 @@ def resident(threads: int, registers: int, shared: int, arch: int) -> int:
     return warps * min(by_registers, GPUS[arch].shared * 1024 // (shared + 1024), 64 // warps, 32)
 
 
-def estimate(counts: Counter, moved: float, arch: int, launches: float = 0.0, turns: float = 0.0) -> dict:
-    """The row of a kernel, from warp instructions, bytes, launches and turns of shared memory per output: instructions (of threads),
-    bytes, the floor (bytes at the copy rate), the time (the larger of floor and busiest unit, and the launches), their ratio, and
-    what limits."""
-    gpu, busy = GPUS[arch], sass.cycles(counts, arch)
-    busy["shared"] = 4 * turns  # one in a cycle for the four quarters together
+def estimate(counts: Counter, moved: float, arch: int, launches: float = 0.0, conflicts: float = 1.0) -> dict:
+    """The row of a kernel, from warp instructions, bytes and launches per output: instructions (of threads), bytes, the floor
+    (bytes at the copy rate), the time (the larger of floor and busiest unit, and the launches), their ratio, and what limits.
+    conflicts: how many times as long as without them shared memory takes."""
+    gpu, busy = GPUS[arch], sass.cycles(counts, arch, conflicts)
     unit = max(busy, key=busy.get)
     floor = moved / gpu.copy
     units = seconds_of(busy[unit], arch)

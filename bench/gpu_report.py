@@ -92,11 +92,13 @@ def inductor(measured: list[dict]) -> str:
 
 
 def modelled(folder: Path) -> str:
-    """What `bench/predicted.py` says of sm_90: instructions and bytes per output, time, the limit, and the bound of a change."""
+    """What `bench/predicted.py` says of sm_90: instructions and bytes per output, time, the limit, and the bound of a change; warps at
+    once, and what conflicts of banks cost shared memory."""
     file = folder / "predicted.json"
     if not file.exists():
         return NONE
     head = ["kernel", "instructions per output", "bound", "bytes", "ps per output", "share of the floor", "limited by"]
+    head += ["warps", "conflicts"]
     lines = ["`python bench/predicted.py`:", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     kept = json.loads(file.read_text(encoding="utf-8"))
     for case, row in kept["rows"].items():
@@ -105,7 +107,8 @@ def modelled(folder: Path) -> str:
                 case.removesuffix(" sm_90"),
                 *(f"{row[k]:g}" for k in ("instructions", "bound", "bytes", "ps", "share")),
             ]
-            lines.append(f"| {' | '.join([*cells, row['limit']])} |")
+            cells += [row["limit"], *(f"{row[k]:g}" if k in row else "" for k in ("warps", "conflicts"))]
+            lines.append(f"| {' | '.join(cells)} |")
     least = kept.get("arithmetic", {})
     if least:
         head = [

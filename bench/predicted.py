@@ -9,12 +9,14 @@ Per output (for bias_act, norm_act, grad_penalty and gumbel_softmax an element o
     bytes           of device memory: each tensor read or written once, 8 for float32 elementwise
     floor           bytes at the copy rate of the GPU
     time            the larger of the floor and the busiest unit of the multiprocessors, and a fixed time for each launch
+    warps           on a multiprocessor at once, by registers, shared memory and threads of a block
+    conflicts       times as long as without them shared memory takes for conflicts of banks, of an emulated run (shared_memory.py)
 
 A second table has the least instructions per output of filtered_lrelu's forward pass and of filtered_snake, sums in float32, what
 they or their products on tensor cores take of an H200 (sm_90), and how many times that is of the floor.
 
-A bound (of instructions per output) only ever falls by itself; to raise one, edit the JSON and say why in the commit. The CUDA
-kernels need nvcc.
+A bound (of instructions per output) only ever falls by itself, and conflicts may not grow; to raise one, edit the JSON and say why
+in the commit. The CUDA kernels need nvcc.
 """
 
 import argparse
@@ -51,18 +53,21 @@ def bounded(new: dict[str, dict], old: dict[str, dict]) -> tuple[dict[str, dict]
         bound = old.get(name, {}).get("bound", float("inf"))
         if row["instructions"] > bound:
             over.append(f"{name}: {row['instructions']} instructions per output; the bound is {bound}")
+        before = old.get(name, {}).get("conflicts", float("inf"))
+        if row.get("conflicts", 1.0) > SLACK * before:
+            over.append(f"{name}: conflicts of {row['conflicts']}; there were {before}")
         table[name] = {**row, "bound": min(bound, round(SLACK * row["instructions"], 1))}
     return table, over
 
 
 def table(found: dict[str, dict], measured: dict[str, dict]) -> str:
-    columns = ("instructions", "bytes", "floor ps", "ps", "share", "limit")
+    columns = ("instructions", "bytes", "floor ps", "ps", "share", "limit", "warps", "conflicts")
     lines = [f"| kernel | {' | '.join(columns)} | measured ps |", "|" + "---|" * (len(columns) + 2)]
     for name, row in found.items():
         kernel, arch = name.rsplit(" ", 1)
         seen = measured.get(f"{kernel} forward", {}).get("ps") if arch == "sm_90" else None
         of_output = "" if seen is None else f"{seen / row.get('outputs per element', 1):.2f}"
-        lines.append(f"| {name} | {' | '.join(str(row[c]) for c in columns)} | {of_output} |")
+        lines.append(f"| {name} | {' | '.join(str(row.get(c, '')) for c in columns)} | {of_output} |")
     return "\n".join(lines)
 
 

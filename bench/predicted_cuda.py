@@ -13,7 +13,10 @@ Of filtered_snake all code counts, for rows of 4096 samples: threads without out
 
 import functools
 import itertools
+import json
+import os
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sass
-from gpu_model import GPUS, estimate, seconds_of
+from gpu_model import GPUS, estimate, resident, seconds_of
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "cuda"), str(TESTS)]
@@ -230,6 +233,20 @@ def resampling_step(code: sass.Code, tiles: int, below: int, fours: int) -> Coun
     return code.executed([trips.get(loop, 0) for loop in code.loops], range(main.first, main.last + 1))
 
 
+@functools.cache
+def shared_memory() -> dict[str, dict[str, dict]]:
+    """bench/shared_memory.py, in a process of its own: {layout: {kernel: how it uses shared memory}}."""
+    script, most = Path(__file__).with_name("shared_memory.py"), {"FASTGAN_EMULATED_SHARED_KIB": "227"}
+    return json.loads(subprocess.check_output([sys.executable, script], env=os.environ | most))
+
+
+def unmangled(name: str) -> str:
+    """As the emulation names kernels: filtered::mma_kernel<(fastgan::filtered::Pass)0, c10::Half, 2, true>."""
+    name = subprocess.check_output(["c++filt", name], text=True)
+    (kernel,) = re.findall(r"^void fastgan::(.*>)\(", re.sub(r"_GLOBAL__N__\w+::|\(anonymous namespace\)::", "", name))
+    return kernel
+
+
 def rows(arch: int) -> Iterator[tuple[str, dict]]:
     import test_machine_code
     from cuda_emulation import emulated
@@ -239,48 +256,48 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
         cubin = test_machine_code.compile_for(emulated.CSRC / "cuda" / f"{source}.cu", arch)
         return sass.disassemble(cubin.read_bytes())
 
-    def row(case: Case | Snake | Products | Resampled, kernel: Kernel, counts: Counter, size: int, outputs: float) -> dict:
+    def kernel(source: str, pattern: str) -> tuple[str, sass.Code]:
+        (found,) = [item for item in kernels(source).items() if re.search(pattern, item[0])]
+        return found
+
+    def row(case, name: str, code: sass.Code, counts: Counter, size: int, outputs: float, layout: str = "") -> dict:
         per_output = Counter({opcode: n / 32 / outputs for opcode, n in counts.items()})
-        of_element, mask = getattr(case, "per_element", 1.0), getattr(case, "mask", 0.0)
-        use = shared_memory()[kernel.layout][demangled(kernel.name)]
+        moved = case.bytes * size / 4 + getattr(case, "mask", 0.0)
+        use = shared_memory()[layout][unmangled(name)]
         return {
-            **estimate(per_output, case.bytes * size / 4 + mask, arch, turns=use["turns"]),
-            "outputs per element": of_element,
-            "warps": resident(use["threads"], kernel.code.registers, use["bytes"], arch),
+            **estimate(per_output, moved, arch, conflicts=use["conflicts"]),
+            "outputs per element": getattr(case, "per_element", 1.0),
+            "warps": resident(use["threads"], code.registers, use["bytes"], arch),
             "conflicts": round(use["conflicts"], 2),
         }
 
     for name, case in CASES.items():
         for kind in ("fp32", "bf16"):
             mangled, size = DTYPES[kind]
-            pattern = re.compile(rf"stream_kernelI(?:LNS\w*?4PassE{case.kept}E)?{mangled[1:]}\w*{case.kernel}")
-            (code,) = [code for kernel, code in kernels(case.source).items() if pattern.search(kernel)]
+            pattern = rf"stream_kernelI(?:LNS\w*?4PassE{case.kept}E)?{mangled[1:]}\w*{case.kernel}"
+            found = kernel(case.source, pattern)
             for layout in ("", " NHWC"):
                 if kind not in case.others:
-                    yield (
-                        f"{name}{layout} {kind} sm_{arch}",
-                        row(case, main_loop(code, case, kind, bool(layout)), size, case.outputs),
-                    )
+                    counts = main_loop(found[1], case, kind, bool(layout))
+                    yield f"{name}{layout} {kind} sm_{arch}", row(case, *found, counts, size, case.outputs, layout)
     for name, case in PRODUCTS.items():
         for kind in ("bf16", "fp16"):
             mangled, size = DTYPES[kind]
             for last, layout in enumerate(("", " NHWC")):
-                pattern = re.compile(rf"mma_kernelILNS\w*?4PassE{case.kept}E{mangled[1:]}Li{case.up}ELb{last}E")
-                (code,) = [code for kernel, code in kernels("filtered_lrelu_mma").items() if pattern.search(kernel)]
-                counts = step(code, case.up, bool(last))
-                yield f"{name}{layout} {kind} sm_{arch}", row(case, counts, size, COLUMNS * 8 / 32)
+                pattern = rf"mma_kernelILNS\w*?4PassE{case.kept}E{mangled[1:]}Li{case.up}ELb{last}E"
+                found = kernel("filtered_lrelu_mma", pattern)
+                counts = step(found[1], case.up, bool(last))
+                yield f"{name}{layout} {kind} sm_{arch}", row(case, *found, counts, size, COLUMNS * 8 / 32, layout)
     mangled, size = DTYPES["bf16"]
     for (name, case), layout in itertools.product(RESAMPLED.items(), ("", " NHWC")):
         up, down = case.factors
-        kernel = f"mma{'_pixels' if layout else ''}_kernel{mangled}Li{up}ELi{down}E"
-        (code,) = [code for name, code in kernels("upfirdn2d_mma").items() if kernel in name]
+        found = kernel("upfirdn2d_mma", f"mma{'_pixels' if layout else ''}_kernel{mangled}Li{up}ELi{down}E")
         rows_x = 4 if layout else 16 * down
-        of_step = case.columns[layout] * rows_x * up // down
+        outputs = case.columns[layout] * rows_x * up // down * (16 if layout else 1) / 32
         below = {(1, 1): 1, (2, 1): 4, (1, 2): 1}[case.factors]  # of the loop over tiles of pixels below each other
-        tiles = case.columns[layout] // (8 if layout else 16)
-        counts = resampling_step(code, tiles, below, rows_x // 4)
-        yield f"{name}{layout} bf16 sm_{arch}", row(case, counts, size, of_step * (16 if layout else 1) / 32)
+        counts = resampling_step(found[1], case.columns[layout] // (8 if layout else 16), below, rows_x // 4)
+        yield f"{name}{layout} bf16 sm_{arch}", row(case, *found, counts, size, outputs, layout)
     for name, case in SNAKE.items():
         mangled, size = DTYPES[name.rsplit(" ", 1)[1]]
-        (code,) = [code for kernel, code in kernels(case.source).items() if f"{case.kernel}{mangled}" in kernel]
-        yield f"{name} sm_{arch}", row(case, code.executed(case.trips), size, case.outputs)
+        found = kernel(case.source, f"{case.kernel}{mangled}")
+        yield f"{name} sm_{arch}", row(case, *found, found[1].executed(case.trips), size, case.outputs)

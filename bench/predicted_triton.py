@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import sass
 import torch
-from gpu_model import estimate
+from gpu_model import estimate, resident
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
@@ -118,7 +118,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def recorder(arch: int):
-    """A stub driver that keeps what is launched: (code, programs, warps of a program, arguments by name)."""
+    """A stub driver that keeps what is launched: (code, programs, warps and shared memory of one, arguments by name)."""
     import triton_stub
 
     class Recorder(triton_stub.Driver):
@@ -140,9 +140,8 @@ def recorder(arch: int):
 
             def launch(x, y, z, stream, function, *rest):
                 arguments = dict(zip(source.fn.arg_names, rest[-len(source.fn.arg_names) :], strict=True))
-                self.launches.append(
-                    (self.binaries[function], x * y * z, metadata.num_warps, {**arguments, **constants})
-                )
+                launched = self.binaries[function], x * y * z, metadata.num_warps, metadata.shared
+                self.launches.append((*launched, {**arguments, **constants}))
 
             return launch
 
@@ -164,13 +163,15 @@ def predict(case: Case, kind: str, stub) -> dict:
     stub.launches.clear()
     wide = functools.partial(torch.empty, dtype=torch.float32, device="meta")
     case.call(importlib.import_module(f"fastgan.ops.triton.{case.op}"), x, wide)
-    counts = Counter()
-    for binary, programs, warps, arguments in stub.launches:
+    counts, least = Counter(), 64
+    for binary, programs, warps, shared, arguments in stub.launches:
+        least = min(least, resident(32 * warps, code(binary).registers, shared, stub.arch))
         for name, n in code(binary).executed(case.loops(arguments)).items():
             counts[name] += n * programs * warps
     outputs = x.numel()
     counts = Counter({name: n / outputs for name, n in counts.items()})
-    return estimate(counts, case.bytes * dtype.itemsize / 4, stub.arch, len(stub.launches) / outputs)
+    row = estimate(counts, case.bytes * dtype.itemsize / 4, stub.arch, len(stub.launches) / outputs)
+    return {**row, "warps": least}
 
 
 def rows(arch: int) -> dict[str, dict]:

@@ -25,7 +25,9 @@ UNITS = {
     "tensor": (8, "HMMA"),
     "special": (8, "MUFU I2F I2FP F2I F2F FRND MOVM"),
 }
-WIDE_MEMORY = re.compile(r"(LDG|STG|LDS|STS)\S*\.128|LDSM\S*\.4")  # 16 bytes a lane: four times as long
+WIDTH = re.compile(r"(?:LDG|STG|LDS|STS)\S*\.(128|64)|LDSM\S*\.([42])$")  # of 4 bytes, or of [8][8] numbers
+WIDTHS = {"128": 4, "64": 2, "4": 4, "2": 2}
+SHARED = ("LDS", "STS", "LDSM", "LDGSTS")
 
 
 class Loop(NamedTuple):
@@ -77,13 +79,19 @@ def parse(listing: str) -> Code:
     return Code(tuple(instructions), tuple(Loop(*pair) for pair in sorted(loops.items())))
 
 
-def cycles(counts: Counter, arch: int) -> dict[str, float]:
-    """Cycles that a warp keeps each unit busy, "issue" among them."""
+def cycles(counts: Counter, arch: int, conflicts: float = 1.0) -> dict[str, float]:
+    """Cycles that a warp keeps each unit busy, "issue" among them. conflicts: how many times as long shared memory takes for them."""
     busy = Counter(issue=sum(counts.values()))
     of = {name: (unit, cost) for unit, (cost, names) in UNITS.items() for name in names.split()}
     for name, n in counts.items():
         unit, cost = of.get(name.split(".")[0], ("float", 2 if arch < 86 else 1))
-        busy[unit] += n * cost * (4 if WIDE_MEMORY.match(name) else 1)
+        width = WIDTH.match(name)
+        busy[unit] += (
+            n
+            * cost
+            * (WIDTHS[width[1] or width[2]] if width else 1)
+            * (conflicts if name.split(".")[0] in SHARED else 1)
+        )
     return dict(busy)
 
 

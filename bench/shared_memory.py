@@ -1,7 +1,7 @@
-"""How the CUDA kernels use shared memory, of networks' images: run emulated, each access counted (tests/cuda_emulation/banks.cpp).
+"""How the CUDA kernels use shared memory: run emulated on networks' images, each access counted (tests/cuda_emulation/banks.cpp).
 
-Prints JSON: {layout: {kernel: {"threads" and "bytes" of a block, "turns" of a multiprocessor's shared memory per output, and
-"conflicts": how many times that is of what it would be if no two lanes met in a bank}}}.
+Prints JSON: {layout: {kernel: {"threads" and "bytes" of a block, "conflicts": the turns that shared memory takes, over those that
+it would take if no two lanes met in a bank}}}.
 """
 
 import json
@@ -22,35 +22,30 @@ TAPS = {n: torch.linspace(0.5, 1, n) / n for n in (12, 24)}
 HALVES = torch.bfloat16, torch.float16
 
 
-def calls() -> Iterator[tuple[str, int, Callable[[], object]]]:
-    """(layout, outputs, call): of planes of 64 x 64, or of rows of 4096 samples"""
-    from fastgan.ops import upfirdn2d
+def calls() -> Iterator[tuple[str, Callable[[], object]]]:
+    """(layout, call): of planes of 64 x 64, or of rows of 4096 samples"""
+    from fastgan.ops import filtered_snake, upfirdn2d
 
     ops = torch.ops.fastgan_cuda
     for layout, format in (("", torch.contiguous_format), (" NHWC", torch.channels_last)):
         for dtype in (torch.float32, *HALVES):
-            x = torch.randn(1, 16, 64, 64).to(dtype).contiguous(memory_format=format)
+            x = torch.randn(1, 8, 64, 64).to(dtype).contiguous(memory_format=format)
             f4 = BINOMIAL.outer(BINOMIAL)
             for f, up, down, padding in ((f4, 1, 1, 2), (f4, 2, 1, 2), (f4, 1, 2, 1), (TAPS[12], 2, 1, 6)):
-                outputs = x.numel() * up**2 // down**2
-                yield layout, outputs, lambda x=x, rest=(f, up, down, padding): upfirdn2d(x, *rest, impl="cuda")
+                yield layout, lambda x=x, rest=(f, up, down, padding): upfirdn2d(x, *rest, impl="cuda")
             for up in (2, 4)[: 1 + (dtype in HALVES)]:
                 fu, t = TAPS[6 * up], 64 * up + 10
-                outputs = x.numel() * up**2 // 4
-                end = [t - 63 * up - 1 + 6 * up - 1] * 4  # 10 more samples of t than of x up
-                end = [6 * up + 5, 6 * up + 4] * 2
-                forward = (x, None, fu, TAPS[12], up, 2, end, 1.4, 0.2, 1.0, False)
+                padding = [3 * up + 5, 3 * up + 4] * 2  # t has what 32 up outputs need
+                forward = (x, None, fu, TAPS[12], up, 2, padding, 1.4, 0.2, 1.0, False)
                 for kept in (False, True):
-                    yield layout, outputs, lambda rest=(*forward, kept): ops.filtered_lrelu(*rest)
+                    yield layout, lambda rest=(*forward, kept): ops.filtered_lrelu(*rest)
                 if up == 2:
-                    mask = torch.zeros(1, 16, t, 2, -(-t // 32) * 4, dtype=torch.uint8)
+                    mask = torch.zeros(1, 8, t, 2, -(-t // 32) * 4, dtype=torch.uint8)
                     size, offset = [t, t, 64, 64], [11, 11, 0, 0]
                     rest = (x, mask, TAPS[12], fu, 2, 2, offset, size, 1.4, 0.2, True)
-                    yield layout, outputs, lambda rest=rest: ops.filtered_lrelu_backward(*rest)
+                    yield layout, lambda rest=rest: ops.filtered_lrelu_backward(*rest)
     for dtype in (torch.float32, *HALVES):
-        from fastgan.ops import filtered_snake
-
-        x, alpha = torch.randn(1, 8, 4096).to(dtype), torch.rand(8).to(dtype) + 0.5
+        x, alpha = torch.randn(1, 2, 4096).to(dtype), torch.rand(2).to(dtype) + 0.5
 
         def snake(x=x, alpha=alpha, backward=False):
             x = x.detach().requires_grad_(backward)
@@ -59,7 +54,7 @@ def calls() -> Iterator[tuple[str, int, Callable[[], object]]]:
                 y.sum().backward()
 
         for backward in (False, True):
-            yield "", x.numel(), lambda f=snake, backward=backward: f(backward=backward)
+            yield "", lambda f=snake, backward=backward: f(backward=backward)
 
 
 def use() -> dict[str, dict[str, dict]]:
@@ -70,7 +65,7 @@ def use() -> dict[str, dict[str, dict]]:
         seen = Path(folder, "launches")
         os.environ["FASTGAN_EMULATED_BANKS"] = str(seen)
         emulated.load(sanitize="banks")
-        for layout, outputs, call in calls():
+        for layout, call in calls():
             seen.write_text("")
             call()
             for line in seen.read_text().splitlines():
@@ -78,7 +73,6 @@ def use() -> dict[str, dict[str, dict]]:
                 found[layout][names[kernel]] = {
                     "threads": threads,
                     "bytes": size,
-                    "turns": turns / outputs,
                     "conflicts": turns / least if least else 1.0,
                 }
     return found
