@@ -92,8 +92,8 @@ def inductor(measured: list[dict]) -> str:
 
 
 def modelled(folder: Path) -> str:
-    """What `bench/predicted.py` says of sm_90: instructions and bytes per output, time, the limit, and the bound of a change; warps at
-    once, and what conflicts of banks cost shared memory."""
+    """What `bench/predicted.py` says of sm_90: instructions and bytes per output, time, the limit, the bound of a change, warps at
+    once, and what conflicts of banks cost."""
     file = folder / "predicted.json"
     if not file.exists():
         return NONE

@@ -10,13 +10,13 @@ Per output (for bias_act, norm_act, grad_penalty and gumbel_softmax an element o
     floor           bytes at the copy rate of the GPU
     time            the larger of the floor and the busiest unit of the multiprocessors, and a fixed time for each launch
     warps           on a multiprocessor at once, by registers, shared memory and threads of a block
-    conflicts       times as long as without them shared memory takes for conflicts of banks, of an emulated run (shared_memory.py)
+    conflicts       of banks: how many times as long shared memory takes for them, of an emulated run (shared_memory.py)
 
 A second table has the least instructions per output of filtered_lrelu's forward pass and of filtered_snake, sums in float32, what
 they or their products on tensor cores take of an H200 (sm_90), and how many times that is of the floor.
 
-A bound (of instructions per output) only ever falls by itself, and conflicts may not grow; to raise one, edit the JSON and say why
-in the commit. The CUDA kernels need nvcc.
+A bound (of instructions per output) only ever falls by itself, and conflicts may not grow; to raise one, edit the JSON and say
+why in the commit. The CUDA kernels need nvcc.
 """
 
 import argparse

@@ -80,7 +80,7 @@ def parse(listing: str) -> Code:
 
 
 def cycles(counts: Counter, arch: int, conflicts: float = 1.0) -> dict[str, float]:
-    """Cycles that a warp keeps each unit busy, "issue" among them. conflicts: how many times as long shared memory takes for them."""
+    """Cycles that a warp keeps each unit busy, "issue" among them. conflicts: times as long that shared memory takes for them."""
     busy = Counter(issue=sum(counts.values()))
     of = {name: (unit, cost) for unit, (cost, names) in UNITS.items() for name in names.split()}
     for name, n in counts.items():

@@ -105,12 +105,18 @@ struct Item {
 };
 
 // Rows of a plane on their way to shared memory, zero outside of it: packs of N elements from column `first` on, which comes to element
-// `odd` (0 or 1) of a row.
-template <class S>
+// `odd` (0 or 1) of a row. kPairs: of a row the even pairs of elements lie in its first half and the odd ones in the second, so that
+// threads that read pairs 4 elements apart meet no bank twice.
+template <class S, bool kPairs = false>
 struct Rows {
   const S* plane;
   int row_stride, column_stride, height, width, first, pitch, odd;
   float bias;
+
+  // Where element 4 fours + n of a row lies.
+  __device__ __forceinline__ int place(int fours, int n) const {
+    return kPairs ? (n & 2 ? pitch / 2 : 0) + 2 * (fours + (n >> 2)) + (n & 1) : 4 * fours + n;
+  }
 
   // kAtOnce: loads in flight, of a thread
   template <int N, int kAtOnce>
@@ -122,7 +128,8 @@ struct Rows {
       FASTGAN_UNROLL
       for (int i = 0; i < kAtOnce; ++i, item.next(share)) {
         const int y = y0 + item.row, x = first + item.item * N;
-        at[i] = item.row < rows ? item.row * pitch + item.item * N + odd : -1;
+        at[i] =
+            item.row < rows ? item.row * pitch + (N == 1 ? place((item.item + odd) >> 2, (item.item + odd) & 3) : place(item.item * (N / 4), 0)) : -1;
         inside[i] = at[i] >= 0 && unsigned(y) < unsigned(height) && unsigned(x) < unsigned(width);
         if (inside[i]) read[i] = fastgan::load<S, N>(plane + int64_t{y} * row_stride + (N == 1 ? int64_t{x} * column_stride : x));
       }
@@ -132,12 +139,16 @@ struct Rows {
         Pack<float, N> values;
         FASTGAN_UNROLL
         for (int n = 0; n < N; ++n) values.at[n] = inside[i] ? static_cast<float>(read[i].at[n]) + bias : 0.f;
+        float* const first_place = to + at[i];
         if (N > 1 && odd) {
-          to[at[i]] = values.at[0], to[at[i] + N - 1] = values.at[N - 1];
+          first_place[place(0, 1)] = values.at[0], first_place[place(0, N)] = values.at[N - 1];
           FASTGAN_UNROLL
-          for (int n = 1; n + 1 < N; n += 2) store(to + at[i] + n, Pack<float, 2>{{values.at[n], values.at[n + 1]}});
+          for (int n = 1; n + 1 < N; n += 2) store(first_place + place(0, n + 1), Pack<float, 2>{{values.at[n], values.at[n + 1]}});
+        } else if constexpr (N > 1 && kPairs) {
+          FASTGAN_UNROLL
+          for (int n = 0; n < N; n += 2) store(first_place + place(0, n), Pack<float, 2>{{values.at[n], values.at[n + 1]}});
         } else {
-          store(to + at[i], values);
+          store(first_place, values);
         }
       }
     }
@@ -156,7 +167,7 @@ struct Rows {
       FASTGAN_UNROLL
       for (int n = 0; n < N; ++n) {
         const int strip = (channel + n) * strip_size;
-        to[strip + item.row * pitch + pixel] = static_cast<float>(read.at[n]) + (kBias && inside ? biases[strip] : 0.f);
+        to[strip + item.row * pitch + place(pixel >> 2, pixel & 3)] = static_cast<float>(read.at[n]) + (kBias && inside ? biases[strip] : 0.f);
       }
     }
   }

@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, con
   const int x0 = p.h.first(ox, K::up, K::down), y0 = p.v.first(oy, K::up, K::down), end_y = smaller(oy + p.v.tile, p.v.out);
   const int start = p.wide_x ? floor_div(x0, kPack<S>) * kPack<S> : x0, odd = K::up == 1 ? (x0 - start) & 1 : 0;
   float* const xs = reinterpret_cast<float*>(shared_memory()) + strip.index * p.strip_size;
-  const stream::Rows<S> rows{
+  const stream::Rows<S, K::down == 2> rows{
       strip.of(x, p.grid.x) - (p.wide_pixels ? strip.index : 0), p.grid.x.row, p.grid.x.column, p.v.in, p.h.in, start, p.x_pitch, odd, 0.f};
   const stream::Item first_item(p.load, p.wide_pixels ? threadIdx.x : c);
   const auto load_batch = [&](int batch) {
@@ -87,15 +87,18 @@ __global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, con
   }
 
   float sums[K::open][K::up][K::columns] = {};
-  // Row d of a step, which `from` holds from the first sample of this thread on.
-  const auto add = [&](const float* from, int d) {
+  // Where a row holds this thread's samples from the first one on: of pairs (stream.h) the even ones, and the odd ones.
+  const int from = x0 - start + odd + (K::up == 1 ? K::columns * K::down : 1) * c;
+  const int even_pairs = rows.place(from >> 2, from & 3), odd_pairs = rows.place((from + 2) >> 2, (from + 2) & 3);
+  // Row d of a step.
+  const auto add = [&](const float* row, int d) {
     float in[K::columns][K::window];
     if constexpr (K::up == 1) {
       constexpr int kReads = ((K::columns - 1) * K::down + K::window + 1) / 2;
       float all[2 * kReads];
       FASTGAN_UNROLL
       for (int i = 0; i < kReads; ++i) {
-        const Pack<float, 2> pack = load<float, 2>(from + 2 * i);
+        const Pack<float, 2> pack = load<float, 2>(row + (K::down == 2 ? (i % 2 ? odd_pairs - 1 : even_pairs) + i : from + 2 * i));
         all[2 * i] = pack.at[0], all[2 * i + 1] = pack.at[1];
       }
       FASTGAN_UNROLL
@@ -104,7 +107,7 @@ __global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, con
     } else {
       FASTGAN_UNROLL
       for (int j = 0; j < K::columns; ++j) FASTGAN_UNROLL
-      for (int a = 0; a < K::window; ++a) in[j][a] = from[a + (j ? offset : 0)];
+      for (int a = 0; a < K::window; ++a) in[j][a] = row[from + a + (j ? offset : 0)];
     }
     FASTGAN_UNROLL
     for (int j = 0; j < K::columns; ++j) {
@@ -151,13 +154,13 @@ __global__ void __launch_bounds__(kMostThreads, 3) stream_kernel(const S* x, con
     }
   };
 
-  const int batches = ceil_div(p.steps, K::steps), from = x0 - start + odd + (K::up == 1 ? K::columns * K::down : 1) * c;
+  const int batches = ceil_div(p.steps, K::steps);
   if (strip.live) load_batch(0);
   for (int batch = 0; batch < batches; ++batch) {
     __syncthreads();
     if (!strip.live) continue;
     if (batch + 1 < batches) load_batch(batch + 1);
-    const float* at = xs + (batch & 1) * K::steps * K::down * p.x_pitch + from;
+    const float* at = xs + (batch & 1) * K::steps * K::down * p.x_pitch;
     FASTGAN_UNROLL
     for (int s = 0; s < K::steps; ++s) {
       if (batch * K::steps + s >= p.steps) continue;
