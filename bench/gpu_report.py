@@ -92,7 +92,7 @@ def inductor(measured: list[dict]) -> str:
 
 
 def modelled(folder: Path) -> str:
-    """What `bench/predicted.py` says of sm_90: instructions and bytes per output, time, the limit, the bound of a change, warps at
+    """What `bench/predicted.py` says of sm_90: instructions and bytes per output, time, the limit, bounds of a change, warps at
     once, and what conflicts of banks cost."""
     file = folder / "predicted.json"
     if not file.exists():
