@@ -7,7 +7,7 @@ import pytest
 import torch
 from cuda_emulation import emulated
 
-NONE, OUT_OF_BOUNDS, NO_BARRIER, GRID_TOO_SMALL, MISALIGNED = range(5)
+NONE, OUT_OF_BOUNDS, NO_BARRIER, GRID_TOO_SMALL, MISALIGNED, APART = range(6)
 SOURCE = emulated.HERE / "faulty.cu"
 N = 64 * 3 - 5  # a tail in the last block
 
@@ -16,12 +16,12 @@ def reversed_blocks(x):
     return torch.cat([part.flip(0) for part in x.split(64)])
 
 
-def sanitized(kind, fault):
+def sanitized(kind, fault, n=N):
     script = f"""
 import torch
 from cuda_emulation import emulated
 emulated.load([emulated.HERE / "faulty.cu"], {kind!r})
-torch.ops.fastgan_cuda.faulty_reverse(torch.arange({N}.), {fault})
+torch.ops.fastgan_cuda.faulty_reverse(torch.arange({n}.), {fault})
 """
     environment = emulated.sanitized_environment(kind)
     return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
@@ -86,3 +86,14 @@ def test_a_missing_barrier_is_a_race():
     result = sanitized("thread", NO_BARRIER)
     assert result.returncode == 66
     assert "data race" in result.stderr and "faulty.cu" in result.stderr
+
+
+def test_lanes_that_meet_in_a_bank_are_counted(tmp_path, monkeypatch):
+    seen = tmp_path / "launches"
+    monkeypatch.setenv("FASTGAN_EMULATED_BANKS", str(seen))
+    for fault, conflicts in ((NONE, 1), (APART, 2)):
+        seen.write_text("")
+        blocks, warps, accesses = 3, 2, 2
+        assert sanitized("banks", fault, 64 * blocks).returncode == 0
+        _, threads, size, turns, least = map(int, seen.read_text().split())
+        assert (threads, size, least) == (64, 256 * conflicts, blocks * warps * accesses) and turns == conflicts * least

@@ -127,8 +127,9 @@ def kernels_of(library: Path) -> dict[int, str]:
 def sanitized_environment(sanitize: str) -> dict[str, str]:
     """Environment variables under which a Python process can load a library built with `sanitize`."""
     runtime = subprocess.check_output([compiler(), f"-print-file-name=lib{sanitize[0]}san.so"], text=True).strip()
+    preload = {} if sanitize == "banks" else {"LD_PRELOAD": os.path.realpath(runtime)}
     return os.environ | {
-        "LD_PRELOAD": os.path.realpath(runtime),
+        **preload,
         "ASAN_OPTIONS": "detect_leaks=0",
         "TSAN_OPTIONS": "halt_on_error=1:exitcode=66:report_signal_unsafe=0",
         "OMP_NUM_THREADS": "1",
