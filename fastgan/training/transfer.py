@@ -37,7 +37,7 @@ from fastgan.training.recipe import Recipe
 from fastgan.training.run import RunOptions, read_config
 
 Tensors = dict[str, torch.Tensor]
-_NO_CLASS = "0 for the class"
+_NO_CLASS, _NO_ALPHA = "0 for the class", ", 0 for alpha"
 Words = tuple[list[str], list[str]]  # of a source and of a network
 
 
@@ -305,7 +305,8 @@ def _adapted(
     if _embeds(name) and channels:
         return old.mean(axis, keepdim=True).expand_as(own), "each class the mean of the old ones"
     if max(had, has) <= 4 and has == channels:
-        return _other_channels(old, own, axis, sees), f"{has} channels instead of {had}"
+        how = f"{has} channels instead of {had}{_NO_ALPHA * (had % 2 > has % 2)}"
+        return _other_channels(old, own, axis, sees), how
     if old.dim() > 1 and abs(had - has) in classes:
         return _overlap(old, own, axis), _NO_CLASS if has > had else "without the class"
     return None
@@ -366,8 +367,8 @@ def freeze(recipe: Recipe, run: RunOptions) -> list[str]:
 
 
 def check_frozen(recipe: Recipe, fitted: dict[str, Fitted], frozen: Sequence[str]) -> None:
-    """ValueError for a frozen part with weights that are new, as it would stay as chance made it, or that are 0 for a class that
-    the source had not, as no class would ever matter."""
+    """ValueError for a frozen part with weights that are new, as it would stay as chance made it, or that are 0 for a class or
+    for alpha, which the source had not, as these would never matter."""
     for part in frozen:
         name, _, within = part.partition(".")
         own = [key for key, _ in recipe.networks[name].named_parameters() if key.startswith(f"{within}.")]
@@ -376,8 +377,10 @@ def check_frozen(recipe: Recipe, fitted: dict[str, Fitted], frozen: Sequence[str
             raise ValueError(
                 f"{option}: the {part} is new, and would stay as it is without having learnt: leave it out"
             )
-        if any(fitted[name].adapted.get(key) == _NO_CLASS for key in own):
-            raise ValueError(f"{option}: the {part} knows no class yet, and would learn of none: leave it out")
+        for key in own:
+            for ending, what in ((_NO_CLASS, "class"), (_NO_ALPHA, "alpha")):
+                if fitted[name].adapted.get(key, "").endswith(ending):
+                    raise ValueError(f"{option}: the {part} knows no {what} yet, and would learn of none: leave it out")
 
 
 def _blocks(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:

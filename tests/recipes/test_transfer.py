@@ -365,8 +365,11 @@ def test_what_is_new_is_not_frozen(train, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_a_frozen_layer_would_learn_of_no_class(train):
+def test_a_frozen_layer_would_learn_of_no_class_nor_alpha(train):
     source = train("stylegan2")
+    with pytest.raises(ValueError, match=r"freeze_d: the discriminator\.b32 knows no alpha yet"):
+        train("stylegan2", {"init_from": (str(source.folder),), "freeze_d": 1, "channels": 4})
+    train("stylegan2", {"init_from": (str(source.folder),), "freeze_d": 1, "channels": 1})
     run = {"init_from": (str(source.folder),), "freeze_g": 1}
     with pytest.raises(ValueError, match=r"freeze_g: the generator\.mapping\.fc0 knows no class yet"):
         train("stylegan2", run, conditional=True)
