@@ -151,8 +151,11 @@ class Trainer:
     @property
     def resume_command(self) -> str:
         """The shell command that continues this run."""
+        return self._resume()
+
+    def _resume(self, without: str = "") -> str:
         name = RECIPES.name_of(type(self.recipe), elsewhere=True)
-        return resume_command(name, self.folder, self.run, self.world.size, self._given)
+        return resume_command(name, self.folder, self.run, self.world.size, self._given, without)
 
     @apart
     def train(self) -> Path:
@@ -192,8 +195,8 @@ class Trainer:
         except FORESEEN as error:
             if isinstance(error, OSError):
                 self._check_place()
-            what, hint = explain(error, self.step + 1, self.config)
-            raise TrainingError(f"{what}. {self._safe()}{hint}") from error
+            what, without, advice = explain(error, self.step + 1, self.config)
+            raise TrainingError(f"{what}. {self._safe(without)}{advice}") from error
         finally:
             self._loader.close()
             with contextlib.suppress(Exception):  # an error on the way out must not hide the one that led here
@@ -385,11 +388,11 @@ class Trainer:
             where = "Where it is now, its last checkpoint can be resumed with --out"
             raise TrainingError(f"step {self.step}: {gone}. {where}")
 
-    def _safe(self) -> str:
+    def _safe(self, without: str = "") -> str:
         if self.world.main and not self._lock.held:
             return "nothing was written"
         with contextlib.suppress(OSError):
             self._writer.wait()
         kept = ckpt.list_checkpoints(self.folder / "checkpoints")
         where = f"The last good checkpoint is {kept[-1][1]}" if kept else "There is no checkpoint yet"
-        return f"{where}. Resume with:\n  {self.resume_command}"
+        return f"{where}. Resume with:\n  {self._resume(without)}"

@@ -27,14 +27,14 @@ class Interrupted(Exception):
         self.signal = number
 
 
-def explain(error: Exception, step: int, config: RecipeConfig) -> tuple[str, str]:
-    """What one of `FORESEEN` in training step `step` means, and what to add to the command that resumes."""
+def explain(error: Exception, step: int, config: RecipeConfig) -> tuple[str, str, str]:
+    """What one of `FORESEEN` in training step `step` means, the option to resume without, and what to add; "" for none."""
     if isinstance(error, CannotCompile):
-        return f"--compile: {error}", " --no-compile"
+        return f"--compile: {error}", "compile", ""
     if isinstance(error, CannotCapture):
-        return f"--graphs: step {step}: {error}", " --no-graphs"
+        return f"--graphs: step {step}: {error}", "graphs", ""
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{'the disk is full' if full else f'step {step}: the run cannot be written'} ({error})", ""
+        return f"{'the disk is full' if full else f'step {step}: the run cannot be written'} ({error})", "", ""
     lower = isinstance(error, NotFinite) and hasattr(config, "lr")
-    return f"step {step}: {error}", "\nA lower --lr usually helps." if lower else ""
+    return f"step {step}: {error}", "", "\nA lower --lr usually helps." if lower else ""

@@ -251,9 +251,9 @@ def left_out(folder: Path, run: RunOptions) -> list[str]:
     return [f"{folder} was logged to {name} too, which is code: to go on so, name it with --log" for name in code]
 
 
-def resume_command(name: str, folder: Path, run: RunOptions, processes: int, given: str = "") -> str:
+def resume_command(name: str, folder: Path, run: RunOptions, processes: int, given: str = "", without: str = "") -> str:
     """The shell command that continues a run of the recipe `name`, from any folder. It says what is code: config.json may not.
-    For a class or data (`given`) that only this process has, the call."""
+    For a class or data (`given`) that only this process has, the call. without: an option to switch off."""
     data = [run.data] if isinstance(run.data, str) else run.data
     data = list(map(absolute, data)) if any(map(DATA.typed, data)) else []
     log = list(map(absolute, run.log)) if part_log(run.log)[1] else []
@@ -261,7 +261,9 @@ def resume_command(name: str, folder: Path, run: RunOptions, processes: int, giv
     if alone or given:
         words = [re.split("[.:]", name)[-1] if alone else repr(name), f"out={str(folder)!r}", "resume=True"]
         words += ["dataset=..."] if given else [f"data={tuple(data) if data[1:] else data[0]!r}"] if data else []
-        return f"fastgan.run({', '.join([*words, *([f'log={log}'] if log else [])])})"
+        words += [f"log={log}"] if log else []
+        words += [f"{without}=False"] if without else []
+        return f"fastgan.run({', '.join(words)})"
     many = f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', processes)} -m "
     words = [
         name,
@@ -272,6 +274,7 @@ def resume_command(name: str, folder: Path, run: RunOptions, processes: int, giv
         *data,
         *(["--log"] if log else []),
         *log,
+        *([f"--no-{without}"] if without else []),
     ]
     return f"{many if processes > 1 else ''}fastgan train {shlex.join(words)}"
 
