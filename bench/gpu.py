@@ -43,7 +43,7 @@ F4, F12 = (ops.setup_filter(torch.tensor(taps)) for taps in ([1.0, 3, 3, 1], [1.
 K12 = ops.kaiser_sinc_filter(0.25, 0.3)
 
 
-def _upfirdn2d(f: torch.Tensor, up: int = 1, down: int = 1, padding: int = 2) -> Callable:
+def _upfirdn2d(f: torch.Tensor, up: int = 1, down: int = 1, padding: int | list[int] = 2) -> Callable:
     def make(impl, x):
         on_device = f.to(x.device)
         return lambda x: ops.upfirdn2d(x, on_device, up, down, padding, gain=up * up, impl=impl)
@@ -111,7 +111,7 @@ CASES = {
     "gumbel_softmax": Case((2048, 5000), lambda impl, x: lambda x: ops.gumbel_softmax(x, 0.5, impl=impl), 8),
     "upfirdn2d 4x4": Case(IMAGE, _upfirdn2d(F4), 8),
     "upfirdn2d 4x4 NHWC": Case(IMAGE, _upfirdn2d(F4), 8, last=True),
-    "upfirdn2d up 2, 12 taps": Case(IMAGE, _upfirdn2d(F12, up=2, padding=6), 20),
+    "upfirdn2d up 2, 12 taps": Case(IMAGE, _upfirdn2d(F12, up=2, padding=[6, 5, 6, 5]), 20),
     "upfirdn2d down 2": Case(IMAGE, _upfirdn2d(F4, down=2), 5),
     "filtered_lrelu": Case(IMAGE, _filtered_lrelu, 8),
     "filtered_lrelu NHWC": Case(IMAGE, _filtered_lrelu, 8, last=True),

@@ -63,6 +63,7 @@ CASES = {
         8,
         {"fp32": 1, "bf16": 1},
         per_element=4,
+        others=("bf16",),
     ),
     "upfirdn2d down 2": Case(
         "upfirdn2d_stream",
@@ -109,6 +110,19 @@ RESAMPLED = {
     "upfirdn2d 4x4": Resampled((1, 1), 8, {"": 64, " NHWC": 32}),
     "upfirdn2d up 2": Resampled((2, 1), 5, {"": 64, " NHWC": 64}, per_element=4),
     "upfirdn2d down 2": Resampled((1, 2), 20, {"": 32, " NHWC": 16}, per_element=0.25),
+}
+
+
+class Separable(NamedTuple):
+    factors: tuple[int, int]
+    bytes: float  # per output, in float32
+    turns: dict[str, int]  # of a row, at most
+    per_element: float = 1.0
+
+
+SEPARABLE = {
+    "upfirdn2d up 2, 12 taps": Separable((2, 1), 5, {"": 8, " NHWC": 4}, per_element=4),
+    "upfirdn2d down 2, 12 taps": Separable((1, 2), 20, {"": 4, " NHWC": 2}, per_element=0.25),
 }
 
 
@@ -217,6 +231,22 @@ def step(code: sass.Code, up: int, last: bool) -> Counter:
     return code.executed([trips.get(loop, 1) for loop in code.loops], range(main.first, main.last + 1))
 
 
+def separable_step(code: sass.Code, case: Separable, last: bool) -> tuple[Counter, float]:
+    """(what a warp of upfirdn2d's separable kernel issues in a step, with the copies of the next one's rows; of how many outputs)"""
+    up, down = case.factors
+    turns, columns, rows_x = case.turns[" NHWC" if last else ""], 8 * up, 16 * down // up
+    eights = down * turns + down  # of columns of x
+    if last:  # pairs of pixels of a thread, in loops for whole pixels; those for single elements are left out
+        x, y = rows_x * 4 * eights / 256, 16 * columns * turns / 2 / 256
+        inner = (x, y, 0, x, 0, turns)
+    else:
+        inner = (rows_x // 4, -(-eights // 4), turns)
+    main = max(code.loops, key=lambda loop: loop.last - loop.first)
+    trips = dict(zip((loop for loop in code.loops if main.first < loop.first <= main.last), inner, strict=True))
+    counts = code.executed([trips.get(loop, 1) for loop in code.loops], range(main.first, main.last + 1))
+    return counts, 16 * columns * turns
+
+
 def resampling_step(code: sass.Code, tiles: int, below: int, fours: int) -> Counter:
     """What a warp of upfirdn2d's kernels of tensor cores issues in a step: tiles of a row, such rows, four rows of x at a
     time. Of the loops over tiles the shorter one is that of taps of one part; others are of rows that are not whole words."""
@@ -297,6 +327,12 @@ def rows(arch: int) -> Iterator[tuple[str, dict]]:
         below = {(1, 1): 1, (2, 1): 4, (1, 2): 1}[case.factors]  # of the loop over tiles of pixels below each other
         counts = resampling_step(found[1], case.columns[layout] // (8 if layout else 16), below, rows_x // 4)
         yield f"{name}{layout} bf16 sm_{arch}", row(case, *found, counts, size, outputs, layout)
+    for (name, case), layout in itertools.product(SEPARABLE.items(), ("", " NHWC")):
+        up, down = case.factors
+        pattern = f"mma_separable_kernel{mangled}Li{up}ELi{down}ELb{int(bool(layout))}E"
+        found = kernel("upfirdn2d_separable", pattern)
+        counts, outputs = separable_step(found[1], case, bool(layout))
+        yield f"{name}{layout} bf16 sm_{arch}", row(case, *found, counts, size, outputs / 32, layout)
     for name, case in SNAKE.items():
         mangled, size = DTYPES[name.rsplit(" ", 1)[1]]
         found = kernel(case.source, f"{case.kernel}{mangled}")

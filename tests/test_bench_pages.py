@@ -118,7 +118,7 @@ def test_tables_of_a_gpu(tmp_path):
     row = {"instructions": 8.5, "bytes": 8.0, "ps": 2.1, "share": 0.97, "limit": "memory", "bound": 8.9}
     (tmp_path / "predicted.json").write_text(json.dumps({"rows": {"op fp32 sm_90": row, "op fp32 sm_80": row}}))
     lines = gpu_report.tables(tmp_path)["model"].splitlines()
-    assert lines[4:] == ["| op fp32 | 8.5 | 8.9 | 8 | 2.1 | 0.97 | memory |"]
+    assert lines[4:] == ["| op fp32 | 8.5 | 8.9 | 8 | 2.1 | 0.97 | memory |  |  |"]
 
 
 def test_the_table_of_other_networks(tmp_path, monkeypatch):

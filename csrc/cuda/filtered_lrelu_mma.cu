@@ -16,7 +16,7 @@
 // more than by its rounding, a gradient by 5% (tests/cuda/test_products.py). For Half it is two BFloat16, without the product of their
 // second parts: within 2^-16. Zeros of the filters are multiplied too: what is not finite is NaN in the rows and columns around its own.
 //
-// Warps are on their own, or with channels_last the 8 warps of a block have 8 channels of a place (filtered_lrelu_pixels.h).
+// Warps are on their own, or with channels_last the 8 warps of a block have 8 channels of a place (separable_pixels.h).
 //
 // Memory as in filtered_lrelu.cu. 128 outputs take 4 + 8 + 12 + 4 products at up 2 (Half 4 + 12 + 18 + 6), of which tensor cores have
 // one in 8 cycles: 56 cycles per output, 2.3 times the floor of an H200; 16 instructions per output activate. In all it takes 67, 101
@@ -25,12 +25,14 @@
 #include <limits>
 
 #include "cuda/filtered_lrelu.h"
-#include "cuda/filtered_lrelu_operands.h"
-#include "cuda/filtered_lrelu_pixels.h"
+#include "cuda/separable_operands.h"
+#include "cuda/separable_pixels.h"
 #include "cuda/stream.h"
 
 namespace fastgan::filtered {
 namespace {
+
+using namespace separable;
 
 constexpr int kDown = 2, kDownTaps = 12, kPhase = 6;  // kPhase: taps of fu / up
 constexpr int kWarpsOf[2] = {4, kOctet};  // of a block: each on its own, or those of 8 channels with channels_last
@@ -68,31 +70,6 @@ struct PixelPlan {
   bool whole_x, whole_y;
 };
 
-template <class S>
-struct alignas(16) Common {  // of the warps of a block
-  const S* from;
-  S* to;
-  int channels;  // that there are
-};
-
-// A power of two for Uy, and 1 over it: Half's largest tap comes to 2^12 or more, below 2^13, and the sum of 6 remains in its range.
-// BFloat16 has the range of float.
-template <class S>
-__device__ __forceinline__ Pack<float, 2> scale_of(const volatile float* taps) {
-  Pack<float, 2> scale{{1, 1}};
-  if constexpr (std::is_same_v<S, Half>) {
-    float largest = fabsf(taps[threadIdx.x % 32]);
-    FASTGAN_UNROLL
-    for (int distance = 16; distance > 0; distance /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
-    unsigned exponent;
-    memcpy(&exponent, &largest, sizeof(exponent));
-    exponent = smaller(253u, 2 * 127 + 12 - (exponent >> 23));
-    const unsigned both[2] = {exponent << 23, (2 * 127 - exponent) << 23};
-    memcpy(&scale, both, sizeof(scale));
-  }
-  return scale;
-}
-
 // Two numbers of Half into [-limit, limit] of theirs; NaN stays NaN.
 __device__ __forceinline__ unsigned within(unsigned word, unsigned limit) {
 #ifdef FASTGAN_CUDA_EMULATION
@@ -103,14 +80,6 @@ __device__ __forceinline__ unsigned within(unsigned word, unsigned limit) {
   asm("max.NaN.f16x2 %0, %0, %1;" : "+r"(word) : "r"(limit ^ 0x80008000u));
   return word;
 #endif
-}
-
-// 16 bytes of shared memory.
-template <class Words>
-__device__ __forceinline__ void load_words(const void* from, Words& words) {
-  static_assert(sizeof(words) == 16);
-  const Pack<unsigned, 4> pack = load<unsigned, 4>(static_cast<const unsigned*>(from));
-  memcpy(&words, &pack, sizeof(words));
 }
 
 __device__ __forceinline__ unsigned funnel(unsigned low, unsigned high, int shift) {
@@ -438,13 +407,6 @@ __global__ void __launch_bounds__(32 * kWarpsOf[kLast], 16 / kWarpsOf[kLast])
     __syncthreads();
     give_pixels(p.steps);
   }
-}
-
-// Whether pixels are whole octets, aligned.
-bool whole_pixels(const Tensor& t) {
-  for (int64_t n : {t.size(1), t.stride(0), t.stride(2), t.stride(3)})
-    if (n % kOctet) return false;
-  return aligned(t.const_data_ptr());
 }
 
 template <Pass kPass, class S, int kUp, bool kLast>

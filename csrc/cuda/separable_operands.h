@@ -1,11 +1,11 @@
-// What filtered_lrelu_mma.cu multiplies: sums of float32 and filters, as numbers that tensor cores take.
+// What filtered_lrelu_mma.cu and upfirdn2d_separable.cu multiply: sums of float32 and filters, as numbers that tensor cores take.
 //
 // For a BFloat16 y they are numbers of TF32, for Half pairs of BFloat16; mma.h has which lane holds what.
 #pragma once
 
 #include "cuda/mma.h"
 
-namespace fastgan::filtered {
+namespace fastgan::separable {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
@@ -143,7 +143,33 @@ struct Halved {
   }
 };
 
+// A power of two for the filter that meets x, whose taps and zeros after them are at `taps`, and 1 over it: Half's largest tap comes to
+// 2^12 or more, below 2^13. BFloat16 has the range of float.
+template <class S>
+__device__ __forceinline__ Pack<float, 2> scale_of(const volatile float* taps) {
+  Pack<float, 2> scale{{1, 1}};
+  if constexpr (std::is_same_v<S, Half>) {
+    float largest = fabsf(taps[threadIdx.x % 32]);
+    FASTGAN_UNROLL
+    for (int distance = 16; distance > 0; distance /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
+    unsigned exponent;
+    memcpy(&exponent, &largest, sizeof(exponent));
+    exponent = smaller(253u, 2 * 127 + 12 - (exponent >> 23));
+    const unsigned both[2] = {exponent << 23, (2 * 127 - exponent) << 23};
+    memcpy(&scale, both, sizeof(scale));
+  }
+  return scale;
+}
+
+// 16 bytes of shared memory.
+template <class Words>
+__device__ __forceinline__ void load_words(const void* from, Words& words) {
+  static_assert(sizeof(words) == 16);
+  const Pack<unsigned, 4> pack = load<unsigned, 4>(static_cast<const unsigned*>(from));
+  memcpy(&words, &pack, sizeof(words));
+}
+
 template <class S>
 using Arithmetic = std::conditional_t<std::is_same_v<S, Half>, Halved<BFloat16>, Cut>;
 
-}  // namespace fastgan::filtered
+}  // namespace fastgan::separable

@@ -1,4 +1,4 @@
-// channels_last for filtered_lrelu_mma.cu: how 8 channels of x and y pass between memory, where they lie side by side, and the planes of
+// channels_last for filtered_lrelu_mma.cu and upfirdn2d_separable.cu: how 8 channels of x and y pass between memory, where they lie side by side, and the planes of
 // a block's 8 warps.
 //
 // A thread takes two pixels of a row of x at a time, by asynchronous copies to places of its own, and turns them into words of two columns
@@ -7,10 +7,10 @@
 
 #include "cuda/mma.h"
 
-namespace fastgan::filtered {
+namespace fastgan::separable {
 
 constexpr int kOctet = 8, kOctetThreads = 32 * kOctet;  // channels of a block, a warp each
-constexpr int kPair = 2 * kOctetThreads * 16;           // bytes from a thread's pair of pixels to its next one; halfway is the second pixel
+constexpr int kPair = 2 * kOctetThreads * 16;  // bytes from a thread's pair of pixels to its next one; halfway is the second pixel
 
 // Two pixels of 8 channels as words of two columns, of the even channels and of the odd ones, or the reverse.
 __device__ __forceinline__ void turn(Pack<unsigned, 4>& first, Pack<unsigned, 4>& second) {
@@ -21,13 +21,27 @@ __device__ __forceinline__ void turn(Pack<unsigned, 4>& first, Pack<unsigned, 4>
   }
 }
 
+// Whether pixels are whole octets, aligned.
+inline bool whole_pixels(const Tensor& t) {
+  for (int64_t n : {t.size(1), t.stride(0), t.stride(2), t.stride(3)})
+    if (n % kOctet) return false;
+  return aligned(t.const_data_ptr());
+}
+
+template <class S>
+struct alignas(16) Common {  // of the warps of a block
+  const S* from;
+  S* to;
+  int channels;  // that there are
+};
+
 // A thread's pairs of kRows rows. Of a warp's lanes 4 lie on the columns of a row.
 template <class S, int kRows>
 struct Pixels {
   static constexpr int kNext = kOctetThreads / kRows;  // pairs on
   const int row = threadIdx.x / 4 % kRows, first = threadIdx.x / (4 * kRows) * 4 + threadIdx.x % 4;
   int channels;  // of the block's 8 that there are
-  bool whole;    // pixels are aligned words of 16 bytes
+  bool whole;  // pixels are aligned words of 16 bytes
 
   // Starts to copy from column `column` of this thread's row on, `from` its first pixel; zeros outside.
   __device__ __forceinline__ void fetch(const S* from, int64_t pixel, int column, int columns, bool inside, int pairs, unsigned char* own) const {
@@ -94,4 +108,4 @@ struct Pixels {
   }
 };
 
-}  // namespace fastgan::filtered
+}  // namespace fastgan::separable

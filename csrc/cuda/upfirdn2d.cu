@@ -199,6 +199,7 @@ Tensor upfirdn2d(Tensor x, Tensor f, std::optional<Tensor> fy, std::vector<int64
                   "f must be float32, or float64 for a float64 x");
     const T *taps = pointer<T>(f), *taps_y = fy ? pointer<T>(*fy) : nullptr;
     if (resampled::multiply(x, f, fy ? &*fy : nullptr, strided, ax, ay, gain, flip_filter)) return;
+    if (resampled::multiply_separable(x, f, fy ? &*fy : nullptr, strided, ax, ay, gain, flip_filter)) return;
     if (resampled::stream(x, f, fy ? &*fy : nullptr, strided, ax, ay, gain, flip_filter)) return;
     const bool rows = !last && (x.size(3) <= 1 || x.stride(3) == 1);
     if (rows && tiled(ax) && tiled(ay) && ax.out * ay.out >= 32) {

@@ -13,6 +13,9 @@ struct Axis {
 // Runs the kernels of tensor cores (upfirdn2d_mma.cu) where there is one for this type, layout, factors and filters; else false.
 bool multiply(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Axis& ax, const Axis& ay, double gain, bool flip);
 
+// The same of separable filters of 12 taps (upfirdn2d_separable.cu).
+bool multiply_separable(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Axis& ax, const Axis& ay, double gain, bool flip);
+
 // Runs the streaming kernel (upfirdn2d_stream.cu) where there is one for these factors and filters; else false.
 bool stream(const Tensor& x, const Tensor& f, const Tensor* fy, Tensor& y, const Axis& ax, const Axis& ay, double gain, bool flip);
 

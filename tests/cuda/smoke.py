@@ -77,6 +77,7 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
     "upfirdn2d 16-bit NHWC": (
         lambda x: ops.upfirdn2d(x.contiguous(memory_format=torch.channels_last), _f4(x), 1, 2, 1), _image()),
     "upfirdn2d separable": (lambda x: ops.upfirdn2d(x, _f12(x), 1, 2, 5), _image()),
+    "upfirdn2d 16-bit separable": (lambda x: ops.upfirdn2d(x, _f12(x), 2, 1, [6, 5, 6, 5]), _image()),
     "upfirdn2d tiled": (lambda x: ops.upfirdn2d(x, _f12(x), 2, 2, 5), _image()),
     "upfirdn2d learnt": (lambda x, f: ops.upfirdn2d(x, f.to(_f4(x)), 2, 1, 3), _image((3, 4))),
     "upfirdn2d odd": (lambda x: ops.upfirdn2d(x, _f4(x), 3, 2, [2, -1, 0, 3]), _image()),
@@ -106,6 +107,7 @@ OPS: dict[str, tuple[Callable, tuple[tuple[int, ...], ...]]] = {
 SHORT = (
     "upfirdn2d 16-bit",
     "upfirdn2d 16-bit NHWC",
+    "upfirdn2d 16-bit separable",
     "filtered_lrelu 16-bit",
     "filtered_snake 16-bit",
 )  # whose kernels are for 16 bits alone: in bfloat16, whatever is asked for

@@ -22,6 +22,7 @@ WIDE = {
     "upfirdn2d_mma": {"mma_kernel": ("STG",), "mma_pixels_kernel": ("LDGSTS", "STG")},
     "upfirdn2d_stream": {"stream_kernel": ("LDG",)},
     "upfirdn2d_filter": {},
+    "upfirdn2d_separable": {},  # its rows begin at multiples of 4 bytes
     "filtered_lrelu": {"filtered_lrelu_kernel": BOTH},
     "filtered_lrelu_mma": {},  # its rows begin at multiples of 4 bytes
     "filtered_lrelu_stream": {"stream_kernel": ("LDG",)},

@@ -208,6 +208,7 @@ def test_a_clamp_catches_what_float16_could_not_hold():
 # (up, down), and how many columns around its own what is not finite may reach
 FACTORS = {(1, 1): 15, (2, 1): 31, (1, 2): 15}
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
+TWELVE = torch.randn(12, generator=seeded(12)) / 3
 EXACT = [torch.tensor([1.0, 3, 3, 1]) / 8, torch.tensor([1.0, 2, 1]) / 4]
 FILTERS = [torch.randn(n, generator=seeded(sum(n))) / 3 for n in ((4, 4), (4,), (2, 3), (1,))] + EXACT
 # of one pixel; of words and packs and neither; of strips and pieces that end early; of two strips and many pieces
@@ -256,21 +257,56 @@ def test_upfirdn2d(up, down, dtype, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("up, down", FACTORS)
-def test_magnitudes_of_upfirdn2d(up, down, dtype, layout):
+@pytest.mark.parametrize("up, down", [(2, 1), (1, 2)])
+def test_upfirdn2d_of_12_taps(up, down, dtype, layout):
+    """And its gradient. Of one pixel's height; of whole pixels and others; of strips and pieces that end early; of many steps."""
+    images = [(1, 9, 1, 2), (2, 8, 9, 18), (1, 3, 37, 34), (1, 8, 13, 276), (1, 3, 140, 40)]
+    for index, (shape, p) in enumerate((s, p) for s in images for p in range(4)):
+        padding = [5 + p, 6 - p, 7 + p, 6 - 3 * p] if shape[2] > 1 else [6 + p, 5 - p, 9, 8]
+        x = tensor(*shape, dtype=dtype, seed=index).contiguous(memory_format=layout).requires_grad_()
+        wide, options = x.detach().double().requires_grad_(), (up, down, padding, p % 2 == 1, (0.3, 4.0)[index % 2])
+        y, expected = (upfirdn2d(t, TWELVE, *options, impl=impl) for t, impl in ((x, "cuda"), (wide, "reference")))
+        assert y.stride() == expected.stride()
+        check_rounded(y.detach(), expected.detach())
+        dy = tensor(*y.shape, dtype=dtype, seed=1).contiguous(memory_format=layout)
+        check_rounded(torch.autograd.grad(y, x, dy)[0], torch.autograd.grad(expected, wide, dy.double())[0])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("up, down", [(2, 1), (1, 2)])
+def test_what_is_not_finite_stays_near_in_12_taps(up, down, dtype, layout):
+    x = tensor(1, 16, 90, 96, dtype=dtype).contiguous(memory_format=layout)
+    clean = upfirdn2d(x, TWELVE, up, down, 6, impl="cuda")
+    x[0, 9, 43, 45] = float("nan")
+    y = upfirdn2d(x, TWELVE, up, down, 6, impl="cuda")
+    own = upfirdn2d(x.float(), TWELVE, up, down, 6, impl="reference").isnan()
+    assert own.any() and y[own].isnan().all()
+    first, last = own[0, 9].nonzero().amin(0), own[0, 9].nonzero().amax(0)
+    own[0, 9, max(0, first[0] - 31) : last[0] + 32, max(0, first[1] - 31) : last[1] + 32] = True
+    assert torch.equal(y[~own], clean[~own])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "up, down, f", [(*factors, FILTERS[0]) for factors in FACTORS] + [(2, 1, TWELVE), (1, 2, TWELVE)]
+)
+def test_magnitudes_of_upfirdn2d(up, down, f, dtype, layout):
     """Of every sample and channel of x, of the filter, of the gain."""
     x = tensor(2, 16, 19, 22, dtype=dtype)
     for gain in (2.0**-13, 2.0**11):  # taps that float16 has no normal numbers for
         scaled = (x / gain).contiguous(memory_format=layout)
-        y = upfirdn2d(scaled, FILTERS[0], up, down, 2, gain=gain, impl="cuda")
-        expected = upfirdn2d(scaled.double(), FILTERS[0], up, down, 2, gain=gain, impl="reference")
-        check_nearest(y, expected, FILTERS[0])
+        y = upfirdn2d(scaled, f, up, down, 4, gain=gain, impl="cuda")
+        expected = upfirdn2d(scaled.double(), f, up, down, 4, gain=gain, impl="reference")
+        check_rounded(y, expected) if f is TWELVE else check_nearest(y, expected, f)
     low, high = (-90, 90) if dtype == torch.bfloat16 else (-4, 12)
     x *= 2.0 ** torch.linspace(low, high, 32).round().view(2, 16, 1, 1).to(dtype)
     x = x.contiguous(memory_format=layout)
     for gain, scale in ((1.0, 1.0), (2.0**-30, 2.0**30), (2.0**20, 2.0**-21), (1.0, 2.0**-3)):
-        y = upfirdn2d(x, FILTERS[0] * scale, up, down, 2, gain=gain, impl="cuda")
-        expected = upfirdn2d(x.double(), FILTERS[0] * scale, up, down, 2, gain=gain, impl="reference")
+        gain /= scale if f is TWELVE else 1  # which is met twice
+        y = upfirdn2d(x, f * scale, up, down, 4, gain=gain, impl="cuda")
+        expected = upfirdn2d(x.double(), f * scale, up, down, 4, gain=gain, impl="reference")
         size = expected.abs().amax((2, 3), keepdim=True)
         for actual, wanted in zip((y.double() / size).flatten(0, 1), (expected / size).flatten(0, 1), strict=True):
             assert_close(actual, wanted, torch.finfo(dtype).eps)

@@ -48,6 +48,9 @@ def cases():
     yield "upfirdn2d on tensor cores, channels_last", upfirdn2d_case(last, f4, 1, 1, [2, 2, 2, 2])
     last24 = torch.cat([last] * 3, 1).half().contiguous(memory_format=torch.channels_last)
     yield "upfirdn2d on tensor cores, channels_last, factors of 2", upfirdn2d_case(last24, f4, 2, 1, [2, 1, 2, 1])
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(1, 3, 39, 14).bfloat16().contiguous(memory_format=layout)
+        yield f"upfirdn2d on tensor cores, 12 taps, {layout}", upfirdn2d_case(x, f12, 1, 2, [5, 5, 6, 5])
     yield "upfirdn2d direct", upfirdn2d_case(torch.randn(1, 2, 5, 7), f4, 3, 2, [2, -1, 0, 3])
     yield "upfirdn2d direct, packs of channels", upfirdn2d_case(last, f5, 2, 1, [2, 2, 2, 2])
     x = torch.randn(1, 3, 9, 11)
