@@ -232,7 +232,7 @@ def step(code: sass.Code, up: int, last: bool) -> Counter:
 
 
 def separable_step(code: sass.Code, case: Separable, last: bool) -> tuple[Counter, float]:
-    """(what a warp of upfirdn2d's separable kernel issues in a step, with the copies of the next one's rows; of how many outputs)"""
+    """(what a warp of upfirdn2d's separable kernel issues in a step, with copies of the next one's rows; of how many outputs)"""
     up, down = case.factors
     turns, columns, rows_x = case.turns[" NHWC" if last else ""], 8 * up, 16 * down // up
     eights = down * turns + down  # of columns of x
