@@ -24,7 +24,7 @@ def setup_filter(
 
     Args:
         f: [taps] or [taps_y, taps_x] as a tensor, array or (nested) list; a scalar (one tap); None (one tap of 1).
-        device: where the filter lives; default: where f lives, or the CPU.
+        device: where the filter lives; default: where a tensor f lives, of numbers torch's default device.
         normalize: divide by the sum, so that a constant image keeps its value.
         flip_filter: reverse every axis.
         gain: factor of the image filtered with it: a 1-D filter, applied twice, is multiplied by sqrt(gain).
@@ -38,6 +38,8 @@ def setup_filter(
         untraced); for a negative gain of a filter that stays 1-D.
     """
     given = 1.0 if f is None else f
+    if device is None and isinstance(given, torch.Tensor):
+        device = given.device  # as_tensor alone moves it to torch's default device, where one is set
     try:
         f = torch.as_tensor(given, device=device)
     except (TypeError, ValueError, RuntimeError) as error:

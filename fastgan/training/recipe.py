@@ -370,7 +370,11 @@ class Recipe:
             try:  # torchvision's data sets have `classes` and `targets`
                 found = data()
                 names = getattr(found, "class_names", getattr(found, "classes", ()))
-                labels = torch.as_tensor(getattr(found, "labels", getattr(found, "targets", ()))).flatten().long().cpu()
+                labels = (
+                    torch.as_tensor(getattr(found, "labels", getattr(found, "targets", ())), device="cpu")
+                    .flatten()
+                    .long()
+                )
                 fits = list(names) == list(self.data.get("class_names", ())) and len(labels)
                 if fits and 0 <= labels.min() <= labels.max() < classes:
                     return torch.bincount(labels, minlength=classes).double() / len(labels)

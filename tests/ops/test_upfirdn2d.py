@@ -364,6 +364,14 @@ def test_a_filter_whose_sum_nothing_can_be_divided_by_is_not_normalised(f):
     assert setup_filter(torch.tensor(f, device="meta")).device.type == "meta"  # no values to sum
 
 
+@pytest.mark.parametrize("default, own", [("cpu", "meta"), ("meta", "cpu")])
+def test_a_filter_stays_where_it_is_whatever_the_default_device(default, own):
+    f = torch.ones(4, device=own)
+    with torch.device(default):
+        assert setup_filter(f).device.type == own
+        assert setup_filter([1, 3, 3, 1]).device.type == default
+
+
 def test_a_negative_gain_is_of_a_two_dimensional_filter_alone():
     assert torch.equal(setup_filter([1, 1], gain=-4), torch.full((2, 2), -1.0))
     with pytest.raises(ValueError, match=r"setup_filter: gain=-4.0 with a 1-D filter"):

@@ -21,10 +21,8 @@ from fastgan.training.recipe import draw
 
 @pytest.fixture(params=["cpu", "meta"])
 def elsewhere(request):
-    before = torch.get_default_device()
-    torch.set_default_device(request.param)
-    yield request.param
-    torch.set_default_device(before)
+    with torch.device(request.param):
+        yield request.param
 
 
 @contextlib.contextmanager
