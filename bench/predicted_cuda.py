@@ -218,33 +218,38 @@ def main_loop(code: sass.Code, case: Case, kind: str, last: bool) -> Counter:
     return code.executed([trips.get(loop, 0) for loop in code.loops], range(main.first, main.last + 1))
 
 
-def step(code: sass.Code, up: int, last: bool) -> Counter:
-    """What a warp of filtered_lrelu's kernel of tensor cores issues in a step, with which it loads the rows of the next."""
+def inside(code: sass.Code, *inner: float) -> Counter:
+    """What a warp issues in one turn of the main loop, whose loops run `inner` times, in their order."""
     main = max(code.loops, key=lambda loop: loop.last - loop.first)
-    turns, tiles = COLUMNS // 16, COLUMNS // 4 // up + 2  # of 8 columns of x
-    if last:  # pairs of pixels of a thread, in loops for whole pixels; those for single elements are left out
-        x, y = 16 // up * 4 * tiles / 256, 8 * COLUMNS // 2 / 256
-        inner = (x, y, 0, x, 0, turns)
-    else:
-        inner = (-(-tiles // 4), turns)
     trips = dict(zip((loop for loop in code.loops if main.first < loop.first <= main.last), inner, strict=True))
     return code.executed([trips.get(loop, 1) for loop in code.loops], range(main.first, main.last + 1))
+
+
+def pixels_inside(code: sass.Code, rows_x: int, eights: int, rows_y: int, columns: int, turns: int) -> Counter:
+    """Of separable_pixels.h: a block's threads share pairs of pixels, of x (in `eights` columns of 8) and of y, in loops for
+    whole pixels; those for single elements are left out."""
+    x, y = rows_x * 4 * eights / 256, rows_y * columns / 2 / 256
+    return inside(code, x, y, 0, x, 0, turns)
+
+
+def step(code: sass.Code, up: int, last: bool) -> Counter:
+    """What a warp of filtered_lrelu's kernel of tensor cores issues in a step, with which it loads the rows of the next."""
+    turns, tiles = COLUMNS // 16, COLUMNS // 4 // up + 2  # of 8 columns of x
+    if last:
+        return pixels_inside(code, 16 // up, tiles, 8, COLUMNS, turns)
+    return inside(code, -(-tiles // 4), turns)
 
 
 def separable_step(code: sass.Code, case: Separable, last: bool) -> tuple[Counter, float]:
     """(what a warp of upfirdn2d's separable kernel issues in a step, with copies of the next one's rows; of how many outputs)"""
     up, down = case.factors
-    turns, columns, rows_x = case.turns[" NHWC" if last else ""], 8 * up, 16 * down // up
-    eights = down * turns + down  # of columns of x
-    if last:  # pairs of pixels of a thread, in loops for whole pixels; those for single elements are left out
-        x, y = rows_x * 4 * eights / 256, 16 * columns * turns / 2 / 256
-        inner = (x, y, 0, x, 0, turns)
+    turns = case.turns[" NHWC" if last else ""]
+    columns, rows_x, eights = 8 * up * turns, 16 * down // up, down * turns + down  # of y; of x, by 8 columns
+    if last:
+        counts = pixels_inside(code, rows_x, eights, 16, columns, turns)
     else:
-        inner = (rows_x // 4, -(-eights // 4), turns)
-    main = max(code.loops, key=lambda loop: loop.last - loop.first)
-    trips = dict(zip((loop for loop in code.loops if main.first < loop.first <= main.last), inner, strict=True))
-    counts = code.executed([trips.get(loop, 1) for loop in code.loops], range(main.first, main.last + 1))
-    return counts, 16 * columns * turns
+        counts = inside(code, rows_x // 4, -(-eights // 4), turns)
+    return counts, 16 * columns
 
 
 def resampling_step(code: sass.Code, tiles: int, below: int, fours: int) -> Counter:

@@ -85,13 +85,9 @@ def cycles(counts: Counter, arch: int, conflicts: float = 1.0) -> dict[str, floa
     of = {name: (unit, cost) for unit, (cost, names) in UNITS.items() for name in names.split()}
     for name, n in counts.items():
         unit, cost = of.get(name.split(".")[0], ("float", 2 if arch < 86 else 1))
-        width = WIDTH.match(name)
-        busy[unit] += (
-            n
-            * cost
-            * (WIDTHS[width[1] or width[2]] if width else 1)
-            * (conflicts if name.split(".")[0] in SHARED else 1)
-        )
+        width, shared = WIDTH.match(name), name.split(".")[0] in SHARED
+        wide = WIDTHS[width[1] or width[2]] if width else 1
+        busy[unit] += n * cost * wide * (conflicts if shared else 1)
     return dict(busy)
 
 
